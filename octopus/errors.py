@@ -1,0 +1,155 @@
+"""Every exception of Octopus.
+
+    OctopusError
+    ├─ ConfigurationError        bad setting, bad import string, unknown transport URL
+    ├─ PatternError              an event pattern does not compile: .path, .pattern
+    ├─ DecodeError               bytes are not a T: .reason, .field
+    ├─ HandlerStopped            too much is dying, or nothing may be lost: the line stops
+    ├─ TransportError            .retryable
+    │  ├─ ConnectionFailed
+    │  ├─ NotAuthorized
+    │  ├─ TopicNotFound
+    │  ├─ RecordTooLarge
+    │  ├─ BatchTooLarge
+    │  ├─ CorruptBatch
+    │  ├─ OffsetOutOfRange
+    │  └─ PartitionLost
+    ├─ AuthError
+    │  ├─ LoginRequired          says which command to run
+    │  └─ TokenExpired
+    ├─ ControlPlaneError         .status, .code, .request_id
+    └─ DeploymentError           .resource
+
+`RetryLater` and `Reject` (octopus.outcomes) live beside the tree: they are answers, not failures.
+Messages are sentences: what was wrong, the value, where, and what to do.
+"""
+
+
+class OctopusError(Exception):
+    """Base of every error that Octopus itself raises."""
+
+
+class ConfigurationError(OctopusError):
+    """A setting, an import string or a transport URL cannot be used."""
+
+
+class PatternError(OctopusError):
+    """An event pattern does not compile.
+
+    Attributes:
+        path: Where in the pattern, as a dotted path; empty for the root.
+        pattern: The pattern as it was given.
+    """
+
+    def __init__(self, reason: str, *, path: str = "", pattern: object = None) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason = reason
+        self.path = path
+        self.pattern = pattern
+
+
+class DecodeError(OctopusError):
+    """Bytes are not what the handler's annotation says. Never retried: the same bytes fail again.
+
+    Attributes:
+        reason: What was wrong, naming the field where one is known.
+        field: JSON path of the offending field (`$.size`), or empty.
+    """
+
+    def __init__(self, reason: str, *, field: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+
+
+class HandlerStopped(OctopusError):
+    """A handler's line was stopped because going on would lose or kill too many events."""
+
+
+class TransportError(OctopusError):
+    """A broker could not do what was asked.
+
+    Attributes:
+        retryable: Whether the same request may succeed later without anybody changing anything.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class ConnectionFailed(TransportError):
+    """No broker answered."""
+
+    retryable = True
+
+
+class NotAuthorized(TransportError):
+    """The broker knows who asks and refuses."""
+
+
+class TopicNotFound(TransportError):
+    """The topic or partition does not exist and was not created on demand."""
+
+
+class RecordTooLarge(TransportError):
+    """One record exceeds what the broker accepts."""
+
+
+class BatchTooLarge(TransportError):
+    """A batch decompresses to more than the configured limit."""
+
+
+class CorruptBatch(TransportError):
+    """A batch fails its checksum, its codec is unknown, or its framing is broken."""
+
+
+class OffsetOutOfRange(TransportError):
+    """The offset to read from is not in the partition's log (deleted, truncated or never written)."""
+
+
+class PartitionLost(TransportError):
+    """The partition belongs to another member of the group now; nothing may be committed for it."""
+
+
+class AuthError(OctopusError):
+    """A credential is missing, malformed or was refused."""
+
+
+class LoginRequired(AuthError):
+    """Nobody is logged in; the message says which command to run."""
+
+
+class TokenExpired(AuthError):
+    """A token's life ended and it could not be renewed."""
+
+
+class ControlPlaneError(OctopusError):
+    """The control plane answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        code: The service's own error code.
+        request_id: What to quote to the operator.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+
+class DeploymentError(OctopusError):
+    """A cloud resource could not be created or changed.
+
+    Attributes:
+        resource: Which one.
+    """
+
+    def __init__(self, message: str, *, resource: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
