@@ -1,0 +1,72 @@
+"""What became of a record. Closed: done, skipped, retry, dead letter; nothing else exists.
+
+A handler says no by raising `RetryLater` or `Reject`: answers, not failures, so they stand beside the error tree.
+"""
+
+from typing import Final
+
+import msgspec
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The handler finished and what it returned is published."""
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """The filter did not match."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Run it again, not before `after` seconds from now. The record stays unsettled.
+
+    Attributes:
+        after: Seconds to wait.
+        error: Why, or None when the handler asked for it.
+    """
+
+    after: float
+    error: BaseException | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Give up on the record: to the dead-letter topic with its cause, then settle.
+
+    Attributes:
+        reason: One sentence.
+        error: The exception behind it, if any.
+        rejected: The handler itself refused the event; that is a decision, not a failure.
+    """
+
+    reason: str
+    error: BaseException | None = None
+    rejected: bool = False
+
+
+Outcome = Done | Skipped | Retry | DeadLetter
+
+DONE: Final = Done()
+SKIPPED: Final = Skipped()
+
+
+class RetryLater(Exception):  # noqa: N818 - an answer, not an error
+    """Raised by a handler: not now, come again after `after` seconds. Does not count against the retry policy.
+
+    Args:
+        after: Seconds to wait.
+    """
+
+    def __init__(self, after: float) -> None:
+        super().__init__(f"retry in {after:g} s")
+        self.after = after
+
+
+class Reject(Exception):  # noqa: N818 - an answer, not an error
+    """Raised by a handler: this event shall not be processed; dead-letter it with this reason, without retrying.
+
+    Args:
+        reason: One sentence, kept in the dead-letter headers.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,290 @@
+"""The seam to a broker: consumer, producer, admin. Memory, embedded and Kafka pass one conformance suite.
+
+Times are seconds, sizes bytes. Only `transports/kafka.py` knows Kafka's milliseconds; the one exception is a record's
+`timestamp`, which stays as stored.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from octopus.errors import TransportError
+from octopus.events import Headers, Published, StoredRecord, TopicPartition
+
+
+class Outgoing(NamedTuple):
+    """An encoded message.
+
+    Attributes:
+        topic: Where to.
+        value: Bytes; None is a tombstone.
+        key: Chooses the partition (murmur2, as every Kafka client does) unless one is given.
+        headers: Name and value pairs.
+        partition: A fixed partition, or None.
+        timestamp: Milliseconds since the epoch, or None for now.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+    timestamp: int | None = None
+
+
+class Chunk(NamedTuple):
+    """Consecutive records of one partition, as fetched.
+
+    Attributes:
+        partition: Where they are from.
+        records: In offset order; offsets may have gaps (compaction, transactions). May be empty when only the position moved.
+        next_offset: Where the next fetch of this partition starts, past control records and aborted transactions.
+        size_bytes: Key and value bytes, approximately; what back-pressure counts.
+    """
+
+    partition: TopicPartition
+    records: Sequence[StoredRecord]
+    next_offset: int
+    size_bytes: int
+
+
+class Unreadable(NamedTuple):
+    """A partition that cannot be read on: corrupt or oversized batch, offset out of range, topic gone, not authorized.
+
+    Everything before the bad place was delivered; other partitions are not affected.
+    """
+
+    partition: TopicPartition
+    error: TransportError
+
+
+Fetched = Chunk | Unreadable
+
+
+class Commit(NamedTuple):
+    """A committed offset.
+
+    Attributes:
+        offset: The next offset to process.
+        metadata: Free text kept beside it (Kafka's limit: 4,096 bytes).
+    """
+
+    offset: int
+    metadata: str = ""
+
+
+Start = Literal["earliest", "latest"] | float
+"""Where a new group starts: an end of the log, or a time in seconds since the epoch."""
+
+
+class AssignmentListener(Protocol):
+    """Told of every change of assignment, in order, one call at a time; awaited by the consumer.
+
+    An exception raised here must surface from the next `fetch`.
+    """
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """These partitions are ours now. Positions must be set (`Consumer.seek`) before returning."""
+        ...
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """These partitions go to somebody else when this returns; commits are still accepted until then."""
+        ...
+
+    async def lost(self, partitions: Collection[TopicPartition]) -> None:
+        """These partitions are somebody else's already; commits are refused."""
+        ...
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. Never commits on its own."""
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Connect, subscribe and take part in the group."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group and close. Calls no listener: drain and commit first."""
+        ...
+
+    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+        """Return what is there for these partitions, waiting up to `timeout` seconds for the first of it.
+
+        Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
+        machinery its turn (errors surface, the call waits up to `timeout`). Cancelling it loses nothing.
+
+        Raises:
+            TransportError: The whole consumer is affected.
+        """
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Store offsets. Raises `PartitionLost` when the group moved on, `TransportError` otherwise."""
+        ...
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
+        """Return what is committed, None where nothing is. An error while reading is never "nothing"."""
+        ...
+
+    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set positions; what was prefetched from elsewhere is dropped."""
+        ...
+
+    async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
+        """Resolve a start to offsets; a time after the last record resolves to the end."""
+        ...
+
+    def end_offset(self, partition: TopicPartition) -> int | None:
+        """Return the partition's end as last heard from the broker, without asking; None when not known yet."""
+        ...
+
+    def known_partitions(self) -> set[TopicPartition]:
+        """Return every partition of the subscribed topics that the last metadata listed."""
+        ...
+
+
+class Producer(Protocol):
+    """Publishes with acknowledgement by all in-sync replicas, idempotently."""
+
+    async def start(self) -> None:
+        """Connect."""
+        ...
+
+    async def stop(self) -> None:
+        """Deliver what is queued, then close."""
+        ...
+
+    async def send(self, message: Outgoing) -> Published:
+        """Publish one message; return when it is acknowledged. Concurrent sends share batches.
+
+        Raises:
+            TransportError: With `.retryable`; `RecordTooLarge`, `TopicNotFound`, `NotAuthorized` among them.
+        """
+        ...
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Publish many in order per partition; return when all are acknowledged. Packs batches: far cheaper than `send`."""
+        ...
+
+
+class TopicInfo(msgspec.Struct, frozen=True):
+    """A topic as the cluster describes it."""
+
+    name: str
+    partitions: int
+    replication: int
+    internal: bool = False
+
+
+class GroupInfo(msgspec.Struct, frozen=True):
+    """A consumer group as the cluster describes it.
+
+    Attributes:
+        name: Group id.
+        state: Empty, PreparingRebalance, CompletingRebalance, Stable or Dead.
+        members: Client id, host and partitions of each member.
+    """
+
+    name: str
+    state: str
+    members: tuple["GroupMember", ...] = ()
+
+
+class GroupMember(msgspec.Struct, frozen=True):
+    """One member of a group."""
+
+    member_id: str
+    client_id: str
+    host: str
+    partitions: tuple[TopicPartition, ...] = ()
+
+
+class Admin(Protocol):
+    """Looks at and changes topics and groups."""
+
+    async def start(self) -> None:
+        """Connect."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
+
+    async def topics(self) -> list[TopicInfo]:
+        """Return all topics this principal may see, sorted by name."""
+        ...
+
+    async def create_topic(
+        self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str] | None = None
+    ) -> bool:
+        """Create a topic; return False when it was there already."""
+        ...
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic and its records. Raises `TopicNotFound`."""
+        ...
+
+    async def topic_config(self, name: str) -> dict[str, str]:
+        """Return a topic's settings under Kafka's own names."""
+        ...
+
+    async def alter_topic(
+        self, name: str, *, config: Mapping[str, str] | None = None, partitions: int | None = None
+    ) -> None:
+        """Change settings or raise the number of partitions."""
+        ...
+
+    async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
+        """Resolve earliest, latest or a time to offsets."""
+        ...
+
+    async def groups(self) -> list[GroupInfo]:
+        """Return all groups with state and members, sorted by name."""
+        ...
+
+    async def group_offsets(self, group: str) -> dict[TopicPartition, Commit]:
+        """Return everything a group has committed."""
+        ...
+
+    async def set_group_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Overwrite a group's offsets. Raises `TransportError` while the group has members."""
+        ...
+
+    async def delete_group(self, group: str) -> None:
+        """Forget a group without members, its offsets included."""
+        ...
+
+
+class Transport(Protocol):
+    """A way to a broker. Cheap to make; connects when its parts are started.
+
+    Attributes:
+        name: `memory`, `embedded` or `kafka`.
+        address: What people should be told, e.g. `127.0.0.1:9092`.
+    """
+
+    name: str
+
+    @property
+    def address(self) -> str: ...
+
+    async def open(self) -> None:
+        """Make sure there is a broker to talk to."""
+        ...
+
+    async def close(self) -> None:
+        """Release what `open` took."""
+        ...
+
+    def consumer(self, group: str, topics: Collection[str] | Any, **options: Any) -> Consumer:
+        """Return a consumer for topic names or a compiled regular expression over them."""
+        ...
+
+    def producer(self, **options: Any) -> Producer:
+        """Return a producer."""
+        ...
+
+    def admin(self) -> Admin:
+        """Return an admin client."""
+        ...

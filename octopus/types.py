@@ -1,0 +1,53 @@
+"""The signatures everything is made of."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.outcomes import Outcome
+
+Handler = Callable[..., Any]
+"""The user's function, sync or async."""
+
+Run = Callable[[StoredRecord, int], Awaitable[Outcome]]
+"""One record of one partition (and the attempt, from 1) to its outcome. Total: it never raises, cancellation apart."""
+
+Next = Callable[[Record], Awaitable[Outcome]]
+"""The rest of the chain, as middleware sees it."""
+
+Middleware = Callable[[Record, Next], Awaitable[Outcome]]
+"""Wraps the handling of a record; exceptions of the handler pass through it."""
+
+
+class Application(Protocol):
+    """An async callable from record to outcome, bound to a partition once so that routing is not paid per record."""
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return the compiled path for the records of one partition."""
+        ...
+
+
+class Codec(Protocol):
+    """Turns bytes into values and back.
+
+    Attributes:
+        content_type: The MIME type that announces it in the `content-type` header.
+    """
+
+    content_type: str
+
+    def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
+        """Return a function from bytes to a value of the annotated type; it raises `DecodeError`."""
+        ...
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of a value."""
+        ...
+
+
+class TokenProvider(Protocol):
+    """Gives a currently valid bearer token and knows when it ends."""
+
+    async def token(self) -> str:
+        """Return a token that is valid now. Raises `AuthError`."""
+        ...
