@@ -48,7 +48,7 @@ DONE: Final = Done()
 SKIPPED: Final = Skipped()
 
 
-class RetryLater(Exception):  # noqa: N818 - an answer, not an error
+class RetryLater(Exception):
     """Raised by a handler: not now, come again after `after` seconds. Does not count against the retry policy.
 
     Args:
@@ -60,7 +60,7 @@ class RetryLater(Exception):  # noqa: N818 - an answer, not an error
         self.after = after
 
 
-class Reject(Exception):  # noqa: N818 - an answer, not an error
+class Reject(Exception):
     """Raised by a handler: this event shall not be processed; dead-letter it with this reason, without retrying.
 
     Args:
