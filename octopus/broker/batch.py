@@ -1,0 +1,310 @@
+"""Record batches, format 2: the header as stored, control batches, and the records inside.
+
+The broker stores batches as they were sent. Only the base offset and the leader epoch are ever patched (both lie outside
+the checksum), so the cost of carrying data is per batch. Records are decoded for two purposes alone: compaction and the
+search for a timestamp. Format: https://kafka.apache.org/documentation/#recordbatch.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+from octopus.broker.checksum import Checksum, crc32c
+
+HEADER = struct.Struct(">qiibIhiqqqhii")
+HEADER_BYTES = 61
+LENGTH_OFFSET = 12  # the length field counts what follows it
+CHECKSUM_START = 21  # the checksum covers from the attributes to the end
+MINIMUM_LENGTH = HEADER_BYTES - LENGTH_OFFSET
+MAXIMUM_SEQUENCE = 2**31 - 1
+
+CODEC_MASK = 0x07
+LOG_APPEND_TIME = 0x08
+TRANSACTIONAL = 0x10
+CONTROL = 0x20
+
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+
+Decompressor: TypeAlias = Callable[[bytes, int], bytes]
+"""`decompress(data, limit)`: the plain bytes; `ValueError` when the data are broken or exceed `limit` bytes."""
+
+Decompressors: TypeAlias = Mapping[int, Decompressor]
+
+_CHECKSUM = struct.Struct(">I")
+_PLACE = struct.Struct(">qiI")  # base offset, length, leader epoch
+
+
+class Header(NamedTuple):
+    """The 61 bytes in front of a batch's records; field names follow the format's."""
+
+    base_offset: int
+    length: int
+    epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch, header included."""
+        return self.length + LENGTH_OFFSET
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the batch; compaction may have left fewer records than offsets."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def last_offset(self) -> int:
+        """The last offset the batch covers."""
+        return self.base_offset + self.last_offset_delta
+
+    @property
+    def codec(self) -> int:
+        """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."""
+        return self.attributes & CODEC_MASK
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is a transaction marker."""
+        return bool(self.attributes & CONTROL)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether a transaction decides about the records."""
+        return bool(self.attributes & TRANSACTIONAL)
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence number of the last record; numbers wrap from 2147483647 to 0."""
+        return (self.base_sequence + self.last_offset_delta) & MAXIMUM_SEQUENCE
+
+
+class Record(NamedTuple):
+    """One record of a batch."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[bytes, bytes | None], ...] = ()
+
+
+class UnreadableBatch(ValueError):
+    """A batch's records cannot be decoded: broken framing, no decompressor, or more than the limit."""
+
+
+def read_header(data: bytes | memoryview, position: int = 0) -> Header:
+    """Read the header at `position`.
+
+    Raises:
+        struct.error: If fewer than 61 bytes are there.
+    """
+    return Header._make(HEADER.unpack_from(data, position))
+
+
+def checksum_of(batch: bytes | memoryview, checksum: Checksum = crc32c) -> int:
+    """Compute the checksum of a whole batch; nothing is copied."""
+    with memoryview(batch) as view:
+        return checksum(view[CHECKSUM_START:])
+
+
+def placed(header: Header, base_offset: int, epoch: int = 0) -> bytes:
+    """Return the first 16 bytes of a batch as stored at `base_offset`; the rest stays as sent."""
+    return _PLACE.pack(base_offset, header.length, epoch)
+
+
+def stamped(batch: bytes | memoryview, now: int, checksum: Checksum = crc32c) -> bytes:
+    """Return a copy of the batch whose records carry the time of appending, `now` in ms (`LogAppendTime`)."""
+    copy = bytearray(batch)
+    header = read_header(copy)
+    struct.pack_into(">h", copy, 21, header.attributes | LOG_APPEND_TIME)
+    struct.pack_into(">q", copy, 35, now)
+    _CHECKSUM.pack_into(copy, 17, checksum_of(memoryview(copy), checksum))
+    return bytes(copy)
+
+
+def control_batch(kind: Literal["commit", "abort"], producer_id: int, producer_epoch: int, now: int) -> bytes:
+    """Return the marker (78 bytes, one offset) that ends a producer's transaction; `now` in ms."""
+    key = struct.pack(">hh", 0, 1 if kind == "commit" else 0)
+    value = struct.pack(">hi", 0, 0)
+    return encode_batch(
+        [Record(0, now, key, value)],
+        attributes=CONTROL | TRANSACTIONAL,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+    )
+
+
+def encode_batch(
+    records: Iterable[Record],
+    *,
+    attributes: int = 0,
+    base_offset: int | None = None,
+    last_offset: int | None = None,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    checksum: Checksum = crc32c,
+) -> bytes:
+    """Encode records, in offset order, as one batch; gzip and no compression are supported.
+
+    Args:
+        base_offset: Where the batch starts; by default at its first record.
+        last_offset: Last offset the batch covers, when records after it were removed.
+    """
+    records = list(records)
+    first = records[0].offset if base_offset is None else base_offset
+    last = records[-1].offset if last_offset is None else last_offset
+    base_timestamp = records[0].timestamp if records else 0
+    body = b"".join(_encode_record(record, first, base_timestamp) for record in records)
+    match attributes & CODEC_MASK:
+        case 0:
+            pass
+        case 1:
+            body = zlib.compress(body, wbits=31)
+        case codec:
+            raise UnreadableBatch(f"no compressor for codec {codec}")
+    covered = struct.pack(
+        ">hiqqqhii",
+        attributes,
+        last - first,
+        base_timestamp,
+        max((record.timestamp for record in records), default=-1),
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        len(records),
+    )
+    covered += body
+    return struct.pack(">qiibI", first, len(covered) + 9, 0, 2, checksum(covered)) + covered
+
+
+def decode_records(
+    batch: bytes | memoryview, limit: int = 64 * 2**20, decompressors: Mapping[int, Decompressor] | None = None
+) -> Iterator[Record]:
+    """Yield the records of one whole batch.
+
+    Args:
+        batch: The batch, header included.
+        limit: Most bytes the records may decompress to.
+        decompressors: Codec number → function, for what the standard library lacks.
+
+    Raises:
+        UnreadableBatch: The codec is unknown, the limit is exceeded, or the framing is broken.
+    """
+    header = read_header(batch)
+    body = bytes(memoryview(batch)[HEADER_BYTES : header.size])
+    try:
+        if header.codec != NONE:
+            body = _decompress(header.codec, body, limit, decompressors or {})
+        position = 0
+        for _ in range(header.count):
+            record, position = _decode_record(body, position, header)
+            yield record
+    except UnreadableBatch:
+        raise
+    except (IndexError, ValueError, zlib.error) as error:
+        raise UnreadableBatch(f"the batch at offset {header.base_offset} cannot be decoded: {error}") from error
+
+
+def _decompress(codec: int, body: bytes, limit: int, decompressors: Decompressors) -> bytes:
+    if codec in decompressors:
+        return decompressors[codec](body, limit)
+    if codec != GZIP:
+        raise UnreadableBatch(f"no decompressor for codec {codec}")
+    parts = []
+    room = limit
+    while body:  # a gzip body may have several members
+        member = zlib.decompressobj(wbits=31)
+        part = member.decompress(body, room + 1)
+        room -= len(part)
+        if room < 0:
+            raise UnreadableBatch(f"the records decompress to more than {limit} bytes")
+        if not member.eof:
+            raise UnreadableBatch("the gzip data end too early")
+        parts.append(part)
+        body = member.unused_data
+    return b"".join(parts)
+
+
+def _decode_record(body: bytes, position: int, header: Header) -> tuple[Record, int]:
+    length, position = _varint(body, position)
+    end = position + length
+    if length < 0 or end > len(body):
+        raise IndexError(f"a record of {length} bytes does not fit")
+    timestamp_delta, position = _varint(body, position + 1)
+    offset_delta, position = _varint(body, position)
+    key, position = _varbytes(body, position)
+    value, position = _varbytes(body, position)
+    count, position = _varint(body, position)
+    headers = []
+    for _ in range(count):
+        name, position = _varbytes(body, position)
+        content, position = _varbytes(body, position)
+        headers.append((name or b"", content))
+    if position != end:
+        raise IndexError("a record's length does not match its fields")
+    stamped_by_log = header.attributes & LOG_APPEND_TIME
+    timestamp = header.max_timestamp if stamped_by_log else header.base_timestamp + timestamp_delta
+    return Record(header.base_offset + offset_delta, timestamp, key, value, tuple(headers)), end
+
+
+def _varbytes(body: bytes, position: int) -> tuple[bytes | None, int]:
+    length, position = _varint(body, position)
+    if length < 0:
+        return None, position
+    end = position + length
+    if end > len(body):
+        raise IndexError(f"{length} bytes do not fit")
+    return body[position:end], end
+
+
+def _varint(body: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = body[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")
+
+
+def _encode_record(record: Record, base_offset: int, base_timestamp: int) -> bytes:
+    parts = [
+        b"\x00",
+        _encode_varint(record.timestamp - base_timestamp),
+        _encode_varint(record.offset - base_offset),
+        _encode_varbytes(record.key),
+        _encode_varbytes(record.value),
+        _encode_varint(len(record.headers)),
+    ]
+    for name, content in record.headers:
+        parts += [_encode_varbytes(name), _encode_varbytes(content)]
+    body = b"".join(parts)
+    return _encode_varint(len(body)) + body
+
+
+def _encode_varbytes(content: bytes | None) -> bytes:
+    return _encode_varint(-1) if content is None else _encode_varint(len(content)) + content
+
+
+def _encode_varint(number: int) -> bytes:
+    number = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

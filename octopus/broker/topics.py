@@ -1,0 +1,109 @@
+"""Topics: names, configuration keys, and the catalog's entry for one topic."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+from octopus.broker.codes import BrokerError, Code
+from octopus.broker.log import Log
+
+Source: TypeAlias = Literal["topic", "broker", "default"]
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
+_NUMBER = re.compile(r"-?[0-9]{1,19}\Z")
+_POLICIES = frozenset({"delete", "compact"})
+_COMPRESSIONS = ("producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd")
+
+DEFAULTS: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "compression.type": "producer",
+    "delete.retention.ms": str(24 * 3600 * 1000),
+    "max.message.bytes": str(1_048_588),
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": "1",
+    "retention.bytes": "-1",
+    "retention.ms": str(7 * 24 * 3600 * 1000),
+    "segment.bytes": str(64 * 2**20),
+    "segment.ms": str(7 * 24 * 3600 * 1000),
+}
+"""Every configuration key a topic has, with Kafka's default (segments are smaller: an edge disk is)."""
+
+_LEAST: Mapping[str, int] = {
+    "delete.retention.ms": 0,
+    "max.message.bytes": 0,
+    "min.insync.replicas": 1,
+    "retention.bytes": -1,
+    "retention.ms": -1,
+    "segment.bytes": 14,
+    "segment.ms": 1,
+}
+
+
+class ConfigValue(NamedTuple):
+    """A configuration value and who set it."""
+
+    value: str
+    source: Source
+
+
+@dataclass
+class Topic:
+    """A topic of the catalog.
+
+    Attributes:
+        name: The client's name for it; never part of a path.
+        id: Names the topic's folder; never reused.
+        partitions: One log per partition, in order.
+        config: What was set on the topic itself; see `Storage.config_of` for what applies.
+        internal: Whether the name starts with `__`.
+    """
+
+    name: str
+    id: int
+    partitions: list[Log] = field(default_factory=list)
+    config: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def internal(self) -> bool:
+        """Whether the name is one of the reserved ones."""
+        return self.name.startswith("__")
+
+
+def check_name(name: str) -> None:
+    """Refuse what is not a topic name (Kafka's rule, which also keeps out anything path-like).
+
+    Raises:
+        BrokerError: 17 INVALID_TOPIC_EXCEPTION.
+    """
+    if not _NAME.match(name) or name in {".", ".."}:
+        raise BrokerError(
+            Code.INVALID_TOPIC_EXCEPTION,
+            f"{name[:60]!r} is not a topic name: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'.",
+        )
+
+
+def check_config(config: Mapping[str, str]) -> None:
+    """Refuse unknown configuration keys and values that do not fit.
+
+    Raises:
+        BrokerError: 40 INVALID_CONFIG.
+    """
+    for key, value in config.items():
+        if key not in DEFAULTS:
+            known = ", ".join(DEFAULTS)
+            raise BrokerError(Code.INVALID_CONFIG, f"{key[:60]!r} is not a topic configuration; known are {known}.")
+        if not _fits(key, value):
+            raise BrokerError(Code.INVALID_CONFIG, f"{value[:60]!r} is not a value for {key}.")
+
+
+def _fits(key: str, value: str) -> bool:
+    match key:
+        case "cleanup.policy":
+            return bool(value) and set(value.replace(" ", "").split(",")) <= _POLICIES
+        case "compression.type":
+            return value in _COMPRESSIONS
+        case "message.timestamp.type":
+            return value in {"CreateTime", "LogAppendTime"}
+        case _:
+            return bool(_NUMBER.match(value)) and _LEAST[key] <= int(value) < 2**63
