@@ -92,6 +92,37 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
+class Batch(list[StoredRecord]):
+    """Consecutive records of one partition, handed over together; stands for its first record where one is asked for."""
+
+    __slots__ = ()
+
+    @property
+    def offset(self) -> int:
+        """Offset of the first record."""
+        return self[0].offset
+
+    @property
+    def timestamp(self) -> int:
+        """Timestamp of the first record."""
+        return self[0].timestamp
+
+    @property
+    def key(self) -> bytes | None:
+        """Key of the first record."""
+        return self[0].key
+
+    @property
+    def value(self) -> bytes | None:
+        """Value of the first record."""
+        return self[0].value
+
+    @property
+    def headers(self) -> Headers:
+        """Headers of the first record."""
+        return self[0].headers
+
+
 class Event(Generic[T]):
     """A decoded record, for handlers that want more than the value.
 

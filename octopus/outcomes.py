@@ -22,10 +22,12 @@ class Retry(msgspec.Struct, frozen=True):
     Attributes:
         after: Seconds to wait.
         error: Why, or None when the handler asked for it.
+        counted: Whether the attempt that ends here counts against the retry policy.
     """
 
     after: float
     error: BaseException | None = None
+    counted: bool = True
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -1,16 +1,29 @@
 """The signatures everything is made of."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from octopus.events import Record, StoredRecord, TopicPartition
-from octopus.outcomes import Outcome
+from octopus.outcomes import Outcome, Retry
 
 Handler = Callable[..., Any]
 """The user's function, sync or async."""
 
-Run = Callable[[StoredRecord, int], Awaitable[Outcome]]
-"""One record of one partition (and the attempt, from 1) to its outcome. Total: it never raises, cancellation apart."""
+
+class BatchOutcome(NamedTuple):
+    """What became of each record of a batch.
+
+    Attributes:
+        outcomes: Each record with its outcome.
+        retry: When those whose outcome is a `Retry` run again, together; None when there are none.
+    """
+
+    outcomes: list[tuple[StoredRecord, Outcome]]
+    retry: Retry | None = None
+
+
+Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
+"""One record (or `Batch`) of one partition and the attempt, from 1, to its outcome. Total: it never raises, cancellation apart."""
 
 Next = Callable[[Record], Awaitable[Outcome]]
 """The rest of the chain, as middleware sees it."""

@@ -1,0 +1,76 @@
+"""From a failure to a decision: again, later, or never. Pure: chance is an argument."""
+
+import msgspec
+
+from octopus.errors import DecodeError
+from octopus.outcomes import DeadLetter, Outcome, Reject, Retry, RetryLater
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and when a failed event runs again before it goes to the dead-letter topic.
+
+    The wait before attempt n+1 is `backoff * factor ** (n - 1)`, at most `maximum`, made shorter at random by up to the
+    fraction `jitter` so that what failed together does not come back together.
+
+    Attributes:
+        attempts: Runs in all, the first included; 0 means for ever.
+        backoff: Seconds before the second attempt.
+        factor: Growth of the wait from one attempt to the next.
+        maximum: Longest wait, seconds.
+        jitter: Fraction of the wait that chance may take away, 0 to 1.
+        on: Exceptions that are worth another attempt.
+        never: Exceptions that are not, even when they are among `on`.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    attempts: int = 5
+    backoff: float = 0.5
+    factor: float = 2.0
+    maximum: float = 60.0
+    jitter: float = 0.5
+    on: tuple[type[Exception], ...] = (Exception,)
+    never: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.attempts < 0 or self.backoff < 0 or self.factor < 1 or self.maximum < 0 or not 0 <= self.jitter <= 1:
+            raise ValueError(
+                f"{self!r} is out of range: attempts, backoff and maximum are 0 or more, factor is 1 or more, jitter is 0 to 1"
+            )
+
+    def wait(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after a failed attempt.
+
+        Args:
+            attempt: The attempt that failed, from 1.
+            chance: A random number, 0 to 1.
+        """
+        # The exponent is bounded so that an endless retry cannot overflow a float.
+        full = min(self.maximum, self.backoff * self.factor ** min(attempt - 1, 64))
+        return full * (1 - self.jitter * chance)
+
+    def decide(self, attempt: int, error: Exception, chance: float) -> Outcome:
+        """Return what becomes of a record whose handling raised.
+
+        Args:
+            attempt: The attempt that failed, from 1.
+            error: What it raised.
+            chance: A random number, 0 to 1.
+        """
+        match error:
+            case RetryLater():
+                return Retry(error.after, counted=False)
+            case Reject():
+                return DeadLetter(error.reason, rejected=True)
+            case DecodeError():
+                return DeadLetter(f"cannot be decoded: {error.reason}", error)
+        if not isinstance(error, self.on) or isinstance(error, self.never):
+            return DeadLetter(f"{type(error).__name__} is not retried: {error}", error)
+        if self.attempts and attempt >= self.attempts:
+            return DeadLetter(f"failed {attempt} times, at last with {type(error).__name__}: {error}", error)
+        return Retry(self.wait(attempt, chance), error)
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+"""Every failure goes to the dead-letter topic at once."""

@@ -1,0 +1,472 @@
+"""Runs records through an application: ordered, concurrent, each settled exactly once.
+
+A few persistent lane tasks take records from the lanes of the open generations. A handler that never suspends is run
+by one of them back to back, without the event loop; each real suspension lets the next lane task start. There is no
+task, timer or lock per record.
+
+A driver (worker, Lambda trigger, test client) opens a `Generation` for each partition it is given, submits what it
+fetched, and reads the ledger to know what may be committed.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from itertools import count
+
+from octopus.errors import HandlerStopped
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.offsets import OffsetLedger
+from octopus.ordering import LANES, BatchLane, Lanes, Ordering
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry, Skipped
+from octopus.types import Application, BatchOutcome, Run
+
+Bury = Callable[[Record, DeadLetter, int], Awaitable[None]]
+"""Takes a record, its cause and the attempts made to the dead-letter topic; returns once that is acknowledged."""
+
+YIELD_AFTER = 0.005
+"""Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
+
+CLOCK_EVERY = 64
+"""Records between two looks at the clock; a look costs a tenth of a small handler."""
+
+
+class Generation:
+    """One assignment of one partition: the only capability through which its records can be settled or committed.
+
+    Closing it replaces ledger and lanes by ones that ignore everything, so a late result has nothing to call, also when
+    the same partition has come back as another generation.
+
+    Attributes:
+        partition: Which one.
+        ledger: What is settled.
+        committed: The offset last committed, or None.
+        mean_bytes: Average size of its records, for back-pressure.
+        skipped: Records its filter dropped.
+        buried: Records sent to the dead-letter topic.
+        retried: Attempts that ended in a retry.
+    """
+
+    __slots__ = (
+        "_flush",
+        "active",
+        "buried",
+        "committed",
+        "is_open",
+        "lanes",
+        "ledger",
+        "mean_bytes",
+        "partition",
+        "retried",
+        "run",
+        "skipped",
+    )
+
+    def __init__(self, partition: TopicPartition, run: Run, lanes: Lanes, ledger: OffsetLedger) -> None:
+        self.partition = partition
+        self.run = run
+        self.lanes = lanes
+        self.ledger = ledger
+        self.committed: int | None = None
+        self.mean_bytes = 0.0
+        self.skipped = self.buried = self.retried = 0
+        self.active = False
+        self.is_open = True
+        self._flush: asyncio.TimerHandle | None = None
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Key and value bytes of the records received and not settled, approximately."""
+        return int(self.ledger.in_flight * self.mean_bytes)
+
+    def close(self) -> None:
+        """Revoke the capability: nothing settles through this generation any more."""
+        self.is_open = False
+        self.ledger = _ClosedLedger(self.ledger)
+        if not isinstance(self.lanes, _DrainingLanes):
+            self.lanes = _DrainingLanes(0)
+        if self._flush is not None:
+            self._flush.cancel()
+
+
+class _ClosedLedger(OffsetLedger):
+    """Remembers what was settled in time and ignores what comes later."""
+
+    __slots__ = ()
+
+    def __init__(self, ledger: OffsetLedger) -> None:
+        super().__init__(ledger.committable)
+        self.settled_count = ledger.settled_count
+
+    def settle(self, offset: int) -> None:
+        return
+
+
+class _DrainingLanes:
+    """Hands out nothing more and tells when the last running record came back."""
+
+    __slots__ = ("_running", "done")
+
+    waiting = 0
+
+    def __init__(self, running: int) -> None:
+        self._running = running
+        self.done = asyncio.Event()
+        if not running:
+            self.done.set()
+
+    def put(self, records: object) -> None:
+        return
+
+    def take(self) -> None:
+        return
+
+    def release(self, record: StoredRecord) -> bool:
+        self._running -= 1
+        if self._running <= 0:
+            self.done.set()
+        return False
+
+
+class _Lane:
+    """What one lane task is doing, for those who drain or watch."""
+
+    __slots__ = ("attempt", "generation", "record", "serial")
+
+    def __init__(self) -> None:
+        self.generation: Generation | None = None
+        self.record: StoredRecord | None = None
+        self.attempt = 1
+        self.serial = 0
+
+
+class Runner:
+    """Runs the records of one consumer group.
+
+    Args:
+        application: What to run them through.
+        bury: Publishes dead letters; raises `HandlerStopped` when the line must stop instead.
+        ordering: Which records may overtake each other.
+        concurrency: How many handlers may be suspended at once.
+        batch: Records handed over at once, for applications that take `Batch`es.
+        within: Longest wait for a batch to fill, seconds.
+        reschedule: Whether a retry runs here. A driver whose records come again by themselves (Lambda) says no: the
+            record stays unsettled and its lane claimed.
+
+    Attributes:
+        stopped: Done, with the reason, once the line has stopped; nothing is started after that.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        bury: Bury,
+        *,
+        ordering: Ordering = "partition",
+        concurrency: int = 1,
+        batch: int | None = None,
+        within: float = 0.0,
+        reschedule: bool = True,
+    ) -> None:
+        self._application = application
+        self._bury = bury
+        self._lanes_of = LANES[ordering]
+        self._exclusive = 1 if ordering == "partition" else 0
+        self._concurrency = concurrency
+        self._batch = batch
+        self._within = within
+        self._reschedule = reschedule
+        self._loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[HandlerStopped] = self._loop.create_future()
+
+        self._active: deque[Generation] = deque()  # may have something to take
+        self._due: deque[tuple[Generation, StoredRecord, int]] = deque()  # retries whose time has come
+        self._delayed: list[tuple[float, int, Generation, StoredRecord, int]] = []  # a heap
+        self._alarm: asyncio.TimerHandle | None = None
+        self._sequence = count()
+
+        self._lanes: dict[_Lane, asyncio.Task[None]] = {}
+        self._idle: list[asyncio.Future[None]] = []
+        self._spreading = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    # ── what a driver does ────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(
+        self, partition: TopicPartition, position: int, settled_ahead: Sequence[tuple[int, int]] = ()
+    ) -> Generation:
+        """Begin a generation of a partition.
+
+        Args:
+            partition: Which one.
+            position: The offset of the next record that will be submitted, or a lower one.
+            settled_ahead: Inclusive offset ranges that an earlier owner settled; they are not run again.
+        """
+        lanes: Lanes = BatchLane(self._batch) if self._batch else self._lanes_of()
+        return Generation(partition, self._application.bind(partition), lanes, OffsetLedger(position, settled_ahead))
+
+    def submit(self, generation: Generation, records: Sequence[StoredRecord], position: int, size_bytes: int) -> None:
+        """Take over consecutive records of a generation.
+
+        Args:
+            generation: Whose records they are.
+            records: In offset order.
+            position: Where the next fetch starts.
+            size_bytes: Their size; counts for back-pressure.
+        """
+        if self.stopped.done() or not generation.is_open:
+            return
+        known = generation.ledger.receive([record.offset for record in records], position)
+        if not records:
+            return
+        generation.mean_bytes = size_bytes / len(records)
+        if known:
+            records = [record for record in records if record.offset not in known]
+        generation.lanes.put(records)
+        self._activate(generation)
+
+    async def drain(self, generations: Collection[Generation], timeout: float) -> bool:
+        """Start nothing more of these generations and wait for what is running.
+
+        Returns:
+            Whether all of it finished within `timeout` seconds. The caller commits, then closes the generations.
+        """
+        waits = []
+        left = [due for due in self._due if due[0] not in generations]
+        self._due.clear()
+        self._due.extend(left)
+        for generation in generations:
+            if not generation.is_open:
+                continue
+            running = sum(lane.generation is generation for lane in self._lanes)
+            generation.lanes = draining = _DrainingLanes(running)
+            waits.append(draining.done)
+        try:
+            async with asyncio.timeout(timeout):
+                for done in waits:
+                    await done.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def quiet(self) -> None:
+        """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
+        await self._quiet.wait()
+
+    async def close(self) -> None:
+        """Cancel what is still running; nothing of it is settled."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        tasks = [*self._lanes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._lanes.clear()
+
+    @property
+    def running(self) -> list[tuple[Generation, StoredRecord, int]]:
+        """The records whose handlers are running, with a number that changes from record to record."""
+        return [
+            (lane.generation, lane.record, lane.serial)
+            for lane in self._lanes
+            if lane.generation is not None and lane.record is not None
+        ]
+
+    @property
+    def delayed(self) -> int:
+        """How many records wait for their next attempt."""
+        return len(self._delayed) + len(self._due)
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next retry is due, in loop time."""
+        return self._delayed[0][0] if self._delayed else None
+
+    # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _work(self, lane: _Lane) -> None:
+        active, due, clock = self._active, self._due, self._loop.time
+        until_look, looked = CLOCK_EVERY, clock()
+        while True:
+            if due:
+                generation, record, attempt = due.popleft()
+            else:
+                while active:
+                    generation = active[0]
+                    taken = generation.lanes.take()
+                    if taken is not None:
+                        break
+                    active.popleft().active = False
+                else:
+                    lane.generation = None
+                    await self._rest()
+                    until_look, looked = CLOCK_EVERY, clock()
+                    continue
+                record, attempt = taken, 1
+            lane.generation, lane.record, lane.attempt = generation, record, attempt
+            lane.serial += 1
+            if len(active) > self._exclusive and not self._spreading:
+                self._spread_soon()
+
+            outcome = await generation.run(record, attempt)
+
+            if outcome is DONE:
+                generation.ledger.settle(record.offset)
+                if generation.lanes.release(record) and not generation.active:
+                    self._activate(generation)
+            elif outcome is SKIPPED:
+                generation.skipped += 1
+                generation.ledger.settle(record.offset)
+                if generation.lanes.release(record) and not generation.active:
+                    self._activate(generation)
+            else:
+                await self._conclude(generation, record, attempt, outcome)
+            until_look -= 1
+            if not until_look:
+                lane.generation = None
+                if clock() - looked > YIELD_AFTER:
+                    active.rotate(-1)  # one busy partition does not keep the others waiting
+                    await asyncio.sleep(0)
+                until_look, looked = CLOCK_EVERY, clock()
+
+    # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
+
+    async def _conclude(
+        self, generation: Generation, record: StoredRecord, attempt: int, outcome: Outcome | BatchOutcome
+    ) -> None:
+        try:
+            match outcome:
+                case Retry():
+                    self._delay(generation, record, attempt, outcome)
+                    return
+                case BatchOutcome():
+                    left = await self._conclude_batch(generation, outcome, attempt)
+                    if left is not None and outcome.retry is not None:
+                        self._delay(generation, left, attempt, outcome.retry)
+                        return
+                case _:
+                    await self._settle(generation, record, attempt, outcome)
+        except HandlerStopped as reason:
+            self._stop(reason)
+            return
+        if generation.lanes.release(record) and not generation.active:
+            self._activate(generation)
+
+    async def _settle(self, generation: Generation, record: StoredRecord, attempt: int, outcome: Outcome) -> None:
+        match outcome:
+            case DeadLetter():
+                # Acknowledged first, settled then: a dead letter that was not written is not a dead letter.
+                await self._bury(Record.at(generation.partition, record), outcome, attempt)
+                generation.buried += 1
+            case Skipped():
+                generation.skipped += 1
+            case Done() | Retry():
+                pass
+        generation.ledger.settle(record.offset)
+
+    async def _conclude_batch(self, generation: Generation, outcome: BatchOutcome, attempt: int) -> Batch | None:
+        left = Batch()
+        for record, single in outcome.outcomes:
+            if isinstance(single, Retry):
+                left.append(record)
+            else:
+                await self._settle(generation, record, attempt, single)
+        return left or None
+
+    def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
+        generation.retried += 1
+        if not self._reschedule or isinstance(generation.lanes, _DrainingLanes):
+            # The lane stays claimed: what comes behind this record in its lane must not run before it.
+            if isinstance(generation.lanes, _DrainingLanes):
+                generation.lanes.release(record)
+            return
+        due_at = self._loop.time() + retry.after
+        heapq.heappush(self._delayed, (due_at, next(self._sequence), generation, record, attempt + retry.counted))
+        if self._delayed[0][0] == due_at:
+            self._set_alarm(due_at)
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        now = self._loop.time()
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, generation, record, attempt = heapq.heappop(self._delayed)
+            if generation.is_open and not isinstance(generation.lanes, _DrainingLanes):
+                self._due.append((generation, record, attempt))
+        if self._delayed:
+            self._set_alarm(self._delayed[0][0])
+        if self._due:
+            self._spread_soon()
+
+    def _activate(self, generation: Generation) -> None:
+        lanes = generation.lanes
+        if isinstance(lanes, BatchLane) and not lanes.is_ready:
+            if generation._flush is None:
+                generation._flush = self._loop.call_later(self._within, self._flush, generation)
+            return
+        if not generation.active and not self.stopped.done():
+            generation.active = True
+            self._active.append(generation)
+            if not self._spreading:
+                self._spread_soon()
+
+    def _flush(self, generation: Generation) -> None:
+        generation._flush = None
+        if isinstance(generation.lanes, BatchLane):
+            generation.lanes.flush()
+            self._activate(generation)
+
+    def _spread_soon(self) -> None:
+        # Runs only when the running lane suspends or yields: until then another lane could not run anyway.
+        if self._idle or len(self._lanes) < self._concurrency:
+            self._spreading = True
+            self._quiet.clear()
+            self._loop.call_soon(self._spread)
+
+    def _spread(self) -> None:
+        self._spreading = False
+        if self.stopped.done() or not (self._active or self._due):
+            self._note_quiet()
+        elif self._idle:
+            self._idle.pop().set_result(None)
+        elif len(self._lanes) < self._concurrency:
+            lane = _Lane()
+            self._lanes[lane] = task = self._loop.create_task(self._work(lane), name=f"octopus lane {len(self._lanes)}")
+            task.add_done_callback(partial(self._lane_ended, lane))
+
+    async def _rest(self) -> None:
+        turn = self._loop.create_future()
+        self._idle.append(turn)
+        self._note_quiet()
+        try:
+            await turn
+        finally:
+            if turn in self._idle:
+                self._idle.remove(turn)
+
+    def _note_quiet(self) -> None:
+        if len(self._idle) == len(self._lanes) and not self._spreading and not (self._active or self._due):
+            self._quiet.set()
+
+    def _lane_ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
+        self._lanes.pop(lane, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        assert error is not None, "a lane works until it is cancelled"
+        self._stop(HandlerStopped(f"a handler ended its lane with {type(error).__name__}: {error}"), error)
+
+    def _stop(self, reason: HandlerStopped, cause: BaseException | None = None) -> None:
+        reason.__cause__ = reason.__cause__ or cause
+        self._active.clear()
+        self._due.clear()
+        self._delayed.clear()
+        if not self.stopped.done():
+            self.stopped.set_result(reason)
+        self._quiet.set()
