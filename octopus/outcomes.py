@@ -31,7 +31,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Give up on the record: to the dead-letter topic with its cause, then settle.
+    """Give up on the record. Whoever returns this outcome has its copy in the dead-letter topic acknowledged.
 
     Attributes:
         reason: One sentence.

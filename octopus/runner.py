@@ -11,19 +11,16 @@ fetched, and reads the ledger to know what may be committed.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import count
 
 from octopus.errors import HandlerStopped
-from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger
 from octopus.ordering import LANES, BatchLane, Lanes, Ordering
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry, Skipped
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
 from octopus.types import Application, BatchOutcome, Run
-
-Bury = Callable[[Record, DeadLetter, int], Awaitable[None]]
-"""Takes a record, its cause and the attempts made to the dead-letter topic; returns once that is acknowledged."""
 
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
@@ -146,7 +143,6 @@ class Runner:
 
     Args:
         application: What to run them through.
-        bury: Publishes dead letters; raises `HandlerStopped` when the line must stop instead.
         ordering: Which records may overtake each other.
         concurrency: How many handlers may be suspended at once.
         batch: Records handed over at once, for applications that take `Batch`es.
@@ -161,7 +157,6 @@ class Runner:
     def __init__(
         self,
         application: Application,
-        bury: Bury,
         *,
         ordering: Ordering = "partition",
         concurrency: int = 1,
@@ -170,7 +165,6 @@ class Runner:
         reschedule: bool = True,
     ) -> None:
         self._application = application
-        self._bury = bury
         self._lanes_of = LANES[ordering]
         self._exclusive = 1 if ordering == "partition" else 0
         self._concurrency = concurrency
@@ -322,7 +316,7 @@ class Runner:
                 if generation.lanes.release(record) and not generation.active:
                     self._activate(generation)
             else:
-                await self._conclude(generation, record, attempt, outcome)
+                self._conclude(generation, record, attempt, outcome)
             until_look -= 1
             if not until_look:
                 lane.generation = None
@@ -333,47 +327,32 @@ class Runner:
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
-    async def _conclude(
+    def _conclude(
         self, generation: Generation, record: StoredRecord, attempt: int, outcome: Outcome | BatchOutcome
     ) -> None:
-        try:
-            match outcome:
-                case Retry():
-                    self._delay(generation, record, attempt, outcome)
+        match outcome:
+            case Retry():
+                self._delay(generation, record, attempt, outcome)
+                return
+            case BatchOutcome(outcomes, retry):
+                left = Batch()
+                for single, result in outcomes:
+                    if isinstance(result, Retry):
+                        left.append(single)
+                    else:
+                        self._settle(generation, single, result)
+                if left and retry is not None:
+                    self._delay(generation, left, attempt, retry)
                     return
-                case BatchOutcome():
-                    left = await self._conclude_batch(generation, outcome, attempt)
-                    if left is not None and outcome.retry is not None:
-                        self._delay(generation, left, attempt, outcome.retry)
-                        return
-                case _:
-                    await self._settle(generation, record, attempt, outcome)
-        except HandlerStopped as reason:
-            self._stop(reason)
-            return
+            case _:
+                self._settle(generation, record, outcome)
         if generation.lanes.release(record) and not generation.active:
             self._activate(generation)
 
-    async def _settle(self, generation: Generation, record: StoredRecord, attempt: int, outcome: Outcome) -> None:
-        match outcome:
-            case DeadLetter():
-                # Acknowledged first, settled then: a dead letter that was not written is not a dead letter.
-                await self._bury(Record.at(generation.partition, record), outcome, attempt)
-                generation.buried += 1
-            case Skipped():
-                generation.skipped += 1
-            case Done() | Retry():
-                pass
+    def _settle(self, generation: Generation, record: StoredRecord, outcome: Outcome) -> None:
+        generation.buried += isinstance(outcome, DeadLetter)
+        generation.skipped += isinstance(outcome, Skipped)
         generation.ledger.settle(record.offset)
-
-    async def _conclude_batch(self, generation: Generation, outcome: BatchOutcome, attempt: int) -> Batch | None:
-        left = Batch()
-        for record, single in outcome.outcomes:
-            if isinstance(single, Retry):
-                left.append(record)
-            else:
-                await self._settle(generation, record, attempt, single)
-        return left or None
 
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
         generation.retried += 1
@@ -460,10 +439,17 @@ class Runner:
             return
         error = task.exception()
         assert error is not None, "a lane works until it is cancelled"
-        self._stop(HandlerStopped(f"a handler ended its lane with {type(error).__name__}: {error}"), error)
+        if isinstance(error, HandlerStopped):
+            self._stop(error)
+        else:
+            # SystemExit and its kind: nothing may be settled, and nothing can be known about what else is broken.
+            reason = HandlerStopped(
+                f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}"
+            )
+            reason.__cause__ = error
+            self._stop(reason)
 
-    def _stop(self, reason: HandlerStopped, cause: BaseException | None = None) -> None:
-        reason.__cause__ = reason.__cause__ or cause
+    def _stop(self, reason: HandlerStopped) -> None:
         self._active.clear()
         self._due.clear()
         self._delayed.clear()

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
-from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import Outcome, Retry
 
 Handler = Callable[..., Any]
@@ -23,13 +23,16 @@ class BatchOutcome(NamedTuple):
 
 
 Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
-"""One record (or `Batch`) of one partition and the attempt, from 1, to its outcome. Total: it never raises, cancellation apart."""
+"""One record (or `Batch`) of one partition and the attempt, from 1, to its outcome.
 
-Next = Callable[[Record], Awaitable[Outcome]]
+Total: it never raises, but for cancellation and `HandlerStopped`, which stops the line. A dead letter is published and
+acknowledged before it is returned."""
+
+Next = Callable[[Record | Batch], Awaitable[Outcome]]
 """The rest of the chain, as middleware sees it."""
 
-Middleware = Callable[[Record, Next], Awaitable[Outcome]]
-"""Wraps the handling of a record; exceptions of the handler pass through it."""
+Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
+"""Wraps the handling of a record, or of the whole batch of a batch handler; exceptions of the handler pass through it."""
 
 
 class Application(Protocol):

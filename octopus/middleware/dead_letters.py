@@ -1,0 +1,130 @@
+"""Takes dead letters to their topic, with their cause; or stops the line.
+
+A dead letter carries the original key, value bytes and headers, and headers of its own:
+
+    octopus-dead-letter-reason      one sentence
+    octopus-dead-letter-error       the exception's type, module-qualified
+    octopus-dead-letter-traceback   SHA-256 of the traceback's frames (first 16 hex digits): equal for equal causes
+    octopus-dead-letter-topic       where it was
+    octopus-dead-letter-partition
+    octopus-dead-letter-offset
+    octopus-dead-letter-timestamp   milliseconds since the epoch, of the original
+    octopus-dead-letter-attempts
+    octopus-dead-letter-handler
+"""
+
+import asyncio
+import hashlib
+import logging
+import traceback
+from collections import deque
+
+from octopus.errors import HandlerStopped, TransportError
+from octopus.events import Headers, Record
+from octopus.outcomes import DeadLetter
+from octopus.transports.base import Outgoing, Producer
+
+logger = logging.getLogger("octopus.handlers")
+
+PREFIX = "octopus-dead-letter-"
+SUFFIX = ".dead-letter"
+
+
+class DeadLetters:
+    """Where the dead letters of one handler go.
+
+    Args:
+        producer: Publishes them.
+        handler: The handler's name.
+        topic: A fixed topic; None for `<topic>.dead-letter` of each record; False for none: a dead letter stops the line.
+        limit: Dead letters within `window` seconds that stop the line; 0 for no limit.
+        window: Seconds.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        handler: str,
+        *,
+        topic: str | bool | None = None,
+        limit: int = 0,
+        window: float = 60.0,
+    ) -> None:
+        self._producer = producer
+        self._handler = handler
+        self._topic = topic
+        self._limit = limit
+        self._window = window
+        self._recent: deque[float] = deque(maxlen=limit or 1)
+
+    async def bury(self, record: Record, letter: DeadLetter, attempt: int) -> None:
+        """Publish a dead letter; return once it is acknowledged. A broker that is away is waited for.
+
+        Raises:
+            HandlerStopped: There is no dead-letter topic, it refuses, or too many events are dying. The record stays
+                unsettled and comes again after the mend.
+        """
+        if letter.rejected and self._topic is False:
+            return  # an explicit no needs no grave
+        if self._topic is False:
+            raise HandlerStopped(
+                f"{self._handler} cannot handle {record.coordinates} ({letter.reason}) and has no dead-letter topic. "
+                "Mend the handler and start again, or give it dead_letter=."
+            ) from letter.error
+        if not letter.rejected:
+            self._count(record, letter)
+        topic = self._topic if isinstance(self._topic, str) else record.topic + SUFFIX
+        message = Outgoing(topic, record.value, record.key, [*record.headers, *self._headers(record, letter, attempt)])
+        wait = 0.1
+        while True:
+            try:
+                await self._producer.send(message)
+            except TransportError as error:
+                if not error.retryable:
+                    raise HandlerStopped(
+                        f"{self._handler} cannot write the dead letter of {record.coordinates} to {topic!r}: {error}"
+                    ) from error
+                logger.warning("%s waits to write a dead letter to %r: %s", self._handler, topic, error)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 5.0)
+            else:
+                return
+
+    def _count(self, record: Record, letter: DeadLetter) -> None:
+        if not self._limit:
+            return
+        now = asyncio.get_running_loop().time()
+        if len(self._recent) == self._limit and now - self._recent[0] <= self._window:
+            raise HandlerStopped(
+                f"{self._handler} stopped at {record.coordinates}: {self._limit} events died within {self._window:g} s, "
+                f"the last because it {letter.reason}. Nothing was lost; mend the cause and start again, or raise "
+                "worker.dead_letter_limit."
+            ) from letter.error
+        self._recent.append(now)
+
+    def _headers(self, record: Record, letter: DeadLetter, attempt: int) -> Headers:
+        error = letter.error
+        kind = f"{type(error).__module__}.{type(error).__qualname__}" if error is not None else ""
+        entries = {
+            "reason": letter.reason[:1000],
+            "error": kind.removeprefix("builtins."),
+            "traceback": _digest(error) if error is not None else "",
+            "topic": record.topic,
+            "partition": str(record.partition),
+            "offset": str(record.offset),
+            "timestamp": str(record.timestamp),
+            "attempts": str(attempt),
+            "handler": self._handler,
+        }
+        return [(PREFIX + name, text.encode(errors="backslashreplace")) for name, text in entries.items() if text]
+
+
+def original_headers(headers: Headers) -> Headers:
+    """Return a dead letter's headers without those that burying it added."""
+    return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
+
+
+def _digest(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    text = "\n".join(f"{frame.filename}:{frame.name}:{frame.line}" for frame in frames) + type(error).__qualname__
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

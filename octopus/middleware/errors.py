@@ -1,0 +1,138 @@
+"""The boundary: past it there are no exceptions, only outcomes."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from octopus.errors import HandlerStopped
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.retries import RetryPolicy
+from octopus.types import BatchOutcome, Run
+
+logger = logging.getLogger("octopus.handlers")
+
+Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
+"""One record and attempt to its outcome; it raises what the handler raises."""
+
+HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
+"""One batch and attempt to the outcome of each record; it raises what the handler raises."""
+
+FATAL = (HandlerStopped, MemoryError)
+"""Exceptions that are no event's fault: the line stops and nothing is settled."""
+
+
+class Bury(Protocol):
+    """Takes dead letters to their topic."""
+
+    async def __call__(self, record: Record, letter: DeadLetter, attempt: int) -> None:
+        """Return once the dead letter is acknowledged; raise `HandlerStopped` when there is no place for it."""
+        ...
+
+
+def guard(name: str, partition: TopicPartition, handle: Handle, policy: RetryPolicy, bury: Bury) -> Run:
+    """Make the handling of a partition's records total.
+
+    Args:
+        name: The handler's, for the log.
+        partition: Whose records they are.
+        handle: Runs one record.
+        policy: Decides about failures.
+        bury: Takes dead letters.
+    """
+
+    async def run(stored: StoredRecord, attempt: int) -> Outcome:
+        try:
+            return await handle(stored, attempt)
+        except FATAL:
+            raise
+        except Exception as failure:  # noqa: BLE001 - the boundary: every exception becomes an outcome here
+            error = failure
+        except asyncio.CancelledError as failure:
+            error = _from_within(failure)
+        return await conclude(stored, attempt, error)
+
+    async def conclude(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
+        outcome = policy.decide(attempt, error, random.random())
+        record = Record.at(partition, stored)
+        log(name, record, attempt, outcome)
+        if isinstance(outcome, DeadLetter):
+            await bury(record, outcome, attempt)
+        return outcome
+
+    return run
+
+
+def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, policy: RetryPolicy, bury: Bury) -> Run:
+    """Make the handling of a partition's batches total.
+
+    A batch that fails is retried whole. When it may not be retried any more its records run one by one, so that only
+    those that fail by themselves are dead-lettered.
+    """
+
+    async def run(batch: StoredRecord, attempt: int) -> BatchOutcome:
+        assert isinstance(batch, Batch)
+        outcome = await attempt_batch(batch, attempt)
+        for index, (stored, single) in enumerate(outcome.outcomes):
+            if isinstance(single, DeadLetter):
+                record = Record.at(partition, stored)
+                log(name, record, attempt, single)
+                await bury(record, single, attempt)
+                outcome.outcomes[index] = (stored, single)
+        return outcome
+
+    async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
+        try:
+            return await handle(batch, attempt)
+        except FATAL:
+            raise
+        except Exception as failure:  # noqa: BLE001 - the boundary: every exception becomes an outcome here
+            error = failure
+        except asyncio.CancelledError as failure:
+            error = _from_within(failure)
+        decision = policy.decide(attempt, error, random.random())
+        if isinstance(decision, Retry):
+            log(name, Record.at(partition, batch[0]), attempt, decision)
+            return BatchOutcome([(stored, decision) for stored in batch], decision)
+        if len(batch) == 1:
+            return BatchOutcome([(batch[0], decision)])
+        singles = [await attempt_batch(Batch([stored]), attempt) for stored in batch]
+        later = [retry for single in singles if (retry := single.retry) is not None]
+        longest = max(later, key=lambda retry: retry.after) if later else None
+        return BatchOutcome([pair for single in singles for pair in single.outcomes], longest)
+
+    return run
+
+
+def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
+    """Write one line about a failure, with its traceback the first time."""
+    match outcome:
+        case Retry(after, error) if error is not None:
+            logger.warning(
+                "%s failed at %s, attempt %d: %s: %s; again in %.2f s",
+                name,
+                record.coordinates,
+                attempt,
+                type(error).__name__,
+                error,
+                after,
+                exc_info=error if attempt == 1 else None,
+            )
+        case DeadLetter(reason, error, rejected):
+            level = logging.INFO if rejected else logging.ERROR
+            trace = error if attempt == 1 and error is not None else None
+            logger.log(level, "%s gives up on %s: %s", name, record.coordinates, reason, exc_info=trace)
+        case _:
+            pass
+
+
+def _from_within(error: asyncio.CancelledError) -> Exception:
+    """Tell a handler that cancelled itself from one that is being cancelled: the first failed, the second must go."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    failure = RuntimeError("the handler ended with CancelledError although nobody cancelled it")
+    failure.__cause__ = error
+    return failure

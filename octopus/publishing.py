@@ -1,0 +1,165 @@
+"""From values to records on a topic: what `app.publish`, `to=` and the synchronous publisher share."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+from octopus.errors import ConfigurationError
+from octopus.events import Headers, Message, Published
+from octopus.serde import JSON, encode
+from octopus.transports.base import Outgoing, Producer
+from octopus.types import Codec
+
+T = TypeVar("T")
+
+HeadersLike = Headers | Mapping[str, bytes | str | None]
+
+
+class Publisher:
+    """Encodes messages and publishes them.
+
+    Args:
+        producer: Where to.
+        codec: For values that are neither bytes nor text.
+    """
+
+    def __init__(self, producer: Producer, codec: Codec = JSON) -> None:
+        self._producer = producer
+        self._codec = codec
+        # Records without a content type are JSON (octopus.serde), so only others need say so.
+        self._announce: Headers = () if codec is JSON else (("content-type", codec.content_type.encode()),)
+
+    async def publish(self, topic: str, message: Any) -> Published:
+        """Publish a value or `Message`; return once it is acknowledged by all in-sync replicas."""
+        return await self._producer.send(self.outgoing(topic, message))
+
+    async def publish_many(self, topic: str, messages: Iterable[Any]) -> list[Published]:
+        """Publish values or `Message`s in order; return once all are acknowledged."""
+        return await self._producer.send_many([self.outgoing(topic, message) for message in messages])
+
+    def outgoing(self, topic: str | None, message: Any, key: bytes | None = None) -> Outgoing:
+        """Encode a value or `Message`.
+
+        Args:
+            topic: Where to, unless the message says.
+            message: What.
+            key: Its key, unless the message says.
+
+        Raises:
+            TypeError: It cannot be encoded.
+            ConfigurationError: Nobody said where to.
+        """
+        if not isinstance(message, Message):
+            if topic is None:
+                raise ConfigurationError(
+                    f"{message!r} has no topic: give to= or return Message(…, topic=…), or publish it with app.publish."
+                )
+            return Outgoing(topic, encode(message, self._codec), key, self._headers(message, ()))
+        target = message.topic or topic
+        if target is None:
+            raise ConfigurationError(f"{message!r} has no topic: give to= or Message(…, topic=…).")
+        return Outgoing(
+            target,
+            encode(message.value, self._codec),
+            key if message.key is None else encode_key(message.key),
+            self._headers(message.value, message.headers),
+            message.partition,
+            None if message.timestamp is None else round(message.timestamp * 1000),
+        )
+
+    def _headers(self, value: Any, headers: HeadersLike) -> Headers:
+        given = encode_headers(headers) if headers else ()
+        if not self._announce or isinstance(value, str | bytes) or value is None:
+            return given
+        return [*given, *self._announce]
+
+
+def encode_key(key: bytes | str | None) -> bytes | None:
+    """Return a key's bytes; text is UTF-8."""
+    return key.encode() if isinstance(key, str) else key
+
+
+def encode_headers(headers: HeadersLike) -> Headers:
+    """Return headers as name and value pairs; text values are UTF-8."""
+    pairs: Iterable[tuple[str, bytes | str | None]] = headers.items() if isinstance(headers, Mapping) else headers
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+
+
+class SynchronousPublisher:
+    """Publishes from code that is not async: instrument callbacks, threads, scripts. Thread-safe.
+
+        with SynchronousPublisher(connect) as publisher:
+            publisher.publish("readings", {"kelvin": 4.2})
+
+    Its client lives in a thread and loop of its own, so a blocked caller never starves it.
+
+    Args:
+        connect: Returns a producer that is not started yet.
+        codec: For values that are neither bytes nor text.
+    """
+
+    def __init__(self, connect: Callable[[], Producer], codec: Codec = JSON) -> None:
+        self._connect = connect
+        self._codec = codec
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._producer: Producer | None = None
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="octopus publisher", daemon=True)
+        self._thread.start()
+        try:
+            self._publisher = self._wait(self._start())
+        except BaseException:
+            self._end_thread()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._producer is not None
+        try:
+            self._wait(self._producer.stop())
+        finally:
+            self._end_thread()
+
+    def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: bytes | str | None = None,
+        headers: HeadersLike = (),
+        timeout: float | None = 30.0,
+    ) -> Published:
+        """Publish one message; return once it is acknowledged.
+
+        Raises:
+            TransportError: The broker refused it or could not be reached.
+            TimeoutError: No acknowledgement within `timeout` seconds; it may still arrive.
+        """
+        return self._wait(self._publisher.publish(topic, Message(value, key=key, headers=headers)), timeout)
+
+    def publish_many(self, topic: str, messages: Iterable[Any], *, timeout: float | None = 300.0) -> list[Published]:
+        """Publish values or `Message`s in order; return once all are acknowledged."""
+        return self._wait(self._publisher.publish_many(topic, list(messages)), timeout)
+
+    async def _start(self) -> Publisher:
+        self._producer = self._connect()
+        await self._producer.start()
+        return Publisher(self._producer, self._codec)
+
+    def _wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        if self._loop is None:
+            work.close()
+            raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def _end_thread(self) -> None:
+        assert self._loop is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = None
