@@ -1,0 +1,624 @@
+"""Decoding by annotation, the reasons for refusing, content types, and publishing."""
+
+import dataclasses
+import datetime
+import enum
+import subprocess
+import sys
+import typing
+from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from octopus.errors import ConfigurationError, ConnectionFailed, DecodeError
+from octopus.serde import JSON, MESSAGE_PACK, Decoder, encode
+
+
+class File(msgspec.Struct):
+    path: str
+    size: int
+
+
+class Renamed(msgspec.Struct, rename="camel"):
+    file_size: int
+
+
+class Checked(msgspec.Struct):
+    size: int
+
+    def __post_init__(self) -> None:
+        match self.size:
+            case 0:
+                raise ValueError("size must be\npositive")
+            case 1:
+                raise ZeroDivisionError("one")
+            case 2:
+                raise Unprintable
+            case 3:
+                raise MemoryError
+            case 4:
+                raise KeyboardInterrupt
+            case 5:
+                raise ConnectionFailed("validators have no business with brokers")
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+class Folder(msgspec.Struct, forbid_unknown_fields=True):
+    files: list[File]
+    parent: "Folder | None" = None
+
+
+@dataclasses.dataclass
+class Sample:
+    name: str
+    mass: float
+
+
+@attrs.define
+class Motor:
+    axis: str
+    position: float
+
+
+class Reading(TypedDict):
+    sensor: str
+    value: float
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Shade(enum.StrEnum):
+    DARK = "dark"
+
+
+class Model(pydantic.BaseModel):
+    size: int
+    ratio: float = 0
+    note: Any = None
+
+
+class Aliased(pydantic.BaseModel):
+    file_size: int = pydantic.Field(alias="fileSize")
+    parts: list[Model] = []
+
+
+class Strange(pydantic.BaseModel):
+    size: int
+
+    @pydantic.field_validator("size")
+    @classmethod
+    def check(cls, size: int) -> int:
+        if size == 0:
+            raise ValueError("size must be positive")
+        return 1 // (size - 1)
+
+
+class Circle(pydantic.BaseModel):
+    radius: float
+
+
+class Square(pydantic.BaseModel):
+    side: float
+
+
+class Tagged(msgspec.Struct, tag="tagged"):
+    one: int
+
+
+class OtherTag(msgspec.Struct, tag="other"):
+    two: int
+
+
+class Holder(msgspec.Struct):
+    model: Model
+
+
+class Text(msgspec.Struct):
+    body: str
+
+
+RunId = NewType("RunId", str)
+T = typing.TypeVar("T")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "expected"),
+    [
+        pytest.param(Any, b'{"a": [1, null]}', {"a": [1, None]}, id="Any"),
+        pytest.param(object, b"[1]", [1], id="object"),
+        pytest.param(T, b"[1]", [1], id="type variable"),
+        pytest.param(dict, b'{"a": 1}', {"a": 1}, id="dict"),
+        pytest.param(dict[str, int], b'{"a": 1}', {"a": 1}, id="dict of int"),
+        pytest.param(list[int], b"[1, 2]", [1, 2], id="list of int"),
+        pytest.param(int, b"7", 7, id="int"),
+        pytest.param(float, b"7", 7.0, id="float"),
+        pytest.param(bool, b"true", True, id="bool"),
+        pytest.param(None, b"null", None, id="None"),
+        pytest.param(str, "Zürich".encode(), "Zürich", id="str"),
+        pytest.param(str, b'"quoted"', '"quoted"', id="str is not JSON"),
+        pytest.param(str, b"", "", id="empty str"),
+        pytest.param(str | None, b"null", "null", id="optional str"),
+        pytest.param(RunId, b"run-1", "run-1", id="NewType of str"),
+        pytest.param(Annotated[str, msgspec.Meta(max_length=3)], b"abc", "abc", id="constrained str"),
+        pytest.param(bytes, b"\xff\x00", b"\xff\x00", id="bytes"),
+        pytest.param(bytes, b"", b"", id="empty bytes"),
+        pytest.param(bytearray, b"\xff", bytearray(b"\xff"), id="bytearray"),
+        pytest.param(memoryview, b"\xff", memoryview(b"\xff"), id="memoryview"),
+        pytest.param(File, b'{"path": "a", "size": 1, "extra": 0}', File("a", 1), id="Struct"),
+        pytest.param(File | None, b"null", None, id="optional Struct, null"),
+        pytest.param(Folder, b'{"files": [], "parent": {"files": []}}', Folder([], Folder([])), id="recursive Struct"),
+        pytest.param(Renamed, b'{"fileSize": 1}', Renamed(1), id="renamed Struct"),
+        pytest.param(Tagged | OtherTag, b'{"type": "other", "two": 2}', OtherTag(2), id="tagged union"),
+        pytest.param(Sample, b'{"name": "a", "mass": 1}', Sample("a", 1.0), id="dataclass"),
+        pytest.param(Motor, b'{"axis": "x", "position": 1.5}', Motor("x", 1.5), id="attrs"),
+        pytest.param(Reading, b'{"sensor": "a", "value": 1.5}', {"sensor": "a", "value": 1.5}, id="TypedDict"),
+        pytest.param(Point, b"[1, 2]", Point(1, 2), id="NamedTuple"),
+        pytest.param(Colour, b'"red"', Colour.RED, id="Enum"),
+        pytest.param(Shade, b'"dark"', Shade.DARK, id="str Enum is JSON"),
+        pytest.param(Literal["a", 1], b'"a"', "a", id="Literal"),
+        pytest.param(int | str, b'"a"', "a", id="union"),
+        pytest.param(datetime.date, b'"2024-02-29"', datetime.date(2024, 2, 29), id="date"),
+        pytest.param(Model, b'{"size": 1}', Model(size=1), id="pydantic"),
+        pytest.param(Model | None, b"null", None, id="optional pydantic, null"),
+        pytest.param(list[Model], b'[{"size": 1}]', [Model(size=1)], id="list of pydantic"),
+        pytest.param(Circle | Square, b'{"side": 2}', Square(side=2), id="union of pydantic"),
+        pytest.param(Aliased, b'{"fileSize": 2}', Aliased(fileSize=2), id="pydantic with alias"),
+        pytest.param(int, b"1" * 400, int("1" * 400), id="huge int"),
+        pytest.param(dict, b'{"a": 1, "a": 2}', {"a": 2}, id="duplicate key, the last one counts"),
+        pytest.param(Model, b'{"size": 1, "size": 2}', Model(size=2), id="duplicate key, pydantic"),
+        pytest.param(File, b'{"path": "a", "size": 1, "size": 2}', File("a", 2), id="duplicate key, Struct"),
+        pytest.param(Model, b'{"size": 1, "note": "NaN"}', Model(size=1, note="NaN"), id="the text NaN"),
+        pytest.param(Text, b'{"body": "' + b"x" * 2_000_000 + b'"}', Text("x" * 2_000_000), id="2 MB"),
+    ],
+)
+def test_the_annotation_chooses_the_decoding(annotation: Any, value: bytes, expected: object) -> None:
+    decoder = Decoder[Any](annotation)
+
+    assert decoder.decode(value) == expected
+    assert decoder.direct(value) == expected
+    assert type(decoder.decode(value)) is type(expected)
+
+
+def test_structs_are_decoded_by_msgspec_itself() -> None:
+    assert isinstance(Decoder[File](File).direct.__self__, msgspec.json.Decoder)  # type: ignore[attr-defined]
+
+
+def test_bytes_are_not_copied() -> None:
+    value = b"some bytes"
+    assert Decoder[bytes](bytes).decode(value) is value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason", "field"),
+    [
+        pytest.param(File, b'{"path":"a","size":"1"}', "$.size: expected int, got str", "$.size", id="wrong type"),
+        pytest.param(File, b'{"path":"a"}', "$.size: required, but missing", "$.size", id="missing field"),
+        pytest.param(File, b"[]", "expected object, got array", "", id="not an object"),
+        pytest.param(
+            Folder,
+            b'{"files":[{"path":"a"}]}',
+            "$.files[0].size: required, but missing",
+            "$.files[0].size",
+            id="nested",
+        ),
+        pytest.param(Folder, b'{"files":[],"x":1}', "$.x: unknown field", "$.x", id="unknown field"),
+        pytest.param(Colour, b'"blue"', "invalid enum value 'blue'", "", id="enum"),
+        pytest.param(int, b"1.5", "expected int, got float", "", id="float for int"),
+        pytest.param(int, b"1" * 5000, "integer value out of range", "", id="5000 digits"),
+        pytest.param(float, b"1e400", "number out of range", "", id="beyond float"),
+        pytest.param(dict, b"", "invalid JSON: the value is empty", "", id="empty"),
+        pytest.param(dict, b'{"a":1', "invalid JSON at byte 6: the data ends too early", "", id="truncated"),
+        pytest.param(dict, b'{"a":1} x', "invalid JSON at byte 8: trailing characters", "", id="trailing"),
+        pytest.param(dict, b'{"a":NaN}', "invalid JSON at byte 5: NaN is not JSON", "", id="NaN"),
+        pytest.param(Any, b"-Infinity", "invalid JSON at byte 1: Infinity is not JSON", "", id="Infinity"),
+        pytest.param(
+            Model, b'{"size":1,"ratio":NaN}', "invalid JSON at byte 18: NaN is not JSON", "", id="NaN, pydantic"
+        ),
+        pytest.param(
+            dict,
+            b"\xef\xbb\xbf{}",
+            "invalid JSON: it starts with a byte order mark; send UTF-8 without one",
+            "",
+            id="byte order mark",
+        ),
+        pytest.param(dict, b'{"a":"\xff"}', "invalid UTF-8 at byte 6 (0xff)", "", id="invalid UTF-8 in JSON"),
+        pytest.param(str, b"a\xff", "invalid UTF-8 at byte 1 (0xff)", "", id="invalid UTF-8 in text"),
+        pytest.param(str, b"\xed\xa0\x80", "invalid UTF-8 at byte 0 (0xed)", "", id="surrogate in text"),
+        pytest.param(
+            dict,
+            b'{"a":"\\ud800"}',
+            "invalid JSON at byte 14: the data ends too early, or in a lone surrogate",
+            "",
+            id="lone surrogate at the end",
+        ),
+        pytest.param(
+            str | int,
+            b'"\\udc00 "',
+            "invalid JSON at byte 7: invalid utf-16 surrogate pair",
+            "",
+            id="lone low surrogate",
+        ),
+        pytest.param(Any, b"[" * 100_000, "invalid JSON: nested too deeply", "", id="depth bomb"),
+        pytest.param(Any, b'{"a":' * 100_000, "invalid JSON: nested too deeply", "", id="depth bomb of objects"),
+        pytest.param(
+            Folder, b'{"files":[],"parent":' * 100_000, "invalid JSON: nested too deeply", "", id="typed depth bomb"
+        ),
+        pytest.param(
+            Model,
+            b'{"size":1,"note":' + b"[" * 100_000,
+            "invalid JSON: recursion limit exceeded at line 1 column 218",
+            "",
+            id="depth bomb, pydantic",
+        ),
+        pytest.param(
+            Model,
+            b'{"size":"x","ratio":"y"}',
+            "$.size: input should be a valid integer, unable to parse string as an integer (and 1 more)",
+            "$.size",
+            id="pydantic",
+        ),
+        pytest.param(
+            Aliased,
+            b'{"fileSize":1,"parts":[{"size":1},{}]}',
+            "$.parts[1].size: field required",
+            "$.parts[1].size",
+            id="pydantic, nested",
+        ),
+        pytest.param(
+            Strange, b'{"size":0}', "$.size: value error, size must be positive", "$.size", id="pydantic validator"
+        ),
+        pytest.param(
+            Strange,
+            b'{"size":1}',
+            "refused with ZeroDivisionError: integer division or modulo by zero",
+            "",
+            id="pydantic validator that breaks",
+        ),
+        pytest.param(Checked, b'{"size":0}', "size must be positive", "", id="validator"),
+        pytest.param(list[Checked], b'[{"size":0}]', "$[0]: size must be positive", "$[0]", id="validator, nested"),
+        pytest.param(Checked, b'{"size":1}', "refused with ZeroDivisionError: one", "", id="validator that breaks"),
+        pytest.param(Checked, b'{"size":2}', "refused with Unprintable", "", id="exception that cannot be shown"),
+        pytest.param(
+            Checked,
+            b'{"size":5}',
+            "refused with ConnectionFailed: validators have no business with brokers",
+            "",
+            id="validator that claims a transport error",
+        ),
+        pytest.param(
+            Annotated[str, msgspec.Meta(max_length=3)], b"abcd", "expected str of length <= 3", "", id="constrained str"
+        ),
+    ],
+)
+def test_a_refusal_names_field_and_reason(annotation: Any, value: bytes, reason: str, field: str) -> None:
+    decoder = Decoder[Any](annotation)
+
+    with pytest.raises(DecodeError) as caught:
+        decoder.decode(value)
+
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+    assert refuses(decoder.direct, value)
+
+
+def refuses(direct: typing.Callable[[Any], Any], value: bytes | None) -> bool:
+    """Whether the direct function raises, in whatever words the library below has."""
+    try:
+        direct(value)
+    except Exception:
+        return True
+    return False
+
+
+def test_reasons_stay_short_whatever_is_quoted() -> None:
+    with pytest.raises(DecodeError) as caught:
+        Decoder[Colour](Colour).decode(b'"' + b"x" * 100_000 + b'"')
+    assert len(caught.value.reason) == 500
+
+
+@pytest.mark.parametrize(("size", "kind"), [(3, MemoryError), (4, KeyboardInterrupt)])
+def test_what_is_not_about_the_bytes_passes(size: int, kind: type[BaseException]) -> None:
+    with pytest.raises(kind):
+        Decoder[Checked](Checked).decode(b'{"size":%d}' % size)
+
+
+TOMBSTONE_WELCOME = [Any, None, T, str | None, bytes | None, File | None, Model | None, dict | None, int | str | None]
+TOMBSTONE_REFUSED = [File, Model, dict, str, bytes, bytearray, memoryview, int | str, list[Model], RunId]
+
+
+@pytest.mark.parametrize("annotation", TOMBSTONE_WELCOME, ids=str)
+def test_a_tombstone_is_none(annotation: Any) -> None:
+    assert Decoder[Any](annotation).decode(None) is None
+
+
+@pytest.mark.parametrize("annotation", TOMBSTONE_REFUSED, ids=str)
+def test_a_tombstone_is_refused_where_none_is_not_expected(annotation: Any) -> None:
+    with pytest.raises(
+        DecodeError, match=r"tombstone: the record has no value and .* has no None; annotate .* \| None"
+    ):
+        Decoder[Any](annotation).decode(None)
+
+
+@pytest.mark.parametrize("annotation", TOMBSTONE_WELCOME + TOMBSTONE_REFUSED, ids=str)
+def test_the_direct_function_always_raises_on_a_tombstone(annotation: Any) -> None:
+    assert refuses(Decoder[Any](annotation).direct, None)
+
+
+JSON_TYPES = [
+    b"application/json",
+    b"application/json; charset=utf-8",
+    b"application/json;charset=utf-8",
+    b"Application/JSON",
+    b"text/json",
+    b"application/cloudevents+json",
+    b"",
+    None,
+]
+
+
+@pytest.mark.parametrize("content_type", JSON_TYPES, ids=str)
+def test_json_goes_by_many_names(content_type: bytes | None) -> None:
+    decoder = Decoder[File](File)
+    for _ in range(2):
+        assert decoder.decode(b'{"path":"a","size":1}', [("content-type", content_type)]) == File("a", 1)
+
+
+@pytest.mark.parametrize("content_type", [b"application/msgpack", b"application/x-msgpack", b"application/x+msgpack"])
+@pytest.mark.parametrize(("annotation", "value"), [(File, File("a", 1)), (Model, Model(size=1)), (Any, {"a": [1]})])
+def test_messagepack_is_read_when_the_header_says_so(content_type: bytes, annotation: Any, value: Any) -> None:
+    decoder = Decoder[Any](annotation)
+    stored = encode(value, MESSAGE_PACK)
+    for _ in range(2):
+        assert decoder.decode(stored, [("other", b"x"), ("Content-Type", content_type)]) == value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        (File, b"\x81\xa4path", "invalid MessagePack at byte 6: the data ends too early"),
+        (File, b"\xc1", "invalid MessagePack at byte 0: invalid opcode '\\xc1'"),
+        (File, b"\x82\xa4path\xa1a\xa4size\xa1a", "$.size: expected int, got str"),
+        (Any, b"\x91" * 100_000, "invalid MessagePack: nested too deeply"),
+        (Model, b"\x81\xa4size\xa1a", "$.size: input should be a valid integer, unable to parse string as an integer"),
+    ],
+)
+def test_bad_messagepack_is_refused(annotation: Any, value: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        Decoder[Any](annotation).decode(value, [("content-type", b"application/msgpack")])
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"application/avro", b"\xff\xfe\x00", b"+", b"x" * 10_000], ids=lambda c: c[:9]
+)
+def test_an_unknown_content_type_is_refused_by_name(content_type: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"is unknown; known are application/json, application/msgpack"):
+        Decoder[File](File).decode(b"{}", [("content-type", content_type)])
+
+
+def test_raw_annotations_take_any_content_type() -> None:
+    headers = [("content-type", b"application/avro")]
+    assert Decoder[bytes](bytes).decode(b"\x00\x01", headers) == b"\x00\x01"
+    assert Decoder[str](str).decode(b"text", headers) == "text"
+
+
+def test_ten_thousand_strange_headers_do_not_matter() -> None:
+    headers: list[tuple[str, bytes | None]] = [(f"header-{n}", b"\xff\x00" if n % 2 else None) for n in range(10_000)]
+    headers += [("content-type", b"application/avro"), ("content-type", b"application/json")]
+    assert Decoder[int](int).decode(b"1", headers) == 1
+
+
+class Shouting:
+    """A codec of an application."""
+
+    content_type = "application/x-shouting"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def decoder(self, annotation: Any) -> typing.Callable[[bytes], Any]:
+        if annotation is int:
+            raise TypeError("no numbers")
+
+        def decode(value: bytes) -> Any:
+            if self.error:
+                raise self.error
+            return value.decode().upper()
+
+        return decode
+
+    def encode(self, value: Any) -> bytes:
+        return f"{value}!".encode()
+
+
+SHOUTED = [("content-type", b"application/x-shouting; version=1")]
+
+
+def test_an_application_brings_its_own_codec() -> None:
+    assert Decoder[Any](Any, codecs=[Shouting()]).decode(b"a", SHOUTED) == "A"
+    assert Decoder[Any](Any, codecs=[Shouting()]).decode(b'"a"') == "a"
+    assert Decoder[Any](Any, default=Shouting()).decode(b"a") == "A"
+    assert encode(1, Shouting()) == b"1!"
+
+
+def test_a_codec_may_take_the_place_of_a_built_in_one() -> None:
+    codec = Shouting()
+    codec.content_type = "application/json"
+    assert Decoder[Any](Any, codecs=[codec]).decode(b"a", [("content-type", b"application/json")]) == "A"
+
+
+def test_what_a_codec_raises_is_a_decode_error() -> None:
+    with pytest.raises(DecodeError, match="refused with KeyError: 'schema 7'"):
+        Decoder[Any](Any, codecs=[Shouting(KeyError("schema 7"))]).decode(b"a", SHOUTED)
+
+
+def test_a_codec_that_does_not_support_the_annotation_says_so_only_for_its_records() -> None:
+    decoder = Decoder[int](int, codecs=[Shouting()])
+    assert decoder.decode(b"1") == 1
+    with pytest.raises(DecodeError, match="application/x-shouting cannot be decoded into int: no numbers"):
+        decoder.decode(b"1", SHOUTED)
+    with pytest.raises(ConfigurationError, match="int cannot be decoded: no numbers"):
+        Decoder[int](int, default=Shouting())
+
+
+def test_a_schema_registry_that_is_down_is_not_the_bytes_fault() -> None:
+    with pytest.raises(ConnectionFailed):
+        Decoder[Any](Any, codecs=[Shouting(ConnectionFailed("registry down"))]).decode(b"a", SHOUTED)
+
+
+class Stranger:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sentence"),
+    [
+        (Stranger, "Stranger cannot be decoded: not a data type"),
+        (list[Stranger], "Stranger inside .* cannot be decoded: not a data type"),
+        (complex, "complex cannot be decoded: not a data type"),
+        (Stranger | int, "cannot be decoded: Type unions containing a custom type"),
+        (list[int] | list[str], "cannot be decoded: Type unions may not contain more than one array-like"),
+        (Holder, "Model inside Holder cannot be decoded: not a data type. A pydantic model can only be inside"),
+        (list[Model] | Stranger, "cannot be decoded"),
+        ("File", "cannot be decoded"),
+        (bytes | str, "cannot be decoded"),
+        (7, "7 cannot be decoded"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_decoded_is_known_before_the_first_record(annotation: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        Decoder[Any](annotation)
+
+
+def test_fields_that_refer_to_nothing_are_known_before_the_first_record() -> None:
+    broken = msgspec.defstruct("Broken", [("other", "Missing")])
+    with pytest.raises(ConfigurationError, match="name 'Missing' is not defined; define it before its use"):
+        Decoder[Any](broken)
+    unfinished = pydantic.create_model("Unfinished", other=("Missing", ...))
+    with pytest.raises(ConfigurationError, match="not fully defined"):
+        Decoder[Any](unfinished)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fields"),
+    [
+        (File, ("path", "size")),
+        (File | None, ("path", "size")),
+        (Renamed, ("fileSize",)),
+        (Sample, ("name", "mass")),
+        (Motor, ("axis", "position")),
+        (Reading, ("sensor", "value")),
+        (Aliased, ("fileSize", "parts")),
+        (dict, None),
+        (Tagged | OtherTag, None),
+        (Circle | Square, None),
+        (Point, None),
+        (bytes, None),
+        (Any, None),
+    ],
+    ids=str,
+)
+def test_a_decoder_knows_the_fields_of_one_class(annotation: Any, fields: tuple[str, ...] | None) -> None:
+    known = Decoder[Any](annotation).fields
+    assert (known and sorted(known)) == (fields and sorted(fields))
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        pytest.param(None, None, id="tombstone"),
+        pytest.param("Zürich", "Zürich".encode(), id="text"),
+        pytest.param(RunId("run"), b"run", id="NewType"),
+        pytest.param(b"\xff", b"\xff", id="bytes"),
+        pytest.param(bytearray(b"\xff"), b"\xff", id="bytearray"),
+        pytest.param(memoryview(b"\xff"), b"\xff", id="memoryview"),
+        pytest.param({"a": 1}, b'{"a":1}', id="dict"),
+        pytest.param([1, "a"], b'[1,"a"]', id="list"),
+        pytest.param(7, b"7", id="int"),
+        pytest.param(False, b"false", id="bool"),
+        pytest.param(float("nan"), b"null", id="NaN"),
+        pytest.param(File("a", 1), b'{"path":"a","size":1}', id="Struct"),
+        pytest.param(Sample("a", 1.5), b'{"name":"a","mass":1.5}', id="dataclass"),
+        pytest.param(Motor("x", 1.5), b'{"axis":"x","position":1.5}', id="attrs"),
+        pytest.param(Point(1, 2), b"[1,2]", id="NamedTuple"),
+        pytest.param(Colour.RED, b'"red"', id="Enum"),
+        pytest.param(Shade.DARK, b'"dark"', id="str Enum"),
+        pytest.param(Circle(radius=1), b'{"radius":1.0}', id="pydantic"),
+        pytest.param(Aliased(fileSize=1), b'{"fileSize":1,"parts":[]}', id="pydantic by alias"),
+        pytest.param({"a": Circle(radius=1)}, b'{"a":{"radius":1.0}}', id="pydantic inside"),
+    ],
+)
+def test_values_are_written_so_that_they_can_be_read_again(value: Any, stored: bytes | None) -> None:
+    assert encode(value) == stored
+
+
+def test_bytes_are_published_without_a_copy() -> None:
+    value = b"some bytes"
+    assert encode(value) is value
+
+
+class Array:
+    def tolist(self) -> list[int]:
+        return [1]
+
+
+def endless() -> list[Any]:
+    inside: list[Any] = []
+    inside.append(inside)
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (Stranger(), "A Stranger cannot be published as application/json: .*Stranger is not a data type$"),
+        (Array(), r"Array is not a data type; convert it first, for example with .tolist\(\)"),
+        ({"a": Stranger()}, "A dict cannot be published as application/json: .*Stranger is not a data type"),
+        ("\ud800", "Text with a lone surrogate, at character 0, cannot be published"),
+        (["\ud800"], "A list cannot be published as application/json: .*surrogates not allowed"),
+        ({(1, 2): 3}, "A dict cannot be published as application/json: builtins.tuple is not a data type"),
+        (endless(), "A list nested too deeply cannot be published"),
+    ],
+    ids=["class", "array", "inside", "surrogate", "surrogate inside", "key", "endless"],
+)
+def test_what_cannot_be_written_is_a_type_error(value: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        encode(value)
+
+
+def test_integers_beyond_64_bits_do_not_fit_messagepack() -> None:
+    assert encode(2**64) == b"18446744073709551616"
+    with pytest.raises(TypeError, match="A int cannot be published as application/msgpack"):
+        encode(2**64, MESSAGE_PACK)
+
+
+def test_the_codecs_are_codecs() -> None:
+    from octopus.types import Codec
+
+    codecs: list[Codec] = [JSON, MESSAGE_PACK]
+    assert [codec.content_type for codec in codecs] == ["application/json", "application/msgpack"]
+
+
+def test_neither_pydantic_nor_attrs_is_imported_for_the_sake_of_others() -> None:
+    program = (
+        "import sys, msgspec\n"
+        "from octopus.serde import Decoder, encode\n"
+        "Decoder(dict[str, int] | None).decode(encode({'a': 1}))\n"
+        "print(sorted({'pydantic', 'attr', 'attrs', 'asyncio', 'logging'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
