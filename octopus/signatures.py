@@ -1,0 +1,247 @@
+"""What a handler's signature says: what it wants, one event or a batch, async or not. Mistakes are found at decoration."""
+
+import collections
+import collections.abc
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from octopus.errors import ConfigurationError
+from octopus.events import Event, Message
+from octopus.serde import Decoder
+from octopus.serde.codecs import spell
+
+_SEQUENCES = (
+    list,
+    collections.abc.Sequence,
+    collections.abc.MutableSequence,
+    collections.abc.Collection,
+    collections.abc.Iterable,
+)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Parameter(NamedTuple):
+    """What a handler is called with.
+
+    Attributes:
+        kind: The decoded value, or an `Event` around it.
+        batch: A list of them.
+        type: What each record is decoded into; Any where nothing is annotated.
+    """
+
+    kind: Literal["value", "event"]
+    batch: bool
+    type: Any
+
+
+class Signature(NamedTuple):
+    """A handler, looked at once.
+
+    Attributes:
+        name: The function's own name; for a callable object, its class's.
+        parameter: What it wants.
+        is_async: Calling it gives a coroutine. A sync function may still return an awaitable: look at what it returned.
+        returns: The return annotation; Any where there is none, or where it cannot be resolved.
+    """
+
+    name: str
+    parameter: Parameter
+    is_async: bool
+    returns: Any
+
+    @property
+    def type(self) -> Any:
+        """What each record is decoded into."""
+        return self.parameter.type
+
+    @property
+    def wants_event(self) -> bool:
+        """Whether the handler gets the `Event` around the value."""
+        return self.parameter.kind == "event"
+
+
+def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signature:
+    """Read the signature of a function, a bound method, a partial or a callable object.
+
+    Args:
+        function: The handler. It is called with one positional argument.
+        batch: Whether it is registered with `batch=`.
+
+    Raises:
+        ConfigurationError: It cannot be a handler; the sentence says why and what to change.
+    """
+    name = _name(function)
+    target = _target(function, name)
+    parameter = _event_parameter(function, name)
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        annotation: Any = Any  # its annotation is that of each argument, most often a decorator's `Any`
+    else:
+        annotation = _resolve(target, parameter.name, parameter.annotation, name)
+    try:
+        found = inspect_parameter(annotation, batch)
+        Decoder[Any](found.type)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Handler {name}, parameter {parameter.name}: {error}") from error
+    try:
+        returns = _resolve(target, "return", inspect.signature(function).return_annotation, name)
+    except ConfigurationError:
+        returns = Any  # nothing is decoded into it, so a name known to type checkers only does no harm
+    return Signature(name, found, inspect.iscoroutinefunction(target), returns)
+
+
+def inspect_parameter(annotation: Any, batch: bool = False) -> Parameter:
+    """Unwrap `Event[T]` and, with `batch`, `list[T]` and `list[Event[T]]`.
+
+    Raises:
+        ConfigurationError: Batch and annotation contradict each other, or `Event` stands where it cannot.
+    """
+    plain = _unannotated(annotation)
+    inside = _item(plain)
+    if batch:
+        if inside is None:
+            raise ConfigurationError(f"with batch= it gets a list, so annotate list[{spell_generic(annotation)}].")
+        annotation, plain = inside, _unannotated(inside)
+    elif inside is not None and _is_event(_unannotated(inside)):
+        raise ConfigurationError(
+            f"{spell_generic(annotation)} is a batch; register the handler with batch=, or annotate Event[…]."
+        )
+    kind: Literal["value", "event"] = "value"
+    if _is_event(plain):
+        kind, annotation = "event", (typing.get_args(plain) or (Any,))[0]
+    if _holds(annotation, Event):
+        raise ConfigurationError(
+            f"Event stands inside {spell_generic(annotation)}; annotate Event[…] or list[Event[…]]."
+        )
+    if _holds(annotation, Message):
+        raise ConfigurationError(
+            "Message is what handlers return; annotate Event[…] to receive key, headers and coordinates."
+        )
+    return Parameter(kind, batch, annotation)
+
+
+def spell_generic(annotation: Any) -> str:
+    """Write an annotation without the modules of our own classes."""
+    return spell(annotation).replace("octopus.events.", "")
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name
+
+
+def _target(function: Any, name: str) -> Any:
+    """Return the function whose code runs, or say why there is none."""
+    if isinstance(function, type):
+        raise ConfigurationError(
+            f"{name} is a class; a handler is a function, a bound method or an object with __call__."
+        )
+    if not callable(function):
+        hint = "; register the bound method of an object instead" if isinstance(function, classmethod) else ""
+        raise ConfigurationError(f"{function!r} cannot be called, so it cannot be a handler{hint}.")
+    target = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not isinstance(target, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
+        target = type(target).__call__ if not isinstance(target, staticmethod) else target.__func__
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise ConfigurationError(f"Handler {name} is a generator; return a list to publish several events.")
+    return target
+
+
+def _event_parameter(function: Any, name: str) -> inspect.Parameter:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigurationError(
+            f"Handler {name} has no readable signature: {error}; wrap it in a function."
+        ) from error
+    positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    required = [parameter.name for parameter in positional if parameter.default is inspect.Parameter.empty]
+    keywords = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+    ]
+    if keywords:
+        raise ConfigurationError(f"Handler {name} needs the keyword argument {keywords[0]}; give it a default value.")
+    if len(required) > 1:
+        method = "; register the bound method of an object" if required[0] in ("self", "cls") else ""
+        raise ConfigurationError(
+            f"Handler {name} takes {', '.join(required)}; it is called with one argument, the event, "
+            f"so the others need default values{method}."
+        )
+    rest = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.VAR_POSITIONAL]
+    if not positional and not rest:
+        raise ConfigurationError(f"Handler {name} takes no positional argument; it is called with one, the event.")
+    return (positional + rest)[0]
+
+
+def _resolve(target: Any, parameter: str, annotation: Any, name: str) -> Any:
+    """Evaluate one annotation on its own: others may name what only a type checker knows."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    function = inspect.unwrap(getattr(target, "__func__", target))
+    holder = types.SimpleNamespace(__annotations__={parameter: annotation})
+    namespace = getattr(function, "__globals__", {})
+    try:
+        hints = typing.get_type_hints(holder, namespace, _local_names(function), include_extras=True)
+    except Exception as error:
+        raise ConfigurationError(
+            f"Handler {name}, parameter {parameter}: annotation {annotation!r} cannot be resolved: {error}; "
+            "define or import it before the handler, not only for type checkers."
+        ) from error
+    return hints[parameter]
+
+
+def _local_names(function: Any) -> Mapping[str, Any]:
+    """Collect what the function's surroundings call local, as far as they are still running or closed over.
+
+    `from __future__ import annotations` turns a type that is local to a function into a mere name. At decoration the
+    defining scope is a frame on the stack: the one whose code holds this code as a constant.
+    """
+    if "<locals>" not in getattr(function, "__qualname__", "") or not inspect.isfunction(function):
+        return {}
+    code = function.__code__
+    scopes: list[dict[str, Any]] = []
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if _defines(frame.f_code, code):
+            scopes.append(dict(frame.f_locals))
+            code = frame.f_code
+        frame = frame.f_back
+    return collections.ChainMap({}, *scopes, dict(inspect.getclosurevars(function).nonlocals))
+
+
+def _defines(outer: types.CodeType, code: types.CodeType) -> bool:
+    """Whether code is written inside other code, perhaps in the body of a class that has been left already."""
+    inner = [constant for constant in outer.co_consts if isinstance(constant, types.CodeType)]
+    return any(each is code or _defines(each, code) for each in inner)
+
+
+def _unannotated(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _item(annotation: Any) -> Any | None:
+    """Return T of `list[T]` and its likes; None when it is no list. An unannotated parameter may be one."""
+    if annotation in (Any, object):
+        return Any
+    origin = typing.get_origin(annotation) or annotation
+    return (typing.get_args(annotation) or (Any,))[0] if origin in _SEQUENCES else None
+
+
+def _is_event(annotation: Any) -> bool:
+    return annotation is Event or typing.get_origin(annotation) is Event
+
+
+def _holds(annotation: Any, wanted: type) -> bool:
+    if annotation is wanted or typing.get_origin(annotation) is wanted:
+        return True
+    return any(_holds(argument, wanted) for argument in typing.get_args(annotation))

@@ -1,0 +1,271 @@
+"""What a handler's signature says, and which mistakes are found at decoration."""
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from octopus.errors import ConfigurationError
+from octopus.events import Event, Message
+from octopus.signatures import Parameter, inspect_handler, inspect_parameter
+from tests import signatures_of_the_future as future
+
+
+class File(msgspec.Struct):
+    path: str
+
+
+class Stranger:
+    pass
+
+
+class Handlers:
+    async def method(self, file: File) -> None: ...
+
+    @staticmethod
+    async def static(file: File) -> None: ...
+
+    @classmethod
+    async def of_class(cls, file: File) -> None: ...
+
+
+class Callable_:
+    async def __call__(self, file: File) -> None: ...
+
+
+async def typed(file: File) -> dict: ...  # type: ignore[empty-body, type-arg]
+
+
+def sync(file: File) -> list[str]: ...  # type: ignore[empty-body]
+
+
+async def event(event: Event[File]) -> None: ...
+
+
+async def bare_event(event: Event) -> None: ...  # type: ignore[type-arg]
+
+
+async def quoted(file: "Event[File]") -> None: ...
+
+
+async def untyped(value): ...  # type: ignore[no-untyped-def]
+
+
+async def with_defaults(file: File, retries: int = 3, *, strict: bool = False) -> None: ...
+
+
+async def only_defaults(file: File | None = None) -> None: ...
+
+
+async def anything(*arguments: int, **options: int) -> None: ...
+
+
+async def positional_only(file: File, /) -> None: ...
+
+
+async def two(folder: str, file: File) -> None: ...
+
+
+async def optional_event(event: Event[File | None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "kind", "type_", "is_async", "returns"),
+    [
+        pytest.param(typed, "typed", "value", File, True, dict, id="async"),
+        pytest.param(sync, "sync", "value", File, False, list[str], id="sync"),
+        pytest.param(event, "event", "event", File, True, type(None), id="event"),
+        pytest.param(bare_event, "bare_event", "event", Any, True, type(None), id="event of anything"),
+        pytest.param(
+            optional_event, "optional_event", "event", File | None, True, type(None), id="event of an optional"
+        ),
+        pytest.param(quoted, "quoted", "event", File, True, type(None), id="quoted annotation"),
+        pytest.param(untyped, "untyped", "value", Any, True, Any, id="no annotation"),
+        pytest.param(
+            with_defaults, "with_defaults", "value", File, True, type(None), id="further arguments have defaults"
+        ),
+        pytest.param(only_defaults, "only_defaults", "value", File | None, True, type(None), id="all have defaults"),
+        pytest.param(anything, "anything", "value", Any, True, type(None), id="any arguments"),
+        pytest.param(positional_only, "positional_only", "value", File, True, type(None), id="positional only"),
+        pytest.param(Handlers().method, "method", "value", File, True, type(None), id="bound method"),
+        pytest.param(Handlers.static, "static", "value", File, True, type(None), id="static method"),
+        pytest.param(Handlers.__dict__["static"], "static", "value", File, True, type(None), id="static method object"),
+        pytest.param(Handlers.of_class, "of_class", "value", File, True, type(None), id="class method"),
+        pytest.param(Callable_(), "Callable_", "value", File, True, type(None), id="callable object"),
+        pytest.param(functools.partial(two, "a"), "two", "value", File, True, type(None), id="partial"),
+        pytest.param(
+            functools.partial(Callable_()), "Callable_", "value", File, True, type(None), id="partial of an object"
+        ),
+        pytest.param(
+            functools.partial(functools.partial(with_defaults, retries=1), strict=True),
+            "with_defaults",
+            "value",
+            File,
+            True,
+            type(None),
+            id="partial of a partial",
+        ),
+        pytest.param(lambda value: value, "<lambda>", "value", Any, False, Any, id="lambda"),
+        pytest.param([].append, "append", "value", Any, False, Any, id="built-in method"),
+        pytest.param(
+            future.global_type, "global_type", "value", future.File, True, type(None), id="annotations are texts"
+        ),
+        pytest.param(
+            future.returns_what_only_type_checkers_know,
+            "returns_what_only_type_checkers_know",
+            "value",
+            future.File,
+            False,
+            Any,
+            id="return type for type checkers only",
+        ),
+        pytest.param(
+            future.unrelated_default, "unrelated_default", "value", future.File, False, type(None), id="default only"
+        ),
+    ],
+)
+def test_a_signature_says_what_the_handler_wants(
+    function: Callable[..., Any], name: str, kind: str, type_: Any, is_async: bool, returns: Any
+) -> None:
+    signature = inspect_handler(function)
+
+    assert signature.name == name
+    assert signature.parameter == (kind, False, type_)
+    assert (signature.wants_event, signature.type) == (kind == "event", type_)
+    assert (signature.is_async, signature.returns) == (is_async, returns)
+
+
+@pytest.mark.parametrize(
+    "inspected",
+    [
+        future.local_type,
+        future.local_type_used_inside_another_function,
+        future.local_type_in_a_method,
+        future.decorated,
+        lambda: inspect_handler(future.local_type_closed_over()),
+    ],
+    ids=["in its function", "around its function", "method", "decorated", "closed over"],
+)
+def test_types_local_to_a_function_are_found(inspected: Callable[[], Any]) -> None:
+    signature = inspected()
+    assert signature.parameter.type.__name__ == "Local"
+    assert signature.is_async
+
+
+async def batch_values(files: list[File]) -> None: ...
+
+
+async def batch_events(files: list[Event[File]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (batch_values, Parameter("value", True, File)),
+        (batch_events, Parameter("event", True, File)),
+        (untyped, Parameter("value", True, Any)),
+        (future.batch_of_events, Parameter("event", True, future.File)),
+    ],
+)
+def test_a_batch_is_a_list(function: Callable[..., Any], expected: Parameter) -> None:
+    assert inspect_handler(function, batch=True).parameter == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "batch", "expected"),
+    [
+        (list[int], False, ("value", False, list[int])),
+        (list[int], True, ("value", True, int)),
+        (list, True, ("value", True, Any)),
+        (Sequence[int], True, ("value", True, int)),
+        (Iterable[Event[int]], True, ("event", True, int)),
+        (list[Event], True, ("event", True, Any)),
+        (list[list[int]], True, ("value", True, list[int])),
+        (list[Event[list[int]]], True, ("event", True, list[int])),
+        (Any, True, ("value", True, Any)),
+        (Event[list[int]], False, ("event", False, list[int])),
+        (Annotated[Event[int], "note"], False, ("event", False, int)),
+        (Annotated[list[Event[int]], "note"], True, ("event", True, int)),
+        (int | None, False, ("value", False, int | None)),
+    ],
+    ids=str,
+)
+def test_generic_aliases_are_unwrapped(annotation: Any, batch: bool, expected: tuple[str, bool, Any]) -> None:
+    assert inspect_parameter(annotation, batch) == expected
+
+
+def nothing() -> None: ...
+
+
+def keyword(*, file: File) -> None: ...
+
+
+def needs_keyword(file: File, *, folder: str) -> None: ...
+
+
+def generator(file: File) -> Iterator[int]:
+    yield 1
+
+
+async def async_generator(file: File) -> AsyncIterator[int]:
+    yield 1
+
+
+def unresolvable(file: "Missing") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def malformed(file: "File[") -> None: ...  # type: ignore[valid-type]  # noqa: F722
+
+
+def undecodable(thing: Stranger) -> None: ...
+
+
+def undecodable_inside(thing: Event[dict[str, Stranger]]) -> None: ...
+
+
+def maybe_event(event: Event[int] | None) -> None: ...
+
+
+def message(message: Message[int]) -> None: ...
+
+
+def event_inside(events: dict[str, Event[int]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "batch", "sentence"),
+    [
+        (nothing, False, "Handler nothing takes no positional argument; it is called with one, the event."),
+        (two, False, "Handler two takes folder, file; it is called with one argument, the event, so the others"),
+        (Handlers.method, False, "Handler method takes self, file; .* register the bound method of an object"),
+        (keyword, False, "Handler keyword needs the keyword argument file; give it a default value"),
+        (needs_keyword, False, "Handler needs_keyword needs the keyword argument folder"),
+        (generator, False, "Handler generator is a generator; return a list to publish several events"),
+        (async_generator, False, "Handler async_generator is a generator"),
+        (functools.partial(generator), False, "Handler generator is a generator"),
+        (File, False, "File is a class; a handler is a function"),
+        (7, False, "7 cannot be called, so it cannot be a handler"),
+        (Handlers.__dict__["of_class"], False, "cannot be a handler; register the bound method"),
+        (
+            unresolvable,
+            False,
+            "Handler unresolvable, parameter file: annotation 'Missing' cannot be resolved: name 'Missing'",
+        ),
+        (malformed, False, "Handler malformed, parameter file: annotation .* cannot be resolved"),
+        (future.for_type_checkers_only, False, "name 'Decimal' is not defined; .* not only for type checkers"),
+        (undecodable, False, "Handler undecodable, parameter thing: Stranger cannot be decoded: not a data type"),
+        (undecodable_inside, False, "Stranger inside dict.* cannot be decoded: not a data type"),
+        (maybe_event, False, r"Event stands inside .*Event\[int\]"),
+        (event_inside, False, r"Event stands inside dict\[str, Event\[int\]\]"),
+        (message, False, "Message is what handlers return; annotate Event"),
+        (batch_events, False, r"is a batch; register the handler with batch="),
+        (event, True, r"Handler event, parameter event: with batch= it gets a list, so annotate list\[Event"),
+        (typed, True, r"Handler typed, parameter file: with batch= it gets a list, so annotate list\[File\]"),
+    ],
+    ids=lambda case: getattr(case, "__name__", None),
+)
+def test_mistakes_are_sentences_at_decoration(function: Any, batch: bool, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        inspect_handler(function, batch)
