@@ -1,0 +1,67 @@
+"""Apache Kafka and Amazon MSK, on aiokafka's engine."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from octopus.errors import ConfigurationError
+from octopus.transports.kafka import guards
+from octopus.transports.kafka.admin import KafkaAdmin
+from octopus.transports.kafka.consumer import KafkaConsumer
+from octopus.transports.kafka.producer import KafkaProducer
+from octopus.transports.kafka.settings import KafkaSettings, kafka_settings
+
+
+class KafkaTransport:
+    """A way to a Kafka cluster.
+
+    Args:
+        settings: Where it is and who we are to it.
+    """
+
+    name = "kafka"
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        guards.install(settings.decompression_limit_bytes)
+
+    @classmethod
+    def at(cls, brokers: str, settings: Mapping[str, Any]) -> "KafkaTransport":
+        """Return a transport for addresses and settings as they are given. Raises `ConfigurationError`."""
+        return cls(kafka_settings(brokers, settings))
+
+    @property
+    def address(self) -> str:
+        """The brokers."""
+        return self.settings.brokers
+
+    async def open(self) -> None:
+        """Check that the cluster answers and takes our credentials."""
+        admin = self.admin()
+        await admin.start()
+        await admin.stop()
+
+    async def close(self) -> None:
+        """Do nothing: consumers and producers are closed by who started them."""
+
+    def consumer(self, group: str, topics: "Collection[str] | re.Pattern[str]", **options: Any) -> KafkaConsumer:
+        """Return a consumer; see `KafkaConsumer` for the options."""
+        return _checked(KafkaConsumer, options, self.settings, group, topics)
+
+    def producer(self, **options: Any) -> KafkaProducer:
+        """Return a producer; see `KafkaProducer` for the options."""
+        return _checked(KafkaProducer, options, self.settings)
+
+    def admin(self) -> KafkaAdmin:
+        """Return an admin client."""
+        return KafkaAdmin(self.settings)
+
+
+def _checked(kind: Any, options: Mapping[str, Any], *arguments: Any) -> Any:
+    try:
+        return kind(*arguments, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"{kind.__name__} does not take these options: {error}.") from error
+
+
+__all__ = ["KafkaAdmin", "KafkaConsumer", "KafkaProducer", "KafkaSettings", "KafkaTransport"]

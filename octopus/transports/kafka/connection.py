@@ -1,0 +1,216 @@
+"""aiokafka's connection with its two authentication faults put right, and a memory for why connecting failed.
+
+aiokafka 0.14 authenticates once: when the session ends the broker cuts the connection, losing answers in flight. And it
+takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. Its client also logs
+every connection failure and reports "unable to bootstrap"; here the failure is kept on the client's name, which aiokafka
+hands to each connection.
+"""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+import aiokafka
+import aiokafka.client
+import aiokafka.conn
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed
+
+from octopus.errors import AuthError, OctopusError
+from octopus.types import TokenProvider
+
+TESTED = "0.14.0"
+"""The only aiokafka whose private parts are touched; with another one its public behaviour is what there is."""
+
+METADATA_REQUEST = 3
+SASL_REQUESTS = (17, 36)
+
+
+class ClientName(str):
+    """A client id that remembers why the client's last connection attempt failed.
+
+    Attributes:
+        failure: That reason, None once connected.
+        create_topics: Whether asking for the metadata of a topic may create it.
+    """
+
+    __slots__ = ("create_topics", "failure")
+
+    create_topics: bool
+    failure: BaseException | None
+
+    def __new__(cls, name: str, *, create_topics: bool = False) -> "ClientName":
+        made = super().__new__(cls, name)
+        made.create_topics = create_topics
+        made.failure = None
+        return made
+
+
+class Password(str):
+    """A password that does not print itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class TokenBridge(AbstractTokenProvider):  # type: ignore[misc]
+    """Gives aiokafka the tokens of one of our providers, and its errors in a class that aiokafka expects."""
+
+    def __init__(self, provider: TokenProvider) -> None:
+        self._provider = provider
+
+    async def token(self) -> str:
+        """Return a valid token. Raises `SaslAuthenticationFailed` from the provider's own error."""
+        try:
+            return await self._provider.token()
+        except OctopusError as error:
+            raise SaslAuthenticationFailed(str(error)) from error
+
+
+class Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]
+    """OAUTHBEARER that understands a refusal."""
+
+    _refusal: bytes | None = None
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        """Answer the broker; a challenge that is not empty is a refusal, acknowledged before it is raised."""
+        if not self._token_sent:
+            first: tuple[bytes, bool] = await super().step(payload)
+            return first
+        if self._refusal is not None:
+            raise SaslAuthenticationFailed(self._refusal.decode("utf-8", "replace"))
+        if payload:
+            self._refusal = bytes(payload)
+            return b"\x01", True
+        return None
+
+    def _build_oauth_client_request(self, token: str, extensions: dict[str, str]) -> str:
+        if not token or not re.fullmatch(r"[!-+\--~]+", token):
+            raise SaslAuthenticationFailed("The token is empty or has characters that a bearer token cannot have.")
+        request: str = super()._build_oauth_client_request(token, extensions)
+        return request
+
+
+class Connection(aiokafka.conn.AIOKafkaConnection):  # type: ignore[misc]
+    """A connection that authenticates again before its session ends, and says why it could not be made."""
+
+    _gate: asyncio.Event | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _renewal: "asyncio.Task[None] | None" = None
+    _authenticating = False
+    _session_milliseconds = 0
+
+    async def connect(self) -> Any:
+        """Connect; a failure is kept on the client's name."""
+        try:
+            connected = await super().connect()
+        except (OSError, KafkaError, TimeoutError) as error:
+            self._remember(error)
+            raise
+        self._remember(None)
+        return connected
+
+    def _remember(self, failure: BaseException | None) -> None:
+        if isinstance(self._client_id, ClientName):
+            self._client_id.failure = failure
+
+    def authenticator_oauth(self) -> Authenticator:
+        """Return the authenticator that understands refusals."""
+        return Authenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+
+    async def _do_sasl_handshake(self) -> None:
+        self._session_milliseconds, self._authenticating = 0, True
+        try:
+            await super()._do_sasl_handshake()
+        finally:
+            self._authenticating = False
+        if self._session_milliseconds > 0 and self._writer is not None:
+            delay = self._session_milliseconds / 1000 * random.uniform(0.75, 0.85)
+            self._timer = self._loop.call_later(delay, self._renew)
+
+    def send(self, request: Any, expect_response: bool = True) -> Awaitable[Any]:
+        """Send a request, after a re-authentication that is under way."""
+        if request.API_KEY == METADATA_REQUEST and not getattr(self._client_id, "create_topics", True):
+            request._allow_auto_topic_creation = False  # a mistyped name must not become a topic
+        gate = self._gate
+        if gate is None or request.API_KEY in SASL_REQUESTS:
+            return self._send_now(request, expect_response)
+
+        async def after_renewal() -> Any:
+            await gate.wait()
+            return await self._send_now(request, expect_response)
+
+        return after_renewal()
+
+    def _send_now(self, request: Any, expect_response: bool) -> Awaitable[Any]:
+        answer: Awaitable[Any] = super().send(request, expect_response)
+        return self._note_session(answer) if self._authenticating else answer
+
+    async def _note_session(self, answer: Awaitable[Any]) -> Any:
+        response = await answer
+        lifetime = getattr(response, "session_lifetime_ms", 0) or 0
+        self._session_milliseconds = max(self._session_milliseconds, lifetime)
+        return response
+
+    def _renew(self) -> None:
+        if self._writer is not None:
+            self._renewal = self._loop.create_task(self._reauthenticate())
+
+    async def _reauthenticate(self) -> None:
+        """Let requests in flight finish, then authenticate; new requests wait at the gate meanwhile."""
+        gate = self._gate = asyncio.Event()
+        try:
+            while self._requests:
+                # a cancelled request stays queued until the broker has answered it
+                last = self._requests[-1][2]
+                await (asyncio.sleep(0.005) if last.done() else asyncio.wait([last]))
+            if self._writer is not None:
+                await self._do_sasl_handshake()
+                self._remember(None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this connection is of no more use
+            self._remember(error)
+            self.close(reason=aiokafka.conn.CloseReason.AUTH_FAILURE, exc=error)
+        finally:
+            self._gate = None
+            gate.set()
+
+    def close(self, *args: Any, **options: Any) -> Any:
+        """Close, and forget about renewing."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return super().close(*args, **options)
+
+
+async def create_connection(host: str, port: int, **options: Any) -> Connection:
+    """Connect as `aiokafka.conn.create_conn` does."""
+    connection = Connection(host, port, **options)
+    await connection.connect()
+    return connection
+
+
+def refusal(failure: BaseException | None) -> AuthError | None:
+    """Return our own error behind a failed connection, when our token provider raised it."""
+    cause = failure.__cause__ if failure is not None else None
+    return cause if isinstance(cause, AuthError) else None
+
+
+class _NoTokens(logging.Filter):
+    """Drops the records that print whole requests: a SaslAuthenticate request carries the token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.msg, str) and record.msg.startswith(("Request to", "Response from")))
+
+
+_no_tokens = _NoTokens()
+
+
+def install() -> None:
+    """Put this connection into aiokafka. Does so once, and only for the version it was tested with."""
+    logging.getLogger("aiokafka.conn").addFilter(_no_tokens)
+    if aiokafka.__version__ == TESTED:
+        aiokafka.client.create_conn = create_connection

@@ -1,0 +1,461 @@
+"""A group member on aiokafka's engine, with its traps fenced off.
+
+Everything that decides where reading starts and what counts as processed belongs to the caller: no automatic commit, no
+automatic reset, no deserializer. The engine's tasks are watched, since it reports their deaths to nobody.
+"""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, Literal
+
+import aiokafka
+import aiokafka.errors as kafka
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.structs import OffsetAndMetadata
+
+from octopus.errors import BatchTooLarge, ConfigurationError, PartitionLost, TransportError
+from octopus.events import TopicPartition
+from octopus.transports.base import AssignmentListener, Commit, Fetched, Start, Unreadable
+from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.metadata import offsets_of, partitions_of
+from octopus.transports.kafka.reader import Buffer
+from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.kafka.watch import FetchWatch
+
+Assignor = Literal["range", "roundrobin", "sticky"]
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+_ASSIGNORS = {
+    "range": RangePartitionAssignor,
+    "roundrobin": RoundRobinPartitionAssignor,
+    "sticky": StickyPartitionAssignor,
+}
+_UNKNOWN_MEMBER = ""
+_FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
+
+
+class KafkaConsumer:
+    """A member of a consumer group.
+
+    Args:
+        settings: Where the cluster is.
+        group: Group id.
+        topics: Names, or a compiled pattern that topic names match from their start.
+        session_timeout: How long the broker waits for a heartbeat before it gives the partitions away.
+        rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
+        group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
+        assignor: How the group's leader deals partitions out.
+        isolation: Whether records of open and aborted transactions are seen.
+        max_partition_fetch_bytes: One fetch of one partition; at most two of them per partition are held.
+        fetch_max_bytes: One fetch of one broker.
+        fetch_max_wait: How long a broker may wait for data before it answers an idle fetch.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        group: str,
+        topics: "Collection[str] | re.Pattern[str]",
+        *,
+        session_timeout: float = 30.0,
+        rebalance_timeout: float = 60.0,
+        group_instance_id: str | None = None,
+        assignor: Assignor = "roundrobin",
+        isolation: Isolation = "read_committed",
+        max_partition_fetch_bytes: int = 1024 * 1024,
+        fetch_max_bytes: int = 50 * 1024 * 1024,
+        fetch_max_wait: float = 0.5,
+    ) -> None:
+        if assignor not in _ASSIGNORS:
+            raise ConfigurationError(f"assignor is {assignor!r}; it must be one of {', '.join(_ASSIGNORS)}.")
+        self._settings = settings
+        self._group = group
+        self._topics = (
+            topics if isinstance(topics, re.Pattern) else sorted({topics} if isinstance(topics, str) else topics)
+        )
+        self._options: dict[str, Any] = {
+            "group_id": group,
+            "group_instance_id": group_instance_id,
+            "session_timeout_ms": int(session_timeout * 1000),
+            "heartbeat_interval_ms": int(min(3.0, session_timeout / 3) * 1000),
+            "rebalance_timeout_ms": int(max(rebalance_timeout, session_timeout) * 1000),
+            # the sticky assignor keeps its memory in its class: every consumer gets a class of its own
+            "partition_assignment_strategy": (type("Assignor", (_ASSIGNORS[assignor],), {}),),
+            "isolation_level": isolation,
+            "max_partition_fetch_bytes": max_partition_fetch_bytes,
+            "fetch_max_bytes": fetch_max_bytes,
+            "fetch_max_wait_ms": int(fetch_max_wait * 1000),
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            # progress is the caller's business: the engine must not leave the group because nobody calls getmany
+            "max_poll_interval_ms": _FOREVER_MILLISECONDS,
+        }
+        self._committed_only = isolation == "read_committed"
+        self._engine: Any = None
+        self._watch: FetchWatch | None = None
+        self._failure: BaseException | None = None
+        self._held: dict[TopicPartition, TopicPartition] = {}  # told to the listener and not taken back
+        self._readable: dict[TopicPartition, TopicPartition] = {}  # of those, the ones with a position
+        self._positioned: set[TopicPartition] = set()
+        self._buffers: dict[TopicPartition, Buffer] = {}
+
+    # life
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Connect and take part in the group; the first assignment comes while `fetch` is called."""
+        options = self._settings.client_options() | self._options
+        with self._mapped("connecting", options["client_id"]):
+            self._engine = aiokafka.AIOKafkaConsumer(**options)
+            try:
+                await self._engine.start()
+                bridge = _Listener(self, listener)
+                if isinstance(self._topics, re.Pattern):
+                    self._engine.subscribe(pattern=self._topics, listener=bridge)
+                else:
+                    for topic in self._topics:
+                        await partitions_of(self._engine._client, topic, self._settings.metadata_timeout)
+                    self._engine.subscribe(topics=self._topics, listener=bridge)
+                self._watch = FetchWatch.on(self._engine._fetcher, self._settings.metadata_timeout)
+            except BaseException:
+                await self._engine.stop()
+                raise
+
+    async def stop(self) -> None:
+        """Leave the group and close. Calls no listener."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        engine._subscription._listener = None
+        self._readable = {}
+        self._buffers.clear()
+        try:
+            async with asyncio.timeout(self._settings.request_timeout):
+                await engine.stop()
+        except FOREIGN:
+            # a dead engine task is raised here again, having been raised by fetch; the sockets still need closing
+            with contextlib.suppress(*FOREIGN):
+                await engine._client.close()
+
+    # records
+
+    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+        """Return records of these partitions, waiting up to `timeout` seconds for the first.
+
+        At most `max_records` in all; partitions take turns. Nothing is taken from the engine's buffers before it is
+        returned, so cancelling loses nothing.
+        """
+        wanted = partitions if isinstance(partitions, set | frozenset | dict) else frozenset(partitions)
+        deadline = time.monotonic() + timeout
+        while True:
+            self._check()
+            if wanted and (found := self._collect(wanted, max_records)):
+                return found
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return []
+            waiter = self._engine._fetcher._create_fetch_waiter()
+            try:
+                await asyncio.wait([waiter], timeout=remaining)
+                if waiter.done():
+                    with self._mapped("coordinating the group"):
+                        waiter.result()
+            finally:
+                waiter.cancel()
+
+    def _check(self) -> None:
+        """Raise whatever went wrong behind our back since the last turn."""
+        engine = self._running()
+        if self._failure is not None:
+            raise self._failure
+        with self._mapped(f"reading as a member of group {self._group!r}"):
+            engine._coordinator.check_errors()
+            for task in (
+                engine._fetcher._fetch_task,
+                engine._coordinator._coordination_task,
+                engine._client._sync_task,
+            ):
+                if task is not None and task.done():
+                    if not task.cancelled():
+                        task.result()
+                    raise kafka.KafkaError("one of the client's background tasks ended")
+            failure = engine._client._client_id.failure
+            if isinstance(failure, kafka.SaslAuthenticationFailed):
+                raise failure
+        # the engine leaves the group when it thinks that nobody reads
+        engine._subscription._last_fetch_ended = time.monotonic()
+
+    def _collect(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
+        """Take what is there, without waiting."""
+        if self._engine._subscription.reassignment_in_progress:
+            return []
+        found: list[Fetched] = []
+        fetched = self._engine._fetcher._records
+        for source in (list(self._buffers), list(fetched)):
+            for key in source:
+                if max_records <= 0:
+                    return found
+                partition = self._readable.get(key)
+                if partition is None or partition not in wanted:
+                    continue
+                buffer = self._buffers.pop(partition, None)
+                if buffer is None and key in fetched:
+                    taken = self._take(partition)
+                    if isinstance(taken, Unreadable):
+                        found.append(taken)
+                        continue
+                    buffer = taken
+                if buffer is None:
+                    continue
+                chunk = buffer.read(max_records)
+                if chunk is not None:
+                    max_records -= len(chunk.records)
+                    found.append(chunk)
+                if buffer.error is not None:
+                    self._engine._fetcher.seek_to(partition, buffer.next_offset)
+                    found.append(Unreadable(partition, buffer.error))
+                elif not buffer.finished:
+                    self._buffers[partition] = buffer  # at the end: the others go first next time
+        if self._watch is not None and self._watch.errors:
+            found.extend(self._persistent_errors(wanted))
+        return found
+
+    def _take(self, partition: TopicPartition) -> Buffer | Unreadable | None:
+        """Take over what the engine fetched for a partition, and let it fetch what follows."""
+        fetcher = self._engine._fetcher
+        result = fetcher._records.pop(partition)
+        state = self._state(partition)
+        buffer = None
+        error: TransportError | None = None
+        if isinstance(result, FetchError):
+            error = self._unreadable(partition, result._error)
+            if isinstance(error, BatchTooLarge):
+                state.seek(state.position - 1)  # the engine steps over what does not fit; we do not
+        elif isinstance(result, FetchResult) and result.check_assignment(partition) and result.has_more():
+            buffer = Buffer(partition, result._partition_records)
+            state.consumed_to(buffer.until)
+        fetcher._notify(fetcher._wait_consume_future)
+        return Unreadable(partition, error) if error is not None else buffer
+
+    def _unreadable(self, partition: TopicPartition, error: BaseException) -> TransportError:
+        ours = translated(error, f"reading {partition}", self._settings.brokers)
+        assert isinstance(ours, TransportError)
+        ours.__cause__ = error
+        return ours
+
+    def _persistent_errors(self, wanted: Collection[TopicPartition]) -> list[Fetched]:
+        assert self._watch is not None
+        return [
+            Unreadable(self._readable[key], self._unreadable(self._readable[key], error))
+            for key, error in self._watch.persistent().items()
+            if key in self._readable and key in wanted
+        ]
+
+    # offsets
+
+    async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Store offsets of partitions that are ours; after storing those, raise `PartitionLost` for the others.
+
+        A `ConnectionFailed` leaves open whether the offsets were stored: commit the newest ones again.
+        """
+        engine = self._running()
+        assignment = self._assignment()
+        own = {partition: commit for partition, commit in offsets.items() if partition in self._held}
+        if own:
+            with self._mapped(f"committing offsets of group {self._group!r}"):
+                stored = {partition: OffsetAndMetadata(*commit) for partition, commit in own.items()}
+                async with self._attempts():
+                    await self._commit(engine._coordinator, assignment, stored)
+        if foreign := sorted(partition for partition in offsets if partition not in own):
+            raise PartitionLost(
+                f"{', '.join(map(str, foreign))} belong to another member of group {self._group!r} now."
+            )
+
+    async def _commit(self, coordinator: Any, assignment: Any, offsets: dict[TopicPartition, Any]) -> None:
+        """As `GroupCoordinator.commit_offsets`, but an attempt never outlives the assignment it was made for.
+
+        The engine retries with whatever generation it has by then, which would put back the next owner's offsets.
+        """
+        while True:
+            await coordinator.ensure_coordinator_known()
+            async with coordinator._commit_lock:
+                if not assignment.active or not self._held:
+                    raise kafka.CommitFailedError("the partitions were taken away meanwhile")
+                try:
+                    await asyncio.shield(coordinator._do_commit_offsets(assignment, offsets))
+                    return
+                except kafka.RebalanceInProgressError:
+                    # refused between join and sync; the broker is not yet ready to say who owns what
+                    raise
+                except kafka.KafkaError as error:
+                    if not error.retriable:
+                        raise
+            await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
+        """Return what is committed. The engine's own way hides errors of single partitions and the metadata."""
+        engine = self._running()
+        found: dict[TopicPartition, Commit | None] = dict.fromkeys(partitions)
+        if not found:
+            return found
+        topics: dict[str, list[int]] = {}
+        for topic, number in found:
+            topics.setdefault(topic, []).append(number)
+        request = OffsetFetchRequest(self._group, list(topics.items()))
+        with self._mapped(f"reading the committed offsets of group {self._group!r}"):
+            async with self._attempts():
+                reply = await self._ask_coordinator(engine._coordinator, request)
+        answered = set()
+        for topic, numbers in reply.topics:
+            for number, offset, metadata, _ in numbers:
+                answered.add((topic, number))
+                if offset >= 0:
+                    found[TopicPartition(topic, number)] = Commit(offset, metadata or "")
+        if missing := set(found) - answered:
+            raise TransportError(f"The broker did not say what group {self._group!r} committed for {sorted(missing)}.")
+        return found
+
+    async def _ask_coordinator(self, coordinator: Any, request: Any) -> Any:
+        while True:
+            await coordinator.ensure_coordinator_known()
+            try:
+                reply = await coordinator._send_req(request)
+                codes = [code for _, numbers in reply.topics for *_, code in numbers if code]
+                if codes:
+                    if 16 in codes:
+                        coordinator.coordinator_dead()
+                    raise kafka.for_code(codes[0])()
+            except kafka.KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
+            else:
+                return reply
+
+    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set positions; what was fetched from elsewhere is dropped."""
+        engine = self._running()
+        for partition, offset in offsets.items():
+            if partition not in self._held:
+                raise PartitionLost(f"{partition} is not assigned to this member of group {self._group!r}.")
+            self._buffers.pop(partition, None)
+            engine._fetcher.seek_to(partition, offset)
+            self._positioned.add(partition)
+
+    async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
+        """Resolve a start to offsets."""
+        engine = self._running()
+        with self._mapped(f"looking up offsets of {', '.join(sorted({p.topic for p in partitions}))}"):
+            return await offsets_of(
+                engine._client, partitions, start, self._settings.metadata_timeout, committed_only=self._committed_only
+            )
+
+    def end_offset(self, partition: TopicPartition) -> int | None:
+        """Return the end as the last fetch reported it."""
+        state = self._state(partition)
+        if state is None:
+            return None
+        end: int | None = state.lso if self._committed_only and state.lso is not None else state.highwater
+        return end
+
+    def known_partitions(self) -> set[TopicPartition]:
+        """Return the partitions of the subscribed topics in the last metadata."""
+        engine = self._running()
+        cluster = engine._client.cluster
+        return {
+            TopicPartition(topic, number)
+            for topic in engine._subscription.topics
+            for number in cluster.partitions_for_topic(topic) or ()
+        }
+
+    # rebalances, called by the engine's coordination task
+
+    async def _revoke(self, listener: AssignmentListener) -> None:
+        held = list(self._held)
+        self._readable = {}
+        if held:
+            coordinator = self._engine._coordinator
+            # a member that the broker has forgotten is told so before the engine calls "revoked" for both cases
+            gone = coordinator.member_id == _UNKNOWN_MEMBER or coordinator.generation < 0
+            try:
+                await (listener.lost(held) if gone else listener.revoked(held))
+            except Exception as error:  # noqa: BLE001 - surfaces from the next fetch; the engine would only log it
+                self._failure = error
+        self._held = {}
+        self._positioned.clear()
+        self._buffers.clear()
+        self._wake()
+
+    async def _assign(self, listener: AssignmentListener, partitions: Collection[Any]) -> None:
+        held = {TopicPartition(*partition): TopicPartition(*partition) for partition in partitions}
+        self._held = held
+        self._positioned.clear()
+        for assignor in self._options["partition_assignment_strategy"]:
+            if issubclass(assignor, StickyPartitionAssignor):
+                assignor.on_generation_assignment(self._engine._coordinator.generation)
+        if held:
+            try:
+                await listener.assigned(list(held))
+                if unset := sorted(set(held) - self._positioned):
+                    raise TransportError(f"{', '.join(map(str, unset))} were assigned but given no position.")  # noqa: TRY301
+            except Exception as error:  # noqa: BLE001 - see above
+                self._failure = error
+            else:
+                self._readable = held
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._engine is not None:
+            fetcher = self._engine._fetcher
+            for waiter in list(fetcher._fetch_waiters):
+                fetcher._notify(waiter)
+
+    # small things
+
+    def _running(self) -> Any:
+        if self._engine is None:
+            raise TransportError(f"The consumer of group {self._group!r} is not running.")
+        return self._engine
+
+    def _assignment(self) -> Any:
+        subscription = self._engine._subscription.subscription if self._engine is not None else None
+        return subscription.assignment if subscription is not None else None
+
+    def _state(self, partition: TopicPartition) -> Any:
+        assignment = self._assignment()
+        return assignment.state_value(partition) if assignment is not None else None
+
+    def _mapped(self, doing: str, name: Any = None) -> contextlib.AbstractContextManager[None]:
+        if name is None and self._engine is not None:
+            name = self._engine._client._client_id
+        return mapped(doing, self._settings.brokers, name)
+
+    @contextlib.asynccontextmanager
+    async def _attempts(self) -> AsyncIterator[None]:
+        """Bound retries in time; what has not happened by then is a failed connection."""
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout):
+                yield
+        except TimeoutError:
+            raise kafka.KafkaTimeoutError(f"no success within {self._settings.commit_timeout:g} s") from None
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Hands the engine's callbacks on."""
+
+    def __init__(self, consumer: KafkaConsumer, listener: AssignmentListener) -> None:
+        self._consumer = consumer
+        self._listener = listener
+
+    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        await self._consumer._revoke(self._listener)
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        await self._consumer._assign(self._listener, assigned)

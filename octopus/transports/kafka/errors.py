@@ -1,0 +1,127 @@
+"""Kafka's errors as ours: one table, one context manager."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiokafka.errors as kafka
+
+from octopus.errors import (
+    BatchTooLarge,
+    ConnectionFailed,
+    CorruptBatch,
+    NotAuthorized,
+    OctopusError,
+    OffsetOutOfRange,
+    PartitionLost,
+    RecordTooLarge,
+    TopicNotFound,
+    TransportError,
+)
+from octopus.transports.kafka.connection import ClientName, refusal
+
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str], ...] = (
+    (
+        (
+            kafka.TopicAuthorizationFailedError,
+            kafka.GroupAuthorizationFailedError,
+            kafka.ClusterAuthorizationFailedError,
+            kafka.TransactionalIdAuthorizationFailed,
+            kafka.SaslAuthenticationFailed,
+            kafka.AuthenticationFailedError,
+            kafka.UnsupportedSaslMechanismError,
+            kafka.IllegalSaslStateError,
+        ),
+        NotAuthorized,
+        "Check the credentials and what this principal may do.",
+    ),
+    (
+        (kafka.UnknownTopicOrPartitionError,),
+        TopicNotFound,
+        "Create it, or check its name and that this principal may see it.",
+    ),
+    (
+        (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError),
+        RecordTooLarge,
+        "Store the payload elsewhere and publish a reference, or raise max.message.bytes of the topic.",
+    ),
+    (
+        (
+            kafka.CommitFailedError,
+            kafka.UnknownMemberIdError,
+            kafka.IllegalGenerationError,
+            kafka.RebalanceInProgressError,
+        ),
+        PartitionLost,
+        "The group has moved on without this member.",
+    ),
+    ((kafka.OffsetOutOfRangeError,), OffsetOutOfRange, "Choose where to go on; nothing is skipped by itself."),
+    ((kafka.RecordTooLargeError,), BatchTooLarge, "Raise max_partition_fetch_bytes."),
+    (
+        (kafka.CorruptRecordException, kafka.UnsupportedCodecError),
+        CorruptBatch,
+        "Restore the partition from a replica, or skip the batch on purpose.",
+    ),
+    (
+        (
+            kafka.KafkaConnectionError,
+            kafka.NodeNotReadyError,
+            kafka.KafkaTimeoutError,
+            kafka.RequestTimedOutError,
+            kafka.BrokerNotAvailableError,
+            kafka.NoBrokersAvailable,
+            kafka.KafkaUnavailableError,
+            OSError,
+            TimeoutError,
+        ),
+        ConnectionFailed,
+        "Check that the broker runs and that this address reaches it.",
+    ),
+)
+
+FOREIGN: tuple[type[BaseException], ...] = (
+    kafka.KafkaError,
+    kafka.IllegalOperation,
+    kafka.ConsumerStoppedError,
+    OSError,
+    TimeoutError,
+)
+"""What aiokafka raises on purpose."""
+
+
+@contextmanager
+def mapped(doing: str, address: str, name: ClientName | None = None) -> Iterator[None]:
+    """Turn aiokafka's errors into ours.
+
+    Args:
+        doing: What was tried, as it reads after "Kafka at … failed while": `committing offsets of group 'a'`.
+        address: The brokers.
+        name: The client's name, which remembers why connecting failed.
+
+    Raises:
+        TransportError: Or the `AuthError` of our own token provider.
+    """
+    try:
+        yield
+    except FOREIGN as error:
+        raise translated(error, doing, address, name) from error
+
+
+def translated(error: BaseException, doing: str, address: str, name: ClientName | None = None) -> OctopusError:
+    """Return our error for one of aiokafka's."""
+    failure = name.failure if name is not None else None
+    if isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError) and failure is not None:
+        error = failure
+    if (ours := refusal(error)) is not None:
+        return ours
+    if isinstance(error, ssl.SSLError):
+        return NotAuthorized(f"No trusted TLS connection to {address} while {doing}: {error}. Check ca_file.")
+    for foreign, kind, advice in _KINDS:
+        if isinstance(error, foreign):
+            return kind(f"Kafka at {address} failed while {doing}: {_reason(error)}. {advice}")
+    retryable = bool(getattr(error, "retriable", False))
+    return TransportError(f"Kafka at {address} failed while {doing}: {_reason(error)}.", retryable=retryable)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).rstrip(".")

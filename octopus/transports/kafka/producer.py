@@ -1,0 +1,332 @@
+"""A producer on aiokafka's engine: idempotent, acknowledged by all in-sync replicas, packing its own batches."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import aiokafka
+import aiokafka.errors as kafka
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import TopicPartition as KafkaTopicPartition
+
+from octopus.errors import ConnectionFailed, OctopusError, RecordTooLarge, TopicNotFound, TransportError
+from octopus.events import Published, TopicPartition
+from octopus.transports.base import Commit, Outgoing
+from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.metadata import partitions_of
+from octopus.transports.kafka.packing import Batch, Packer, Publication
+from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.partitioner import Partitioner
+
+Compression = Literal["gzip", "snappy", "lz4", "zstd"]
+
+_STATE_LOST = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.UnknownProducerId,
+    kafka.ProducerFenced,
+    kafka.InvalidProducerIdMapping,
+)
+_TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+
+
+class KafkaProducer:
+    """Publishes messages.
+
+    Args:
+        settings: Where the cluster is.
+        linger: How long, in seconds, `send` may collect messages while others are on their way; an idle producer sends at once.
+        max_batch_bytes: One batch of one partition, before compression.
+        max_record_bytes: One record; the broker's own limit is usually lower.
+        max_in_flight_bytes: What may be on its way; publishing more waits.
+        compression: Of the batches, or None.
+        delivery_timeout: After so many seconds without an answer a message counts as failed, though it may yet be stored.
+        transactional_id: Makes `begin`, `commit`, `abort` and `send_offsets` available.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        linger: float = 0.005,
+        max_batch_bytes: int = 256 * 1024,
+        max_record_bytes: int = 64 * 1024 * 1024,
+        max_in_flight_bytes: int = 32 * 1024 * 1024,
+        compression: Compression | None = None,
+        delivery_timeout: float = 60.0,
+        transactional_id: str | None = None,
+    ) -> None:
+        self._settings = settings
+        self._linger = linger
+        self._max_record_bytes = max_record_bytes
+        self._max_in_flight_bytes = max_in_flight_bytes
+        self._delivery_timeout = delivery_timeout
+        self._transactional_id = transactional_id
+        self._options: dict[str, Any] = {
+            "acks": "all",
+            "enable_idempotence": True,
+            "max_batch_size": max_batch_bytes,
+            "compression_type": compression,
+            "transactional_id": transactional_id,
+        }
+        self._engine: Any = None
+        self._partitioner = Partitioner()
+        self._queued: list[tuple[Outgoing, asyncio.Future[Published]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._in_flight_bytes = 0
+        self._state_lost = False
+
+    # life
+
+    async def start(self) -> None:
+        """Connect."""
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._renewing = asyncio.Lock()
+        self._engine = await self._connect()
+        self._flusher = asyncio.create_task(self._flush_forever())
+
+    async def _connect(self) -> Any:
+        options = self._settings.client_options() | self._options
+        with mapped("connecting", self._settings.brokers, options["client_id"]):
+            engine = aiokafka.AIOKafkaProducer(**options)
+            try:
+                await engine.start()
+            except BaseException:
+                await engine.stop()
+                raise
+        engine._sender.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
+        return engine
+
+    def _sender_ended(self, engine: Any, task: "asyncio.Task[Any]") -> None:
+        """Fail what waits: aiokafka would let it wait for ever."""
+        if not engine._closed:
+            error = None if task.cancelled() else task.exception()
+            self._state_lost = True
+            engine._message_accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
+
+    async def stop(self) -> None:
+        """Deliver what is queued, then close. Gives up after the delivery timeout."""
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None:
+            while self._queued and not flusher.done():
+                self._arrived.set()
+                await asyncio.wait([future for _, future in self._queued], timeout=self._delivery_timeout)
+            flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await flusher
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await self._close(engine)
+
+    async def _close(self, engine: Any) -> None:
+        try:
+            async with asyncio.timeout(self._delivery_timeout):
+                await engine.stop()
+        except FOREIGN:
+            with contextlib.suppress(*FOREIGN):
+                await engine.client.close()
+
+    # publishing
+
+    async def send(self, message: Outgoing) -> Published:
+        """Publish one message; messages that are sent meanwhile share its batch."""
+        if self._flusher is None or self._flusher.done():
+            raise TransportError("The producer is not running.")
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self._queued.append((message, future))
+        self._arrived.set()
+        return await future
+
+    async def _flush_forever(self) -> None:
+        """Publish what `send` queued, a batch at a time: what arrives while one is on its way makes the next."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            queued, self._queued = self._queued, []
+            live = [(message, future) for message, future in queued if not future.done()]
+            if not live:
+                continue
+            publication = Publication([message for message, _ in live], [future for _, future in live])
+            try:
+                await self._enqueue(publication)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - each caller gets it; the task must live on
+                for _, future in live:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._linger):
+                    await publication.done.wait()
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Publish messages in order per partition.
+
+        When one of them cannot be stored, the others still are; then its error is raised. A batch that is too large for
+        the topic is split until only the message that is too large by itself fails.
+        """
+        if not messages:
+            return []
+        publication = Publication(messages)
+        await self._enqueue(publication)
+        await publication.done.wait()
+        if publication.error is not None:
+            raise publication.error
+        return publication.published  # type: ignore[return-value]
+
+    async def _enqueue(self, publication: Publication) -> None:
+        """Give all messages to the engine, waiting for room."""
+        engine = await self._ready()
+        partitions = await self._partitions(engine, publication)
+        indexes = self._acceptable(publication, partitions)
+        packer = Packer(engine.create_batch, partitions, self._partitioner)
+        for batch in packer.pack(publication.messages, indexes):
+            while self._in_flight_bytes >= self._max_in_flight_bytes:
+                self._room.clear()
+                await self._room.wait()
+            self._dispatch(engine, batch, publication)
+
+    async def _ready(self) -> Any:
+        """Return the engine, a new one when the broker no longer knows the old one's sequence numbers."""
+        if self._engine is None:
+            raise TransportError("The producer is not running.")
+        if self._state_lost and self._transactional_id is None:
+            async with self._renewing:
+                if self._state_lost:
+                    old, self._engine = self._engine, await self._connect()
+                    self._state_lost = False
+                    await self._close(old)
+        return self._engine
+
+    async def _partitions(self, engine: Any, publication: Publication) -> dict[str, int]:
+        """Return the number of partitions of every topic; 0, with the messages failed, when there is none."""
+        found: dict[str, int] = {}
+        for topic in {message.topic for message in publication.messages}:
+            doing = f"publishing to {topic!r}"
+            try:
+                with mapped(doing, self._settings.brokers, engine.client._client_id):
+                    found[topic] = len(await partitions_of(engine.client, topic, self._settings.metadata_timeout))
+            except OctopusError as error:
+                found[topic] = 0
+                publication.fail([i for i, m in enumerate(publication.messages) if m.topic == topic], error)
+        return found
+
+    def _acceptable(self, publication: Publication, partitions: dict[str, int]) -> list[int]:
+        """Fail the messages that no broker would take; return the indexes of the others."""
+        most, accepted = self._max_record_bytes, []
+        for index, message in enumerate(publication.messages):
+            count = partitions[message.topic]
+            if not count:
+                continue
+            number = message.partition
+            if number is not None and not 0 <= number < count:
+                wrong = f"Topic {message.topic!r} has {count} partitions; there is no partition {number}."
+                publication.fail([index], TopicNotFound(wrong))
+            elif message.value is not None and len(message.value) > most:
+                wrong = f"A record of {len(message.value)} bytes for topic {message.topic!r} is over the limit of {most} bytes."
+                publication.fail(
+                    [index], RecordTooLarge(f"{wrong} Store the payload elsewhere and publish a reference.")
+                )
+            else:
+                accepted.append(index)
+        return accepted
+
+    def _dispatch(self, engine: Any, batch: Batch, publication: Publication) -> None:
+        """Queue a batch behind the others of its partition.
+
+        `AIOKafkaProducer.send_batch` would wait until no other batch of the partition is queued, in no particular order.
+        """
+        accumulator = engine._message_accumulator
+        if accumulator._closed or accumulator._exception is not None:
+            error = accumulator._exception or kafka.ProducerClosed()
+            publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
+            return
+        builder = batch.close()
+        size = builder.size()
+        self._in_flight_bytes += size
+        message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
+        late = asyncio.get_running_loop().call_later(self._delivery_timeout, self._too_late, batch, publication)
+
+        def settled(future: "asyncio.Future[Any]") -> None:
+            late.cancel()
+            self._in_flight_bytes -= size
+            self._room.set()
+            self._settle(engine, batch, publication, future)
+
+        message_batch.future.add_done_callback(settled)
+
+    def _too_late(self, batch: Batch, publication: Publication) -> None:
+        indexes, batch.indexes = batch.indexes, []
+        publication.fail(
+            indexes,
+            ConnectionFailed(
+                f"Kafka at {self._settings.brokers} did not acknowledge records for {batch.partition} within "
+                f"{self._delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
+            ),
+        )
+
+    def _settle(self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]") -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is None:
+            if batch.indexes:
+                publication.store(batch.indexes, batch.partition, future.result().offset)
+            return
+        if isinstance(error, _STATE_LOST):
+            self._state_lost = True
+        elif isinstance(error, kafka.BrokerResponseError):
+            # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
+            # later batch of this partition would be out of order.
+            engine._txn_manager.increment_sequence_number(
+                KafkaTopicPartition(*batch.partition), -batch.builder.record_count()
+            )
+        if isinstance(error, _TOO_LARGE) and len(batch.indexes) > 1:
+            middle = len(batch.indexes) // 2
+            for half in (batch.indexes[middle:], batch.indexes[:middle]):
+                self._again(engine, batch.partition, half, publication)
+        elif batch.indexes:
+            publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
+
+    def _again(self, engine: Any, partition: TopicPartition, indexes: list[int], publication: Publication) -> None:
+        """Send part of a batch that was too large, before the batches of its partition that are queued already."""
+        batch = Batch(partition, engine.create_batch())
+        for index in indexes:
+            message = publication.messages[index]
+            headers = list(message.headers)
+            batch.append(len(batch.indexes), message.timestamp, message.key, message.value, headers)
+            batch.indexes.append(index)
+        self._dispatch(engine, batch, publication)
+        if queued := engine._message_accumulator._batches.get(KafkaTopicPartition(*partition)):
+            queued.rotate(1)
+
+    def _translated(self, partition: TopicPartition, error: BaseException, engine: Any) -> OctopusError:
+        ours = translated(error, f"publishing to {partition}", self._settings.brokers, engine.client._client_id)
+        ours.__cause__ = error
+        return ours
+
+    # transactions
+
+    async def begin(self) -> None:
+        """Begin a transaction; what is published from now on belongs to it."""
+        with self._mapped("beginning a transaction"):
+            await self._engine.begin_transaction()
+
+    async def commit(self) -> None:
+        """Commit the transaction."""
+        with self._mapped("committing a transaction"):
+            await self._engine.commit_transaction()
+
+    async def abort(self) -> None:
+        """Abort the transaction; readers of committed records never see what was published in it."""
+        with self._mapped("aborting a transaction"):
+            await self._engine.abort_transaction()
+
+    async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Make a group's offsets part of the transaction."""
+        stored = {KafkaTopicPartition(*partition): OffsetAndMetadata(*commit) for partition, commit in offsets.items()}
+        with self._mapped(f"adding offsets of group {group!r} to a transaction"):
+            await self._engine.send_offsets_to_transaction(stored, group)
+
+    def _mapped(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return mapped(doing, self._settings.brokers, self._engine.client._client_id if self._engine else None)

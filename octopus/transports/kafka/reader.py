@@ -1,0 +1,141 @@
+"""Reads fetched batches without aiokafka's `ConsumerRecord`, the most expensive thing on the path of a record.
+
+aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
+past it, so that the fetcher already asks for what follows while this is being read; what was taken is read in chunks of
+aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Any
+
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+
+from octopus.errors import CorruptBatch, TransportError
+from octopus.events import StoredRecord, TopicPartition
+from octopus.transports.base import Chunk
+
+READ_COMMITTED = 1
+
+
+class Buffer:
+    """What one fetch brought for one partition, and how far it has been read.
+
+    Args:
+        partition: Where it is from.
+        fetched: aiokafka's `PartitionRecords`, not iterated yet.
+    """
+
+    __slots__ = (
+        "_aborted",
+        "_aborted_producers",
+        "_batch",
+        "_batches",
+        "_records",
+        "_committed_only",
+        "error",
+        "next_offset",
+        "partition",
+        "until",
+    )
+
+    def __init__(self, partition: TopicPartition, fetched: Any) -> None:
+        self.partition = partition
+        self.next_offset: int = fetched.next_fetch_offset
+        self.error: TransportError | None = None
+        self._committed_only = fetched._isolation_level == READ_COMMITTED
+        self._aborted: deque[tuple[int, int]] = deque(fetched._aborted_transactions)
+        self._aborted_producers: set[int] = set()
+        self._batch: Any = None
+        self._records: Any = None
+        self._batches: deque[Any] = deque()
+        records = fetched._records
+        try:
+            while records.has_next():
+                self._batches.append(records.next_batch())
+        except Exception as error:  # noqa: BLE001 - the bytes are not ours; any failure to frame them is corruption
+            self._batches.append(error)
+        whole = [batch for batch in self._batches if not isinstance(batch, Exception)]
+        self.until: int = max(self.next_offset, whole[-1].next_offset) if whole else self.next_offset
+        """Where the fetcher goes on."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to read."""
+        return self._batch is None and not self._batches
+
+    def read(self, limit: int) -> Chunk | None:
+        """Return up to `limit` records; None at the end.
+
+        An unreadable batch ends the buffer: `error` is set, and `next_offset` is the first offset that was not delivered.
+        """
+        start = self.next_offset
+        parts: list[Sequence[StoredRecord]] = []
+        count = size = 0
+        while count < limit:
+            if self._batch is None and not self._advance():
+                break
+            batch = self._batch
+            try:
+                records: list[Any] = list(islice(self._records, limit - count))
+            except Exception as error:  # noqa: BLE001 - see above
+                self._fail(error)
+                break
+            if len(records) < limit - count:
+                # compaction may have removed the last records of a batch: its header knows where it ends
+                self.next_offset, self._batch = max(self.next_offset, batch.next_offset), None
+            if records:
+                if records[0].offset < start and not parts:
+                    # the broker sends whole batches, also from before the position
+                    records = [record for record in records if record.offset >= start]
+                if records:
+                    self.next_offset = max(self.next_offset, records[-1].offset + 1)
+                    parts.append(records)
+                    count += len(records)
+                    size += sum([len(record.value or b"") for record in records])
+        if self.next_offset == start and not parts:
+            return None
+        return Chunk(
+            self.partition, parts[0] if len(parts) == 1 else [r for part in parts for r in part], self.next_offset, size
+        )
+
+    def _advance(self) -> bool:
+        """Move to the next batch that holds records for us; False at the end."""
+        while self._batches:
+            batch = self._batches.popleft()
+            if isinstance(batch, Exception):
+                self._fail(batch)
+                return False
+            try:
+                if not batch.validate_crc():
+                    self._fail(CorruptBatch("its checksum does not match"))
+                    return False
+                skipped = self._is_aborted(batch) or batch.is_control_batch
+            except Exception as error:  # noqa: BLE001 - see above
+                self._fail(error)
+                return False
+            if not skipped:
+                # a batch may be asked for an iterator only once, and `islice` would ask for one each time
+                self._batch, self._records = batch, chain(batch)
+                return True
+            self.next_offset = batch.next_offset
+        return False
+
+    def _is_aborted(self, batch: Any) -> bool:
+        """Follow the transactions up to this batch, as aiokafka's `PartitionRecords._unpack_records` does."""
+        if not self._committed_only or batch.producer_id is None:
+            return False
+        while self._aborted and self._aborted[0][1] <= batch.base_offset:
+            self._aborted_producers.add(self._aborted.popleft()[0])
+        if batch.is_control_batch and ControlRecord.parse(next(batch).key) == ABORT_MARKER:
+            self._aborted_producers.discard(batch.producer_id)
+        return bool(batch.is_transactional and batch.producer_id in self._aborted_producers)
+
+    def _fail(self, error: Exception) -> None:
+        self._batches.clear()
+        self._batch = None
+        kind = type(error) if isinstance(error, TransportError) else CorruptBatch
+        reason = str(error) or type(error).__name__
+        self.error = kind(f"{self.partition}@{self.next_offset} cannot be read: {reason.rstrip('.')}.")
+        self.error.__cause__ = error

@@ -1,0 +1,104 @@
+"""A consumer in a thread and event loop of its own, so that heartbeats go on while a handler blocks the caller's loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from octopus.events import TopicPartition
+from octopus.transports.base import AssignmentListener, Commit, Consumer, Fetched, Start
+
+T = TypeVar("T")
+
+
+class ThreadedConsumer:
+    """Forwards everything to a consumer that lives elsewhere; its listener is called in the caller's loop.
+
+    Args:
+        make: Makes the consumer; called in its thread.
+    """
+
+    def __init__(self, make: Callable[[], Consumer]) -> None:
+        self._make = make
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="octopus consumer", daemon=True)
+
+    async def start(self, listener: AssignmentListener) -> None:
+        """Start the thread, connect and take part in the group."""
+        self._thread.start()
+        home = asyncio.get_running_loop()
+
+        async def start() -> None:
+            self._consumer = self._make()
+            await self._consumer.start(_Listener(listener, home))
+
+        try:
+            await self._there(start())
+        except BaseException:
+            await self._end_thread()
+            raise
+
+    async def stop(self) -> None:
+        """Leave the group and end the thread."""
+        try:
+            await self._there(self._consumer.stop())
+        finally:
+            await self._end_thread()
+
+    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+        """Fetch; a cancelled call hands what it would have returned to the next one."""
+        # A copy: the caller's set changes under its own loop while ours iterates.
+        wanted = frozenset(partitions)
+        return await self._there(self._consumer.fetch(wanted, max_records=max_records, timeout=timeout))
+
+    async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Store offsets."""
+        await self._there(self._consumer.commit(offsets))
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
+        """Return what is committed."""
+        return await self._there(self._consumer.committed(frozenset(partitions)))
+
+    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set positions."""
+        await self._there(self._consumer.seek(offsets))
+
+    async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
+        """Resolve a start to offsets."""
+        return await self._there(self._consumer.offsets(frozenset(partitions), start))
+
+    def end_offset(self, partition: TopicPartition) -> int | None:
+        """Return the partition's end as last heard; a plain read, safe across threads."""
+        return self._consumer.end_offset(partition)
+
+    def known_partitions(self) -> set[TopicPartition]:
+        """Return every partition the last metadata listed."""
+        return self._consumer.known_partitions()
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop.close()
+
+
+class _Listener:
+    """Brings the group's decisions home: the consumer waits until the caller's loop has acted on them."""
+
+    def __init__(self, listener: AssignmentListener, home: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._home = home
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        await self._here(self._listener.assigned(partitions))
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        await self._here(self._listener.revoked(partitions))
+
+    async def lost(self, partitions: Collection[TopicPartition]) -> None:
+        await self._here(self._listener.lost(partitions))
+
+    async def _here(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._home))
