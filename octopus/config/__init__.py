@@ -1,0 +1,47 @@
+"""Settings: a frozen tree, and one pure loader from a mapping to it.
+
+Four sources, each overriding the one before: arguments in code, `octopus.toml` (or `[tool.octopus]` in
+`pyproject.toml`), `OCTOPUS_*` variables, the command line. Whoever starts the program reads the file and the
+environment, and merges once:
+
+    load(merge(arguments, from_toml(text), from_environment(environ), command_line))
+"""
+
+import re
+
+from octopus.config.loading import load, merge
+from octopus.config.secret import Secret
+from octopus.config.settings import (
+    BrokerSettings,
+    ConsumerSettings,
+    LogSettings,
+    ProducerSettings,
+    SecuritySettings,
+    Settings,
+    TopicSettings,
+    WorkerSettings,
+)
+from octopus.config.sources import environment_name, from_environment, from_toml
+from octopus.config.tree import Setting, describe
+
+__all__ = [
+    "BrokerSettings",
+    "ConsumerSettings",
+    "LogSettings",
+    "ProducerSettings",
+    "Secret",
+    "SecuritySettings",
+    "Setting",
+    "Settings",
+    "TopicSettings",
+    "WorkerSettings",
+    "describe",
+    "environment_name",
+    "from_environment",
+    "from_toml",
+    "load",
+    "merge",
+]
+
+GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
+"""What a consumer group's name may be made of, so that every tool and AWS take it."""

@@ -1,0 +1,108 @@
+"""From mappings to `Settings`. Pure: files and the environment are read by whoever starts the program."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from octopus.config.secret import Secret
+from octopus.config.settings import Settings
+from octopus.config.tree import Leaf, Tree, sections, tree
+from octopus.config.units import duration, size
+from octopus.errors import ConfigurationError
+
+
+def load(mapping: Mapping[str, Any]) -> Settings:
+    """Check a nested mapping and return the settings it makes, with defaults for the rest.
+
+    Raises:
+        ConfigurationError: An unknown name (with a suggestion), or a value that does not fit: the sentence says which
+            setting, its value unless it is secret, and what is expected.
+    """
+    values = _load(mapping, tree(), "")
+    _refuse_secrets(values.get("brokers", ()))
+    values |= {name: kind(**values.get(name, {})) for name, kind in sections().items()}
+    return Settings(**values)
+
+
+def merge(*mappings: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings into a new one; later ones win. None means "not given"."""
+    merged: dict[str, Any] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            if isinstance(value, Mapping):
+                below = merged.get(name)
+                merged[name] = merge(below if isinstance(below, Mapping) else {}, value)
+            elif value is not None:
+                merged[name] = value
+    return merged
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean …?`, or nothing when nothing is near."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _load(mapping: Mapping[str, Any], known: Tree, path: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in mapping.items():
+        node = known.get(name)
+        where = f"{path}{name}"
+        if node is None:
+            raise ConfigurationError(f"There is no setting {where}.{suggestion(str(name), known)}")
+        if isinstance(node, Leaf):
+            values[name] = _convert(node, value, where)
+        elif isinstance(value, Mapping):
+            values[name] = _load(value, node, f"{where}.")
+        else:
+            # Not shown: it may be a secret that lost its name.
+            raise ConfigurationError(f"{where} is a table of settings ({', '.join(node)}), not {type(value).__name__}.")
+    return values
+
+
+def _convert(leaf: Leaf, value: Any, where: str) -> Any:
+    if leaf.is_optional and (value is None or (value == "none" and leaf.kind is not Secret)):
+        return None  # TOML and the environment have no other word for it
+    try:
+        converted = _read(leaf, value)
+        if leaf.kind is Secret:
+            return converted
+        return msgspec.convert(converted, leaf.annotation, strict=False)
+    except (ValueError, TypeError, OverflowError):
+        if leaf.kind is Secret:
+            # `from None`: neither the value nor an exception that quotes it goes further.
+            raise ConfigurationError(f"{where} is a {type(value).__name__}; expected {leaf.expected()}.") from None
+        shown = repr(value)
+        shown = shown if len(shown) <= 100 else f"{shown[:99]}…"
+        raise ConfigurationError(f"{where} is {shown}; expected {leaf.expected()}.") from None
+
+
+def _read(leaf: Leaf, value: Any) -> Any:
+    if leaf.unit == "seconds":
+        return duration(value)
+    if leaf.unit == "bytes":
+        return size(value)
+    if leaf.kind is Secret:
+        if not isinstance(value, str | Secret):
+            raise TypeError
+        return value if isinstance(value, Secret) else Secret(value)
+    if leaf.choices and isinstance(value, str):
+        return next((choice for choice in leaf.choices if choice.lower() == value.lower()), value)
+    if leaf.kind is tuple:
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise TypeError
+        return tuple(text.strip() for text in texts if text.strip())
+    return value
+
+
+def _refuse_secrets(brokers: Iterable[str]) -> None:
+    # Addresses are printed and logged everywhere, so no address may hold what must not be.
+    for address in brokers:
+        _, _, query = address.partition("?")
+        if "@" in address or any(word in query.lower() for word in ("password", "token", "secret")):
+            raise ConfigurationError(
+                "An address in brokers holds a credential; put it into security (security.password)."
+            )
