@@ -100,6 +100,16 @@ class BrokerError(Exception):
         self.message = message
 
 
+def require(condition: object, code: int, message: str = "") -> None:
+    """Refuse unless `condition` is true.
+
+    Raises:
+        BrokerError: With `code`.
+    """
+    if not condition:
+        raise BrokerError(code, message)
+
+
 def _name(code: int) -> str:
     try:
         return Code(code).name

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 from octopus.broker import transactions
@@ -16,6 +16,8 @@ from octopus.broker.storage import Storage
 
 _log = logging.getLogger(__name__)
 
+_SHORTEST_PAUSE_MS = 100
+
 Step = Callable[[TransactionState | None], TransactionState]
 
 
@@ -27,6 +29,8 @@ class TransactionCoordinator:
         self._limits = limits
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._planned: int | None = None  # when `watch` looks next
+        self._is_early = asyncio.Event()  # some transaction ends before that
 
     async def initialize(self, transactional_id: str, timeout_ms: int) -> TransactionState:
         """Give a producer its id and epoch, aborting and fencing what its predecessor left open.
@@ -126,6 +130,19 @@ class TransactionCoordinator:
                 except BrokerError as error:
                     _log.warning("transaction %r cannot be ended yet: %s", each.transactional_id, error)
 
+    async def watch(self) -> None:
+        """End transactions when their time is up; runs until cancelled."""
+        while True:
+            self._is_early.clear()
+            await self.expire()
+            deadlines = [transactions.deadline(each) for each in self._storage.producers.transactions()]
+            self._planned = min((each for each in deadlines if each is not None), default=None)
+            # A full disk may keep an overdue transaction open: try again, but not in a tight loop.
+            pause = None if self._planned is None else max(self._planned - self._clock(), _SHORTEST_PAUSE_MS) / 1000
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._is_early.wait()
+
     async def _closed(self, state: TransactionState) -> TransactionState:
         """End an open or decided transaction, whoever's it is, and return the state after it."""
         if state.phase == "ongoing":
@@ -163,6 +180,9 @@ class TransactionCoordinator:
 
     async def _put(self, state: TransactionState) -> None:
         self._storage.producers.put(state)
+        deadline = transactions.deadline(state)
+        if deadline is not None and (self._planned is None or deadline < self._planned):
+            self._is_early.set()
         await self._storage.synced([self._storage.producers])
 
     @asynccontextmanager

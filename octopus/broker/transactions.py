@@ -121,9 +121,15 @@ def completed(state: TransactionState, now: int) -> TransactionState:
     )
 
 
+def deadline(state: TransactionState) -> int | None:
+    """Say until when an open transaction may stay open (ms), or None if none is open."""
+    return state.started + state.timeout_ms if state.phase == "ongoing" else None
+
+
 def has_timed_out(state: TransactionState, now: int) -> bool:
     """Say whether an open transaction has been open for too long."""
-    return state.phase == "ongoing" and state.started + state.timeout_ms <= now
+    until = deadline(state)
+    return until is not None and until <= now
 
 
 def has_expired(state: TransactionState, now: int, expiry_ms: int) -> bool:

@@ -71,6 +71,10 @@ class Reader:
         length = self._integer(_INT32)
         return self._take(0 if length == -1 else length)
 
+    def rest(self) -> bytes:
+        """Read all that is left."""
+        return bytes(self._take(self.remaining))
+
     def array(self, item: Callable[[], T]) -> list[T]:
         """Read an array; null reads as empty."""
         return self.nullable_array(item) or []

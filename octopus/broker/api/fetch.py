@@ -1,0 +1,176 @@
+"""Fetch: read from partitions, waiting for records by event, never by tick."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from octopus.broker.codes import BrokerError, Code
+from octopus.broker.log import Log, Read
+from octopus.broker.node import Node
+from octopus.broker.request import Answer, Api, Request
+from octopus.broker.wire import Writer
+
+
+@dataclass(slots=True)
+class _Slice:
+    """One partition's part of a fetch."""
+
+    partition: int
+    offset: int
+    max_bytes: int
+    log: Log | None = None
+    read: Read | None = None
+    code: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.read.size if self.read else 0
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A Fetch request."""
+
+    max_wait: int
+    min_bytes: int
+    max_bytes: int
+    is_committed: bool
+    topics: list[tuple[str, list[_Slice]]]
+
+    def slices(self) -> list[_Slice]:
+        return [each for _, slices in self.topics for each in slices]
+
+    @property
+    def size(self) -> int:
+        return sum(each.size for each in self.slices())
+
+    def is_answerable(self) -> bool:
+        slices = self.slices()
+        return not slices or any(each.code for each in slices) or self.size >= self.min_bytes
+
+
+def handle_fetch(node: Node, request: Request) -> Answer:
+    """Answer at once when enough is there or anything is wrong, else when enough has come or time is up."""
+    fetch, session_id = _parse(node, request)
+    if session_id:
+        # Sessions are never given out (the answer's id is 0), so nobody can have one.
+        return _answer(request, fetch, Code.FETCH_SESSION_ID_NOT_FOUND)
+    room = fetch.max_bytes
+    for topic, slices in fetch.topics:
+        for each in slices:
+            _open(node, request, topic, each)
+            _read(request, fetch, each, room)
+            room = max(0, room - each.size)
+    if fetch.is_answerable() or fetch.max_wait <= 0 or node.is_stopping:
+        return _answer(request, fetch)
+    return _wait(node, request, fetch)
+
+
+async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
+    loop = asyncio.get_running_loop()
+    waiting = fetch.slices()
+    moved: list[_Slice] = []
+    wake: asyncio.Future[None] = loop.create_future()
+
+    def arm(slices: list[_Slice]) -> list[tuple[Log, Callable[[], None]]]:
+        armed: list[tuple[Log, Callable[[], None]]] = []
+        for each in slices:
+            assert each.log is not None
+            armed.append((each.log, partial(on_move, each)))
+            each.log.add_waiter(armed[-1][1])
+        return armed
+
+    def on_move(each: _Slice) -> None:
+        moved.append(each)
+        end(wake)
+
+    def end(future: asyncio.Future[None]) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    # One future for the end of time and of the broker, one per round for what moves.
+    over: asyncio.Future[None] = loop.create_future()
+    over.add_done_callback(lambda _: end(wake))
+    node.waits.add(over)
+    timer = loop.call_later(fetch.max_wait / 1000, end, over)
+    armed = arm(waiting)
+    try:
+        while True:
+            await wake
+            again, moved = moved, []
+            for each in again:
+                _read(request, fetch, each, fetch.max_bytes - (fetch.size - each.size))
+            if fetch.is_answerable() or over.done():
+                return _answer(request, fetch)
+            wake = loop.create_future()
+            armed += arm(again)
+    finally:
+        timer.cancel()
+        node.waits.discard(over)
+        for log, waiter in armed:
+            log.remove_waiter(waiter)
+
+
+def _open(node: Node, request: Request, topic: str, each: _Slice) -> None:
+    try:
+        request.check()
+        each.log = node.storage.log(topic, each.partition)
+    except BrokerError as error:
+        each.code = request.refuse(error)
+
+
+def _read(request: Request, fetch: _Fetch, each: _Slice, room: int) -> None:
+    if each.log is None:
+        return
+    size = fetch.size - each.size
+    try:
+        each.read = each.log.read(
+            each.offset, min(each.max_bytes, room), committed=fetch.is_committed, at_least_one=size == 0
+        )
+    except BrokerError as error:
+        each.read, each.code = None, request.refuse(error)
+
+
+def _parse(node: Node, request: Request) -> tuple[_Fetch, int]:
+    reader, version = request.reader, request.version
+    _replica, max_wait, min_bytes, max_bytes = reader.int32(), reader.int32(), reader.int32(), reader.int32()
+    is_committed = reader.int8() == 1
+    session_id = 0
+    if version >= 7:
+        session_id, _epoch = reader.int32(), reader.int32()
+
+    def part() -> _Slice:
+        partition = reader.int32()
+        if version >= 9:
+            reader.int32()
+        offset = reader.int64()
+        if version >= 5:
+            reader.int64()
+        return _Slice(partition, offset, reader.int32())
+
+    topics = reader.array(lambda: (reader.string(), reader.array(part)))
+    max_bytes = min(max_bytes, node.limits.max_fetch_bytes)
+    return _Fetch(max_wait, min_bytes, max_bytes, is_committed, topics), session_id
+
+
+def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
+    version = request.version
+    answer = Writer().int32(0)
+    if version >= 7:
+        answer.int16(code).int32(0)
+
+    def part(each: _Slice) -> None:
+        read = each.read or Read([], -1, -1, -1, [])
+        answer.int32(each.partition).int16(each.code).int64(read.high).int64(read.stable)
+        if version >= 5:
+            answer.int64(read.start)
+        answer.array(read.aborted, lambda aborted: answer.int64(aborted[0]).int64(aborted[1]))
+        if version >= 11:
+            answer.int32(-1)
+        answer.records(read.parts)
+
+    return answer.array([] if code else fetch.topics, lambda topic: answer.string(topic[0]).array(topic[1], part))
+
+
+APIS = (Api(1, "Fetch", 4, 11, handle_fetch, serves_from=4, waits_only=True),)

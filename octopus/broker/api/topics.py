@@ -1,0 +1,170 @@
+"""CreateTopics, DeleteTopics, CreatePartitions, DeleteRecords, DescribeLogDirs: looking after topics."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from octopus.broker.codes import BrokerError, Code, require
+from octopus.broker.node import NODE_ID, Node
+from octopus.broker.request import Answer, Api, Request
+from octopus.broker.wire import Writer
+
+Refusal = tuple[int, str | None]
+_DONE: Refusal = (Code.NONE, None)
+
+
+class _NewTopic(NamedTuple):
+    name: str
+    partitions: int
+    replication: int
+    assignments: list[tuple[int, list[int]]]
+    config: dict[str, str]
+
+
+def handle_create_topics(node: Node, request: Request) -> Answer:
+    """Create topics, or only check whether they could be."""
+    reader, version = request.reader, request.version
+
+    def topic() -> _NewTopic:
+        name, partitions, replication = reader.string(), reader.int32(), reader.int16()
+        assignments = reader.array(lambda: (reader.int32(), reader.array(reader.int32)))
+        config = reader.array(lambda: (reader.string(), reader.nullable_string()))
+        return _NewTopic(
+            name, partitions, replication, assignments, {key: value for key, value in config if value is not None}
+        )
+
+    topics = reader.array(topic)
+    _timeout, validate_only = reader.int32(), version >= 1 and reader.boolean()
+    occurrences = Counter(each.name for each in topics)
+    results: dict[str, Refusal] = {}
+    for each in topics:
+        try:
+            request.check()
+            require(
+                occurrences[each.name] == 1, Code.INVALID_REQUEST, f"{each.name[:60]!r} is named twice in this request"
+            )
+            _create(node, each, validate_only)
+            results[each.name] = _DONE
+        except BrokerError as error:
+            results[each.name] = request.refuse(error), str(error)
+    answer = Writer().int32(0) if version >= 2 else Writer()
+
+    def write(entry: tuple[str, Refusal]) -> None:
+        name, (code, message) = entry
+        answer.string(name).int16(code)
+        if version >= 1:
+            answer.string(message)
+
+    return answer.array(list(results.items()), write)
+
+
+def _create(node: Node, topic: _NewTopic, validate_only: bool) -> None:
+    partitions = node.settings.default_partitions if topic.partitions == -1 else topic.partitions
+    if topic.assignments:
+        if topic.partitions != -1 or topic.replication != -1:
+            raise BrokerError(Code.INVALID_REQUEST, "counts and assignments exclude each other")
+        if [each for each, _ in sorted(topic.assignments)] != list(range(len(topic.assignments))):
+            raise BrokerError(Code.INVALID_REPLICA_ASSIGNMENT, "partitions are numbered from 0 without gaps")
+        if any(replicas != [NODE_ID] for _, replicas in topic.assignments):
+            raise BrokerError(Code.INVALID_REPLICA_ASSIGNMENT, f"the only broker here is {NODE_ID}")
+        partitions = len(topic.assignments)
+    elif topic.replication not in (-1, 1):
+        raise BrokerError(Code.INVALID_REPLICATION_FACTOR, f"{topic.replication} replicas on a single broker")
+    if validate_only:
+        node.storage.check_create(topic.name, partitions, topic.config)
+    else:
+        node.storage.create_topic(topic.name, partitions, topic.config)
+
+
+def handle_delete_topics(node: Node, request: Request) -> Answer:
+    """Delete topics with their records and committed offsets; waiting fetches end with 3."""
+    reader = request.reader
+    results: list[tuple[str, int]] = []
+    for name in reader.array(reader.string):
+        try:
+            request.check()
+            node.storage.delete_topic(name)
+            results.append((name, Code.NONE))
+        except BrokerError as error:
+            results.append((name, request.refuse(error)))
+    answer = Writer().int32(0) if request.version >= 1 else Writer()
+    return answer.array(results, lambda entry: answer.string(entry[0]).int16(entry[1]))
+
+
+def handle_create_partitions(node: Node, request: Request) -> Answer:
+    """Give topics more partitions; fewer is impossible."""
+    reader = request.reader
+    topics = reader.array(
+        lambda: (reader.string(), reader.int32(), reader.nullable_array(lambda: reader.array(reader.int32)))
+    )
+    _timeout, validate_only = reader.int32(), reader.boolean()
+    results: list[tuple[str, Refusal]] = []
+    for name, count, assignments in topics:
+        try:
+            request.check()
+            is_here = assignments is None or all(replicas == [NODE_ID] for replicas in assignments)
+            require(is_here, Code.INVALID_REPLICA_ASSIGNMENT, f"the only broker here is {NODE_ID}")
+            node.storage.create_partitions(name, count, validate_only=validate_only)
+            results.append((name, _DONE))
+        except BrokerError as error:
+            results.append((name, (request.refuse(error), str(error))))
+    answer = Writer().int32(0)
+    return answer.array(results, lambda entry: answer.string(entry[0]).int16(entry[1][0]).string(entry[1][1]))
+
+
+def handle_delete_records(node: Node, request: Request) -> Answer:
+    """Move log starts forward and answer where they are now."""
+    reader = request.reader
+    topics = reader.array(lambda: (reader.string(), reader.array(lambda: (reader.int32(), reader.int64()))))
+    answer = Writer().int32(0)
+
+    def topic(entry: tuple[str, list[tuple[int, int]]]) -> None:
+        name, parts = entry
+
+        def part(wanted: tuple[int, int]) -> None:
+            partition, offset = wanted
+            code, low = int(Code.NONE), -1
+            try:
+                request.check()
+                low = node.storage.log(name, partition).delete_before(offset)
+            except BrokerError as error:
+                code = request.refuse(error)
+            answer.int32(partition).int64(low).int16(code)
+
+        answer.string(name).array(parts, part)
+
+    return answer.array(topics, topic)
+
+
+def handle_describe_log_dirs(node: Node, request: Request) -> Answer:
+    """Answer with the size of each partition in the one data directory."""
+    reader = request.reader
+    asked = reader.nullable_array(lambda: (reader.string(), reader.array(reader.int32)))
+    if asked is None:
+        asked = [(name, list(range(len(topic.partitions)))) for name, topic in node.storage.topics.items()]
+    code = int(Code.NONE)
+    try:
+        request.check()
+    except BrokerError as error:
+        code, asked = request.refuse(error), []
+    sizes = [(name, _sizes(node, name, partitions)) for name, partitions in asked if name in node.storage.topics]
+    answer = Writer().int32(0)
+
+    def part(entry: tuple[int, int]) -> None:
+        answer.int32(entry[0]).int64(entry[1]).int64(0).boolean(False)
+
+    answer.int32(1).int16(code).string("data")
+    return answer.array(sizes, lambda topic: answer.string(topic[0]).array(topic[1], part))
+
+
+def _sizes(node: Node, name: str, partitions: list[int]) -> list[tuple[int, int]]:
+    logs = node.storage.topics[name].partitions
+    return [(index, logs[index].size_bytes) for index in partitions if 0 <= index < len(logs)]
+
+
+APIS = (
+    Api(19, "CreateTopics", 0, 4, handle_create_topics),
+    Api(20, "DeleteTopics", 0, 3, handle_delete_topics),
+    Api(21, "DeleteRecords", 0, 1, handle_delete_records),
+    Api(35, "DescribeLogDirs", 0, 1, handle_describe_log_dirs),
+    Api(37, "CreatePartitions", 0, 1, handle_create_partitions),
+)

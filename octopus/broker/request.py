@@ -1,0 +1,96 @@
+"""One request as its handler sees it, and what is known of the connection it came by."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from octopus.broker.codes import BrokerError
+from octopus.broker.counters import Counters
+from octopus.broker.node import Node
+from octopus.broker.wire import Reader, Writer
+
+Answer = Writer | None | Coroutine[Any, Any, Writer | None]
+"""What a handler returns: the body, nothing (no answer is due), or a coroutine that will."""
+
+Handler = Callable[[Node, "Request"], Answer]
+
+
+class Hangup(Exception):
+    """Close this connection; the protocol has no better answer."""
+
+
+@dataclass(slots=True)
+class Session:
+    """What a connection has established.
+
+    Attributes:
+        peer: The client's address, for DescribeGroups.
+        host: The host under which this client reaches the broker.
+        port: The port under which this client reaches the broker.
+        is_authenticated: Whether everything may be asked.
+        mechanism: The SASL mechanism agreed on, until the exchange is over.
+        speaks_raw: After a version 0 handshake: the next frame is the bare token, without a Kafka header.
+        is_closing: Set by a handler: close once its answer is written.
+    """
+
+    peer: str
+    host: str
+    port: int
+    is_authenticated: bool
+    mechanism: str | None = None
+    speaks_raw: bool = False
+    is_closing: bool = False
+
+
+@dataclass(slots=True)
+class Request:
+    """A request header, and a reader at the start of the body.
+
+    Attributes:
+        fault: Error code that a test ordered for this request, or 0.
+    """
+
+    api: "Api"
+    version: int
+    client_id: str
+    reader: Reader
+    session: Session
+    counters: Counters
+    fault: int = 0
+
+    def check(self) -> None:
+        """Raise the fault ordered for this request, where its answer has room for an error code.
+
+        Raises:
+            BrokerError: The fault.
+        """
+        if self.fault:
+            raise BrokerError(self.fault, "ordered by a test")
+
+    def refuse(self, error: BrokerError) -> int:
+        """Count a refusal and return its code."""
+        self.counters.errors[f"{self.api.name} {error.code}"] += 1
+        return error.code
+
+
+class Api(NamedTuple):
+    """A row of the table of APIs.
+
+    Attributes:
+        least: Lowest version advertised.
+        most: Highest version advertised.
+        serves_from: Lowest version served, where an older one is advertised only to be believed (Produce).
+        may_overlap: Whether the next such request of a connection may start before this one is answered.
+        waits_only: Whether the coroutine changes nothing after its first step, so that a lost connection may cancel it.
+        before_login: Whether it is served to who is not authenticated yet.
+    """
+
+    key: int
+    name: str
+    least: int
+    most: int
+    handle: Handler
+    serves_from: int = 0
+    may_overlap: bool = False
+    waits_only: bool = False
+    before_login: bool = False

@@ -1,0 +1,151 @@
+"""The broker: a listener in front of the table of APIs, and what has to be done from time to time."""
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from typing import Self
+
+from octopus.broker.codes import BrokerError
+from octopus.broker.connection import Connection
+from octopus.broker.limits import Budget
+from octopus.broker.node import Node
+from octopus.broker.request_faults import RequestFaults
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+
+class Broker:
+    """A single-node broker that speaks the Kafka protocol; a durable buffer for one machine, not a production cluster.
+
+    Everything runs on the event loop that calls `start`; no signal handler is touched. The broker takes over the
+    storage and closes it when it stops.
+
+    Attributes:
+        faults: Faults on order, for tests.
+    """
+
+    def __init__(self, storage: Storage, settings: BrokerSettings | None = None) -> None:
+        self.settings = settings or BrokerSettings()
+        self.faults = RequestFaults()
+        self._storage = storage
+        self._node = Node(storage, self.settings, self.faults)
+        self._budget = Budget(self.settings.limits.max_in_flight_bytes)
+        self._connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._chores: list[asyncio.Task[None]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def address(self) -> str:
+        """`host:port` under which clients on this machine reach the broker; only while it runs."""
+        assert self._listener is not None, "the broker does not run"
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def start(self) -> str:
+        """Recover transactions, listen, and return the address.
+
+        Raises:
+            OSError: The address cannot be bound.
+            BrokerError: 56: the disk refused what recovery had to write.
+        """
+        await self._node.transactions.recover()
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connect, sock=self._bind(), backlog=1024)
+        self._storage.announce(self.address)
+        self._chores = [loop.create_task(self._node.transactions.watch()), loop.create_task(self._maintain())]
+        _log.info("the embedded broker (for one machine, not for production clusters) listens on %s", self.address)
+        return self.address
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Stop listening, let requests end within `grace` seconds (waiting ones end at once), flush and close."""
+        if self._listener is not None:
+            self._listener.close()
+        for chore in self._chores:
+            chore.cancel()
+        self._node.end_waits()
+        for connection in self._connections:
+            connection.drain()
+        tasks = [task for connection in self._connections for task in connection.tasks()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for connection in list(self._connections):
+            connection.close()
+        for chore in self._chores:
+            with suppress(asyncio.CancelledError):
+                await chore
+        # Transports close in the loop's next steps; a client that does not read is cut off after the grace.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        for connection in list(self._connections):
+            connection.abort()
+        self._storage.close()
+
+    def counters(self) -> dict[str, int | dict[str, int]]:
+        """Return running totals: connections, bytes, requests by API, errors by API and code."""
+        self._node.counters.bytes_in_flight = self._budget.used
+        return self._node.counters.snapshot()
+
+    @property
+    def idle(self) -> asyncio.Event:
+        """Set while no client is connected."""
+        return self._idle
+
+    def _bind(self) -> socket.socket:
+        # One address only: with port 0 two families of "localhost" would get different ports.
+        found = socket.getaddrinfo(self.settings.host, self.settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def _connect(self) -> asyncio.Protocol:
+        counters = self._node.counters
+        if len(self._connections) >= self.settings.limits.max_connections:
+            counters.connections_refused += 1
+            return _Refusal()
+        address = self.settings.advertised_host, self.settings.advertised_port
+        connection = Connection(self._node, self._budget, address, self._disconnect)
+        self._connections.add(connection)
+        counters.connections_total += 1
+        counters.connections_open = len(self._connections)
+        self._idle.clear()
+        return connection
+
+    def _disconnect(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._node.counters.connections_open = len(self._connections)
+        if not self._connections:
+            self._idle.set()
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.maintenance_interval)
+            try:
+                await self._node.maintain()
+            except (BrokerError, OSError) as error:
+                _log.warning("maintenance will be tried again: %s", error)
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
