@@ -1,0 +1,15 @@
+"""Event patterns: the JSON language of Amazon EventBridge for choosing events, evaluated in process.
+
+    pattern = Pattern.compile({"event": ["created"], "size": [{"numeric": [">", 1_000_000]}]})
+    pattern.matches(b'{"event": "created", "size": 2000000}')  # True
+
+A pattern is read (`parse`) into rules of matchers (`tree`), compiled into a predicate (`rule`, `accept`, and
+`arrays` for events that have them), and can say what of it other services understand (`portable`) and
+why an event matches (`explain`).
+"""
+
+from octopus.patterns.explain import Explanation
+from octopus.patterns.pattern import Pattern
+from octopus.patterns.portable import Lint, Tier
+
+__all__ = ["Explanation", "Lint", "Pattern", "Tier"]

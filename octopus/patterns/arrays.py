@@ -1,0 +1,148 @@
+"""Matching where an event has arrays: the values chosen for a rule's paths must come from one place.
+
+`{"a": {"b": [1], "c": [2]}}` asks for b and c in the *same* element of a. So each value carries its
+*chain*: which element of which array it was found in, from the outermost array inwards. Two values agree
+unless their chains pass through different elements of one array.
+
+The paths are taken in sorted order. What has been chosen so far is a set of *places* (elements of arrays),
+kept only as long as a later path may disagree with it, so that a long event costs its length and not the
+product of its arrays. Absence (`exists: false`) is judged against the places chosen so far, not against
+those still to come: so the engine behind EventBridge rules, and so do we.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from octopus.patterns.accept import Table
+from octopus.patterns.numbers import RawNumber
+
+#: An element of an array: (array, index); arrays are numbered as they are met.
+Place = tuple[int, int]
+
+#: The places around a value, outermost first.
+Chain = tuple[Place, ...]
+
+#: For each path, its scalars and where they stand.
+Found = dict[str, list[tuple[object, Chain]]]
+
+_SCALARS = frozenset({str, bool, int, float, RawNumber, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a rule asks of one path; `absent` tells whether it may be missing."""
+
+    path: str
+    table: Table
+    absent: bool
+
+
+def sort_key(path: str) -> bytes:
+    """Order paths by UTF-16 code units, as the engine does; it differs from Python's only beyond U+FFFF."""
+    return path.encode("utf-16-be", "surrogatepass")
+
+
+def prefixes(path: str) -> list[str]:
+    """List the dotted prefixes of a path and the path itself: every name under which an event may lead to it."""
+    return [path[:index] for index, character in enumerate(path) if character == "."] + [path]
+
+
+def flatten(event: Mapping[str, object], alive: frozenset[str]) -> Found:
+    """Collect the scalars of an event at every path in `alive`, never descending where none leads."""
+    found: Found = {}
+    arrays = 0
+    stack: list[tuple[str, object, Chain]] = [(name, value, ()) for name, value in event.items() if name in alive]
+    while stack:
+        path, value, chain = stack.pop()
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                inner_path = f"{path}.{name}"
+                if inner_path in alive:
+                    stack.append((inner_path, inner, chain))
+        elif isinstance(value, list | tuple):
+            arrays += 1
+            for index, inner in enumerate(value):
+                stack.append((path, inner, (*chain, (arrays, index))))
+        else:
+            found.setdefault(path, []).append((_plain(value), chain))
+    return found
+
+
+def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
+    """Tell whether one choice of values satisfies every requirement; they come sorted by `sort_key`."""
+    first_use: dict[int, int] = {}
+    last_use: dict[int, int] = {}
+    for index, requirement in enumerate(requirements):
+        for _, chain in found.get(requirement.path, ()):
+            for array, _ in chain:
+                first_use.setdefault(array, index)
+                last_use[array] = index
+    # An array that a single path looks into binds nobody else: any of its elements will do.
+    shared = {array for array, index in first_use.items() if index < last_use[array]}
+
+    choices: set[frozenset[Place]] = {frozenset()}
+    for index, requirement in enumerate(requirements):
+        values = [
+            (value, tuple(place for place in chain if place[0] in shared))
+            for value, chain in found.get(requirement.path, ())
+        ]
+        accepted = _Tree({chain for value, chain in values if accepts(requirement.table, value)})
+        present = _Tree({chain for _, chain in values} if requirement.absent else set())
+        following: set[frozenset[Place]] = set()
+        for choice in choices:
+            chosen = dict(choice)
+            if requirement.absent and next(present.agreeing(chosen), None) is None:
+                extended = [choice]
+            else:
+                extended = [choice.union(chain) for chain in accepted.agreeing(chosen)]
+            following.update(frozenset(place for place in one if last_use[place[0]] > index) for one in extended)
+        if not following:
+            return False
+        choices = following
+    return True
+
+
+def accepts(table: Table, value: object) -> bool:
+    """Apply a leaf to a scalar that `flatten` found."""
+    return bool(table[type(value)](value))
+
+
+class _Tree:
+    """Chains by the places they pass through, so that those which agree are found without trying the others."""
+
+    __slots__ = ("_arrays", "_ends")
+
+    def __init__(self, chains: Iterable[Chain] = ()) -> None:
+        self._ends: Chain | None = None
+        self._arrays: dict[int, dict[int, _Tree]] = {}
+        for chain in chains:
+            node = self
+            for array, index in chain:
+                node = node._arrays.setdefault(array, {}).setdefault(index, _Tree())
+            node._ends = chain
+
+    def agreeing(self, chosen: Mapping[int, int]) -> Iterator[Chain]:
+        """Yield the chains that pass through no other element of a chosen array."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            if node._ends is not None:
+                yield node._ends
+            for array, elements in node._arrays.items():
+                if array not in chosen:
+                    stack.extend(elements.values())
+                elif chosen[array] in elements:
+                    stack.append(elements[chosen[array]])
+
+
+def _plain(value: object) -> object:
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if isinstance(value, str):  # a subclass, such as an enumeration; so below
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(f"{value!r} is not a decoded JSON value; match bytes, or what a JSON decoder returned")

@@ -1,0 +1,155 @@
+"""The pattern itself: compiled once per handler, asked once per record."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypedDict
+
+import msgspec
+
+from octopus.errors import DecodeError, PatternError
+from octopus.patterns.arrays import Requirement, flatten, prefixes
+from octopus.patterns.explain import Explanation, explain
+from octopus.patterns.numbers import RawNumber, read_number
+from octopus.patterns.parse import expand, read, write
+from octopus.patterns.portable import Lint, is_portable, lint, push_down
+from octopus.patterns.rule import Predicate, build_predicate, requirements_of
+from octopus.patterns.tree import Rule
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Pattern:
+    """An event pattern, checked and compiled.
+
+    Two patterns are equal when their `source` is. A pattern pickles as its source.
+
+    Attributes:
+        source: The pattern as compact JSON, with names, their order and numbers as they were written.
+        fields: The top-level names the pattern looks at, dotted ones included. An object with only these
+            fields matches exactly when the whole event does, so a reader need decode no others.
+    """
+
+    source: str
+    fields: frozenset[str] = field(compare=False)
+    _rules: tuple[Rule, ...] = field(compare=False)
+    _requirements: list[tuple[Requirement, ...]] = field(compare=False)
+    _predicate: Predicate = field(compare=False)
+    _decoder: msgspec.json.Decoder[dict[str, Any]] = field(compare=False)
+
+    @classmethod
+    def compile(cls, pattern: Mapping[str, object] | str | bytes) -> Self:
+        """Check a pattern and compile it.
+
+        Args:
+            pattern: JSON text, or a mapping of Python values. Text keeps duplicate names and the
+                spelling of numbers that no double represents.
+
+        Raises:
+            PatternError: It is not a pattern; the message says what to write instead.
+        """
+        try:
+            root = read(pattern)
+            rules = expand(root)
+            source = write(root)
+        except PatternError as error:
+            error.pattern = pattern
+            raise
+        requirements = requirements_of(rules)
+        # `a.b` may be one name or two, so every dotted prefix of a path may stand on an event's first level.
+        fields = frozenset(prefix for rule in rules for path in rule for prefix in prefixes(path))
+        peek = TypedDict("Event", dict.fromkeys(fields, Any), total=False)  # type: ignore[misc]
+        return cls(
+            source,
+            fields,
+            tuple(rules),
+            requirements,
+            build_predicate(requirements, fields),
+            msgspec.json.Decoder(peek, float_hook=read_number),
+        )
+
+    def matches(self, value: object) -> bool:
+        """Tell whether an event matches.
+
+        Args:
+            value: The event as JSON text in bytes, or as decoded by a JSON decoder. Of the decoded, only a
+                float differs: a number such as 0.10000000000000000001 or 9007199254740993.0, which
+                no double represents, has lost the text by which bytes are ruled. Of duplicate
+                names in an event the last wins, as in every decoder.
+
+        Returns:
+            False for anything that is not a JSON object, too.
+
+        Raises:
+            DecodeError: Bytes are not JSON, or nest too deeply. (Of fields the pattern does not look at, only
+                the structure is checked.)
+            TypeError: The value at a field of the pattern is not what a JSON decoder returns.
+        """
+        if type(value) is dict:
+            return self._predicate(value)
+        event = self._read(value)
+        return event is not None and self._predicate(event)
+
+    def explain(self, value: object) -> Explanation:
+        """Say for each path which matcher accepted its value, or why none did.
+
+        Raises:
+            DecodeError: As for `matches`.
+        """
+        event = self._read(value)
+        if event is None:
+            return Explanation(False, ("the event is not a JSON object",))
+        return explain(self._rules, self._requirements, flatten(event, self.fields))
+
+    @property
+    def portable(self) -> bool:
+        """Whether every AWS service that evaluates event patterns understands all of this one."""
+        return is_portable(self._rules)
+
+    def lint(self) -> list[Lint]:
+        """Remark on what is not understood everywhere, and on what to write instead."""
+        return lint(self._rules)
+
+    def pushdown(self) -> str | None:
+        """Write the largest filter for a Kafka event source mapping that lets through all that matches.
+
+        Returns:
+            JSON text `{"value": …}` of at most 4,096 characters; None when no such filter narrows anything.
+        """
+        return push_down(self._rules)
+
+    def __repr__(self) -> str:
+        return f"Pattern.compile({self.source!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        return type(self).compile, (self.source,)
+
+    def _read(self, value: object) -> dict[str, Any] | None:
+        """Read the event's fields that matter; None for what is not an object."""
+        if isinstance(value, bytes | bytearray | memoryview):
+            try:
+                return self._decoder.decode(value)
+            except msgspec.ValidationError:
+                return _read_with_care(value)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise DecodeError(f"the event is not JSON: {error}") from error
+        return dict(value) if isinstance(value, Mapping) else None
+
+
+def _read_with_care(data: bytes | bytearray | memoryview) -> dict[str, Any] | None:
+    """Read valid JSON that the decoder refuses: no object, or an integer of thousands of digits."""
+    try:
+        # The decoder stops at the first thing it does not want; whether the rest is JSON is still to be seen.
+        raw = bytes(msgspec.json.decode(data, type=msgspec.Raw))
+        if not raw.startswith(b"{"):
+            return None
+        event: dict[str, Any] = json.loads(raw.decode(), parse_int=_read_integer, parse_float=read_number)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DecodeError(f"the event is not JSON: {error}") from error
+    return event
+
+
+def _read_integer(text: str) -> int | RawNumber:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python converts
+        return RawNumber(text)

@@ -1,0 +1,154 @@
+"""Rules as one predicate: a short loop for plain events, the array algorithm for the rest.
+
+Most events are objects of scalars, most rules look at a few top-level fields; then a rule is one `dict.get`,
+one table look-up and one test per field. Whatever could make that wrong (a list that other paths lead
+through, a dotted name that may stand for nested objects, a foreign type) is noticed on the way, and
+`arrays.satisfies` decides, which is right for every event.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from octopus.patterns.accept import Table, build_table
+from octopus.patterns.arrays import Requirement, flatten, satisfies, sort_key
+from octopus.patterns.tree import Exists, Leaf, Rule
+
+Event = dict[str, Any]
+Predicate = Callable[[Event], bool]
+
+#: True, False, or None where the quick way cannot tell.
+_Quick = Callable[[Event], bool | None]
+
+_UNSURE = object()
+
+
+def requirements_of(rules: list[Rule]) -> list[tuple[Requirement, ...]]:
+    """Compile the leaves of the rules, each rule in its order of evaluation; equal leaves share one table."""
+    tables: dict[Leaf, Table] = {}
+    for rule in rules:
+        for leaf in rule.values():
+            if leaf not in tables:
+                tables[leaf] = build_table(leaf)
+    return [
+        tuple(Requirement(path, tables[rule[path]], Exists(False) in rule[path]) for path in sorted(rule, key=sort_key))
+        for rule in rules
+    ]
+
+
+def build_predicate(rules: list[tuple[Requirement, ...]], alive: frozenset[str]) -> Predicate:
+    """Join rules, of which one must hold, into a predicate of a decoded JSON object.
+
+    Args:
+        rules: What `requirements_of` made.
+        alive: Every dotted prefix of their paths: what to look at in an event.
+    """
+    if len(rules) == 1:
+        (requirements,) = rules
+        quick = _build_quick(requirements)
+
+        def one(event: Event) -> bool:
+            verdict = quick(event)
+            return satisfies(requirements, flatten(event, alive)) if verdict is None else verdict
+
+        return one
+
+    pairs = [(_build_quick(requirements), requirements) for requirements in rules]
+
+    def several(event: Event) -> bool:
+        unsure = []
+        for quick, requirements in pairs:
+            verdict = quick(event)
+            if verdict:
+                return True
+            if verdict is None:
+                unsure.append(requirements)
+        if not unsure:
+            return False
+        found = flatten(event, alive)
+        return any(satisfies(requirements, found) for requirements in unsure)
+
+    return several
+
+
+def _build_quick(requirements: tuple[Requirement, ...]) -> _Quick:
+    paths = [requirement.path for requirement in requirements]
+
+    def is_alone(path: str) -> bool:
+        """Tell whether no other path leads through this one: then a list here binds nobody else."""
+        return not any(other.startswith(f"{path}.") for other in paths)
+
+    top = tuple((one.path, one.table, is_alone(one.path)) for one in requirements if "." not in one.path)
+    nested = tuple((_build_finder(one.path), one.table, is_alone(one.path)) for one in requirements if "." in one.path)
+
+    def quick(event: Event) -> bool | None:
+        for name, table, alone in top:
+            value = event.get(name, UNSET)
+            test = table.get(type(value))
+            if test is None:
+                verdict = _any_element(value, table) if alone else None
+                if not verdict:
+                    return verdict
+            elif not test(value):
+                return False
+        for find, table, alone in nested:
+            value = find(event)
+            test = table.get(type(value))
+            if test is None:
+                verdict = _any_element(value, table) if alone else None
+                if not verdict:
+                    return verdict
+            elif not test(value):
+                return False
+        return True
+
+    return quick
+
+
+def _build_finder(path: str) -> Callable[[Event], object]:
+    """Build a walk down nested objects that notices where a dotted name would lead to the same path."""
+    *steps, last = path.split(".")
+    names = [*steps, last]
+    hops = tuple(
+        (step, tuple(".".join(names[start:end]) for end in range(start + 2, len(names) + 1)))
+        for start, step in enumerate(steps)
+    )
+
+    def find(event: Event) -> object:
+        node = event
+        for step, aliases in hops:
+            for alias in aliases:
+                if alias in node:
+                    return _UNSURE
+            inner = node.get(step, UNSET)
+            if type(inner) is not dict:
+                return UNSET if type(inner) in _LEAVES else _UNSURE
+            node = inner
+        return node.get(last, UNSET)
+
+    return find
+
+
+_LEAVES = frozenset(build_table(())) - {dict}
+
+
+def _any_element(value: object, table: Table) -> bool | None:
+    """Apply a leaf to the elements of a list, which may hold lists; objects among them lead elsewhere."""
+    if type(value) is not list:
+        return None
+    empty = True
+    stack = [value]
+    while stack:
+        for element in stack.pop():
+            kind = type(element)
+            if kind is list:
+                stack.append(element)
+            elif kind is not dict:
+                test = table.get(kind)
+                if test is None:
+                    return None
+                if test(element):
+                    return True
+                empty = False
+    return empty and bool(table[UnsetType](UNSET))
