@@ -65,6 +65,8 @@ def test_settings_are_frozen() -> None:
         ("broker.port", "0", 0),
         ("broker.retention", "30d", 30 * 86400.0),
         ("log.level", "DEBUG", "debug"),
+        ("topics.create", "false", False),
+        ("topics.create", True, True),
     ],
 )
 def test_values_are_read_as_people_write_them(path: str, given_value: Any, expected: Any) -> None:
@@ -109,6 +111,7 @@ def test_values_are_read_as_people_write_them(path: str, given_value: Any, expec
         ({"worker": {"dead_letter_limit": "few"}}, "worker.dead_letter_limit is 'few'; expected a whole number"),
         ({"broker": {"port": 65536}}, "broker.port is 65536; expected a whole number, at most 65535."),
         ({"log": {"level": "loud"}}, "log.level is 'loud'; expected one of debug, info, warning, error, critical."),
+        ({"topics": {"create": "perhaps"}}, "topics.create is 'perhaps'; expected true or false."),
         ({"log": {"level": 3}}, "log.level is 3; expected one of debug"),
         ({"app": ["x" * 1000]}, "app is ['" + "x" * 97 + "…; expected text."),
         (

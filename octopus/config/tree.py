@@ -69,6 +69,7 @@ class Leaf(NamedTuple):
 _WORDS: dict[Any, str] = {
     str: "text",
     int: "a whole number",
+    bool: "true or false",
     tuple: "a list of texts, or one text with commas",
     Secret: "text (kept secret)",
 }
