@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 from octopus.broker.codes import BrokerError
 from octopus.broker.connection import Connection
@@ -36,7 +37,7 @@ class Broker:
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._chores: list[asyncio.Task[None]] = []
-        self._idle = asyncio.Event()
+        self._idle, self._busy = asyncio.Event(), asyncio.Event()
         self._idle.set()
 
     async def __aenter__(self) -> Self:
@@ -98,10 +99,15 @@ class Broker:
         self._node.counters.bytes_in_flight = self._budget.used
         return self._node.counters.snapshot()
 
-    @property
-    def idle(self) -> asyncio.Event:
-        """Set while no client is connected."""
-        return self._idle
+    async def until_idle(self, seconds: float | None) -> None:
+        """Return when no client has been connected for `seconds`; never for None."""
+        while True:
+            await self._idle.wait()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._busy.wait()
+            except TimeoutError:
+                return
 
     def _bind(self) -> socket.socket:
         # One address only: with port 0 two families of "localhost" would get different ports.
@@ -127,12 +133,14 @@ class Broker:
         counters.connections_total += 1
         counters.connections_open = len(self._connections)
         self._idle.clear()
+        self._busy.set()
         return connection
 
     def _disconnect(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._node.counters.connections_open = len(self._connections)
         if not self._connections:
+            self._busy.clear()
             self._idle.set()
 
     async def _maintain(self) -> None:
@@ -142,6 +150,38 @@ class Broker:
                 await self._node.maintain()
             except (BrokerError, OSError) as error:
                 _log.warning("maintenance will be tried again: %s", error)
+
+
+async def serve(
+    broker: Broker,
+    stop: asyncio.Event,
+    *,
+    on_ready: Callable[[str], object] = lambda address: None,
+    idle_exit: float | None = None,
+    grace: float = 5.0,
+) -> None:
+    """Run a broker until `stop` is set, or until nobody was connected for `idle_exit` seconds.
+
+    Args:
+        broker: Not started yet; stopped on return, whatever happens.
+        stop: Ends the broker; set it from the broker's own loop.
+        on_ready: Called with the address once clients are answered.
+        idle_exit: Seconds without any connection after which to stop; None for never.
+        grace: Seconds that requests may take to end.
+    """
+    try:
+        on_ready(await broker.start())
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(broker.until_idle(idle_exit)),
+        ]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+    finally:
+        await broker.stop(grace)
 
 
 class _Refusal(asyncio.Protocol):

@@ -1,0 +1,51 @@
+"""A broker that owns its process: a child that several programs share."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+from octopus.broker.batch import Decompressors
+from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.node import Node
+from octopus.broker.server import Broker, serve
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import Storage, StorageSettings
+
+
+def run(
+    directory: Path | None,
+    settings: BrokerSettings | None = None,
+    storage_settings: StorageSettings | None = None,
+    *,
+    idle_exit: float | None = None,
+    grace: float = 5.0,
+    checksum: Checksum = crc32c,
+    decompressors: Decompressors | None = None,
+) -> None:
+    """Run a broker until SIGTERM, SIGINT, or `idle_exit` seconds without any connection.
+
+    The address is written into the directory's lock file, where those who find the directory taken look for it.
+
+    Args:
+        directory: Where to keep data; None keeps everything in memory.
+        settings: How it is reached.
+        storage_settings: How data are kept.
+        idle_exit: Seconds without any connection after which to stop; None for never.
+        grace: Seconds that requests may take to end.
+        checksum: A compiled CRC-32C, if there is one.
+        decompressors: Codec number → function, for what the standard library lacks.
+
+    Raises:
+        LockedError: A living broker owns the directory.
+        IncompatibleFormat: A newer version wrote it.
+        OSError: The address cannot be bound.
+    """
+    storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, decompressors=decompressors)
+    asyncio.run(_serve(Broker(storage, settings), idle_exit, grace))
+
+
+async def _serve(broker: Broker, idle_exit: float | None, grace: float) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stop.set)
+    await serve(broker, stop, idle_exit=idle_exit, grace=grace)
