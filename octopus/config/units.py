@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
+_AMOUNT = r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*"
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -41,6 +41,6 @@ def size(value: Any) -> int:
 def _split(value: Any) -> tuple[float, str]:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value), ""
-    if isinstance(value, str) and (found := _AMOUNT.fullmatch(value)):
+    if isinstance(value, str) and (found := re.fullmatch(_AMOUNT, value)):
         return float(found[1]), found[2]
     raise ValueError(value)

@@ -10,9 +10,10 @@ from octopus.errors import DecodeError
 LONGEST_REASON = 500
 """Characters. Reasons travel in dead-letter headers, and libraries quote the offending data at any length."""
 
-_MALFORMED = re.compile(r"(?:JSON|MessagePack data) is malformed: (.*) \(byte (\d+)\)", re.DOTALL)
-_LOCATED = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
-_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
+# Texts, not compiled patterns: most programs never refuse a record, and `re` keeps what it has compiled.
+_MALFORMED = r"(?:JSON|MessagePack data) is malformed: (.*) \(byte (\d+)\)"
+_LOCATED = r"(.*) - at `(\$.*)`"
+_FIELD = r"Object (missing required|contains unknown) field `(.*)`"
 
 
 def explain(error: Exception, value: bytes, form: str = "JSON") -> DecodeError:
@@ -52,10 +53,10 @@ def _reason(error: Exception, value: bytes, form: str) -> tuple[str, str]:
 def _validation(error: msgspec.ValidationError) -> tuple[str, str]:
     """Read msgspec's `Expected `int`, got `str` - at `$.size``."""
     text, field = str(error), ""
-    if located := _LOCATED.fullmatch(text):
+    if located := re.fullmatch(_LOCATED, text, re.DOTALL):
         text, field = located.groups()
     if error.__cause__ is None:  # else the words are those of a validator of the user's
-        if about := _FIELD.fullmatch(text):
+        if about := re.fullmatch(_FIELD, text, re.DOTALL):
             field = f"{field or '$'}.{about[2]}"
             text = "required, but missing" if about[1] == "missing required" else "unknown field"
         text = text[:1].lower() + text[1:].replace("`", "")
@@ -77,7 +78,7 @@ def _syntax(text: str, value: bytes, form: str) -> str:
         return f"invalid {form}: the value is empty"
     if value.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) and form == "JSON":
         return "invalid JSON: it starts with a byte order mark; send UTF-8 without one"
-    if malformed := _MALFORMED.fullmatch(text):
+    if malformed := re.fullmatch(_MALFORMED, text, re.DOTALL):
         what, byte = malformed[1], int(malformed[2])
         if what == "trailing characters" and form == "JSON":
             byte -= 1  # msgspec counts the first of them as read
