@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar
 
 from octopus.errors import ConfigurationError
@@ -34,9 +35,15 @@ class Publisher:
         """Publish a value or `Message`; return once it is acknowledged by all in-sync replicas."""
         return await self._producer.send(self.outgoing(topic, message))
 
-    async def publish_many(self, topic: str, messages: Iterable[Any]) -> list[Published]:
+    async def publish_many(self, topic: str | None, messages: Iterable[Any]) -> list[Published]:
         """Publish values or `Message`s in order; return once all are acknowledged."""
-        return await self._producer.send_many([self.outgoing(topic, message) for message in messages])
+        return await self.send([self.outgoing(topic, message) for message in messages])
+
+    async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Publish what is encoded already, in order; return once all are acknowledged."""
+        if len(messages) == 1:
+            return [await self._producer.send(messages[0])]  # shares batches with concurrent ones
+        return await self._producer.send_many(messages)
 
     def outgoing(self, topic: str | None, message: Any, key: bytes | None = None) -> Outgoing:
         """Encode a value or `Message`.
@@ -95,16 +102,16 @@ class SynchronousPublisher:
     Its client lives in a thread and loop of its own, so a blocked caller never starves it.
 
     Args:
-        connect: Returns a producer that is not started yet.
+        connect: Opens a started producer and closes it again.
         codec: For values that are neither bytes nor text.
     """
 
-    def __init__(self, connect: Callable[[], Producer], codec: Codec = JSON) -> None:
+    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Producer]], codec: Codec = JSON) -> None:
         self._connect = connect
         self._codec = codec
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._producer: Producer | None = None
+        self._producer: AbstractAsyncContextManager[Producer] | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -120,7 +127,7 @@ class SynchronousPublisher:
     def __exit__(self, *error: object) -> None:
         assert self._producer is not None
         try:
-            self._wait(self._producer.stop())
+            self._wait(self._producer.__aexit__(None, None, None))
         finally:
             self._end_thread()
 
@@ -147,8 +154,7 @@ class SynchronousPublisher:
 
     async def _start(self) -> Publisher:
         self._producer = self._connect()
-        await self._producer.start()
-        return Publisher(self._producer, self._codec)
+        return Publisher(await self._producer.__aenter__(), self._codec)
 
     def _wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         if self._loop is None:

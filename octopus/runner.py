@@ -46,6 +46,7 @@ class Generation:
     """
 
     __slots__ = (
+        "_committed_ahead",
         "_flush",
         "active",
         "buried",
@@ -66,11 +67,22 @@ class Generation:
         self.lanes = lanes
         self.ledger = ledger
         self.committed: int | None = None
+        self._committed_ahead = 0
         self.mean_bytes = 0.0
         self.skipped = self.buried = self.retried = 0
         self.active = False
         self.is_open = True
         self._flush: asyncio.TimerHandle | None = None
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether a commit would say something new."""
+        return self.ledger.committable != self.committed or self.ledger.ahead != self._committed_ahead
+
+    def note_committed(self, offset: int) -> None:
+        """Remember what the broker has stored."""
+        self.committed = offset
+        self._committed_ahead = self.ledger.ahead
 
     @property
     def bytes_in_flight(self) -> int:
@@ -183,6 +195,7 @@ class Runner:
         self._lanes: dict[_Lane, asyncio.Task[None]] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._spreading = False
+        self._ease: asyncio.Future[None] | None = None
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -249,6 +262,16 @@ class Runner:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
         await self._quiet.wait()
 
+    async def eased(self, timeout: float) -> None:
+        """Wait until some partition has nothing left to take, or `timeout` seconds."""
+        self._ease = ease = self._loop.create_future()
+        timer = self._loop.call_later(timeout, _resolve, ease)
+        try:
+            await ease
+        finally:
+            timer.cancel()
+            self._ease = None
+
     async def close(self) -> None:
         """Cancel what is still running; nothing of it is settled."""
         if self._alarm is not None:
@@ -293,6 +316,8 @@ class Runner:
                     if taken is not None:
                         break
                     active.popleft().active = False
+                    if self._ease is not None:
+                        _resolve(self._ease)
                 else:
                     lane.generation = None
                     await self._rest()
@@ -455,4 +480,11 @@ class Runner:
         self._delayed.clear()
         if not self.stopped.done():
             self.stopped.set_result(reason)
+        if self._ease is not None:
+            _resolve(self._ease)
         self._quiet.set()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from octopus.errors import HandlerStopped
+from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Outcome, Retry
 from octopus.retries import RetryPolicy
@@ -122,7 +122,8 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
             )
         case DeadLetter(reason, error, rejected):
             level = logging.INFO if rejected else logging.ERROR
-            trace = error if attempt == 1 and error is not None else None
+            # A handler's own mistake shows where it is; that bytes do not decode is said completely by the reason.
+            trace = error if attempt == 1 and not isinstance(error, DecodeError) else None
             logger.log(level, "%s gives up on %s: %s", name, record.coordinates, reason, exc_info=trace)
         case _:
             pass

@@ -1,6 +1,7 @@
 """A producer that sees to it that a topic exists before the first message goes there."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from octopus.config import TopicSettings
 from octopus.errors import NotAuthorized, TopicNotFound
@@ -16,12 +17,13 @@ class TopicEnsurer:
     Args:
         transport: Where.
         settings: Whether to create topics, and how.
+        **options: Of the producer.
     """
 
-    def __init__(self, transport: Transport, settings: TopicSettings) -> None:
+    def __init__(self, transport: Transport, settings: TopicSettings, **options: Any) -> None:
         self._transport = transport
         self._settings = settings
-        self._producer = transport.producer()
+        self._producer = transport.producer(**options)
         self._known: set[str] = set()
         self._admin: Admin | None = None
 

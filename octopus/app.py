@@ -1,0 +1,231 @@
+"""The app: a router with a name, middleware, a lifespan, and a way to publish."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from octopus import config
+from octopus.config import Settings
+from octopus.errors import ConfigurationError
+from octopus.events import Message, Published
+from octopus.pipeline import Pipeline
+from octopus.publishing import HeadersLike, Publisher, SynchronousPublisher
+from octopus.routing import Route, Router
+from octopus.serde import JSON
+from octopus.transports import connect, producer_options
+from octopus.transports.base import Producer
+from octopus.transports.ensure import TopicEnsurer
+from octopus.types import Codec, Middleware
+
+M = TypeVar("M", bound=Middleware)
+Lifespan = Callable[["Octopus"], AbstractAsyncContextManager[Any]]
+
+
+class Octopus(Router):
+    """An application: handlers, timers and what they share.
+
+        app = Octopus("beamline")
+
+        @app.on("files", filter={"event": ["created"]})
+        async def register(file: File) -> None: ...
+
+    Args:
+        name: Begins the names of its consumer groups, `<name>.<handler>`: workers with the same name share the work.
+        brokers: Bootstrap servers, `host:port` or several; none means the embedded broker. Short for `settings`.
+        settings: Anything of `octopus.Settings`, as a nested mapping. File, environment and command line override it.
+        codec: Writes what is published, unless it is bytes or text.
+        codecs: Further formats that can be read, chosen by the content-type header.
+        lifespan: Called with the app; its context is entered before the first record and left after the last.
+
+    Attributes:
+        state: Yours: whatever handlers share.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        brokers: str | Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        codec: Codec = JSON,
+        codecs: Sequence[Codec] = (),
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        super().__init__()
+        if not name or not config.GROUP_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot name an app: 1 to 200 letters, digits, '.', '_' or '-', because it begins the names of "
+                "its consumer groups."
+            )
+        self.name = name
+        self.state = SimpleNamespace()
+        self.settings: Mapping[str, Any] = config.merge(settings or {}, {} if brokers is None else {"brokers": brokers})
+        self._codec = codec
+        self._codecs = tuple(codecs)
+        self._lifespan = lifespan
+        self._middleware: list[Middleware] = []
+        self._publisher: Publisher | None = None
+
+    def middleware(self, function: M) -> M:
+        """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
+
+        The first registered is the outermost. It sees the handler's exceptions; what it raises counts as the handler's.
+        A batch handler's middleware gets the whole `Batch`.
+        """
+        self._middleware.append(function)
+        return function
+
+    # ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: bytes | str | None = None,
+        headers: HeadersLike = (),
+        partition: int | None = None,
+        timestamp: float | None = None,
+    ) -> Published:
+        """Publish one message.
+
+        Args:
+            topic: Where to.
+            value: Bytes and text go as they are, None is a tombstone, anything else is encoded by the app's codec.
+            key: Chooses the partition; equal keys keep their order.
+            headers: Name and value pairs, or a mapping.
+            partition: A fixed partition.
+            timestamp: Seconds since the epoch; now when None.
+
+        Returns:
+            Where it was stored, once all in-sync replicas have acknowledged it.
+
+        Raises:
+            TransportError: The broker refused it or could not be reached; `.retryable` says which.
+            TypeError: The value cannot be encoded.
+        """
+        message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        return await self._connected_publisher().publish(topic, message)
+
+    async def publish_many(self, topic: str, messages: Iterable[Any]) -> list[Published]:
+        """Publish values or `Message`s in order; return once all are acknowledged. Far cheaper than one by one."""
+        return await self._connected_publisher().publish_many(topic, messages)
+
+    def synchronous_publisher(self, **overrides: Any) -> SynchronousPublisher:
+        """Return a publisher for code that is not async: `with app.synchronous_publisher() as publisher: …`."""
+        return SynchronousPublisher(
+            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self._codec
+        )
+
+    @asynccontextmanager
+    async def connected(self, **overrides: Any) -> AsyncIterator["Octopus"]:
+        """Publish without handling anything: `async with app.connected(): await app.publish(…)`."""
+        async with self._producer(config.load(config.merge(self.settings, overrides))) as producer:
+            with self._publishing(producer):
+                yield self
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def running(self, **overrides: Any) -> AsyncIterator["Octopus"]:
+        """Run the handlers inside somebody's asyncio program, until the block ends.
+
+        Never touches signal handlers or the event loop policy; several apps may run in one loop.
+
+        Args:
+            **overrides: Settings, over those of the app: `brokers=`, `worker={…}`, …
+        """
+        from octopus.worker import Worker  # the one arrow that points up: a convenience, named in docs/design.md
+
+        async with Worker(self, config.load(config.merge(self.settings, overrides))):
+            yield self
+
+    def run(self, **overrides: Any) -> None:
+        """Run as `octopus run` does, with settings from octopus.toml and the environment; returns when stopped."""
+        from octopus.worker import run
+
+        run(self, overrides)
+
+    # ── for drivers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def serving(self, producer: Producer) -> AsyncIterator[None]:
+        """Let handlers publish through `producer` and enter the lifespan."""
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._publishing(producer))
+            if self._lifespan is not None:
+                await stack.enter_async_context(self._lifespan(self))
+            yield
+
+    def pipelines(self, producer: Producer, settings: Settings, only: Sequence[str] = ()) -> list[Pipeline]:
+        """Compile the handlers into one pipeline per consumer group.
+
+        Args:
+            producer: For what handlers return and for dead letters.
+            settings: For the dead-letter limit.
+            only: Names of handlers; all when empty.
+
+        Raises:
+            ConfigurationError: An unknown name, or handlers that cannot share their group.
+        """
+        groups: dict[str, list[Route]] = {}
+        for route in self._selected(only):
+            groups.setdefault(self.group_of(route), []).append(route)
+        publisher = Publisher(producer, self._codec)
+        return [
+            Pipeline(
+                group,
+                routes,
+                middleware=self._middleware,
+                codecs=[self._codec, *self._codecs],
+                publisher=publisher,
+                producer=producer,
+                dead_letter_limit=settings.worker.dead_letter_limit or 0,
+                dead_letter_window=settings.worker.dead_letter_window,
+            )
+            for group, routes in groups.items()
+        ]
+
+    def group_of(self, route: Route) -> str:
+        """Return the consumer group of a handler."""
+        return route.group or f"{self.name}.{route.name}"
+
+    def _selected(self, only: Sequence[str]) -> list[Route]:
+        known = {route.name: route for route in self.routes}
+        for name in only:
+            if name not in known:
+                raise ConfigurationError(
+                    f"{self.name} has no handler {name!r}; it has {', '.join(sorted(known)) or 'none'}."
+                )
+        return [known[name] for name in only] if only else self.routes
+
+    def _connected_publisher(self) -> Publisher:
+        if self._publisher is None:
+            raise ConfigurationError(
+                f"{self.name} is not connected: publish from a handler, or within `async with app.running():`, "
+                "`async with app.connected():` or `with app.synchronous_publisher() as publisher:`."
+            )
+        return self._publisher
+
+    @contextmanager
+    def _publishing(self, producer: Producer) -> Iterator[None]:
+        before, self._publisher = self._publisher, Publisher(producer, self._codec)
+        try:
+            yield
+        finally:
+            self._publisher = before
+
+    @asynccontextmanager
+    async def _producer(self, settings: Settings) -> AsyncIterator[Producer]:
+        transport = connect(settings, client_id=self.name)
+        await transport.open()
+        try:
+            producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
+            await producer.start()
+            try:
+                yield producer
+            finally:
+                await producer.stop()
+        finally:
+            await transport.close()

@@ -1,0 +1,150 @@
+"""What happens to one record, or one batch, inside a route: filter, decode, call, publish. Raises what the handler raises.
+
+Everything that can be known before the first record is decided here once; what is left is one closure per partition.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from octopus.events import Batch, Event, Record, StoredRecord, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, Outcome
+from octopus.routing import Route
+from octopus.serde import Decoder
+from octopus.transports.base import Outgoing
+from octopus.types import BatchOutcome, Codec
+
+Encode = Callable[[str | None, Any, bytes | None], Outgoing]
+"""Topic unless the value says, value, key unless the value says."""
+
+Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
+"""Publishes in order; returns when all are acknowledged."""
+
+Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
+HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
+Accepts = Callable[[StoredRecord], bool]
+
+
+class Handling:
+    """A route, compiled.
+
+    Args:
+        route: What to do.
+        codecs: For values that are not JSON, chosen by content type.
+        encode: Turns what the handler returns into what is published.
+        send: Publishes it.
+    """
+
+    def __init__(self, route: Route, *, codecs: Sequence[Codec], encode: Encode, send: Send) -> None:
+        self._route = route
+        self._decoder: Decoder[Any] = Decoder(route.signature.parameter.type, codecs)
+        self._plain: Decoder[Any] = Decoder(Any, codecs)
+        self._call = _caller(route)
+        self._encode = encode
+        self._send = send
+
+    def bind(self, partition: TopicPartition) -> Handle:
+        """Return what handles single records of a partition."""
+        decode, accepts, call, publish = self._decode(partition), self._accepts(), self._call, self._publish
+        wants_event = self._route.signature.parameter.kind == "event"
+
+        async def handle(stored: StoredRecord, attempt: int) -> Outcome:
+            if accepts is not None and not accepts(stored):
+                return SKIPPED
+            argument = decode(stored)
+            if wants_event:
+                argument = Event(argument, Record.at(partition, stored), attempt)
+            result = await call(argument)
+            if result is not None:
+                await publish(result, stored.key)
+            return DONE
+
+        return handle
+
+    def bind_batch(
+        self, partition: TopicPartition, refuse: Callable[[StoredRecord, int, Exception], Outcome]
+    ) -> HandleBatch:
+        """Return what handles batches of a partition.
+
+        Args:
+            partition: Whose.
+            refuse: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
+        """
+        decode, accepts, call, publish = self._decode(partition), self._accepts(), self._call, self._publish
+        wants_event = self._route.signature.parameter.kind == "event"
+
+        async def handle(batch: Batch, attempt: int) -> BatchOutcome:
+            outcomes: list[tuple[StoredRecord, Outcome]] = []
+            arguments = []
+            for stored in batch:
+                outcome: Outcome = SKIPPED
+                try:
+                    if accepts is None or accepts(stored):
+                        argument = decode(stored)
+                        if wants_event:
+                            argument = Event(argument, Record.at(partition, stored), attempt)
+                        arguments.append(argument)
+                        outcome = DONE
+                except Exception as error:  # noqa: BLE001 - one bad record is no reason to fail its batch
+                    outcome = refuse(stored, attempt, error)
+                outcomes.append((stored, outcome))
+            if arguments:
+                result = await call(arguments)
+                if result is not None:
+                    await publish(result, None)
+            return BatchOutcome(outcomes)
+
+        return handle
+
+    def _accepts(self) -> Accepts | None:
+        pattern = self._route.pattern
+        if pattern is None:
+            return None
+        matches, plain = pattern.matches, self._plain.decode
+
+        def accepts(stored: StoredRecord) -> bool:
+            value = stored.value
+            if value is None:
+                return False  # a tombstone has no fields to match
+            if not stored.headers:
+                return matches(value)
+            return matches(plain(value, stored.headers))
+
+        return accepts
+
+    def _decode(self, partition: TopicPartition) -> Callable[[StoredRecord], Any]:
+        direct, careful = self._decoder.direct, self._decoder.decode
+
+        def decode(stored: StoredRecord) -> Any:
+            value, headers = stored.value, stored.headers
+            if not headers and value is not None:
+                try:
+                    return direct(value)
+                except Exception:  # noqa: BLE001, S110 - decided again below, where it becomes a DecodeError
+                    pass
+            return careful(value, headers)
+
+        return decode
+
+    async def _publish(self, result: Any, key: bytes | None) -> None:
+        results = result if isinstance(result, list | tuple) else (result,)
+        to, encode = self._route.to, self._encode
+        await self._send([encode(to, each, key) for each in results if each is not None])
+
+
+def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:
+    handler = route.handler
+    if route.signature.is_async:
+        return handler
+    limiter: anyio.CapacityLimiter | None = None
+
+    async def in_thread(argument: Any) -> Any:
+        nonlocal limiter
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(route.concurrency)
+        # Abandoned on cancellation: a thread cannot be stopped, and its late result is discarded.
+        return await anyio.to_thread.run_sync(handler, argument, abandon_on_cancel=True, limiter=limiter)
+
+    return in_thread

@@ -1,0 +1,209 @@
+"""Puts a group's handlers together: boundary around deadline around middleware around handling, once per partition.
+
+Middleware, outermost first:  errors → timeout → the app's own → filter, decode, call, publish
+"""
+
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from octopus.errors import ConfigurationError
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.handling import Handling
+from octopus.middleware.dead_letters import SUFFIX, DeadLetters
+from octopus.middleware.errors import guard, guard_batches
+from octopus.middleware.timeouts import Deadlines
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry
+from octopus.publishing import Publisher
+from octopus.routing import Route
+from octopus.transports.base import Producer
+from octopus.types import BatchOutcome, Codec, Middleware, Run
+
+
+class Pipeline:
+    """The application of one consumer group.
+
+    Args:
+        group: The group's name.
+        routes: Its handlers; more than one must agree on ordering and start.
+        middleware: The app's own, outermost first.
+        codecs: The app's codecs.
+        publisher: For what handlers return.
+        producer: For dead letters.
+        dead_letter_limit: Dead letters of a handler within `dead_letter_window` seconds that stop it; 0 for no limit.
+        dead_letter_window: Seconds.
+
+    Raises:
+        ConfigurationError: The routes cannot share a group.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        routes: Sequence[Route],
+        *,
+        middleware: Sequence[Middleware] = (),
+        codecs: Sequence[Codec] = (),
+        publisher: Publisher,
+        producer: Producer,
+        dead_letter_limit: int = 0,
+        dead_letter_window: float = 60.0,
+    ) -> None:
+        _agree(group, routes)
+        self.group = group
+        self.routes = tuple(routes)
+        first = routes[0]
+        self.ordering = first.ordering
+        self.batch = first.batch
+        self.within = first.within
+        self.start = first.start
+        self.concurrency = max(route.concurrency for route in routes)
+        self.topics = subscription(routes)
+        self._middleware = tuple(middleware)
+        self._parts = [
+            (
+                route,
+                Handling(route, codecs=codecs, encode=publisher.outgoing, send=publisher.send),
+                DeadLetters(
+                    producer,
+                    route.name,
+                    topic=route.dead_letter,
+                    limit=dead_letter_limit,
+                    window=dead_letter_window,
+                ),
+                Deadlines(route.timeout) if route.timeout is not None else None,
+            )
+            for route in routes
+        ]
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return the compiled path for the records of one partition."""
+        runs = [self._bind(partition, *part) for part in self._parts if part[0].reads(partition.topic)]
+        return runs[0] if len(runs) == 1 else fan_out(runs)
+
+    def _bind(
+        self,
+        partition: TopicPartition,
+        route: Route,
+        handling: Handling,
+        letters: DeadLetters,
+        deadlines: Deadlines | None,
+    ) -> Run:
+        if route.batch is None:
+            handle = self._wrap(partition, handling.bind(partition), deadlines)
+            return guard(route.name, partition, handle, route.retry, letters.bury)
+
+        def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
+            return route.retry.decide(attempt, error, random.random())
+
+        handle_batch = self._wrap(partition, handling.bind_batch(partition, refuse), deadlines)
+        return guard_batches(route.name, partition, handle_batch, route.retry, letters.bury)
+
+    def _wrap(
+        self, partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]], deadlines: Deadlines | None
+    ) -> Callable[[Any, int], Awaitable[Any]]:
+        if self._middleware:
+            handle = _through(self._middleware, partition, handle)
+        if deadlines is None:
+            return handle
+        limit = deadlines.limit
+
+        async def within_limit(stored: Any, attempt: int) -> Any:
+            return await limit(handle(stored, attempt))
+
+        return within_limit
+
+
+def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
+    """Return what a consumer of these routes subscribes to.
+
+    A regular expression never takes in dead-letter topics by accident: it must spell `dead-letter` itself.
+    """
+    names = [topic for route in routes if isinstance(route.topics, tuple) for topic in route.topics]
+    patterns = [route.topics for route in routes if isinstance(route.topics, re.Pattern)]
+    if not patterns:
+        return tuple(dict.fromkeys(names))
+    choices = [re.escape(name) for name in names]
+    for pattern in patterns:
+        flags = "".join(
+            letter
+            for letter, flag in (("i", re.IGNORECASE), ("x", re.VERBOSE), ("s", re.DOTALL))
+            if pattern.flags & flag
+        )
+        text = f"(?{flags}:{pattern.pattern})" if flags else f"(?:{pattern.pattern})"
+        choices.append(text if "dead-letter" in pattern.pattern else rf"(?!.*{re.escape(SUFFIX)}\Z){text}")
+    return re.compile(rf"(?:{'|'.join(choices)})\Z")
+
+
+def fan_out(runs: Sequence[Run]) -> Run:
+    """Run a record through several handlers; it is settled when all of them are.
+
+    A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
+    here, by offset, and so ends with the generation this was bound for.
+    """
+    everyone = tuple((index, 0) for index in range(len(runs)))
+    unfinished: dict[int, tuple[list[tuple[int, int]], bool, bool]] = {}
+
+    async def run(stored: StoredRecord, attempt: int) -> Outcome:
+        todo, done, dead = unfinished.pop(stored.offset, (everyone, False, False))
+        left: list[tuple[int, int]] = []
+        wait: Retry | None = None
+        for index, attempts in todo:
+            outcome = await runs[index](stored, attempts + 1)
+            match outcome:
+                case Retry(after, _, counted):
+                    left.append((index, attempts + counted))
+                    wait = outcome if wait is None or after > wait.after else wait
+                case Done():
+                    done = True
+                case DeadLetter():
+                    dead = True
+                case _:
+                    pass
+        if wait is not None:
+            unfinished[stored.offset] = (left, done, dead)
+            return wait
+        if dead:
+            return DeadLetter("given up by one of several handlers")
+        return DONE if done else SKIPPED
+
+    return run
+
+
+def _through(
+    middleware: Sequence[Middleware], partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]]
+) -> Callable[[Any, int], Awaitable[Any]]:
+    async def handle_wrapped(stored: Any, attempt: int) -> Any:
+        async def call(index: int, record: Record | Batch) -> Outcome | BatchOutcome:
+            if index == len(middleware):
+                return await handle(record, attempt)  # type: ignore[no-any-return]
+
+            async def call_next(passed_on: Record | Batch) -> Any:
+                return await call(index + 1, passed_on)
+
+            return await middleware[index](record, call_next)
+
+        given = (
+            Batch(Record.at(partition, each) for each in stored)
+            if isinstance(stored, Batch)
+            else Record.at(partition, stored)
+        )
+        return await call(0, given)
+
+    return handle_wrapped
+
+
+def _agree(group: str, routes: Sequence[Route]) -> None:
+    first = routes[0]
+    for other in routes[1:]:
+        for field in ("ordering", "start", "batch"):
+            if getattr(first, field) != getattr(other, field):
+                raise ConfigurationError(
+                    f"handlers {first.name!r} and {other.name!r} share group {group!r} but differ in {field}: "
+                    f"{getattr(first, field)!r} and {getattr(other, field)!r}. Make them equal or give them groups of their own."
+                )
+        if other.batch is not None:
+            raise ConfigurationError(
+                f"batch handlers {first.name!r} and {other.name!r} cannot share group {group!r}; give them groups of their own."
+            )

@@ -1,0 +1,248 @@
+"""Topic + filter + handler: routes, and routers that collect them."""
+
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from octopus.errors import ConfigurationError
+from octopus.ordering import Ordering
+from octopus.patterns import Pattern
+from octopus.retries import RetryPolicy
+from octopus.signatures import Signature, inspect_handler
+from octopus.types import Handler
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+Topics = str | Sequence[str] | re.Pattern[str]
+StartAt = Literal["earliest", "latest"] | datetime | timedelta
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """One handler with everything that was said about it. See `Router.on` for the meaning of the fields."""
+
+    name: str
+    topics: tuple[str, ...] | re.Pattern[str]
+    handler: Handler
+    signature: Signature
+    pattern: Pattern | None = None
+    to: str | None = None
+    group: str | None = None
+    batch: int | None = None
+    within: float = 1.0
+    ordering: Ordering = "partition"
+    concurrency: int = 100
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    dead_letter: str | bool | None = None
+    timeout: float | None = None
+    start: StartAt = "earliest"
+
+    def reads(self, topic: str) -> bool:
+        """Tell whether this route reads a topic."""
+        if isinstance(self.topics, tuple):
+            return topic in self.topics
+        return self.topics.fullmatch(topic) is not None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timer:
+    """A function called again and again.
+
+    Attributes:
+        name: For logs.
+        seconds: From the start of one call to the start of the next; a call that takes longer is not overlapped.
+        function: Takes no argument.
+    """
+
+    name: str
+    seconds: float
+    function: Callable[[], Awaitable[Any] | Any]
+
+
+class Router:
+    """Collects handlers and timers, to be included in an app or in another router."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self.timers: list[Timer] = []
+
+    def on(
+        self,
+        topic: Topics,
+        *,
+        filter: Mapping[str, Any] | str | Pattern | None = None,  # noqa: A002 - the word for it
+        to: str | None = None,
+        group: str | None = None,
+        batch: int | None = None,
+        within: float | timedelta = 1.0,
+        ordering: Ordering = "partition",
+        concurrency: int = 100,
+        retry: RetryPolicy | int | None = None,
+        dead_letter: str | bool | None = None,
+        timeout: float | timedelta | None = None,
+        start: StartAt = "earliest",
+        name: str | None = None,
+    ) -> Callable[[H], H]:
+        """Register a handler; the decorated function itself is returned unchanged.
+
+        Args:
+            topic: A topic, several, or a compiled regular expression that whole topic names must match.
+            filter: An EventBridge event pattern; events that do not match are skipped without calling the handler.
+            to: Topic that gets what the handler returns: None publishes nothing, a list each of its items, a `Message`
+                what it says. A plain value keeps the key of the event it came from.
+            group: Consumer group; `<app>.<name>` when None. Handlers that name the same group share its consumer.
+            batch: Hand over up to this many events at once, as a list.
+            within: Longest wait for a batch to fill, seconds.
+            ordering: `partition`: one event of a partition after the other. `key`: one event of a key after the other.
+                `none`: no order.
+            concurrency: Events handled at once in this process, at most.
+            retry: What to do about exceptions; an int is a number of attempts.
+            dead_letter: Topic for events that are given up; `<topic>.dead-letter` when None; False for none: then an
+                event that would be given up stops the handler.
+            timeout: Seconds after which a run of the handler is cancelled and counts as failed.
+            start: Where the group starts when it has committed nothing: the end or the beginning of the log, a time
+                (aware datetime), or that long ago (timedelta).
+            name: The handler's name in groups, logs and dead letters; the function's when None.
+
+        Raises:
+            ConfigurationError: Something about the handler or an argument cannot work; the sentence says what.
+            PatternError: The filter does not compile.
+        """
+        topics = _topics(topic)
+        pattern = filter if filter is None or isinstance(filter, Pattern) else Pattern.compile(filter)
+
+        def decorate(handler: H) -> H:
+            signature = inspect_handler(handler, batch=batch is not None)
+            route = Route(
+                name=name or signature.name,
+                topics=topics,
+                handler=handler,
+                signature=signature,
+                pattern=pattern,
+                to=to,
+                group=group,
+                batch=batch,
+                within=_seconds(within),
+                ordering=ordering,
+                concurrency=concurrency,
+                retry=RetryPolicy(attempts=retry) if isinstance(retry, int) else retry or RetryPolicy(),
+                dead_letter=dead_letter,
+                timeout=None if timeout is None else _seconds(timeout),
+                start=start,
+            )
+            _check(route)
+            self._add(route)
+            return handler
+
+        return decorate
+
+    def every(self, interval: float | timedelta, *, name: str | None = None) -> Callable[[H], H]:
+        """Register a function to be called every `interval` seconds while the app runs, once in each process.
+
+        A call that raises is logged and the next one comes at its time; a call that takes longer than the interval
+        delays the next one, they never overlap.
+
+        Raises:
+            ConfigurationError: The interval is not positive.
+        """
+        seconds = _seconds(interval)
+        if seconds <= 0:
+            raise ConfigurationError(f"every({interval!r}): the interval must be longer than nothing.")
+
+        def decorate(function: H) -> H:
+            self.timers.append(Timer(name or getattr(function, "__name__", type(function).__name__), seconds, function))
+            return function
+
+        return decorate
+
+    def include(self, router: "Router", *, prefix: str = "") -> None:
+        """Add another router's handlers and timers.
+
+        Args:
+            router: What to add, as it is now.
+            prefix: Put before its topics, `to=` and named dead-letter topics, and before handler names, so that one
+                router can be included several times.
+        """
+        for route in router.routes:
+            self._add(_prefixed(route, prefix) if prefix else route)
+        self.timers.extend(dataclasses.replace(timer, name=prefix + timer.name) for timer in router.timers)
+
+    def _add(self, route: Route) -> None:
+        if any(known.name == route.name for known in self.routes):
+            raise ConfigurationError(
+                f"there is a handler named {route.name!r} already; its name is its consumer group, so give one of them "
+                "another with name=."
+            )
+        self.routes.append(route)
+
+
+def _prefixed(route: Route, prefix: str) -> Route:
+    if isinstance(route.topics, tuple):
+        topics: tuple[str, ...] | re.Pattern[str] = tuple(prefix + topic for topic in route.topics)
+    else:
+        topics = re.compile(f"{re.escape(prefix)}(?:{route.topics.pattern})", route.topics.flags)
+    return dataclasses.replace(
+        route,
+        name=prefix + route.name,
+        topics=topics,
+        to=None if route.to is None else prefix + route.to,
+        dead_letter=prefix + route.dead_letter if isinstance(route.dead_letter, str) else route.dead_letter,
+    )
+
+
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
+    if isinstance(topic, re.Pattern):
+        return topic
+    topics = (topic,) if isinstance(topic, str) else tuple(topic)
+    if not topics:
+        raise ConfigurationError("on([]) reads no topic; name at least one.")
+    for each in topics:
+        if not isinstance(each, str) or not TOPIC_NAME.fullmatch(each):
+            raise ConfigurationError(
+                f"{each!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'. "
+                "For many topics give a compiled regular expression: re.compile(…)."
+            )
+    return tuple(dict.fromkeys(topics))
+
+
+def _check(route: Route) -> None:
+    def refuse(sentence: str) -> None:
+        raise ConfigurationError(f"handler {route.name!r}: {sentence}")
+
+    if route.ordering not in ("partition", "key", "none"):
+        refuse(f"ordering={route.ordering!r} is none of 'partition', 'key', 'none'.")
+    if route.concurrency < 1:
+        refuse(f"concurrency={route.concurrency!r} must be 1 or more.")
+    if route.batch is not None and route.batch < 1:
+        refuse(f"batch={route.batch!r} must be 1 or more.")
+    if route.batch is not None and route.ordering != "partition":
+        refuse(f"batches are taken per partition, in order; ordering={route.ordering!r} does not go with batch=.")
+    if route.within < 0:
+        refuse(f"within={route.within!r} must not be negative.")
+    if route.timeout is not None and route.timeout <= 0:
+        refuse(f"timeout={route.timeout!r} must be longer than nothing.")
+    if route.dead_letter is True:
+        refuse("dead_letter=True says nothing; leave it out for '<topic>.dead-letter', or name a topic.")
+    for label, topic in (("to", route.to), ("dead_letter", route.dead_letter)):
+        if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
+            refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
+        if (
+            isinstance(topic, str)
+            and isinstance(route.topics, tuple)
+            and label == "dead_letter"
+            and topic in route.topics
+        ):
+            refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
+    if isinstance(route.start, str) and route.start not in ("earliest", "latest"):
+        refuse(f"start={route.start!r} is neither 'earliest' nor 'latest', nor a datetime or timedelta.")
+    if isinstance(route.start, datetime) and route.start.tzinfo is None:
+        refuse(f"start={route.start!r} has no time zone; say which: datetime(…, tzinfo=UTC).")
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)

@@ -1,0 +1,16 @@
+"""The worker: fetch → submit → commit, rebalance, drain."""
+
+from octopus.worker.process import ExitCode, read_sources, run, run_process, run_processes
+from octopus.worker.status import GroupStatus, WorkerStatus
+from octopus.worker.worker import Worker
+
+__all__ = [
+    "ExitCode",
+    "GroupStatus",
+    "Worker",
+    "WorkerStatus",
+    "read_sources",
+    "run",
+    "run_process",
+    "run_processes",
+]

@@ -1,0 +1,347 @@
+"""One consumer group in this process: fetch, submit, commit; take and give back partitions.
+
+Fetching, handling and committing run side by side and meet in the ledgers of the generations. The order in which a
+record becomes final: outputs acknowledged → dead letter acknowledged → settled → committed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+
+from octopus.config import WorkerSettings
+from octopus.errors import HandlerStopped, PartitionLost, TransportError
+from octopus.events import TopicPartition
+from octopus.offsets import decode_map, encode_map
+from octopus.pipeline import Pipeline
+from octopus.routing import StartAt
+from octopus.runner import Generation, Runner
+from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unreadable
+from octopus.worker.status import GroupStatus, Totals
+
+logger = logging.getLogger("octopus.worker")
+
+FETCH_RECORDS = 500
+"""Records of a partition taken at once; thousands at once cost twice as much each (caches, garbage collector)."""
+
+FETCH_WAIT = 0.5
+"""Seconds an idle fetch waits."""
+
+MAX_AHEAD = 100_000
+"""Records settled behind an open one before their partition waits; about 10 MB of ledger."""
+
+
+class GroupWorker:
+    """Runs one pipeline on one consumer; told by the consumer which partitions it has.
+
+    Args:
+        pipeline: What to run.
+        consumer: The group member.
+        settings: Limits and intervals.
+        now: Seconds since the epoch, for starts that are given as a time span.
+
+    Attributes:
+        stopped: Why the line stopped, or None.
+    """
+
+    def __init__(self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float) -> None:
+        self.pipeline = pipeline
+        self.stopped: HandlerStopped | None = None
+        self._consumer = consumer
+        self._settings = settings
+        self._started_at = now
+        self._runner = Runner(
+            pipeline,
+            ordering=pipeline.ordering,
+            concurrency=pipeline.concurrency,
+            batch=pipeline.batch,
+            within=pipeline.within,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._generations: dict[TopicPartition, Generation] = {}
+        self._ready: set[TopicPartition] = set()  # what the next fetch asks for
+        self._busy: set[Generation] = set()  # may have records in flight
+        self._throttled = False  # too much in flight over all partitions
+        self._totals = Totals()
+        self._committing = asyncio.Lock()
+        self._commit_wanted = asyncio.Event()
+        self._settled_at_commit = 0
+        self._commit_error: TransportError | None = None
+        self._unreadable: dict[TopicPartition, TransportError] = {}
+        self._fetched_at = self._committed_at = self._loop.time()
+
+    # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Consume until cancelled, then let what runs finish, commit and leave the group.
+
+        Raises:
+            TransportError: The consumer as a whole cannot go on; `.retryable` tells whether a new one may.
+        """
+        await self._consumer.start(self)
+        committer = asyncio.create_task(self._commit_regularly(), name=f"octopus commit {self.pipeline.group}")
+        try:
+            await self._consume()
+        finally:
+            committer.cancel()
+            await asyncio.gather(committer, return_exceptions=True)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            if not await self._runner.drain(self._generations.values(), self._settings.drain_timeout):
+                logger.warning(
+                    "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
+                    self.pipeline.group,
+                    len(self._runner.running),
+                    self._settings.drain_timeout,
+                )
+            await self._commit(self._generations.values())
+        finally:
+            await self._runner.close()
+            self._close(self._generations)
+            await self._consumer.stop()
+
+    # ── fetch and submit ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _consume(self) -> None:
+        while not self._runner.stopped.done():
+            self._balance()
+            for fetched in await self._fetch():
+                self._accept(fetched)
+            self._fetched_at = self._loop.time()
+            if self._settled - self._settled_at_commit >= self._settings.commit_every:
+                self._commit_wanted.set()
+        self.stopped = self._runner.stopped.result()
+        logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
+
+    async def _fetch(self) -> list[Fetched]:
+        held = len(self._generations) - len(self._ready) - len(self._unreadable)
+        if held and not self._ready:
+            # Everything is full: wait for a handler instead of the broker, but give the group machinery its turn.
+            await self._runner.eased(0.1)
+            return await self._consumer.fetch((), max_records=0, timeout=0.0)
+        wait = 0.01 if held else FETCH_WAIT
+        return await self._consumer.fetch(self._ready, max_records=FETCH_RECORDS, timeout=wait)
+
+    def _accept(self, fetched: Fetched) -> None:
+        generation = self._generations.get(fetched.partition)
+        if generation is None or not generation.is_open:
+            return
+        match fetched:
+            case Chunk(_, records, next_offset, size_bytes):
+                self._runner.submit(generation, records, next_offset, size_bytes)
+                self._busy.add(generation)
+            case Unreadable(partition, error):
+                self._ready.discard(partition)
+                self._unreadable[partition] = error
+                logger.error(
+                    "%s stops reading %s at offset %d: %s. The other partitions go on.",
+                    self.pipeline.group,
+                    partition,
+                    generation.ledger.position,
+                    error,
+                )
+
+    def _balance(self) -> None:
+        """Ask for partitions that have room and leave alone those that do not; looks at busy ones only."""
+        records = size = 0
+        for generation in [*self._busy]:
+            ledger = generation.ledger
+            in_flight = ledger.in_flight
+            records += in_flight
+            size += generation.bytes_in_flight
+            if not in_flight:
+                self._busy.discard(generation)
+            if self._is_full(generation):
+                self._ready.discard(generation.partition)
+            elif not self._throttled and generation.partition not in self._unreadable:
+                self._ready.add(generation.partition)
+        throttled = records > self._settings.in_flight_records or size > self._settings.in_flight_bytes
+        if throttled:
+            self._ready.clear()
+        elif self._throttled:
+            full = {generation.partition for generation in self._busy if self._is_full(generation)}
+            self._ready.update(self._generations.keys() - self._unreadable.keys() - full)
+        self._throttled = throttled
+
+    @staticmethod
+    def _is_full(generation: Generation) -> bool:
+        return generation.lanes.waiting > FETCH_RECORDS or generation.ledger.ahead > MAX_AHEAD
+
+    # ── commit ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.commit_interval):
+                    await self._commit_wanted.wait()
+            except TimeoutError:
+                pass
+            self._commit_wanted.clear()
+            await self._commit(self._generations.values())
+
+    async def _commit(self, generations: Iterable[Generation]) -> None:
+        """Store what is settled. A failure is not final: the next commit brings the same or a higher offset."""
+        async with self._committing:
+            self._settled_at_commit = self._settled
+            due = [generation for generation in generations if generation.is_open and generation.has_progress]
+            if not due:
+                self._committed_at = self._loop.time()
+                return
+            offsets: dict[TopicPartition, Commit] = {}
+            for generation in due:
+                committable = generation.ledger.committable
+                metadata = encode_map(committable, generation.ledger.settled_ahead())
+                offsets[generation.partition] = Commit(committable, metadata)
+            try:
+                async with asyncio.timeout(self._settings.commit_timeout):
+                    await self._consumer.commit(offsets)
+            except PartitionLost as error:
+                logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
+            except (TransportError, TimeoutError) as error:
+                self._commit_error = error if isinstance(error, TransportError) else TransportError("commit timed out")
+                logger.warning("%s: commit failed, will be repeated: %s", self.pipeline.group, error)
+            else:
+                self._committed_at = self._loop.time()
+                self._commit_error = None
+                for generation in due:
+                    generation.note_committed(offsets[generation.partition].offset)
+
+    # ── the group's decisions (AssignmentListener) ────────────────────────────────────────────────────────────────
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Find where to start, make that the committed offset of partitions that have none, and begin."""
+        if not partitions:
+            return
+        committed = await self._consumer.committed(partitions)
+        fresh = [partition for partition in partitions if committed[partition] is None]
+        anchors = await self._anchor(fresh) if fresh else {}
+        starts = {partition: committed[partition] or anchors[partition] for partition in partitions}
+        await self._consumer.seek({partition: commit.offset for partition, commit in starts.items()})
+        for partition, commit in starts.items():
+            ahead = decode_map(commit.offset, commit.metadata)
+            generation = self._runner.open(partition, commit.offset, ahead)
+            generation.note_committed(commit.offset)
+            self._generations[partition] = generation
+            self._ready.add(partition)
+        logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
+
+    async def _anchor(self, fresh: list[TopicPartition]) -> dict[TopicPartition, Commit]:
+        """Resolve the start of partitions without a committed offset and commit it.
+
+        A group is new on a topic when no partition of it has a commit; then all partitions are anchored at once, also
+        those of other members. So a partition without a commit in a group that is not new has appeared since, and starts
+        at its beginning: with `latest`, a crash or a new partition would otherwise lose what came in between.
+        """
+        topics = {partition.topic for partition in fresh}
+        everywhere = {partition for partition in self._consumer.known_partitions() if partition.topic in topics} | {
+            *fresh
+        }
+        committed = await self._consumer.committed(everywhere)
+        known = {partition.topic for partition, commit in committed.items() if commit is not None}
+        late = [partition for partition in fresh if partition.topic in known]
+        first = [partition for partition in everywhere if partition.topic not in known]
+        offsets = dict(await self._consumer.offsets(late, "earliest")) if late else {}
+        if first:
+            offsets |= await self._consumer.offsets(first, resolve_start(self.pipeline.start, self._started_at))
+        anchors = {partition: Commit(offset) for partition, offset in offsets.items()}
+        await self._consumer.commit(anchors)
+        return anchors
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Let what runs finish within the budget, commit, and let go."""
+        leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
+        self._ready.difference_update(partitions)
+        if not await self._runner.drain(leaving, self._settings.revoke_budget):
+            logger.warning(
+                "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
+            )
+        await self._commit(leaving)
+        self._close(partitions)
+
+    async def lost(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget them: somebody else has them, so nothing may be committed."""
+        logger.warning("%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
+        self._close(partitions)
+
+    def _close(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in [*partitions]:
+            generation = self._generations.pop(partition, None)
+            self._ready.discard(partition)
+            self._unreadable.pop(partition, None)
+            if generation is not None:
+                self._busy.discard(generation)
+                self._totals.add(generation)
+                generation.close()
+
+    # ── being watched ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the handlers."""
+        return self._runner
+
+    @property
+    def _settled(self) -> int:
+        return self._totals.settled + sum(generation.ledger.settled_count for generation in self._generations.values())
+
+    @property
+    def lag(self) -> int | None:
+        """Records between the committable offsets and the ends as last heard; None before the first assignment."""
+        if not self._generations:
+            return None
+        return sum(
+            max(0, (self._consumer.end_offset(partition) or 0) - generation.ledger.committable)
+            for partition, generation in self._generations.items()
+        )
+
+    async def is_caught_up(self) -> bool:
+        """Ask the broker whether everything published until now is settled."""
+        generations = {**self._generations}
+        if not generations:
+            return False
+        ends = await self._consumer.offsets(generations, "latest")
+        return all(
+            generation.is_open and generation.ledger.committable >= ends[partition]
+            for partition, generation in generations.items()
+        )
+
+    def status(self) -> GroupStatus:
+        """Return a snapshot for people and health checks."""
+        totals = self._totals.with_open(self._generations.values())
+        now = self._loop.time()
+        return GroupStatus(
+            group=self.pipeline.group,
+            handlers=tuple(route.name for route in self.pipeline.routes),
+            partitions=tuple(sorted(self._generations)),
+            stopped=str(self.stopped) if self.stopped else None,
+            unreadable={str(partition): str(error) for partition, error in self._unreadable.items()},
+            settled=totals.settled,
+            skipped=totals.skipped,
+            retried=totals.retried,
+            dead=totals.buried,
+            in_flight=sum(generation.ledger.in_flight for generation in self._generations.values()),
+            running=len(self._runner.running),
+            delayed=self._runner.delayed,
+            lag=self.lag,
+            since_fetch=now - self._fetched_at,
+            since_commit=now - self._committed_at,
+            commit_error=str(self._commit_error) if self._commit_error else None,
+        )
+
+
+def resolve_start(start: StartAt, now: float) -> Start:
+    """Turn a handler's `start=` into what brokers understand.
+
+    Args:
+        start: As registered.
+        now: Seconds since the epoch.
+    """
+    match start:
+        case datetime():
+            return start.timestamp()
+        case timedelta():
+            return now - start.total_seconds()
+        case _:
+            return start

@@ -1,0 +1,241 @@
+"""A worker as a process: signals, uvloop, exit codes; and several of them."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from octopus import config
+from octopus.app import Octopus
+from octopus.config import Settings
+from octopus.errors import ConfigurationError, HandlerStopped, OctopusError
+from octopus.worker.worker import Worker
+
+logger = logging.getLogger("octopus.worker")
+
+Companion = Callable[[Worker], Awaitable[None]]
+"""Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
+
+
+class ExitCode(IntEnum):
+    """How a process ends. Documented in docs/operating.md."""
+
+    OK = 0
+    FAILED = 1
+    CONFIGURATION = 2
+    UNREACHABLE = 3
+    STOPPED_LINE = 4
+    INTERRUPTED = 130
+
+
+def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
+    """Run an app as a process until it is stopped, with settings from file and environment. Called by `app.run`.
+
+    Raises:
+        SystemExit: With an exit code other than 0.
+    """
+    settings = config.load(config.merge(app.settings, *read_sources(), overrides))
+    logging.basicConfig(level=settings.log.level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    code = run_process(app, settings)
+    if code:
+        raise SystemExit(code)
+
+
+def read_sources(directory: Path | None = None) -> list[dict[str, Any]]:
+    """Return the settings of the file and of the environment, in the order in which they override.
+
+    The file is `octopus.toml`, or else `[tool.octopus]` of `pyproject.toml`, in `directory` (the current one when None).
+    """
+    here = directory or Path.cwd()
+    sources = []
+    for name, pyproject in (("octopus.toml", False), ("pyproject.toml", True)):
+        path = here / name
+        if path.is_file():
+            try:
+                sources.append(config.from_toml(path.read_text(encoding="utf-8"), pyproject=pyproject))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path.name}: {error}") from error
+            break
+    return [*sources, config.from_environment(os.environ)]
+
+
+def run_process(
+    app: Octopus,
+    settings: Settings,
+    *,
+    only: Sequence[str] = (),
+    until_caught_up: bool = False,
+    companions: Sequence[Companion] = (),
+) -> ExitCode:
+    """Run an app in this process until a signal, the end of its lines, or the end of its backlog.
+
+    The first SIGTERM or SIGINT drains: fetching stops, what runs may finish within `worker.drain_timeout`, offsets are
+    committed, the groups are left. The second ends the process at once; nothing unfinished is committed.
+    """
+    with _loop_factory() as factory, asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_run(app, settings, only, until_caught_up, companions))
+
+
+async def _run(
+    app: Octopus, settings: Settings, only: Sequence[str], until_caught_up: bool, companions: Sequence[Companion]
+) -> ExitCode:
+    stop = asyncio.Event()
+    with _signals(stop):
+        try:
+            async with Worker(app, settings, only=only, threaded=True) as worker:
+                await _until_end(worker, stop, until_caught_up, companions)
+        except HandlerStopped:
+            pass
+        return _exit_code(worker.failures)
+
+
+async def _until_end(
+    worker: Worker, stop: asyncio.Event, until_caught_up: bool, companions: Sequence[Companion]
+) -> None:
+    ends = [asyncio.create_task(stop.wait()), asyncio.create_task(worker.wait())]
+    if until_caught_up:
+        ends.append(asyncio.create_task(worker.caught_up()))
+    beside = [asyncio.ensure_future(companion(worker)) for companion in companions]
+    try:
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if (error := task.exception()) is not None and not isinstance(error, OctopusError):
+                raise error
+        if stop.is_set():
+            logger.info("stopping: letting handlers finish for up to %.0f s", worker.settings.worker.drain_timeout)
+    finally:
+        for task in (*ends, *beside):
+            task.cancel()
+        await asyncio.gather(*ends, *beside, return_exceptions=True)
+
+
+def _exit_code(failures: Sequence[BaseException]) -> ExitCode:
+    if any(isinstance(failure, HandlerStopped) for failure in failures):
+        return ExitCode.STOPPED_LINE
+    if any(isinstance(failure, OctopusError) for failure in failures):
+        return ExitCode.UNREACHABLE
+    return ExitCode.FAILED if failures else ExitCode.OK
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            # The second time somebody means it. Nothing is flushed or committed: unfinished records come again.
+            os._exit(128 + number)
+        stop.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _loop_factory() -> Iterator[Callable[[], asyncio.AbstractEventLoop] | None]:
+    try:
+        import uvloop
+    except ImportError:
+        yield None
+    else:
+        yield uvloop.new_event_loop
+
+
+def run_processes(command: Sequence[str], count: int, *, grace: float) -> int:
+    """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
+
+    Args:
+        command: What each process runs.
+        count: How many.
+        grace: Seconds from the first stop signal to SIGKILL.
+
+    Returns:
+        The highest exit code of those that ended by themselves, 0 after a stop.
+    """
+    return _Family(command, count, grace).run()
+
+
+class _Family:
+    """A few equal processes and their end."""
+
+    CRASH_WAIT = 1.0
+
+    def __init__(self, command: Sequence[str], count: int, grace: float) -> None:
+        self._command = [*command]
+        self._count = count
+        self._grace = grace
+        self._stopping_at: float | None = None
+        self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+        self._worst = 0
+
+    def run(self) -> int:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for _ in range(self._count):
+                self._start()
+            while self._children:
+                self._wait_for_one()
+        finally:
+            for child, _ in self._children.values():
+                child.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._worst
+
+    def _start(self) -> None:
+        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
+        child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
+        self._children[child.pid] = child, time.monotonic()
+
+    def _wait_for_one(self) -> None:
+        # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
+        for pid, (child, began) in [*self._children.items()]:
+            code = child.poll()
+            if code is None:
+                continue
+            del self._children[pid]
+            self._ended(code, time.monotonic() - began)
+        if self._stopping_at is not None and time.monotonic() > self._stopping_at + self._grace:
+            for child, _ in self._children.values():
+                child.kill()
+        time.sleep(0.1)
+
+    def _ended(self, code: int, lived: float) -> None:
+        if self._stopping_at is not None:
+            return
+        if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
+            self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
+            return
+        logger.warning("a worker process ended with %s after %.0f s; starting another", _spell(code), lived)
+        if lived < self.CRASH_WAIT:
+            time.sleep(self.CRASH_WAIT)
+        self._start()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        again = self._stopping_at is not None
+        self._stopping_at = self._stopping_at or time.monotonic()
+        for child, _ in self._children.values():
+            child.send_signal(signal.SIGKILL if again else number)
+
+
+def _spell(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def this_command(*arguments: str) -> list[str]:
+    """Return the command line that runs `octopus` with these arguments in this interpreter."""
+    return [sys.executable, "-m", "octopus", *arguments]

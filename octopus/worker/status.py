@@ -1,0 +1,94 @@
+"""Snapshots of what a worker is doing."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from octopus.events import TopicPartition
+from octopus.runner import Generation
+
+
+class Totals(msgspec.Struct):
+    """Counts of closed generations, so that nothing is forgotten at a rebalance."""
+
+    settled: int = 0
+    skipped: int = 0
+    retried: int = 0
+    buried: int = 0
+
+    def add(self, generation: Generation) -> None:
+        """Take over the counts of a generation."""
+        self.settled += generation.ledger.settled_count
+        self.skipped += generation.skipped
+        self.retried += generation.retried
+        self.buried += generation.buried
+
+    def with_open(self, generations: Iterable[Generation]) -> "Totals":
+        """Return these counts and those of generations that are still open."""
+        totals = Totals(self.settled, self.skipped, self.retried, self.buried)
+        for generation in generations:
+            totals.add(generation)
+        return totals
+
+
+class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One consumer group of this process.
+
+    Attributes:
+        group: Its name.
+        handlers: Names of its handlers.
+        partitions: What it reads now.
+        stopped: Why its line stopped, or None.
+        unreadable: Partitions that cannot be read on, with the reason.
+        settled: Records whose outcome is final, since the start of the process.
+        skipped: Of these, those the filter dropped.
+        retried: Attempts that ended in a retry.
+        dead: Records sent to the dead-letter topic.
+        in_flight: Records received and not settled.
+        running: Handlers running now.
+        delayed: Records waiting for their next attempt.
+        lag: Records behind the end of the log, or None when not known yet.
+        since_fetch: Seconds since the last fetch came back.
+        since_commit: Seconds since the committed offsets were last right.
+        commit_error: What the last commit failed with, if it did.
+    """
+
+    group: str
+    handlers: tuple[str, ...]
+    partitions: tuple[TopicPartition, ...] = ()
+    stopped: str | None = None
+    unreadable: dict[str, str] = {}
+    settled: int = 0
+    skipped: int = 0
+    retried: int = 0
+    dead: int = 0
+    in_flight: int = 0
+    running: int = 0
+    delayed: int = 0
+    lag: int | None = None
+    since_fetch: float = 0.0
+    since_commit: float = 0.0
+    commit_error: str | None = None
+
+    @property
+    def done(self) -> int:
+        """Records a handler has finished."""
+        return self.settled - self.skipped - self.dead
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process.
+
+    Attributes:
+        app: The app's name.
+        broker: What it is connected to.
+        uptime: Seconds.
+        groups: Its consumer groups.
+        slowest: The handler that ran longest in the last seconds, and for how long (seconds), or None.
+    """
+
+    app: str
+    broker: str
+    uptime: float
+    groups: tuple[GroupStatus, ...]
+    slowest: tuple[str, float] | None = None

@@ -1,0 +1,255 @@
+"""A worker: every consumer group of an app, its timers and its producer, for as long as a block lasts."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import anyio.to_thread
+
+from octopus.app import Octopus
+from octopus.config import Settings
+from octopus.errors import TransportError
+from octopus.pipeline import Pipeline
+from octopus.routing import Timer
+from octopus.transports import connect, consumer_options, producer_options
+from octopus.transports.base import Consumer, Transport
+from octopus.transports.ensure import TopicEnsurer
+from octopus.transports.threaded import ThreadedConsumer
+from octopus.worker.group import GroupWorker
+from octopus.worker.status import WorkerStatus
+from octopus.worker.watchdog import LoopWatchdog
+
+logger = logging.getLogger("octopus.worker")
+
+REBUILD_WAIT = (0.2, 30.0)
+"""Seconds before a broken consumer is replaced: first, longest."""
+
+
+class Worker:
+    """Runs an app in the current event loop; never touches signal handlers or the loop policy.
+
+        async with Worker(app, settings) as worker:
+            await worker.wait()
+
+    Leaving the block drains: what runs finishes within `worker.drain_timeout`, is committed, and the groups are left.
+
+    Args:
+        app: What to run.
+        settings: How.
+        only: Names of handlers; all when empty.
+        transport: Where; made from the settings when None.
+        threaded: Whether consumers live in a thread of their own, so that a handler that blocks the loop does not cost
+            the group membership.
+    """
+
+    def __init__(
+        self,
+        app: Octopus,
+        settings: Settings,
+        *,
+        only: Sequence[str] = (),
+        transport: Transport | None = None,
+        threaded: bool = False,
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self._only = only
+        self._transport = transport or connect(settings, client_id=app.name)
+        self._threaded = threaded
+        self._stack = AsyncExitStack()
+        self._groups: dict[str, GroupWorker] = {}
+        self._finished = asyncio.Event()
+        self._failures: list[BaseException] = []
+        self._slow: tuple[str, float] | None = None
+
+    # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        self._started = time.monotonic()
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        stack, transport = self._stack, self._transport
+        await transport.open()
+        stack.push_async_callback(transport.close)
+        producer = TopicEnsurer(transport, self.settings.topics, **producer_options(self.settings.producer))
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+        pipelines = self.app.pipelines(producer, self.settings, self._only)
+        await self._create_topics(producer, pipelines)
+        await stack.enter_async_context(self.app.serving(producer))
+        tasks = _Tasks()
+        stack.push_async_callback(tasks.cancel)
+        self._watchdog = LoopWatchdog(self.settings.worker.loop_block_warning, self._running_handlers)
+        self._watchdog.start()
+        stack.callback(self._watchdog.stop)
+        if not self._only:
+            for timer in self.app.timers:
+                tasks.start(_tick(timer), f"octopus timer {timer.name}")
+        tasks.start(self._notice_slow(), "octopus slowest")
+        self._open_groups = len(pipelines)
+        for pipeline in pipelines:
+            group = tasks.start(self._keep_running(pipeline), f"octopus group {pipeline.group}")
+            group.add_done_callback(self._note_end)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def wait(self) -> None:
+        """Wait until every group has ended, which none does unless its line stopped.
+
+        Raises:
+            HandlerStopped: At least one line stopped; nothing of it was lost.
+            TransportError: The broker refuses for good.
+        """
+        await self._finished.wait()
+        if self._failures:
+            raise self._failures[0]
+
+    async def caught_up(self) -> None:
+        """Wait until everything published before now is settled by the groups that still run."""
+        while not self._finished.is_set():
+            running = [group for group in self._groups.values() if group.stopped is None]
+            if len(self._groups) >= self._open_groups:
+                states = await asyncio.gather(*(group.is_caught_up() for group in running))
+                if all(states):
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await self._finished.wait()
+
+    @property
+    def failures(self) -> list[BaseException]:
+        """Why groups ended, if some did."""
+        return [*self._failures]
+
+    def status(self) -> WorkerStatus:
+        """Return a snapshot for people and health checks."""
+        return WorkerStatus(
+            app=self.app.name,
+            broker=self._transport.address,
+            uptime=time.monotonic() - self._started,
+            groups=tuple(group.status() for _, group in sorted(self._groups.items())),
+            slowest=self._slow,
+        )
+
+    # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep_running(self, pipeline: Pipeline) -> None:
+        """Run a group; replace its consumer when that breaks and a new one may do better."""
+        wait, longest = REBUILD_WAIT
+        while True:
+            worker = self._groups[pipeline.group] = GroupWorker(
+                pipeline, self._consumer(pipeline), self.settings.worker, time.time()
+            )
+            began = time.monotonic()
+            try:
+                await worker.run()
+            except TransportError as error:
+                if not error.retryable:
+                    logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
+                    self._failures.append(error)
+                    return
+                if time.monotonic() - began > longest:
+                    wait = REBUILD_WAIT[0]
+                logger.warning("%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, longest)
+            else:
+                assert worker.stopped is not None
+                self._failures.append(worker.stopped)
+                if worker.stopped.__cause__ is not None and not isinstance(worker.stopped.__cause__, Exception):
+                    raise worker.stopped.__cause__  # SystemExit and its kind go all the way
+                return
+
+    def _consumer(self, pipeline: Pipeline) -> Consumer:
+        def make() -> Consumer:
+            return self._transport.consumer(
+                pipeline.group, pipeline.topics, **consumer_options(self.settings.consumer, self.settings.worker)
+            )
+
+        return ThreadedConsumer(make) if self._threaded else make()
+
+    async def _create_topics(self, producer: TopicEnsurer, pipelines: Sequence[Pipeline]) -> None:
+        topics = {topic for pipeline in pipelines if isinstance(pipeline.topics, tuple) for topic in pipeline.topics}
+        await producer.ensure(topics)
+
+    # ── side by side with the groups ──────────────────────────────────────────────────────────────────────────────
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._open_groups -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
+            self._finished.set()
+        if not self._open_groups:
+            self._finished.set()
+
+    async def _notice_slow(self) -> None:
+        """Keep the handler that has run longest, of those seen at two looks in a row."""
+        seen: dict[tuple[int, int], float] = {}
+        while True:
+            await asyncio.sleep(0.25)
+            now = time.monotonic()
+            current: dict[tuple[int, int], float] = {}
+            self._slow = None
+            for name, group in self._groups.items():
+                for generation, _, serial in group.runner.running:
+                    began = current[id(generation), serial] = seen.get((id(generation), serial), now)
+                    if now > began and (self._slow is None or now - began > self._slow[1]):
+                        self._slow = name, now - began
+            seen = current
+
+    def _running_handlers(self) -> list[str]:
+        return [
+            f"{'/'.join(route.name for route in group.pipeline.routes)} ({generation.partition}@{record.offset})"
+            for group in [*self._groups.values()]
+            for generation, record, _ in group.runner.running
+        ]
+
+
+async def _tick(timer: Timer) -> None:
+    """Call a timer's function for ever; calls never overlap."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + timer.seconds
+    while True:
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        try:
+            if inspect.iscoroutinefunction(timer.function):
+                await timer.function()
+            else:
+                await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
+        except Exception:
+            logger.exception("timer %s failed; it is called again in %g s", timer.name, timer.seconds)
+        due = max(due + timer.seconds, loop.time())
+
+
+class _Tasks:
+    """Tasks with a common end."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("while stopping: %s: %s", type(result).__name__, result)
