@@ -1,13 +1,15 @@
-"""Fixtures of the whole suite, and what a run says about Apache Kafka."""
+"""Fixtures of the whole suite, and what a run says about the suites that could not run."""
 
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `tests.support` is found from anywhere
 
-from tests.support.kafka_fixtures import SKIPPED_BECAUSE, kafka_cluster, kafka_cluster_of_three, why_kafka_is_missing
+from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, why_kafka_is_missing
+from tests.support.loud_skips import loud_lines, loud_reason
 
 __all__ = ["kafka_cluster", "kafka_cluster_of_three"]
 
@@ -17,16 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needing = [item for item in items if item.get_closest_marker("kafka")]
     if needing and (why := why_kafka_is_missing()):
         for item in needing:
-            item.add_marker(pytest.mark.skip(reason=SKIPPED_BECAUSE + why))
+            item.add_marker(pytest.mark.skip(reason=loud_reason("the Apache Kafka suites", why)))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly that the Apache Kafka suites did not run: a green run without them proves less."""
-    reasons = [
-        report.longrepr[2] for report in terminalreporter.getreports("skipped") if isinstance(report.longrepr, tuple)
-    ]
-    missing = [reason.removeprefix("Skipped: ") for reason in reasons if SKIPPED_BECAUSE in reason]
-    if missing:
-        terminalreporter.write_line(
-            f"THE APACHE KAFKA SUITES DID NOT RUN ({len(missing)} tests skipped). {missing[0]}", red=True, bold=True
-        )
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Say last and loudly what did not run: a green run without it proves less."""
+    yield
+    for line in loud_lines(terminalreporter):
+        terminalreporter.write_line(line, red=True, bold=True)

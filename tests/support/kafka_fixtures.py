@@ -19,7 +19,6 @@ from tests.support.kafka_jars import KafkaUnavailable, fetch_jars, require_java
 
 ADDRESS_VARIABLE = "OCTOPUS_TEST_KAFKA"
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kafka"
-SKIPPED_BECAUSE = "Apache Kafka is not there: "
 
 
 @pytest.fixture(scope="session")
