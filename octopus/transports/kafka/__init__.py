@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from octopus.errors import ConfigurationError
-from octopus.transports.kafka import guards
+from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.consumer import KafkaConsumer
 from octopus.transports.kafka.producer import KafkaProducer

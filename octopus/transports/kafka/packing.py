@@ -1,13 +1,17 @@
 """Packs messages into record batches, one open batch per partition. Far cheaper than aiokafka's `send` per message."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 from octopus.errors import OctopusError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
 from octopus.transports.partitioner import Partitioner
+
+_NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
+_new_tuple: Callable[..., Published] = tuple.__new__  # a third of what the named tuple's own constructor costs
 
 
 class Publication:
@@ -35,14 +39,17 @@ class Publication:
 
     def store(self, indexes: list[int], partition: TopicPartition, base: int) -> None:
         """Note that messages were stored, one after the other from an offset on."""
-        topic, number = partition
-        published = self.published
-        for offset, index in enumerate(indexes, base):
-            published[index] = Published(topic, number, offset)
+        places = zip(repeat(partition.topic), repeat(partition.partition), range(base, base + len(indexes)))
+        made: list[Published | None] = [_new_tuple(Published, place) for place in places]
+        if indexes[-1] - indexes[0] == len(indexes) - 1:
+            self.published[indexes[0] : indexes[-1] + 1] = made
+        else:
+            for index, published in zip(indexes, made, strict=True):
+                self.published[index] = published
         if self._waiters is not None:
             for index in indexes:
                 if not self._waiters[index].done():
-                    self._waiters[index].set_result(published[index])  # type: ignore[arg-type]
+                    self._waiters[index].set_result(self.published[index])  # type: ignore[arg-type]
         self._settled(len(indexes))
 
     def fail(self, indexes: list[int], error: OctopusError) -> None:
@@ -87,38 +94,43 @@ class Packer:
         partitioner: Chooses partitions.
     """
 
-    def __init__(self, new_builder: Any, partitions: dict[str, int], partitioner: Partitioner) -> None:
+    def __init__(self, new_builder: Callable[[], Any], partitions: dict[str, int], partitioner: Partitioner) -> None:
         self._new_builder = new_builder
         self._partitions = partitions
         self._partitioner = partitioner
 
-    def pack(self, messages: Sequence[Outgoing], indexes: Sequence[int]) -> Iterator[Batch]:
+    def pack(self, messages: Sequence[Outgoing], indexes: Iterable[int]) -> Iterator[Batch]:
         """Yield full batches as they close, then the rest; per partition they hold the messages in order.
 
         Messages without a key fill one batch of one partition after the other, as Kafka's sticky partitioner does.
         """
         of_key = self._partitioner.of_key
-        unkeyed: dict[str, int] = {}
         opened: dict[tuple[str, int], Batch] = {}
+        unkeyed: dict[str, Batch] = {}  # of those, the ones that take messages without a key
         for index in indexes:
             topic, value, key, headers, number, timestamp = messages[index]
-            if number is None:
-                if key is not None:
-                    number = of_key(key, self._partitions[topic])
-                else:
-                    chosen = unkeyed.get(topic)
-                    if chosen is None:
-                        chosen = unkeyed[topic] = self._partitioner.next_for_batch(self._partitions[topic])
-                    number = chosen
-            place = (topic, number)
-            batch = opened.get(place)
-            if batch is None:
-                batch = opened[place] = Batch(TopicPartition(topic, number), self._new_builder())
-            listed = list(headers) if headers else []
-            if batch.append(len(batch.indexes), timestamp, key, value, listed) is None:
+            if number is None and key is None:
+                batch = unkeyed.get(topic)
+                if batch is None:
+                    chosen = self._partitioner.next_for_batch(self._partitions[topic])
+                    batch = unkeyed[topic] = self._open(opened, topic, chosen)
+            else:
+                if number is None:
+                    number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
+                batch = opened.get((topic, number)) or self._open(opened, topic, number)
+            headers = list(headers) if headers else _NO_HEADERS
+            if batch.append(len(batch.indexes), timestamp, key, value, headers) is None:
                 yield batch
-                batch = opened[place] = Batch(batch.partition, self._new_builder())
-                batch.append(0, timestamp, key, value, listed)
-                unkeyed.pop(topic, None)
+                del opened[batch.partition]
+                if unkeyed.get(topic) is batch:
+                    del unkeyed[topic]
+                batch = self._open(opened, *batch.partition)
+                batch.append(0, timestamp, key, value, headers)
             batch.indexes.append(index)
         yield from opened.values()
+
+    def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int) -> Batch:
+        batch = opened.get((topic, number))
+        if batch is None:
+            batch = opened[(topic, number)] = Batch(TopicPartition(topic, number), self._new_builder())
+        return batch

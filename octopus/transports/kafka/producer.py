@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal
 
 import aiokafka
@@ -201,9 +202,9 @@ class KafkaProducer:
         return self._engine
 
     async def _partitions(self, engine: Any, publication: Publication) -> dict[str, int]:
-        """Return the number of partitions of every topic; 0, with the messages failed, when there is none."""
+        """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
         found: dict[str, int] = {}
-        for topic in {message.topic for message in publication.messages}:
+        for topic in set(map(itemgetter(0), publication.messages)):
             doing = f"publishing to {topic!r}"
             try:
                 with mapped(doing, self._settings.brokers, engine.client._client_id):
@@ -213,22 +214,23 @@ class KafkaProducer:
                 publication.fail([i for i, m in enumerate(publication.messages) if m.topic == topic], error)
         return found
 
-    def _acceptable(self, publication: Publication, partitions: dict[str, int]) -> list[int]:
+    def _acceptable(self, publication: Publication, partitions: dict[str, int]) -> Sequence[int]:
         """Fail the messages that no broker would take; return the indexes of the others."""
-        most, accepted = self._max_record_bytes, []
-        for index, message in enumerate(publication.messages):
-            count = partitions[message.topic]
+        messages, most = publication.messages, self._max_record_bytes
+        largest = max(map(len, filter(None, map(itemgetter(1), messages))), default=0)
+        if largest <= most and all(partitions.values()) and not any(message[4] is not None for message in messages):
+            return range(len(messages))
+        accepted = []
+        for index, (topic, value, _, _, number, _) in enumerate(messages):
+            count = partitions[topic]
             if not count:
-                continue
-            number = message.partition
+                continue  # failed already
             if number is not None and not 0 <= number < count:
-                wrong = f"Topic {message.topic!r} has {count} partitions; there is no partition {number}."
+                wrong = f"Topic {topic!r} has {count} partitions; there is no partition {number}."
                 publication.fail([index], TopicNotFound(wrong))
-            elif message.value is not None and len(message.value) > most:
-                wrong = f"A record of {len(message.value)} bytes for topic {message.topic!r} is over the limit of {most} bytes."
-                publication.fail(
-                    [index], RecordTooLarge(f"{wrong} Store the payload elsewhere and publish a reference.")
-                )
+            elif value is not None and len(value) > most:
+                wrong = f"A record of {len(value)} bytes for topic {topic!r} is over the limit of {most} bytes."
+                publication.fail([index], RecordTooLarge(f"{wrong} Store it elsewhere and publish a reference."))
             else:
                 accepted.append(index)
         return accepted

@@ -1,0 +1,110 @@
+"""A broker as a process of its own: started here, run by `python -m octopus.transports.broker_process`."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from octopus.broker.batch import Decompressors
+from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.lock import LockedError
+from octopus.broker.process import run
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import StorageSettings
+from octopus.errors import TransportError
+from octopus.transports.decompression import DECOMPRESSORS, Decompressor
+
+_LOST_THE_RACE = 75  # another broker owns the directory: fine, that one is joined
+
+
+class BrokerProcess:
+    """A broker process, detached: it does not end with its parent or its terminal.
+
+    Args:
+        directory: Where it keeps records; None for memory.
+        settings: How it is reached.
+        storage: How it keeps records.
+        idle_exit: Seconds without connections after which it ends.
+    """
+
+    def __init__(
+        self, directory: Path | None, settings: BrokerSettings, storage: StorageSettings, idle_exit: float
+    ) -> None:
+        self._arguments = {
+            "directory": str(directory) if directory is not None else None,
+            "host": settings.host,
+            "port": settings.port,
+            "default_partitions": settings.default_partitions,
+            "storage": dataclasses.asdict(storage),
+            "idle_exit": idle_exit,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def start(self, executable: str) -> None:
+        """Start it; returns before it answers."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - the child keeps writing to it
+        command = [executable, "-m", "octopus.transports.broker_process", json.dumps(self._arguments)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    def failure(self) -> str | None:
+        """Return why it ended, in its last line, or None while it runs or when another broker was quicker."""
+        if self._process is None or self._errors is None or self._process.poll() in (None, _LOST_THE_RACE):
+            return None
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with exit code {self._process.returncode}."
+
+
+def main(text: str) -> int:
+    """Run a broker with the arguments that `BrokerProcess` gives; return the exit code."""
+    given: dict[str, Any] = json.loads(text)
+    try:
+        run(
+            Path(given["directory"]) if given["directory"] is not None else None,
+            BrokerSettings(host=given["host"], port=given["port"], default_partitions=given["default_partitions"]),
+            StorageSettings(**given["storage"]),
+            idle_exit=given["idle_exit"],
+            checksum=compiled_checksum(),
+            decompressors=decompressors(),
+        )
+    except LockedError:
+        return _LOST_THE_RACE
+    return 0
+
+
+def compiled_checksum() -> Checksum:
+    """Return aiokafka's compiled CRC-32C, or the broker's own."""
+    try:
+        from aiokafka.record._crecords.cutil import crc32c_cython
+    except ImportError:
+        return crc32c
+    return crc32c_cython
+
+
+def decompressors() -> Decompressors:
+    """Return the decompressors in the broker's terms: what cannot be unpacked is a `ValueError`."""
+    return {codec: _for_broker(decompress) for codec, decompress in DECOMPRESSORS.items()}
+
+
+def _for_broker(decompress: Decompressor) -> Decompressor:
+    def decompressed(data: bytes, limit: int) -> bytes:
+        try:
+            return decompress(data, limit)
+        except TransportError as error:
+            raise ValueError(str(error)) from error
+
+    return decompressed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
