@@ -144,6 +144,12 @@ def control_batch(kind: Literal["commit", "abort"], producer_id: int, producer_e
     )
 
 
+def is_commit(marker: bytes | memoryview) -> bool:
+    """Say whether a control batch commits its transaction; otherwise it aborts it."""
+    key = next(decode_records(marker)).key
+    return key is not None and key[2:4] == b"\x00\x01"
+
+
 def encode_batch(
     records: Iterable[Record],
     *,

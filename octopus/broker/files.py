@@ -42,25 +42,25 @@ class MemoryFile:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def write(self, parts: Sequence[bytes | memoryview], position: int) -> None:  # noqa: D102
+    def write(self, parts: Sequence[bytes | memoryview], position: int) -> None:
         del self._data[position:]
         for part in parts:
             self._data += part
 
-    def read(self, position: int, size: int) -> bytes:  # noqa: D102
+    def read(self, position: int, size: int) -> bytes:
         with memoryview(self._data) as view:
             return bytes(view[position : position + size])
 
-    def truncate(self, size: int) -> None:  # noqa: D102
+    def truncate(self, size: int) -> None:
         del self._data[size:]
 
-    def sync(self) -> None:  # noqa: D102
+    def sync(self) -> None:
         pass
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         pass
 
-    def delete(self) -> None:  # noqa: D102
+    def delete(self) -> None:
         self._data = bytearray()
 
 
@@ -95,10 +95,11 @@ class DiskFile:
 
     def __init__(self, path: Path, descriptors: Descriptors, faults: Faults) -> None:
         self.path = path
+        self.is_deleted = False
         self._descriptors = descriptors
         self._faults = faults
 
-    def write(self, parts: Sequence[bytes | memoryview], position: int) -> None:  # noqa: D102
+    def write(self, parts: Sequence[bytes | memoryview], position: int) -> None:
         descriptor = self._descriptors.get(self)
         try:
             write_all(descriptor, parts, position, self._faults)
@@ -109,25 +110,31 @@ class DiskFile:
                 os.ftruncate(descriptor, position)
             raise
 
-    def read(self, position: int, size: int) -> bytes:  # noqa: D102
+    def read(self, position: int, size: int) -> bytes:
         return os.pread(self._descriptors.get(self), size, position)
 
-    def truncate(self, size: int) -> None:  # noqa: D102
+    def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptors.get(self), size)
 
-    def sync(self) -> None:  # noqa: D102
+    def sync(self) -> None:
         # A descriptor of its own: the shared one may be closed meanwhile by the thread that owns it. fsync concerns
         # the file, whichever descriptor wrote to it.
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self.is_deleted:
+                return
+            raise
         try:
             sync(descriptor, self._faults)
         finally:
             os.close(descriptor)
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._descriptors.close(self)
 
-    def delete(self) -> None:  # noqa: D102
+    def delete(self) -> None:
+        self.is_deleted = True
         self.close()
         self.path.unlink(missing_ok=True)
 

@@ -45,14 +45,16 @@ class DirectoryLock:
 
     def announce(self, address: str | None) -> None:
         """Write this process's id and `address` for those who find the directory taken."""
-        content = json.dumps({"pid": os.getpid(), "address": address}).encode()
-        # One write, padded, so that a reader never sees half of the old and half of the new.
-        os.pwrite(self._descriptor, content.ljust(1024), 0)
+        self._write(os.getpid(), address)
 
     def release(self) -> None:
         """Let others have the directory. The file stays: removing it would race with them."""
-        os.ftruncate(self._descriptor, 0)
+        self._write(None, None)
         os.close(self._descriptor)
+
+    def _write(self, pid: int | None, address: str | None) -> None:
+        # One write, padded, so that a reader never sees half of the old and half of the new.
+        os.pwrite(self._descriptor, json.dumps({"pid": pid, "address": address}).encode().ljust(1024), 0)
 
 
 def read_owner(directory: Path) -> tuple[int | None, str | None]:

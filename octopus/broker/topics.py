@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from octopus.broker.codes import BrokerError, Code
-from octopus.broker.log import Log
+from octopus.broker.log import Log, LogConfig
 
 Source: TypeAlias = Literal["topic", "broker", "default"]
 
@@ -95,6 +95,22 @@ def check_config(config: Mapping[str, str]) -> None:
             raise BrokerError(Code.INVALID_CONFIG, f"{key[:60]!r} is not a topic configuration; known are {known}.")
         if not _fits(key, value):
             raise BrokerError(Code.INVALID_CONFIG, f"{value[:60]!r} is not a value for {key}.")
+
+
+def log_config(config: Mapping[str, str]) -> LogConfig:
+    """Return what a log obeys, from every configuration key."""
+    policies = config["cleanup.policy"].replace(" ", "").split(",")
+    return LogConfig(
+        max_message_bytes=int(config["max.message.bytes"]),
+        log_append_time=config["message.timestamp.type"] == "LogAppendTime",
+        compact="compact" in policies,
+        delete="delete" in policies,
+        retention_ms=int(config["retention.ms"]),
+        retention_bytes=int(config["retention.bytes"]),
+        segment_bytes=int(config["segment.bytes"]),
+        segment_ms=int(config["segment.ms"]),
+        delete_retention_ms=int(config["delete.retention.ms"]),
+    )
 
 
 def _fits(key: str, value: str) -> bool:

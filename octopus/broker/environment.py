@@ -1,0 +1,31 @@
+"""What everything that stores needs, handed down from `Storage`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from octopus.broker.batch import Decompressor
+from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.durability import GroupCommit
+from octopus.broker.faults import Faults
+from octopus.broker.files import Descriptors
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The surroundings of logs and journals.
+
+    Attributes:
+        checksum: CRC-32C.
+        decompressors: Codec number → function.
+        faults: Disk faults on demand.
+        descriptors: Open files.
+        commit: Makes things durable.
+        is_durable: Whether an acknowledgement means fsync'd; otherwise, written.
+    """
+
+    checksum: Checksum = crc32c
+    decompressors: Mapping[int, Decompressor] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    descriptors: Descriptors = field(default_factory=Descriptors)
+    commit: GroupCommit = field(default_factory=GroupCommit)
+    is_durable: bool = True

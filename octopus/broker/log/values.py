@@ -1,0 +1,64 @@
+"""What goes into a log and comes out of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+TransactionalCheck: TypeAlias = Callable[[int, int], None]
+"""Called with (producer id, epoch) of a transactional batch; raises `BrokerError` if the partition is not in a transaction."""
+
+Waiter: TypeAlias = Callable[[], None]
+
+
+class Appended(NamedTuple):
+    """What became of an append.
+
+    Attributes:
+        base_offset: Offset of the first record; the original one for a duplicate.
+        append_time: Time of appending in ms under `LogAppendTime`, else -1.
+        duplicate: Whether the batch was already there (a producer's retry).
+        log_start: The log's first offset.
+    """
+
+    base_offset: int
+    append_time: int
+    duplicate: bool
+    log_start: int
+
+
+class Read(NamedTuple):
+    """What a fetch returns.
+
+    Attributes:
+        parts: Whole batches, to be written one after the other; never joined here.
+        high: High watermark: the end of what consumers may see.
+        stable: End of what `read_committed` consumers may see.
+        start: The log's first offset.
+        aborted: (producer id, first offset) of aborted transactions in what is returned; only for `committed` reads.
+    """
+
+    parts: list[bytes | memoryview]
+    high: int
+    stable: int
+    start: int
+    aborted: list[tuple[int, int]]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all parts."""
+        return sum(map(len, self.parts))
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What one log obeys; Kafka's names in snake case, times in ms, sizes in bytes, -1 for no limit."""
+
+    max_message_bytes: int = 1_048_588
+    log_append_time: bool = False
+    compact: bool = False
+    delete: bool = True
+    retention_ms: int = 7 * 24 * 3600 * 1000
+    retention_bytes: int = -1
+    segment_bytes: int = 64 * 2**20
+    segment_ms: int = 7 * 24 * 3600 * 1000
+    delete_retention_ms: int = 24 * 3600 * 1000
