@@ -3,6 +3,7 @@
 Everything that can be known before the first record is decided here once; what is left is one closure per partition.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -129,7 +130,9 @@ class Handling:
         return decode
 
     async def _publish(self, result: Any, key: bytes | None) -> None:
-        results = result if isinstance(result, list | tuple) else (result,)
+        # A NamedTuple is one value, although it is a tuple.
+        several = isinstance(result, list) or type(result) is tuple
+        results = result if several else (result,)
         to, encode = self._route.to, self._encode
         await self._send([encode(to, each, key) for each in results if each is not None])
 
@@ -145,6 +148,7 @@ def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:
         if limiter is None:
             limiter = anyio.CapacityLimiter(route.concurrency)
         # Abandoned on cancellation: a thread cannot be stopped, and its late result is discarded.
-        return await anyio.to_thread.run_sync(handler, argument, abandon_on_cancel=True, limiter=limiter)
+        result = await anyio.to_thread.run_sync(handler, argument, abandon_on_cancel=True, limiter=limiter)
+        return await result if inspect.isawaitable(result) else result  # a sync wrapper round an async handler
 
     return in_thread

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Any, Self, TypeVar
 
 from octopus.errors import ConfigurationError
@@ -77,7 +78,7 @@ class Publisher:
 
     def _headers(self, value: Any, headers: HeadersLike) -> Headers:
         given = encode_headers(headers) if headers else ()
-        if not self._announce or isinstance(value, str | bytes) or value is None:
+        if not self._announce or value is None or (isinstance(value, str | bytes) and not isinstance(value, Enum)):
             return given
         return [*given, *self._announce]
 

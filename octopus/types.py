@@ -53,7 +53,11 @@ class Codec(Protocol):
     content_type: str
 
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
-        """Return a function from bytes to a value of the annotated type; it raises `DecodeError`."""
+        """Return a function from bytes to a value of the annotated type.
+
+        Whatever it raises becomes a `DecodeError`, but for `TransportError`: a schema registry that is away is no
+        reason to give up on a record.
+        """
         ...
 
     def encode(self, value: Any) -> bytes:
