@@ -27,10 +27,8 @@ from tests.broker.clients.checking import (
     milliseconds_ago,
 )
 
-EVERYWHERE = ("embedded", "kafka")
 
-
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def admin_create_list_describe_delete(target: Target) -> None:
     async with _admin(target) as admin:
         topic = await _create(target, "admin", partitions=3)
@@ -46,7 +44,7 @@ async def admin_create_list_describe_delete(target: Target) -> None:
         await _eventually(lambda: _is_gone(admin, topic), "the deleted topic is still listed")
 
 
-@check(races=True, quick=EVERYWHERE)
+@check(races=True, quick_on_kafka=True)
 async def admin_groups(target: Target) -> None:
     topic, group = await _create(target, "described"), fresh("group")
     await _send(target, topic, [b"%d" % n for n in range(5)])
@@ -70,7 +68,7 @@ async def _compressed(target: Target, codec: str | None) -> None:
     assert records[-1].offset == 1999
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def compress_none(target: Target) -> None:
     await _compressed(target, None)
 
@@ -85,7 +83,7 @@ async def compress_snappy(target: Target) -> None:
     await _compressed(target, "snappy")
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def compress_lz4(target: Target) -> None:
     await _compressed(target, "lz4")
 
@@ -95,7 +93,7 @@ async def compress_zstd(target: Target) -> None:
     await _compressed(target, "zstd")
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def idempotent_produce(target: Target) -> None:
     topic = await _create(target, "idempotent")
     values = [b"%d" % n for n in range(1000)]
@@ -103,7 +101,7 @@ async def idempotent_produce(target: Target) -> None:
     assert [record.value for record in await _read_topic(target, topic, 1000)] == values
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def headers_key_timestamp(target: Target) -> None:
     topic = await _create(target, "headers", config={"retention.ms": "-1"})
     headers = [("a", b"1"), ("a", b"2"), ("empty", b"")]
@@ -118,7 +116,7 @@ async def headers_key_timestamp(target: Target) -> None:
     assert (empty_value.key, empty_value.value) == (b"k", b"")
 
 
-@check(races=True, quick=EVERYWHERE)
+@check(races=True, quick_on_kafka=True)
 async def group_commit_restart(target: Target) -> None:
     topic, group = await _create(target, "committed"), fresh("group")
     await _send(target, topic, [b"%d" % n for n in range(300)])
@@ -143,13 +141,14 @@ async def _rebalanced(target: Target, assignor: type) -> None:
     async with _member(target, topic, group, **strategy) as first:
         await _eventually(lambda: len(first.assignment()) == 4, "the first member has not got all")
         async with _member(target, topic, group, **strategy) as second:
-            split = lambda: len(first.assignment()) == len(second.assignment()) == 2
-            await _eventually(split, "the partitions are not split 2/2")
+            await _eventually(
+                lambda: len(first.assignment()) == len(second.assignment()) == 2, "the partitions are not split 2/2"
+            )
             assert not first.assignment() & second.assignment()
         await _eventually(lambda: len(first.assignment()) == 4, "the first member has not got all back")
 
 
-@check(limit=60, races=True, quick=EVERYWHERE)
+@check(limit=60, races=True, quick_on_kafka=True)
 async def rebalance_range(target: Target) -> None:
     await _rebalanced(target, RangePartitionAssignor)
 
@@ -188,7 +187,7 @@ async def member(target: Target, topic: str, group: str) -> None:
         await asyncio.Event().wait()
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 async def offsets_for_times_end_offsets(target: Target) -> None:
     topic = await _create(target, "times")
     partition, start = TopicPartition(topic, 0), milliseconds_ago(1000)
@@ -203,7 +202,7 @@ async def offsets_for_times_end_offsets(target: Target) -> None:
         assert await consumer.offsets_for_times({partition: start + 3_600_000}) == {partition: None}
 
 
-@check(races=True, quick=EVERYWHERE)
+@check(races=True, quick_on_kafka=True)
 async def txn_commit_abort(target: Target) -> None:
     topic = await _create(target, "transactional")
     async with _producer(target, transactional_id=fresh("transactional")) as producer:
@@ -224,7 +223,7 @@ async def txn_commit_abort(target: Target) -> None:
     assert [record.value for record in everything] == [b"a", b"b", b"x", b"c"]
 
 
-@check(races=True, quick=EVERYWHERE)
+@check(races=True, quick_on_kafka=True)
 async def txn_send_offsets(target: Target) -> None:
     topic, group = await _create(target, "source"), fresh("group")
     partition = TopicPartition(topic, 0)

@@ -1,15 +1,19 @@
 """What the checks of every client have in common. Standard library only: one client runs in an environment of its own."""
 
+import ast
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
+from typing import TypeVar
 
 # Group members are declared dead after so long, on any client and broker; none lets a test wait for its default.
 SESSION_TIMEOUT = 6.0
 HEARTBEAT_INTERVAL = 0.5
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -35,47 +39,43 @@ class Target:
         return int(self.bootstrap.split(",")[0].rpartition(":")[2])
 
 
-Function = Callable[[Target], object]
-
-
 @dataclass(frozen=True)
 class Check:
     """One thing a client does to a broker, run in a process group of its own.
 
     Attributes:
+        name: The function that does it.
         limit: Seconds after which the whole group is killed and the check has failed.
         races: Depends on who comes first: worth repeating.
-        slow_on: Kinds of target on which it takes too long for the quick suite.
+        quick_on_kafka: Belongs to the quick suite against Apache Kafka too, not only against the embedded broker.
         auto_create: Needs a broker that creates unknown topics.
+        only: The one client it is for, where a module serves several.
     """
 
-    function: Function
+    name: str
     limit: float = 40.0
     races: bool = False
-    slow_on: frozenset[str] = frozenset({"kafka"})
+    quick_on_kafka: bool = False
     auto_create: bool = False
+    only: str | None = None
 
 
-def check(
-    *,
-    limit: float = 40.0,
-    races: bool = False,
-    quick: Iterable[str] = ("embedded",),
-    auto_create: bool = False,
-) -> Callable[[Function], Function]:
-    """Mark a function as a check; `quick` names the kinds of target on which it belongs to the quick suite."""
-
-    def mark(function: Function) -> Function:
-        slow_on = frozenset({"embedded", "kafka"} - set(quick))
-        function.check = Check(function, limit, races, slow_on, auto_create)  # type: ignore[attr-defined]
-        return function
-
-    return mark
+def check(**_: float | bool | str) -> Callable[[Function], Function]:
+    """Mark a function as a check; the arguments are those of `Check`, as literals, for `checks_in` to read."""
+    return lambda function: function
 
 
-def checks_of(module: ModuleType) -> dict[str, Check]:
-    """Return the checks that a module defines, by name, in their order."""
-    return {name: value.check for name, value in vars(module).items() if hasattr(value, "check")}
+def checks_in(source: Path) -> list[Check]:
+    """Return the checks in a module without importing it: collecting tests must neither need nor load every client."""
+    found = []
+    for node in ast.parse(source.read_text()).body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for mark in node.decorator_list:
+            if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == check.__name__:
+                given = {word.arg: ast.literal_eval(word.value) for word in mark.keywords if word.arg}
+                found.append(Check(node.name, **given))
+    return found
 
 
 def fresh(stem: str) -> str:

@@ -9,10 +9,8 @@ from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPart
 from tests.broker.clients.checking import SESSION_TIMEOUT, Target, check, companion, eventually, fresh
 from tests.broker.clients.librdkafka import admin, consumer, create, drain, read, send
 
-EVERYWHERE = ("embedded", "kafka")
 
-
-@check(races=True, quick=EVERYWHERE)
+@check(races=True, quick_on_kafka=True)
 def group_commit_restart(target: Target) -> None:
     topic, group = create(target, "committed"), fresh("group")
     send(target, topic, [b"%d" % n for n in range(300)])
@@ -37,15 +35,18 @@ def _rebalanced(target: Target, strategy: str) -> None:
     first = _subscribed(target, topic, group, partition_assignment_strategy=strategy)
     _poll_until([first], lambda: _owned(first) == {0, 1, 2, 3}, 20, "the first member has not got all")
     second = _subscribed(target, topic, group, partition_assignment_strategy=strategy)
-    members = [first, second]
-    split = lambda: len(_owned(first)) == len(_owned(second)) == 2 and not _owned(first) & _owned(second)
-    _poll_until(members, split, 20, "the partitions are not split 2/2")
+    _poll_until(
+        [first, second],
+        lambda: len(_owned(first)) == len(_owned(second)) == 2 and not _owned(first) & _owned(second),
+        20,
+        "the partitions are not split 2/2",
+    )
     second.close()
     _poll_until([first], lambda: _owned(first) == {0, 1, 2, 3}, 20, "the first member has not got all back")
     first.close()
 
 
-@check(limit=60, races=True, quick=EVERYWHERE)
+@check(limit=60, races=True, quick_on_kafka=True)
 def rebalance_range(target: Target) -> None:
     _rebalanced(target, "range")
 
@@ -55,7 +56,7 @@ def rebalance_roundrobin(target: Target) -> None:
     _rebalanced(target, "roundrobin")
 
 
-@check(limit=60, races=True, quick=EVERYWHERE)
+@check(limit=60, races=True, quick_on_kafka=True)
 def rebalance_cooperative_sticky(target: Target) -> None:
     _rebalanced(target, "cooperative-sticky")
 
@@ -77,7 +78,7 @@ def rebalance_KIP848(target: Target) -> None:
     member.close()
 
 
-@check(limit=70, races=True, quick=EVERYWHERE)
+@check(limit=70, races=True, quick_on_kafka=True)
 def kill_member_session_timeout(target: Target) -> None:
     topic, group = create(target, "orphaned", partitions=4), fresh("group")
     survivor = _subscribed(target, topic, group)
@@ -110,8 +111,9 @@ def static_membership(target: Target) -> None:
     other = _subscribed(target, topic, group, group_instance_id="other")
     _poll_until([other], lambda: len(_owned(other)) == 4, 20, "the first member has not got all")
     mine = _subscribed(target, topic, group, group_instance_id="mine")
-    split = lambda: len(_owned(other)) == len(_owned(mine)) == 2
-    _poll_until([other, mine], split, 20, "the partitions are not split 2/2")
+    _poll_until(
+        [other, mine], lambda: len(_owned(other)) == len(_owned(mine)) == 2, 20, "the partitions are not split 2/2"
+    )
     before, others = _owned(mine), _owned(other)
     mine.close()
     restarted = time.monotonic()
@@ -124,7 +126,7 @@ def static_membership(target: Target) -> None:
     assert took < 3, f"the restarted member waited {took:.1f} s"
 
 
-@check(limit=60, races=True, quick=EVERYWHERE)
+@check(limit=60, races=True, quick_on_kafka=True)
 def groups_list_describe_delete(target: Target) -> None:
     client = admin(target)
     topic, group = create(target, "described"), fresh("group")

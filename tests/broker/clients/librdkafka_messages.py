@@ -18,8 +18,6 @@ from tests.broker.clients.librdkafka import (
     send,
 )
 
-EVERYWHERE = ("embedded", "kafka")
-
 
 def _compressed(target: Target, codec: str) -> None:
     topic = create(target, codec)
@@ -30,7 +28,7 @@ def _compressed(target: Target, codec: str) -> None:
     assert [record.value() for record in records] == values
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def compress_none(target: Target) -> None:
     _compressed(target, "none")
 
@@ -50,12 +48,12 @@ def compress_lz4(target: Target) -> None:
     _compressed(target, "lz4")
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def compress_zstd(target: Target) -> None:
     _compressed(target, "zstd")
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def idempotent_produce(target: Target) -> None:
     topic = create(target, "idempotent", partitions=2)
     delivered = Delivered(producer(target, enable_idempotence=True))
@@ -71,7 +69,7 @@ def idempotent_produce(target: Target) -> None:
         assert [value for at, value in values if at == partition] == list(range(partition, 1000, 2))
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def headers_key_timestamp(target: Target) -> None:
     topic = create(target, "headers", config={"retention.ms": "-1"})
     headers = [("a", b"1"), ("a", b"2"), ("none", None), ("empty", b"")]
@@ -88,7 +86,7 @@ def headers_key_timestamp(target: Target) -> None:
     assert (empty_value.key(), empty_value.value()) == (None, b"")
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def offsets_for_times_watermarks(target: Target) -> None:
     """Ten batches, one second of record time apart."""
     topic = create(target, "times")
@@ -122,7 +120,7 @@ def _expect_times(target: Target, topic: str, start: int) -> None:
     assert future.offset in (-1, 10)
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def seek_mid_batch(target: Target) -> None:
     topic = create(target, "middle")
     send(target, topic, [b"%d" % n for n in range(1000)], linger_ms=200)
@@ -163,7 +161,7 @@ def regex_subscribe(target: Target) -> None:
     client.close()
 
 
-@check(quick=EVERYWHERE)
+@check(quick_on_kafka=True)
 def out_of_range_reset(target: Target) -> None:
     topic = create(target, "out-of-range")
     send(target, topic, [b"%d" % n for n in range(10)])

@@ -8,6 +8,8 @@ import faulthandler
 import importlib
 import inspect
 import time
+from collections.abc import Callable
+from typing import cast
 
 from tests.broker.clients.checking import Target
 
@@ -15,6 +17,10 @@ from tests.broker.clients.checking import Target
 CLIENTS = {
     "librdkafka": ("librdkafka_topics", "librdkafka_messages", "librdkafka_groups", "librdkafka_transactions"),
     "aiokafka": ("aiokafka_client",),
+    "kafka-python-3": ("kafka_python",),
+    "kafka-python-2": ("kafka_python",),
+    "kcat": ("kcat",),
+    "wire": ("wire_checks",),
 }
 
 
@@ -36,12 +42,12 @@ def main() -> None:
     print(f"passed in {time.monotonic() - started:.1f} s")
 
 
-def find(client: str, name: str):  # noqa: ANN201
+def find(client: str, name: str) -> Callable[..., object]:
     """Return a check, or a companion of one, by its name."""
     for module in CLIENTS[client]:
         function = getattr(importlib.import_module(f"tests.broker.clients.{module}"), name, None)
         if function is not None:
-            return function
+            return cast("Callable[..., object]", function)
     raise SystemExit(f"{client} has no check {name!r}")
 
 

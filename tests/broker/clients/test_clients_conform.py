@@ -6,7 +6,6 @@ Set OCTOPUS_TEST_REPEATS=20 to run the checks that depend on who comes first twe
 """
 
 import contextlib
-import importlib
 import os
 import shutil
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.clients.checking import Check, checks_of
+from tests.broker.clients.checking import Check, checks_in
 from tests.broker.clients.older_kafka_python import python_with_older_kafka_python
 from tests.broker.clients.run import CLIENTS
 from tests.support.kafka_cluster import KafkaCluster
@@ -34,21 +33,25 @@ def cases() -> Iterator[object]:
     for kind in ("embedded", "kafka"):
         for client, modules in CLIENTS.items():
             for module in modules:
-                for name, check in checks_of(importlib.import_module(f"tests.broker.clients.{module}")).items():
-                    marks = [pytest.mark.process, pytest.mark.timeout(check.limit * LIMIT_FACTOR[kind] + 60)]
-                    marks += [pytest.mark.kafka] if kind == "kafka" else []
-                    marks += [pytest.mark.slow] if kind in check.slow_on else []
-                    for repeat in range(REPEATS if check.races else 1):
-                        case = f"{kind}-{client}-{name}" + (f"-{repeat + 1}" if check.races and REPEATS > 1 else "")
-                        yield pytest.param(kind, client, name, check, marks=marks, id=case)
+                for check in checks_in(Path(__file__).with_name(f"{module}.py")):
+                    if check.only in (None, client):
+                        yield from _repeated(kind, client, check)
 
 
-@pytest.mark.parametrize(("kind", "client", "name", "check"), list(cases()))
-def test_the_broker_does_what_the_client_expects(
-    kind: str, client: str, name: str, check: Check, request: pytest.FixtureRequest
-) -> None:
+def _repeated(kind: str, client: str, check: Check) -> Iterator[object]:
+    marks = [pytest.mark.process, pytest.mark.timeout(check.limit * LIMIT_FACTOR[kind] + 60)]
+    if kind == "kafka":
+        marks += [pytest.mark.kafka] if check.quick_on_kafka else [pytest.mark.kafka, pytest.mark.slow]
+    repeats = REPEATS if check.races else 1
+    for repeat in range(1, repeats + 1):
+        case = f"{kind}-{client}-{check.name}" + (f"-{repeat}" if repeats > 1 else "")
+        yield pytest.param(kind, client, check, marks=marks, id=case)
+
+
+@pytest.mark.parametrize(("kind", "client", "check"), list(cases()))
+def test_a_client_finds(kind: str, client: str, check: Check, request: pytest.FixtureRequest) -> None:
     with _broker(kind, check, request) as bootstrap:
-        command = [_python(client), "-m", "tests.broker.clients.run", client, name, bootstrap, "--kind", kind]
+        command = [_python(client), "-m", "tests.broker.clients.run", "--kind", kind, client, check.name, bootstrap]
         limit = check.limit * LIMIT_FACTOR[kind]
         status, output = run_in_a_group(command, limit)
     assert status != "hung", f"the check did not end within {limit:.0f} s:\n{output}"
