@@ -50,7 +50,7 @@ class Header(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    count: int  # type: ignore[assignment]  # the format's word; nobody counts values in a header
 
     @property
     def size(self) -> int:
@@ -125,7 +125,7 @@ def placed(header: Header, base_offset: int, epoch: int = 0) -> bytes:
 def stamped(batch: bytes | memoryview, now: int, checksum: Checksum = crc32c) -> bytes:
     """Return a copy of the batch whose records carry the time of appending, `now` in ms (`LogAppendTime`)."""
     copy = bytearray(batch)
-    header = read_header(copy)
+    header = read_header(batch)
     struct.pack_into(">h", copy, 21, header.attributes | LOG_APPEND_TIME)
     struct.pack_into(">q", copy, 35, now)
     _CHECKSUM.pack_into(copy, 17, checksum_of(memoryview(copy), checksum))
