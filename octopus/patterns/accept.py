@@ -48,7 +48,7 @@ def build_table(leaf: Leaf) -> Table:
     absent = _yes if Exists(False) in leaf else _no
     return {
         str: _string_test(leaf, exists),
-        int: _integer_test(number, raw),
+        int: _integer_test(leaf, number, raw),
         float: number,
         RawNumber: raw,
         bool: frozenset(value for value in (True, False) if other or Literal(value) in leaf).__contains__,
@@ -102,15 +102,31 @@ def _refuses_strings(refusal: AnythingBut) -> bool:
 
 
 def _affix_tests(leaf: Leaf) -> list[Test]:
-    # str.startswith and str.endswith take a tuple, so all plain prefixes of a leaf are one call into C.
-    tests: list[Test] = []
+    # A slice compares in half the time of a method call; several prefixes at once pay for the call into C.
     prefixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, Prefix) and not matcher.ignore_case)
-    if prefixes:
-        tests.append(methodcaller("startswith", prefixes))
     suffixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, Suffix) and not matcher.ignore_case)
-    if suffixes:
-        tests.append(methodcaller("endswith", suffixes))
+    if "" in prefixes + suffixes:
+        return [_yes]
+    tests: list[Test] = []
+    match prefixes:
+        case []:
+            pass
+        case [prefix]:
+            tests.append(_part_test(slice(len(prefix)), prefix))
+        case _:
+            tests.append(methodcaller("startswith", prefixes))
+    match suffixes:
+        case []:
+            pass
+        case [suffix]:
+            tests.append(_part_test(slice(-len(suffix), None), suffix))
+        case _:
+            tests.append(methodcaller("endswith", suffixes))
     return tests
+
+
+def _part_test(part: slice, text: str) -> Test:
+    return lambda value: value[part] == text
 
 
 def _text_test(matcher: Matcher) -> Test | None:
@@ -249,7 +265,7 @@ def _not_in(refused: frozenset[float]) -> Test:
     return lambda value: value not in refused
 
 
-def _integer_test(number: Test, raw: Test) -> Test:
+def _integer_test(leaf: Leaf, number: Test, raw: Test) -> Test:
     if number is raw:  # both _yes or both _no
         return number
 
@@ -259,4 +275,10 @@ def _integer_test(number: Test, raw: Test) -> Test:
         exact = read_integer(value)
         return raw(exact) if isinstance(exact, RawNumber) else number(exact)
 
-    return test
+    match leaf:
+        case [Numeric() as numeric]:  # the usual case, worth one call less
+            low, high = closed_interval(numeric)
+            least, most = max(low, -MAX_EXACT_INTEGER), min(high, MAX_EXACT_INTEGER)
+            return lambda value: least <= value <= most or ((low < least or most < high) and test(value))
+        case _:
+            return test

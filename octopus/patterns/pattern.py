@@ -1,20 +1,17 @@
 """The pattern itself: compiled once per handler, asked once per record."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
-import msgspec
-
-from octopus.errors import DecodeError, PatternError
+from octopus.errors import PatternError
 from octopus.patterns.arrays import Requirement, flatten, prefixes
 from octopus.patterns.explain import Explanation, explain
-from octopus.patterns.numbers import RawNumber, read_number
 from octopus.patterns.parse import expand, read, write
+from octopus.patterns.peek import Reader, build_reader
 from octopus.patterns.portable import Lint, is_portable, lint, push_down
 from octopus.patterns.rule import Predicate, build_predicate, requirements_of
-from octopus.patterns.tree import Rule
+from octopus.patterns.tree import AnythingBut, Number, Numeric, Rule
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -34,7 +31,7 @@ class Pattern:
     _rules: tuple[Rule, ...] = field(compare=False)
     _requirements: list[tuple[Requirement, ...]] = field(compare=False)
     _predicate: Predicate = field(compare=False)
-    _decoder: msgspec.json.Decoder[dict[str, Any]] = field(compare=False)
+    _reader: Reader = field(compare=False)
 
     @classmethod
     def compile(cls, pattern: Mapping[str, object] | str | bytes) -> Self:
@@ -57,14 +54,14 @@ class Pattern:
         requirements = requirements_of(rules)
         # `a.b` may be one name or two, so every dotted prefix of a path may stand on an event's first level.
         fields = frozenset(prefix for rule in rules for path in rule for prefix in prefixes(path))
-        peek = TypedDict("Event", dict.fromkeys(fields, Any), total=False)  # type: ignore[misc]
+        paths = frozenset(path for rule in rules for path in rule)
         return cls(
             source,
             fields,
             tuple(rules),
             requirements,
             build_predicate(requirements, fields),
-            msgspec.json.Decoder(peek, float_hook=read_number),
+            build_reader(paths, exact=any(map(_compares_numbers, rules))),
         )
 
     def matches(self, value: object) -> bool:
@@ -86,7 +83,7 @@ class Pattern:
         """
         if type(value) is dict:
             return self._predicate(value)
-        event = self._read(value)
+        event = self._reader(value) if type(value) is bytes else self._read(value)
         return event is not None and self._predicate(event)
 
     def explain(self, value: object) -> Explanation:
@@ -126,30 +123,14 @@ class Pattern:
     def _read(self, value: object) -> dict[str, Any] | None:
         """Read the event's fields that matter; None for what is not an object."""
         if isinstance(value, bytes | bytearray | memoryview):
-            try:
-                return self._decoder.decode(value)
-            except msgspec.ValidationError:
-                return _read_with_care(value)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise DecodeError(f"the event is not JSON: {error}") from error
+            return self._reader(value)
         return dict(value) if isinstance(value, Mapping) else None
 
 
-def _read_with_care(data: bytes | bytearray | memoryview) -> dict[str, Any] | None:
-    """Read valid JSON that the decoder refuses: no object, or an integer of thousands of digits."""
-    try:
-        # The decoder stops at the first thing it does not want; whether the rest is JSON is still to be seen.
-        raw = bytes(msgspec.json.decode(data, type=msgspec.Raw))
-        if not raw.startswith(b"{"):
-            return None
-        event: dict[str, Any] = json.loads(raw.decode(), parse_int=_read_integer, parse_float=read_number)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise DecodeError(f"the event is not JSON: {error}") from error
-    return event
-
-
-def _read_integer(text: str) -> int | RawNumber:
-    try:
-        return int(text)
-    except ValueError:  # more digits than Python converts
-        return RawNumber(text)
+def _compares_numbers(rule: Rule) -> bool:
+    return any(
+        isinstance(matcher, Number | Numeric)
+        or (isinstance(matcher, AnythingBut) and isinstance(matcher.values[0], Number))
+        for leaf in rule.values()
+        for matcher in leaf
+    )

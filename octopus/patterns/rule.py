@@ -7,19 +7,19 @@ through, a dotted name that may stand for nested objects, a foreign type) is not
 """
 
 from collections.abc import Callable
-from typing import Any
+from operator import methodcaller
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from octopus.patterns.accept import Table, build_table
+from octopus.patterns.accept import Table, Test, build_table
 from octopus.patterns.arrays import Requirement, flatten, satisfies, sort_key
 from octopus.patterns.tree import Exists, Leaf, Rule
 
 Event = dict[str, Any]
 Predicate = Callable[[Event], bool]
 
-#: True, False, or None where the quick way cannot tell.
-_Quick = Callable[[Event], bool | None]
+_Undecided = TypeVar("_Undecided")
 
 _UNSURE = object()
 
@@ -46,69 +46,95 @@ def build_predicate(rules: list[tuple[Requirement, ...]], alive: frozenset[str])
     """
     if len(rules) == 1:
         (requirements,) = rules
-        quick = _build_quick(requirements)
+        return _build_quick(requirements, lambda event: satisfies(requirements, flatten(event, alive)))
 
-        def one(event: Event) -> bool:
-            verdict = quick(event)
-            return satisfies(requirements, flatten(event, alive)) if verdict is None else verdict
-
-        return one
-
-    pairs = [(_build_quick(requirements), requirements) for requirements in rules]
+    # The arrays are looked into once, after every rule that could be decided without them.
+    pairs = [(_build_quick(requirements, _unsure), requirements) for requirements in rules]
 
     def several(event: Event) -> bool:
-        unsure = []
+        undecided = []
         for quick, requirements in pairs:
             verdict = quick(event)
             if verdict:
                 return True
             if verdict is None:
-                unsure.append(requirements)
-        if not unsure:
+                undecided.append(requirements)
+        if not undecided:
             return False
         found = flatten(event, alive)
-        return any(satisfies(requirements, found) for requirements in unsure)
+        return any(satisfies(requirements, found) for requirements in undecided)
 
     return several
 
 
-def _build_quick(requirements: tuple[Requirement, ...]) -> _Quick:
-    paths = [requirement.path for requirement in requirements]
+def _unsure(_: Event) -> None:
+    return None
+
+
+def _build_quick(
+    requirements: tuple[Requirement, ...], otherwise: Callable[[Event], _Undecided]
+) -> Callable[[Event], bool | _Undecided]:
+    """Build the short loop; it asks `otherwise` about an event it cannot decide."""
+    top = tuple((one.path, *_likeliest(one.table)) for one in requirements if "." not in one.path)
+    nested = tuple(one for one in requirements if "." in one.path)
+    check_all = _build_check(requirements, requirements, otherwise)
+    check_nested = _build_check(nested, requirements, otherwise)
+
+    def quick(event: Event) -> bool | _Undecided:
+        for name, likely, accepts in top:
+            value = event.get(name)
+            if type(value) is not likely:  # null and an absent field among others
+                return check_all(event)
+            if not accepts(value):
+                return False
+        return check_nested(event)
+
+    return quick if top else check_all
+
+
+def _likeliest(table: Table) -> tuple[type, Test]:
+    """Guess the type that the leaf was written for, to spare the look-up."""
+    kind = next((kind for kind in (str, int, bool) if table[kind] is not table[dict]), str)
+    return kind, table[kind]
+
+
+def _build_check(
+    some: tuple[Requirement, ...], requirements: tuple[Requirement, ...], otherwise: Callable[[Event], _Undecided]
+) -> Callable[[Event], bool | _Undecided]:
+    """Build the check of some of a rule's requirements by the tables, for values of every type."""
 
     def is_alone(path: str) -> bool:
         """Tell whether no other path leads through this one: then a list here binds nobody else."""
-        return not any(other.startswith(f"{path}.") for other in paths)
+        return not any(other.path.startswith(f"{path}.") for other in requirements)
 
-    top = tuple((one.path, one.table, is_alone(one.path)) for one in requirements if "." not in one.path)
-    nested = tuple((_build_finder(one.path), one.table, is_alone(one.path)) for one in requirements if "." in one.path)
+    checks = tuple((_build_finder(one.path), one.table, is_alone(one.path)) for one in some)
 
-    def quick(event: Event) -> bool | None:
-        for name, table, alone in top:
-            value = event.get(name, UNSET)
-            test = table.get(type(value))
-            if test is None:
-                verdict = _any_element(value, table) if alone else None
-                if not verdict:
-                    return verdict
-            elif not test(value):
-                return False
-        for find, table, alone in nested:
+    def check(event: Event) -> bool | _Undecided:
+        for find, table, alone in checks:
             value = find(event)
             test = table.get(type(value))
             if test is None:
                 verdict = _any_element(value, table) if alone else None
+                if verdict is None:
+                    return otherwise(event)
                 if not verdict:
-                    return verdict
+                    return False
             elif not test(value):
                 return False
         return True
 
-    return quick
+    return check if checks else _nothing_left
+
+
+def _nothing_left(_: Event) -> bool:
+    return True
 
 
 def _build_finder(path: str) -> Callable[[Event], object]:
     """Build a walk down nested objects that notices where a dotted name would lead to the same path."""
     *steps, last = path.split(".")
+    if not steps:
+        return methodcaller("get", path, UNSET)
     names = [*steps, last]
     hops = tuple(
         (step, tuple(".".join(names[start:end]) for end in range(start + 2, len(names) + 1)))

@@ -1,0 +1,90 @@
+"""Reading no more of an event's bytes than a pattern looks at.
+
+A decoder for a type that names only some fields skips the others without building them, at a fraction of
+the cost. Which fields is the pattern's to say: a path `a.b` may stand in an event as b in a or as the one
+name `a.b`, so both are read. Values that could matter are read as whatever they are; where only
+what is inside of an object matters, scalars are dropped and lists are read whole.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
+
+import msgspec
+
+from octopus.errors import DecodeError
+from octopus.patterns.numbers import RawNumber, read_number
+
+Bytes = bytes | bytearray | memoryview
+Reader = Callable[[Bytes], dict[str, Any] | None]
+
+#: Objects deeper than this are read whole: each level costs a type, and few patterns go deeper.
+_MAX_LEVELS = 4
+
+
+def build_reader(paths: frozenset[str], exact: bool) -> Reader:
+    """Build the function that reads an event's bytes.
+
+    Args:
+        paths: The dotted paths to read, among others perhaps.
+        exact: Whether numbers that no double represents must keep their text.
+
+    Returns:
+        A function from JSON text to the object, without the fields that lead to no path; None for JSON that
+        is not an object. It raises DecodeError.
+    """
+    decode = msgspec.json.Decoder(_object_type(paths, _MAX_LEVELS), float_hook=read_number if exact else None).decode
+
+    def read(data: Bytes) -> dict[str, Any] | None:
+        try:
+            event: dict[str, Any] = decode(data)
+        except msgspec.ValidationError:
+            return _read_whole(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"the event is not JSON: {error}") from error
+        return event
+
+    return read
+
+
+def _object_type(paths: Iterable[str], levels: int) -> Any:
+    inside: dict[str, set[str]] = {}  # by the first step of a path, what may follow
+    whole = set()
+    for path in paths:
+        step, dot, rest = path.partition(".")
+        if dot:
+            inside.setdefault(step, set()).add(rest)
+        else:
+            whole.add(path)
+        # A dotted name is rare: it is read whole, whatever it leads to.
+        whole.update(
+            path[:index] for index in range(len(step) + 1, len(path) + 1) if path[index : index + 1] in (".", "")
+        )
+    fields = {step: _inside_type(rests, levels - 1) for step, rests in inside.items()} | dict.fromkeys(whole, Any)
+    return TypedDict("Fields", fields, total=False)  # type: ignore[operator]
+
+
+def _inside_type(paths: set[str], levels: int) -> Any:
+    if not levels:
+        return Any
+    return _object_type(paths, levels) | list[Any] | str | int | float | bool | None
+
+
+def _read_whole(data: Bytes) -> dict[str, Any] | None:
+    """Read valid JSON that the decoder refuses: no object, or numbers out of range where none was expected."""
+    try:
+        # The decoder stops at the first thing it does not want; whether the rest is JSON is still to be seen.
+        raw = bytes(msgspec.json.decode(data, type=msgspec.Raw))
+        if not raw.startswith(b"{"):
+            return None
+        event: dict[str, Any] = json.loads(raw.decode(), parse_int=_read_integer, parse_float=read_number)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DecodeError(f"the event is not JSON: {error}") from error
+    return event
+
+
+def _read_integer(text: str) -> int | RawNumber:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python converts
+        return RawNumber(text)
