@@ -88,11 +88,8 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Reading."""
 
     session_timeout: Annotated[Seconds, "Without a heartbeat for so long, a member has left its group."] = 45.0
-    heartbeat_interval: Annotated[Seconds, "Between heartbeats; a third of session_timeout at most."] = 3.0
     rebalance_timeout: Annotated[Seconds, "What all members have for draining and joining again."] = 60.0
-    max_poll_records: Annotated[Count, "Records taken over at a time."] = 500
-    fetch_max_wait: Annotated[Seconds, "How long a broker may wait for fetch_min_bytes."] = 0.1
-    fetch_min_bytes: Annotated[Bytes, "A broker answers as soon as it has so many."] = 1
+    fetch_max_wait: Annotated[Seconds, "How long a broker may wait for records before it answers that there are none."] = 0.1
     fetch_max_bytes: Annotated[Bytes, "Most of one answer, all partitions together."] = 50 * MEBIBYTE
     max_partition_fetch_bytes: Annotated[Bytes, "Most of one answer for one partition."] = MEBIBYTE
     assignor: Annotated[
@@ -109,13 +106,6 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         64 * MEBIBYTE
     )
     metadata_max_age: Annotated[Seconds, "New topics and partitions are noticed within this time."] = 30.0
-
-    def __post_init__(self) -> None:
-        if self.heartbeat_interval * 3 > self.session_timeout:
-            raise ConfigurationError(
-                f"consumer.heartbeat_interval is {self.heartbeat_interval:g} s; with a session_timeout of "
-                f"{self.session_timeout:g} s it must be {self.session_timeout / 3:g} s at most."
-            )
 
 
 class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,14 +151,16 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The embedded broker, which serves when `brokers` names none."""
 
-    directory: Annotated[str | None, "Where records are kept; in memory when not given."] = None
+    directory: Annotated[
+        str | None, 'Where records are kept; whoever names the same directory shares the broker. "none": in memory.'
+    ] = "~/.local/state/octopus/broker"
     host: Annotated[str, "Address it listens on."] = "127.0.0.1"
-    port: Annotated[Port, "Port it listens on; 0 takes a free one."] = 9092
+    port: Annotated[Port, "Port it listens on; 0 takes a free one, which its directory tells those who join."] = 0
     durability: Annotated[
         Literal["fsync", "os"],
         "What is acknowledged survives a power cut (fsync) or the end of the process only (os).",
     ] = "fsync"
-    partitions: Annotated[Count, "Of topics that are created on first use."] = 1
+    partitions: Annotated[Count, "Of topics that other programs create by first using them."] = 4
     retention: Annotated[Seconds | None, 'Older records are deleted; "none" keeps them.'] = 7 * 86400.0
     retention_bytes: Annotated[Bytes | None, "A partition's oldest records beyond this are deleted."] = None
 

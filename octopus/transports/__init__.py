@@ -62,7 +62,7 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
     if not brokers or brokers.startswith("embedded:"):
         from octopus.transports.embedded import EmbeddedTransport
 
-        return EmbeddedTransport.from_settings(settings, brokers)
+        return EmbeddedTransport.from_settings(settings, brokers, client_id=client_id or settings.app)
     if brokers.startswith("memory:"):
         return open_transport(brokers)
     return _kafka(settings, client_id or settings.app)
