@@ -37,6 +37,7 @@ class Broker:
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._chores: list[asyncio.Task[None]] = []
+        self._is_stopped = False
         self._idle, self._busy = asyncio.Event(), asyncio.Event()
         self._idle.set()
 
@@ -70,7 +71,13 @@ class Broker:
         return self.address
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Stop listening, let requests end within `grace` seconds (waiting ones end at once), flush and close."""
+        """Stop listening, let requests end within `grace` seconds (waiting ones end at once), flush and close.
+
+        May be called twice, and without having started.
+        """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         if self._listener is not None:
             self._listener.close()
         for chore in self._chores:

@@ -1,0 +1,38 @@
+"""A broker in memory, on the test's own loop."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiokafka.record.util import calc_crc32c
+from wire_client import WireClient
+
+from octopus.broker.server import Broker
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import Storage
+
+Start = Callable[..., Awaitable[Broker]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start brokers with settings of the test's choice."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: object) -> Broker:
+            storage = Storage.open(None, checksum=calc_crc32c)
+            return await stack.enter_async_context(Broker(storage, BrokerSettings(**settings)))
+
+        yield start
+
+
+@pytest.fixture
+async def broker(start: Start) -> Broker:
+    return await start()
+
+
+@pytest.fixture
+async def client(broker: Broker) -> AsyncIterator[WireClient]:
+    client = await WireClient.connect(broker.address)
+    yield client
+    await client.close()
