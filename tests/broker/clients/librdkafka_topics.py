@@ -104,14 +104,7 @@ def delete_records(target: Target) -> None:
 
 @check(limit=60)
 def compaction(target: Target) -> None:
-    config = {
-        "cleanup.policy": "compact",
-        "segment.ms": "200",
-        "min.cleanable.dirty.ratio": "0.01",
-        "max.compaction.lag.ms": "200",
-    }
-    if target.kind == "embedded":
-        del config["max.compaction.lag.ms"]
+    config = {"cleanup.policy": "compact", "segment.ms": "200"}
     topic = create(target, "compacted", config=config)
     delivered = Delivered(producer(target))
 

@@ -20,6 +20,7 @@ CLIENTS = {
     "kafka-python-3": ("kafka_python",),
     "kafka-python-2": ("kafka_python",),
     "kcat": ("kcat",),
+    "java": ("java_client",),
     "wire": ("wire_checks",),
 }
 

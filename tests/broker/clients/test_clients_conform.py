@@ -20,6 +20,7 @@ from tests.broker.clients.checking import Check, checks_in
 from tests.broker.clients.older_kafka_python import python_with_older_kafka_python
 from tests.broker.clients.run import CLIENTS
 from tests.support.kafka_cluster import KafkaCluster
+from tests.support.kafka_jars import KafkaUnavailable, fetch_jars, require_java
 from tests.support.loud_skips import skip_loudly
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -103,6 +104,12 @@ def _python(client: str) -> str:
         return python_with_older_kafka_python()
     if client == "kcat" and shutil.which("kcat") is None:
         skip_loudly("the kcat checks", "kcat is missing: install it (kcat on Debian).")
+    if client == "java":
+        try:
+            require_java()
+            fetch_jars()
+        except KafkaUnavailable as error:
+            skip_loudly("the checks of the Java client", str(error))
     return sys.executable
 
 
