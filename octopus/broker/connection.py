@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, slot: _Slot, version: int, error: BaseException) -> None:
         name = f"{slot.api.name} v{version}"
         if isinstance(error, MalformedRequest | Hangup):
-            self._abort(f"{name}: {error}")
+            self._abort(str(error) if slot.api is _RAW else f"{name}: {error}")
         else:
             self._abort(f"{name} failed", error)
         self._node.counters.errors[f"{slot.api.name} closed"] += 1

@@ -21,33 +21,27 @@ class _Slice:
     max_bytes: int
     log: Log | None = None
     read: Read | None = None
+    size: int = 0
     code: int = 0
-
-    @property
-    def size(self) -> int:
-        return self.read.size if self.read else 0
 
 
 @dataclass(slots=True)
 class _Fetch:
-    """A Fetch request."""
+    """A Fetch request, and how far it is: totals are kept, so that a thousand partitions are not summed a thousand times."""
 
     max_wait: int
     min_bytes: int
     max_bytes: int
     is_committed: bool
     topics: list[tuple[str, list[_Slice]]]
+    size: int = 0
+    has_error: bool = False
 
     def slices(self) -> list[_Slice]:
         return [each for _, slices in self.topics for each in slices]
 
-    @property
-    def size(self) -> int:
-        return sum(each.size for each in self.slices())
-
     def is_answerable(self) -> bool:
-        slices = self.slices()
-        return not slices or any(each.code for each in slices) or self.size >= self.min_bytes
+        return self.has_error or self.size >= self.min_bytes or not any(slices for _, slices in self.topics)
 
 
 def handle_fetch(node: Node, request: Request) -> Answer:
@@ -56,12 +50,10 @@ def handle_fetch(node: Node, request: Request) -> Answer:
     if session_id:
         # Sessions are never given out (the answer's id is 0), so nobody can have one.
         return _answer(request, fetch, Code.FETCH_SESSION_ID_NOT_FOUND)
-    room = fetch.max_bytes
     for topic, slices in fetch.topics:
         for each in slices:
-            _open(node, request, topic, each)
-            _read(request, fetch, each, room)
-            room = max(0, room - each.size)
+            _open(node, request, topic, fetch, each)
+            _read(request, fetch, each)
     if fetch.is_answerable() or fetch.max_wait <= 0 or node.is_stopping:
         return _answer(request, fetch)
     return _wait(node, request, fetch)
@@ -100,7 +92,7 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
             await wake
             again, moved = moved, []
             for each in again:
-                _read(request, fetch, each, fetch.max_bytes - (fetch.size - each.size))
+                _read(request, fetch, each)
             if fetch.is_answerable() or over.done():
                 return _answer(request, fetch)
             wake = loop.create_future()
@@ -112,24 +104,27 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
             log.remove_waiter(waiter)
 
 
-def _open(node: Node, request: Request, topic: str, each: _Slice) -> None:
+def _open(node: Node, request: Request, topic: str, fetch: _Fetch, each: _Slice) -> None:
     try:
         request.check()
         each.log = node.storage.log(topic, each.partition)
     except BrokerError as error:
-        each.code = request.refuse(error)
+        each.code, fetch.has_error = request.refuse(error), True
 
 
-def _read(request: Request, fetch: _Fetch, each: _Slice, room: int) -> None:
+def _read(request: Request, fetch: _Fetch, each: _Slice) -> None:
+    """Read, or read again, one partition into the room that the others leave; the first with records may exceed it."""
     if each.log is None:
         return
-    size = fetch.size - each.size
+    fetch.size -= each.size
+    room = max(0, min(each.max_bytes, fetch.max_bytes - fetch.size))
     try:
-        each.read = each.log.read(
-            each.offset, min(each.max_bytes, room), committed=fetch.is_committed, at_least_one=size == 0
-        )
+        each.read = each.log.read(each.offset, room, committed=fetch.is_committed, at_least_one=fetch.size == 0)
+        each.size = each.read.size
     except BrokerError as error:
-        each.read, each.code = None, request.refuse(error)
+        each.read, each.size = None, 0
+        each.code, fetch.has_error = request.refuse(error), True
+    fetch.size += each.size
 
 
 def _parse(node: Node, request: Request) -> tuple[_Fetch, int]:
