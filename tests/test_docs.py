@@ -1,0 +1,106 @@
+"""Every code block of README and docs runs.
+
+Python blocks of a page run one after the other in one namespace, in one event loop (so `await` may stand alone). A block
+that begins with `# name.py` (or `# name.toml`) is also written to that file. Shell blocks run in the page's directory, each line must succeed; one that
+would run for ever is stopped with SIGTERM after a few seconds, and must end well. Blocks marked `text` are not code.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w/]+\.(?:py|toml))\n")
+RUN_FOR = 12.0
+
+SESSION = """
+import ast, asyncio, inspect, sys
+sys.path.insert(0, ".")
+namespace = {"__name__": "page"}
+async def main():
+    for number, source in enumerate(open(sys.argv[1], encoding="utf-8").read().split("\\0")):
+        code = compile(source, f"block {number + 1}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, namespace)
+        if inspect.isawaitable(result):
+            await result
+asyncio.run(main())
+"""
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind != "text"]
+
+
+@pytest.mark.process
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_code_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "scripts").mkdir()
+    shim = tmp_path / "scripts" / "octopus"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m octopus "$@"\n')
+    shim.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    shutil.copy(shim, tmp_path / "bin" / "octopus")
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")},
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OCTOPUS_BROKER__DIRECTORY": str(tmp_path / "broker"),
+    }
+    pending: list[str] = []
+    try:
+        for kind, text in blocks(page):
+            if kind == "bash":
+                run_python(pending, tmp_path, environment)
+                run_shell(text, tmp_path, environment)
+            elif kind == "python":
+                pending.append(text)
+                if named := FILE.match(text):
+                    (tmp_path / named[1]).write_text(text)
+            elif kind == "toml":
+                assert FILE.match(text), f"a {kind} block of {page.name} does not say which file it is"
+            else:
+                pytest.fail(f"{page.name} has a block of kind {kind!r}, which nothing runs; mark it `text`")
+        run_python(pending, tmp_path, environment)
+    finally:
+        subprocess.run([shim, "broker", "stop"], cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False)
+
+
+def run_python(sources: list[str], directory: Path, environment: dict[str, str]) -> None:
+    """Run all Python blocks of the page so far; the earlier ones again, which is what makes a page one session."""
+    if not sources:
+        return
+    script = directory / "page.txt"
+    script.write_text("\0".join(sources))
+    result = subprocess.run(
+        [sys.executable, "-c", SESSION, script], cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def run_shell(text: str, directory: Path, environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", text.replace("octopus run", "exec octopus run") if text.count("\n") == 1 else text],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=RUN_FOR)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, f"{text}\n{output}"
