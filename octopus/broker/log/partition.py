@@ -530,8 +530,9 @@ class Log:
         if self._directory is None:
             return MemoryFile()
         path = segment_path(self._directory, base_offset, ".compacted.temp")
-        path.unlink(missing_ok=True)
-        return DiskFile(path, self._environment.descriptors, self._environment.faults)
+        file = DiskFile(path, self._environment.descriptors, self._environment.faults)
+        file.truncate(0)  # creates it, or empties what a failed run left
+        return file
 
     def _leave_note(self) -> None:
         """Write what makes the next start quick; the records themselves are durable already."""

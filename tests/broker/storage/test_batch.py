@@ -1,6 +1,7 @@
 """Record batches: headers, markers, and the records inside."""
 
 import zlib
+from contextlib import suppress
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -97,9 +98,8 @@ def test_codecs_of_the_environment_are_used() -> None:
     packed = bytearray(plain[:61] + zlib.compress(plain[61:]))
     packed[22] = 4
     packed[8:12] = (len(packed) - 12).to_bytes(4, "big")
-    assert list(decode_records(bytes(packed), decompressors={4: lambda data, limit: zlib.decompress(data)}))[
-        0
-    ].value == (b"value")
+    (record,) = decode_records(bytes(packed), decompressors={4: lambda data, limit: zlib.decompress(data)})
+    assert record.value == b"value"
     with pytest.raises(UnreadableBatch, match="codec 4"):
         list(decode_records(bytes(packed)))
 
@@ -109,7 +109,5 @@ def test_altered_records_are_refused_or_decoded_but_nothing_else(data: st.DataOb
     original = bytearray(batch(b"first", b"second", key=b"key"))
     for _ in range(data.draw(st.integers(1, 4))):
         original[data.draw(st.integers(61, len(original) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(UnreadableBatch):
         assert len(list(decode_records(bytes(original)))) == 2
-    except UnreadableBatch:
-        pass
