@@ -1,0 +1,39 @@
+"""From an exception to an exit code and a sentence."""
+
+from octopus.errors import (
+    AuthError,
+    ConfigurationError,
+    ControlPlaneError,
+    HandlerStopped,
+    OctopusError,
+    PatternError,
+    TransportError,
+)
+from octopus.worker.process import ExitCode
+
+CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (ConfigurationError, ExitCode.CONFIGURATION),
+    (PatternError, ExitCode.CONFIGURATION),
+    (HandlerStopped, ExitCode.STOPPED_LINE),
+    (TransportError, ExitCode.UNREACHABLE),
+    (AuthError, ExitCode.UNREACHABLE),
+    (ControlPlaneError, ExitCode.UNREACHABLE),
+    (OctopusError, ExitCode.FAILED),
+)
+
+
+class CommandFailed(OctopusError):
+    """A command could not do what was asked, for a reason that is neither usage nor the broker."""
+
+
+def exit_code(error: Exception) -> tuple[ExitCode, str]:
+    """Return how the process ends, and what to tell the user."""
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            return code, str(error)
+    if isinstance(error, OSError):
+        return ExitCode.FAILED, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1 and isinstance(error.exceptions[0], Exception):
+        return exit_code(error.exceptions[0])
+    kind_name = type(error).__name__
+    return ExitCode.FAILED, f"{kind_name}: {error} This is unexpected; --traceback shows where it comes from."

@@ -1,0 +1,149 @@
+"""The live status below the log lines of `octopus run`: a row per handler."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from octopus.worker import GroupStatus, Worker, WorkerStatus
+
+REFRESH = 0.25
+"""Seconds between two pictures."""
+
+RATE_OVER = 3.0
+"""Seconds over which rates are measured."""
+
+
+class Rates:
+    """Records per second of each group, over the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, dict[str, int]]] = deque()
+
+    def note(self, status: WorkerStatus) -> dict[str, float]:
+        """Take a snapshot into account and return the rates."""
+        now, settled = status.uptime, {group.group: group.settled for group in status.groups}
+        self._seen.append((now, settled))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_OVER:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        elapsed = now - began
+        return {name: max(0, count - before.get(name, 0)) / elapsed if elapsed else 0.0 for name, count in settled.items()}
+
+
+class LiveStatus:
+    """A companion of the worker that draws its status until it is cancelled.
+
+    Args:
+        console: Where; log lines go through the same one.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rates = Rates()
+
+    async def __call__(self, worker: Worker) -> None:
+        """Draw until cancelled."""
+        async with self._drawing() as live:
+            while True:
+                status = worker.status()
+                live.update(draw(status, self._rates.note(status), _topics(worker)), refresh=True)
+                await asyncio.sleep(REFRESH)
+
+    @contextlib.asynccontextmanager
+    async def _drawing(self) -> AsyncIterator[Live]:
+        with Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+            # A second Ctrl-C ends the process at once: it must not take the cursor with it.
+            self._console.show_cursor(True)
+            yield live
+
+
+def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str]) -> Group:
+    """Return the picture of a worker.
+
+    Args:
+        status: What to draw.
+        rates: Records per second, by group.
+        topics: What each group reads, by group.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column("handler", style="cyan", no_wrap=True)
+    table.add_column("reads", style="dim", no_wrap=True, max_width=30)
+    for name in ("events/s", "lag", "running", "done", "skipped", "retried", "dead"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in status.groups:
+        table.add_row(*_row(group, rates.get(group.group, 0.0), topics.get(group.group, "")))
+    return Group(Text(), _headline(status), *_troubles(status.groups), table if status.groups else Text())
+
+
+def summary(status: WorkerStatus) -> str:
+    """Say in one line what a worker did."""
+    done = sum(group.done for group in status.groups)
+    skipped = sum(group.skipped for group in status.groups)
+    retried = sum(group.retried for group in status.groups)
+    dead = sum(group.dead for group in status.groups)
+    parts = [f"{done:,} done", f"{skipped:,} skipped"]
+    parts += [f"{retried:,} retried"] if retried else []
+    parts += [f"{dead:,} dead"] if dead else []
+    return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _headline(status: WorkerStatus) -> Text:
+    line = Text.assemble(
+        ("● ", "green"), (status.app, "bold"), (f" on {status.broker}, up {spell_seconds(status.uptime)}", "dim")
+    )
+    if status.slowest is not None and status.slowest[1] >= 1:
+        line.append(f", slowest now: {status.slowest[0]} for {status.slowest[1]:.1f} s", style="yellow")
+    return line
+
+
+def _row(group: GroupStatus, rate: float, topics: str) -> list[Text]:
+    lag = "…" if group.lag is None else f"{group.lag:,}"
+    return [
+        Text(" + ".join(group.handlers), style="red" if group.stopped else ""),
+        Text(topics),
+        Text(f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}", style="bold" if rate else "dim"),
+        Text(lag, style="yellow" if group.lag else "dim"),
+        Text(str(group.running + group.delayed), style="" if group.running + group.delayed else "dim"),
+        Text(f"{group.done:,}", style="green" if group.done else "dim"),
+        Text(f"{group.skipped:,}", style="dim"),
+        Text(f"{group.retried:,}", style="yellow" if group.retried else "dim"),
+        Text(f"{group.dead:,}", style="red" if group.dead else "dim"),
+    ]
+
+
+def _troubles(groups: Iterable[GroupStatus]) -> list[Text]:
+    lines = []
+    for group in groups:
+        if group.stopped:
+            lines.append(Text(f"  {group.group} stopped: {group.stopped}", style="red"))
+        if group.commit_error:
+            lines.append(Text(f"  {group.group} cannot commit: {group.commit_error}", style="yellow"))
+        lines += [
+            Text(f"  {group.group} cannot read {partition}: {reason}", style="red")
+            for partition, reason in group.unreadable.items()
+        ]
+    return lines
+
+
+def _topics(worker: Worker) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for route in worker.app.routes:
+        names = list(route.topics) if isinstance(route.topics, tuple) else [f"/{route.topics.pattern}/"]
+        found.setdefault(worker.app.group_of(route), []).extend(names)
+    return {group: ", ".join(dict.fromkeys(names)) for group, names in found.items()}

@@ -1,0 +1,99 @@
+"""Log records on standard error: coloured lines above the live status, plain lines, or JSON."""
+
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from octopus.config import LogSettings
+
+WORKER_VARIABLE = "OCTOPUS_WORKER"
+"""Number of a worker process among several; its log lines begin with it."""
+
+STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+
+
+def configure_logs(settings: LogSettings, console: Console) -> None:
+    """Send log records to standard error.
+
+    Args:
+        settings: The least level, and text or JSON.
+        console: Where lines are printed when a person looks, so that a live status stays below them.
+    """
+    handler: logging.Handler
+    if settings.format == "json":
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Json())
+    elif console.is_terminal:
+        handler = _Lines(console)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        number = os.environ.get(WORKER_VARIABLE)
+        prefix = f"[{number}] " if number else ""
+        handler.setFormatter(_Plain(f"{prefix}%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    level = settings.level.upper()
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel("WARNING" if level == "INFO" else level)
+    logging.getLogger("octopus").setLevel(level)
+    # What the Kafka client says is either repeated by ours in better words, or noise.
+    logging.getLogger("aiokafka").setLevel(level if level == "DEBUG" else "CRITICAL")
+
+
+class _Plain(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO octopus.worker: …`."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return timestamp(record.created)
+
+
+class _Json(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if number := os.environ.get(WORKER_VARIABLE):
+            entry["worker"] = int(number)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+class _Lines(logging.Handler):
+    """Prints on a console: time, level, message; the logger's name only where it is not ours."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._console.print(self._line(record), soft_wrap=True)
+        except Exception:  # noqa: BLE001 - logging's own rule: a log line never breaks the program
+            self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> Text:
+        name = "" if record.name.startswith("octopus") else f"{record.name}: "
+        line = Text.assemble(
+            (f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} ", "dim"),
+            (f"{record.levelname.lower():<8}", STYLES.get(record.levelname, "")),
+            f"{name}{record.getMessage()}",
+        )
+        if record.exc_info:
+            line.append("\n" + logging.Formatter().formatException(record.exc_info), style="dim")
+        return line
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time as text: UTC, ISO 8601, milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

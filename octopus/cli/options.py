@@ -1,0 +1,69 @@
+"""Options that every verb has, and the settings they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from octopus import config
+from octopus.config import Settings
+from octopus.errors import ConfigurationError
+from octopus.worker.process import read_sources
+
+COMMON = Group("Common options", sort_key=100)
+
+
+@Parameter(name="*", group=COMMON)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every verb understands. Attributes are described where `--help` takes them from."""
+
+    brokers: Annotated[
+        str | None,
+        Parameter(help="Where the brokers are: host:port, several with commas. Without, the embedded broker."),
+    ] = None
+    config: Annotated[
+        tuple[str, ...],
+        Parameter(help="Any setting, as NAME=VALUE: --config worker.drain_timeout=5s. May be repeated."),
+    ] = ()
+    json: Annotated[bool, Parameter(help="Write JSON, for machines.")] = False
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), help="Only results, warnings and errors.")] = False
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), help="Also what happens in detail.")] = False
+    traceback: Annotated[bool, Parameter(help="Show where an error comes from.")] = False
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what the command line says, as a mapping of settings.
+
+        Raises:
+            ConfigurationError: A `--config` without `=`.
+        """
+        level = "debug" if self.verbose else "warning" if self.quiet else None
+        found = config.merge({"brokers": self.brokers}, {"log": {"level": level}} if level else {})
+        for text in self.config:
+            path, separator, value = text.partition("=")
+            if not separator:
+                raise ConfigurationError(f"--config {text!r} says no value: write --config {text}=VALUE.")
+            nested: Any = value
+            for name in reversed(path.strip().split(".")):
+                nested = {name: nested}
+            found = config.merge(found, nested)
+        return found
+
+    def mapping(self, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return everything that is set: in code, in the file, in the environment, on the command line."""
+        return config.merge(base or {}, *read_sources(), self.overrides())
+
+    def settings(self, base: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings to use.
+
+        Args:
+            base: Those of the app, if there is one.
+
+        Raises:
+            ConfigurationError: A setting is unknown or its value does not fit.
+        """
+        return config.load(self.mapping(base))
+
+
+DEFAULTS = Options()

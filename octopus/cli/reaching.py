@@ -1,0 +1,77 @@
+"""Ways to a broker for as long as a block lasts, and how a verb's coroutine is run."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from octopus.config import Settings
+from octopus.transports import connect, producer_options
+from octopus.transports.base import Admin, Transport
+from octopus.transports.ensure import TopicEnsurer
+
+T = TypeVar("T")
+
+CLIENT = "octopus-cli"
+"""What broker logs call the command line."""
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a verb. SIGTERM ends it as Ctrl-C does: through its `finally` blocks, then KeyboardInterrupt."""
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        terminated = False
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if terminated:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    return asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def reaching(settings: Settings) -> AsyncIterator[Transport]:
+    """Open the transport of the settings."""
+    transport = connect(settings, client_id=CLIENT)
+    await transport.open()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@contextlib.asynccontextmanager
+async def administering(transport: Transport) -> AsyncIterator[Admin]:
+    """Open an admin client."""
+    admin = transport.admin()
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.stop()
+
+
+@contextlib.asynccontextmanager
+async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicEnsurer]:
+    """Open a producer that creates missing topics where the settings allow it."""
+    producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()

@@ -1,0 +1,131 @@
+"""`octopus run`: an app's handlers, in one process or several."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from octopus.app import Octopus
+from octopus.cli.finding import find_app, source_directory
+from octopus.cli.live import LiveStatus, summary
+from octopus.cli.logs import configure_logs
+from octopus.cli.options import DEFAULTS, Options
+from octopus.cli.screen import is_terminal, notices
+from octopus.config import Settings
+from octopus.errors import ConfigurationError
+from octopus.worker import Worker
+from octopus.worker.process import Companion, ExitCode, run_process, run_processes, this_command
+
+logger = logging.getLogger("octopus.worker")
+
+
+verb = App(name="run", help_epilogue="")
+
+
+@verb.default
+def run(
+    app: str | None = None,
+    /,
+    *,
+    only: Annotated[tuple[str, ...], Parameter(help="Run only this handler. May be repeated.")] = (),
+    workers: Annotated[int, Parameter(help="Processes that share the work; one that dies is replaced.")] = 1,
+    drain: Annotated[bool, Parameter(help="Exit when everything published until now is handled.")] = False,
+    reload: Annotated[bool, Parameter(help="Start again when the code changes.")] = False,
+    watch: Annotated[
+        tuple[str, ...],
+        Parameter(help="Also publish what happens in a directory, as DIR=TOPIC. May be repeated."),
+    ] = (),
+    options: Options = DEFAULTS,
+) -> int:
+    """Run an app's handlers until stopped.
+
+    The first Ctrl-C (or SIGTERM) lets running handlers finish, commits and leaves; the second ends at once. Nothing is
+    lost either way: what was not finished is delivered again.
+
+    Args:
+        app: module:app or path/to/file.py:app; the name can be left out where there is only one. Without, app.py or main.py.
+    """
+    if workers < 1:
+        raise ConfigurationError(f"--workers {workers} runs nothing: at least 1.")
+    if reload:
+        from octopus.cli.reloading import run_reloading
+
+        settings = options.settings()
+        configure_logs(settings.log, notices())
+        again = this_command(*_arguments(app, only, workers, drain, watch, options))
+        return run_reloading(again, source_directory(app), grace=settings.worker.drain_timeout + 5)
+    found = find_app(app)
+    settings = options.settings(found.settings)
+    if workers > 1:
+        return _run_several(workers, found, settings, _arguments(app, only, 1, drain, watch, options))
+    return _run_one(found, settings, only, drain, watch, options)
+
+
+def _run_one(
+    app: Octopus, settings: Settings, only: Sequence[str], drain: bool, watch: Sequence[str], options: Options
+) -> ExitCode:
+    console = notices()
+    configure_logs(settings.log, console)
+    watcher = _watcher(watch)
+    if not app.routes and not app.timers and watcher is None:
+        raise ConfigurationError(f"{app.name} has no handlers and no timers: there is nothing to run.")
+    workers: list[Worker] = []
+
+    async def announce(worker: Worker) -> None:
+        workers.append(worker)
+        logger.info("%s runs %s on %s", app.name, _spell_handlers(app, only), worker.status().broker)
+
+    companions: list[Companion] = [announce]
+    if console.is_terminal and is_terminal() and not options.quiet and settings.log.format == "text":
+        companions.append(LiveStatus(console))
+    if watcher is not None:
+        companions.append(watcher)
+    code = run_process(app, settings, only=only, until_caught_up=drain, companions=companions)
+    if workers:
+        logger.info("%s: %s", "caught up" if drain and code == ExitCode.OK else "ended", summary(workers[0].status()))
+    return code
+
+
+def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequence[str]) -> int:
+    configure_logs(settings.log, notices())
+    logger.info("%s runs in %d processes", app.name, count)
+    return run_processes(this_command(*arguments), count, grace=settings.worker.drain_timeout + 5)
+
+
+def _watcher(watch: Sequence[str]) -> Companion | None:
+    if not watch or os.environ.get("OCTOPUS_WORKER", "1") != "1":
+        return None  # of several processes one watches, or every event would come several times
+    from octopus.cli.watch import watching_companion
+
+    pairs = []
+    for text in watch:
+        directory, separator, topic = text.rpartition("=")
+        if not separator or not directory or not topic:
+            raise ConfigurationError(f"--watch {text!r} is not DIR=TOPIC.")
+        if not Path(directory).is_dir():
+            raise ConfigurationError(f"--watch {text!r}: there is no directory {directory!r}.")
+        pairs.append((Path(directory), topic))
+    return watching_companion(pairs)
+
+
+def _arguments(
+    app: str | None, only: Sequence[str], workers: int, drain: bool, watch: Sequence[str], options: Options
+) -> list[str]:
+    """Return the command line of a child that does the same."""
+    arguments = ["run", *([app] if app else [])]
+    for name, values in (("--only", only), ("--watch", watch), ("--config", options.config)):
+        arguments += [f"{name}={value}" for value in values]
+    arguments += [f"--workers={workers}"] if workers > 1 else []
+    arguments += [f"--brokers={options.brokers}"] if options.brokers else []
+    flags = (("--drain", drain), ("--quiet", options.quiet), ("--verbose", options.verbose))
+    return [*arguments, *(name for name, given in flags if given)]
+
+
+def _spell_handlers(app: Octopus, only: Sequence[str]) -> str:
+    names = list(only) or [route.name for route in app.routes]
+    if not names:
+        return f"{len(app.timers)} timers"
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} handlers"
