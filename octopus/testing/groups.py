@@ -1,0 +1,244 @@
+"""Topics and consumer groups of a test client: records go from the in-process broker straight to the runners."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio.to_thread
+
+from octopus.app import Octopus
+from octopus.config import Settings
+from octopus.errors import HandlerStopped
+from octopus.events import Published, StoredRecord, TopicPartition
+from octopus.offsets import decode_map, encode_map
+from octopus.outcomes import Outcome
+from octopus.pipeline import Pipeline, fan_out
+from octopus.routing import Timer
+from octopus.runner import Generation, Runner
+from octopus.testing.journal import Journal
+from octopus.transports.base import Commit, Outgoing
+from octopus.transports.memory import MemoryBroker
+from octopus.transports.memory.broker import as_subscription
+from octopus.types import BatchOutcome, Run
+from octopus.worker.group import resolve_start
+
+YIELD_EVERY = 256
+"""Runs after which the loop gets its turn: in virtual time a handler that never suspends takes none."""
+
+
+class Topics:
+    """Stores what is published, remembers it, and hands it to the groups. It is the app's producer."""
+
+    def __init__(self, broker: MemoryBroker, journal: Journal) -> None:
+        self.broker = broker
+        self.journal = journal
+        self.groups: list[Group] = []
+        self.progress = asyncio.Event()
+        self.out_of_patience = False
+
+    # ── the producer ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    async def send(self, message: Outgoing) -> Published:
+        """Store one message."""
+        return (await self.send_many([message]))[0]
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Store messages in order and hand them to the groups."""
+        stored = self.broker.append(messages)
+        for published in stored:
+            log = self.broker.log(TopicPartition(published.topic, published.partition))
+            self.journal.sent[published] = log.read(published.offset, 1)[0][0]
+        for partition in dict.fromkeys(TopicPartition(published.topic, published.partition) for published in stored):
+            for group in self.groups:
+                group.deliver(partition)
+        return stored
+
+    # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a group has something left to do."""
+        return any(group.is_unsettled for group in self.groups)
+
+    def unsettled(self) -> str:
+        """Name some of the records that are not settled, and their groups."""
+        names = [f"{group.pipeline.group} {name}" for group in self.groups for name in group.unsettled()]
+        return ", ".join([*names[:5], f"and {len(names) - 5} more"] if len(names) > 5 else names)
+
+    def is_in_thread(self) -> bool:
+        """Whether a sync handler may be running in its thread."""
+        return any(group.is_in_thread for group in self.groups)
+
+    def lose_patience(self) -> None:
+        """Let `settle` give up."""
+        self.out_of_patience = True
+        self.progress.set()
+
+    def take_errors(self, *, everything: bool) -> list[BaseException]:
+        """Return what is to be raised in the test, once."""
+        errors, self.journal.fatal = self.journal.fatal, []
+        return [error for error in errors if everything or isinstance(error, HandlerStopped)]
+
+    async def close(self) -> None:
+        """Stop the handlers and commit what is settled, so that another client can go on."""
+        for group in self.groups:
+            await group.close()
+
+
+class Group:
+    """One consumer group.
+
+    Args:
+        app: Whose.
+        pipeline: Its handlers.
+        topics: Where its records come from.
+        settings: For the dead-letter limit.
+    """
+
+    def __init__(self, app: Octopus, pipeline: Pipeline, topics: Topics, settings: Settings) -> None:
+        self.pipeline = pipeline
+        self._topics = topics
+        self._broker = topics.broker
+        # A pipeline for each handler alone, so that the outcome of each can be seen.
+        self._handlers = [(route, app.pipelines(topics, settings, [route.name])[0]) for route in pipeline.routes]
+        self._subscription = as_subscription(pipeline.topics)
+        self._generations: dict[TopicPartition, Generation] = {}
+        self._has_threads = any(not route.signature.is_async for route in pipeline.routes)
+        self._runs = 0
+        self._runner = Runner(
+            self,
+            ordering=pipeline.ordering,
+            concurrency=pipeline.concurrency,
+            batch=pipeline.batch,
+            within=pipeline.within,
+        )
+        self._runner.stopped.add_done_callback(self._note_stop)
+
+    # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return what runs a partition's records through every handler of the group and notes each outcome."""
+        runs = [
+            self._observed(route.name, partition, single.bind(partition))
+            for route, single in self._handlers
+            if route.reads(partition.topic)
+        ]
+        return runs[0] if len(runs) == 1 else fan_out(runs)
+
+    def _observed(self, handler: str, partition: TopicPartition, run: Run) -> Run:
+        note, progress = self._topics.journal.note_all, self._topics.progress
+
+        async def observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+            self._runs += 1
+            if not self._runs % YIELD_EVERY:
+                await asyncio.sleep(0)
+            try:
+                outcome = await run(stored, attempt)
+                note(handler, partition, stored, attempt, outcome)
+            finally:
+                progress.set()
+            return outcome
+
+        return observed
+
+    # ── records ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, now: float) -> None:
+        """Start reading: where the group has committed, else where its handlers say.
+
+        Args:
+            now: Seconds since the epoch, for starts that are given as a time span.
+        """
+        if isinstance(self.pipeline.topics, tuple):
+            for topic in self.pipeline.topics:
+                self._broker.ensure_topic(topic)
+        committed = self._broker.group(self.pipeline.group).offsets
+        known = {partition.topic for partition in committed}
+        for partition in self._broker.matching(self._subscription):
+            commit = committed.get(partition)
+            if commit is None:
+                start = "earliest" if partition.topic in known else resolve_start(self.pipeline.start, now)
+                commit = Commit(self._broker.offset_of(partition, start))
+            ahead = decode_map(commit.offset, commit.metadata)
+            self._generations[partition] = self._runner.open(partition, commit.offset, ahead)
+            self.deliver(partition)
+
+    def deliver(self, partition: TopicPartition) -> None:
+        """Submit what the group has not seen of a partition; one that is new is read from its beginning."""
+        generation = self._generations.get(partition)
+        if generation is None:
+            if partition not in self._broker.matching(self._subscription):
+                return
+            generation = self._runner.open(partition, self._broker.offset_of(partition, "earliest"))
+            self._generations[partition] = generation
+        log, position = self._broker.log(partition), generation.ledger.position
+        records, position = log.read(position, log.end - position)
+        self._runner.submit(generation, records, position, 0)
+
+    async def close(self) -> None:
+        """Cancel what runs and commit what is settled."""
+        await self._runner.close()
+        for partition, generation in self._generations.items():
+            ledger = generation.ledger
+            metadata = encode_map(ledger.committable, ledger.settled_ahead())
+            self._broker.group(self.pipeline.group).offsets[partition] = Commit(ledger.committable, metadata)
+            generation.close()
+
+    # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether there is something left to do; a line that stopped does nothing any more."""
+        return not self._runner.stopped.done() and any(
+            generation.ledger.in_flight for generation in self._generations.values()
+        )
+
+    def unsettled(self) -> list[str]:
+        """Return the coordinates of what is not settled."""
+        return [
+            f"{partition}@{offset}"
+            for partition, generation in self._generations.items()
+            for offset in generation.ledger.unsettled()
+        ]
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether a handler that is not async is running."""
+        return self._has_threads and bool(self._runner.running)
+
+    def _note_stop(self, stopped: "asyncio.Future[HandlerStopped]") -> None:
+        if not stopped.cancelled():
+            self._topics.journal.note_stopped(stopped.result())
+            self._topics.progress.set()
+
+
+def start_timer(timer: Timer, journal: Journal) -> Callable[[], Awaitable[None]]:
+    """Call a timer's function at its times; return what ends that."""
+    task = asyncio.create_task(_tick(timer, journal), name=f"octopus timer {timer.name}")
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    return end
+
+
+async def _tick(timer: Timer, journal: Journal) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time() + timer.seconds
+    while True:
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        try:
+            if inspect.iscoroutinefunction(timer.function):
+                await timer.function()
+            else:
+                await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - raised in the test
+            journal.note_failed_timer(timer.name, error)
+        due = max(due + timer.seconds, loop.time())

@@ -1,0 +1,604 @@
+"""The test client: an app in process, in virtual time."""
+
+import asyncio
+import contextlib
+import contextvars
+import itertools
+import re
+import threading
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import anyio
+import anyio.to_thread
+import msgspec
+import pytest
+
+from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, Router
+from octopus.errors import ConfigurationError, DecodeError, HandlerStopped
+from octopus.testing import DONE, SKIPPED, DeadLetter, Retry, TestClient, VirtualTimeLoop
+from octopus.transports.memory import MemoryBroker
+
+
+class File(msgspec.Struct):
+    path: str
+    size: int = 0
+
+
+@pytest.fixture
+def app() -> Octopus:
+    return Octopus("beamline")
+
+
+# ── publish in, outcomes and events out ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_publishing_runs_the_handlers_and_returns_the_outcome_of_each(app: Octopus) -> None:
+    @app.on("files", filter={"size": [{"numeric": [">", 10]}]})
+    async def large(file: File) -> None: ...
+
+    @app.on("files")
+    async def every(file: File) -> None: ...
+
+    async with TestClient(app) as client:
+        assert await client.publish("files", File("/a", 5)) == {"large": SKIPPED, "every": DONE}
+        assert await client.publish("files", File("/b", 50)) == {"large": DONE, "every": DONE}
+        assert await client.publish("elsewhere", {}) == {}
+
+
+def test_a_test_need_not_be_async(app: Octopus) -> None:
+    @app.on("files", to="transfers")
+    async def start(file: File) -> dict[str, str]:
+        return {"source": file.path}
+
+    with TestClient(app) as client:
+        assert client.publish("files", File("/a")) == {"start": DONE}
+        assert [message.value for message in client.published("transfers")] == [{"source": "/a"}]
+
+
+async def test_published_events_are_decoded_and_keep_key_and_headers(app: Octopus) -> None:
+    @app.on("files", to="out")
+    async def copy(event: Event[File]) -> list[object]:
+        return [Message(event.value, key="k", headers={"unit": "kelvin"}), "text", b"\xff", File("/b")]
+
+    async with TestClient(app) as client:
+        await client.publish("files", File("/a"), key="from")
+        first, *others = client.published("out")
+        assert (first.value, first.key, first.header("unit")) == ({"path": "/a", "size": 0}, b"k", b"kelvin")
+        assert [message.value for message in others] == [b"text", b"\xff", {"path": "/b", "size": 0}]
+        assert [message.key for message in others] == [b"from"] * 3
+        assert client.published("files") == []  # that was the test itself
+        with pytest.raises(DecodeError):
+            client.published("out", File)
+
+
+async def test_published_events_can_be_decoded_as_a_type(app: Octopus) -> None:
+    async with TestClient(app) as client:
+        await app.publish("out", File("/a", 3))
+        assert client.published("out", File)[0].value.size == 3
+
+
+async def test_what_one_handler_publishes_reaches_the_next(app: Octopus) -> None:
+    seen = []
+
+    @app.on("raw", to="clean")
+    async def first(value: int) -> int:
+        return value + 1
+
+    @app.on("clean", to="final")
+    async def second(value: int) -> int:
+        return value * 2
+
+    @app.on(re.compile("fin.*"))
+    async def third(value: int) -> None:
+        seen.append(value)
+
+    async with TestClient(app) as client:
+        assert await client.publish("raw", 1) == {"first": DONE}
+        assert seen == [4]
+        assert [record.value for record, _ in client.outcomes("second")] == [b"2"]
+
+
+async def test_the_lifespan_is_entered_before_and_left_after() -> None:
+    steps: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Octopus) -> AsyncIterator[None]:
+        app.state.scale = 3
+        steps.append("enter")
+        yield
+        steps.append("leave")
+
+    app = Octopus("beamline", lifespan=lifespan)
+
+    @app.on("readings")
+    async def scale(value: int) -> None:
+        steps.append(f"handle {value * app.state.scale}")
+
+    async with TestClient(app) as client:
+        await client.publish("readings", 2)
+    assert steps == ["enter", "handle 6", "leave"]
+
+
+def test_a_lifespan_may_hold_a_task_group_and_set_context_variables() -> None:
+    session: contextvars.ContextVar[str] = contextvars.ContextVar("session", default="none")
+    seen = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Octopus) -> AsyncIterator[None]:
+        session.set("open")
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 0.01)
+            yield
+
+    app = Octopus("beamline", lifespan=lifespan)
+
+    @app.on("readings")
+    async def look(value: int) -> None:
+        seen.append(session.get())
+
+    with TestClient(app) as client:
+        client.publish("readings", 2)
+    assert seen == ["open"]
+
+
+def test_a_lifespan_that_fails_fails_the_test() -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Octopus) -> AsyncIterator[None]:
+        raise OSError("no instrument")
+        yield
+
+    with pytest.raises(OSError, match="no instrument"), TestClient(Octopus("beamline", lifespan=lifespan)):
+        pass
+
+
+async def test_middleware_runs(app: Octopus) -> None:
+    seen = []
+
+    @app.middleware
+    async def watch(record, call_next):  # type: ignore[no-untyped-def]
+        seen.append(record.coordinates)
+        return await call_next(record)
+
+    @app.on("files")
+    async def handle(file: File) -> None: ...
+
+    async with TestClient(app) as client:
+        await client.publish("files", File("/a"))
+    assert seen == ["files[0]@0"]
+
+
+async def test_only_some_handlers_can_be_tested(app: Octopus) -> None:
+    @app.on("files")
+    async def one(file: File) -> None: ...
+
+    @app.on("files")
+    async def other(file: File) -> None: ...
+
+    async with TestClient(app, only=["one"]) as client:
+        assert await client.publish("files", File("/a")) == {"one": DONE}
+
+
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_exception_is_raised_in_the_test_once_its_event_is_given_up(app: Octopus) -> None:
+    @app.on("files", retry=3)
+    async def broken(file: File) -> None:
+        raise KeyError(file.path)
+
+    async with TestClient(app) as client:
+        with pytest.raises(KeyError, match="/a") as caught:
+            await client.publish("files", File("/a"))
+        assert caught.value.__notes__ == ["while broken handled files[0]@0, attempt 3; it was given up"]
+        await client.settle()  # raised once
+        with pytest.raises(BaseExceptionGroup) as several:
+            await client.publish_many("files", [File("/b"), File("/c")])
+        assert len(several.value.exceptions) == 2
+
+
+async def test_failures_keep_every_attempt(app: Octopus) -> None:
+    @app.on("files", retry=3)
+    async def moody(event: Event[File]) -> None:
+        if event.attempt < 3:
+            raise OSError(f"attempt {event.attempt}")
+
+    async with TestClient(app) as client:
+        assert await client.publish("files", File("/a")) == {"moody": DONE}
+        assert [(f.handler, f.attempt, str(f.error)) for f in client.failures] == [
+            ("moody", 1, "attempt 1"),
+            ("moody", 2, "attempt 2"),
+        ]
+        retries = [outcome for _, outcome in client.outcomes("moody")]
+        assert [type(outcome) for outcome in retries] == [Retry, Retry, type(DONE)]
+
+
+async def test_dead_letters_tell_the_reason(app: Octopus) -> None:
+    @app.on("files", retry=2)
+    async def broken(file: File) -> None:
+        if file.path == "/no":
+            raise Reject("not ours")
+        raise OSError("disk full")
+
+    async with TestClient(app, raise_errors=False) as client:
+        outcomes = await client.publish("files", File("/a"), key="k", headers={"run": "7"})
+        await client.publish("files", File("/no"))
+        await client.publish("files", b"{")
+        assert isinstance(outcomes["broken"], DeadLetter)
+        failed, rejected, garbled = client.dead_letters()
+        assert failed.reason == "failed 2 times, at last with OSError: disk full"
+        assert (failed.handler, failed.attempts, failed.error, failed.source) == ("broken", 2, "OSError", "files")
+        assert (failed.event.value["path"], failed.event.key, failed.event.headers) == ("/a", b"k", (("run", b"7"),))
+        assert rejected.reason == "not ours"
+        assert (garbled.event.value, garbled.error) == (b"{", "octopus.errors.DecodeError")
+        assert client.dead_letters("elsewhere") == []
+        assert len(client.published("files.dead-letter")) == 3
+
+
+async def test_answers_are_not_raised(app: Octopus) -> None:
+    postponed = []
+
+    @app.on("files")
+    async def choosy(event: Event[File]) -> None:
+        if event.offset == 0:
+            raise Reject("no")
+        if not postponed:
+            postponed.append(event)
+            raise RetryLater(3600)
+
+    async with TestClient(app) as client:
+        await client.publish("files", File("/a"))
+        await client.publish("files", b"not a file")
+        assert await client.publish("files", File("/b")) == {"choosy": DONE}
+        assert client.failures == []
+
+
+async def test_a_line_that_stops_is_always_raised(app: Octopus) -> None:
+    @app.on("files", retry=1, dead_letter=False)
+    async def broken(file: File) -> None:
+        raise OSError("disk full")
+
+    async with TestClient(app, raise_errors=False) as client:
+        with pytest.raises(HandlerStopped, match=r"cannot handle files\[0\]@0"):
+            await client.publish("files", File("/a"))
+
+
+async def test_a_handler_that_does_not_end_is_named(app: Octopus) -> None:
+    @app.on("files")
+    async def stuck(file: File) -> None:
+        await asyncio.Event().wait()
+
+    async with TestClient(app) as client:
+        await client.publish("files", File("/a"), settle=False)
+        with pytest.raises(TimeoutError, match=r"beamline.stuck files\[0\]@0"):
+            await client.settle(patience=0.05)
+
+
+async def test_handlers_that_feed_each_other_for_ever_are_noticed(app: Octopus) -> None:
+    @app.on("ping", to="ping")
+    async def again(value: int) -> int:
+        return value + 1
+
+    async with TestClient(app) as client:
+        await client.publish("ping", 1, settle=False)
+        with pytest.raises(TimeoutError, match="again"):
+            await client.settle(patience=0.05)
+
+
+# ── virtual time ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hours_of_backoff_settle_in_milliseconds(app: Octopus) -> None:
+    waits: list[float] = []
+
+    @app.on("files", retry=RetryPolicy(attempts=8, backoff=3600, maximum=86400, jitter=0))
+    async def late(event: Event[File]) -> None:
+        waits.append(asyncio.get_running_loop().time())
+        if event.attempt < 8:
+            raise OSError
+
+    with TestClient(app) as client:
+        began = time.perf_counter()
+        assert client.publish("files", File("/a")) == {"late": DONE}
+        assert time.perf_counter() - began < 0.5
+    hours = [round((later - earlier) / 3600) for earlier, later in itertools.pairwise(waits)]
+    assert hours == [1, 2, 4, 8, 16, 24, 24]
+
+
+async def test_sleeping_handlers_take_no_time_and_time_outs_come_true(app: Octopus) -> None:
+    @app.on("slow", timeout=60, retry=1)
+    async def slow(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async with TestClient(app) as client:
+        assert await client.publish("slow", 59) == {"slow": DONE}
+        with pytest.raises(TimeoutError, match="longer than 60 s"):
+            await client.publish("slow", 61)
+
+
+async def test_a_sync_handler_is_not_overtaken_by_a_jump(app: Octopus) -> None:
+    @app.on("slow", timeout=30)
+    def slow(value: int) -> None:
+        time.sleep(0.05)
+
+    @app.on("slow")
+    async def other(value: int) -> None:
+        await anyio.to_thread.run_sync(time.sleep, 0.05)
+        await asyncio.to_thread(time.sleep, 0.05)
+
+    @app.every(3600)
+    async def hourly() -> None: ...
+
+    async with TestClient(app) as client:
+        began = asyncio.get_running_loop().time()
+        assert await client.publish("slow", 1) == {"slow": DONE, "other": DONE}
+        assert asyncio.get_running_loop().time() - began < 3
+
+
+async def test_a_sync_handler_that_blocks_meets_its_time_limit_in_real_time(app: Octopus) -> None:
+    release = threading.Event()
+
+    @app.on("slow", timeout=0.05, retry=1)
+    def slow(value: int) -> None:
+        release.wait(10)
+
+    async with TestClient(app) as client:
+        with pytest.raises(TimeoutError):
+            await client.publish("slow", 1)
+        release.set()
+
+
+async def test_sockets_work_in_virtual_time(app: Octopus) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+
+    @app.on("ask", to="answers", timeout=30)
+    async def ask(value: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(b"%d\n" % value)
+        answer = await reader.readline()
+        writer.close()
+        return answer.decode().strip()
+
+    async with server, TestClient(app) as client:
+        await client.publish("ask", 7)
+        assert [message.value for message in client.published("answers")] == [7]
+
+
+async def test_timers_run_as_time_advances(app: Octopus) -> None:
+    times = []
+
+    @app.every(10)
+    async def beat() -> None:
+        times.append(asyncio.get_running_loop().time())
+        await app.publish("beats", len(times))
+
+    @app.every(timedelta(minutes=1))
+    def minutely() -> None:
+        times.append(-1)
+
+    async with TestClient(app) as client:
+        await client.advance(9.9)
+        assert times == []
+        await client.advance(0.1)
+        assert len(client.published("beats")) == 1
+        await client.advance(50)
+        assert len(client.published("beats")) == 6
+        assert times.count(-1) == 1
+
+
+async def test_a_failing_timer_fails_the_test_and_goes_on(app: Octopus) -> None:
+    @app.every(10)
+    async def broken() -> None:
+        raise OSError("no host")
+
+    async with TestClient(app) as client:
+        with pytest.raises(OSError, match="no host"):
+            await client.advance(10)
+        with pytest.raises(OSError, match="no host"):
+            await client.advance(10)
+        assert [failure.handler for failure in client.failures] == ["broken", "broken"]
+
+
+async def test_batches_fill_or_wait_for_their_window(app: Octopus) -> None:
+    sizes = []
+    began = 0.0
+
+    @app.on("readings", batch=3, within=2.0)
+    async def store(readings: list[int]) -> None:
+        sizes.append((len(readings), asyncio.get_running_loop().time() - began))
+
+    async with TestClient(app) as client:
+        began = asyncio.get_running_loop().time()
+        outcomes = await client.publish_many("readings", range(7))
+        assert outcomes == [{"store": DONE}] * 7
+        assert [size for size, _ in sizes] == [3, 3, 1]
+        assert [round(at) for _, at in sizes] == [0, 0, 2]
+        await client.publish("readings", 1, settle=False)
+        await client.advance(1.9)
+        assert len(sizes) == 3
+        await client.advance(0.1)
+        assert len(sizes) == 4
+
+
+async def test_the_loop_has_its_own_clock_again_afterwards(app: Octopus) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    async with TestClient(app) as client:
+        await client.advance(1e6)
+        assert loop.time() > before + 1e6
+    assert before <= loop.time() < before + 60
+    await asyncio.sleep(0.001)
+
+
+async def test_published_records_are_stamped_in_virtual_time(app: Octopus) -> None:
+    async with TestClient(app) as client:
+        await app.publish("out", 1)
+        await client.advance(3600)
+        await app.publish("out", 2)
+        first, second = client.published("out")
+        assert second.timestamp - first.timestamp == pytest.approx(3600, abs=0.01)
+        assert abs(first.timestamp - time.time()) < 60
+
+
+# ── order, groups, starts ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("ordering", "expected"),
+    [
+        ("partition", ["a1 failed", "a1", "b1", "a2"]),
+        ("key", ["a1 failed", "b1", "a1", "a2"]),
+        ("none", ["a1 failed", "b1", "a2", "a1"]),
+    ],
+)
+async def test_ordering_is_that_of_the_worker(app: Octopus, ordering: str, expected: list[str]) -> None:
+    seen: list[str] = []
+
+    @app.on("files", ordering=ordering, retry=2)  # type: ignore[arg-type]
+    async def handle(event: Event[str]) -> None:
+        if event.value == "a1" and event.attempt == 1:
+            seen.append("a1 failed")
+            raise OSError
+        seen.append(event.value)
+
+    async with TestClient(app) as client:
+        await client.publish_many("files", [Message(name, key=name[0]) for name in ("a1", "b1", "a2")])
+    assert seen == expected
+
+
+async def test_handlers_of_one_group_share_its_records_and_retry_alone(app: Octopus) -> None:
+    calls = []
+
+    @app.on("files", group="shared")
+    async def steady(event: Event[File]) -> None:
+        calls.append("steady")
+
+    @app.on("files", group="shared")
+    async def moody(event: Event[File]) -> None:
+        calls.append(f"moody {event.attempt}")
+        if event.attempt == 1:
+            raise OSError
+
+    async with TestClient(app) as client:
+        assert await client.publish("files", File("/a")) == {"steady": DONE, "moody": DONE}
+    assert calls == ["steady", "moody 1", "moody 2"]
+
+
+async def test_partitions_are_chosen_by_key_and_number(app: Octopus) -> None:
+    seen = []
+
+    @app.on("files")
+    async def handle(event: Event[File]) -> None:
+        seen.append((event.partition, event.offset))
+
+    async with TestClient(app, partitions=3) as client:
+        for partition in (2, 0, 2):
+            await client.publish("files", File("/a"), partition=partition)
+    assert seen == [(2, 0), (0, 0), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [("earliest", ["old", "new"]), ("latest", ["new"]), (timedelta(hours=1), ["new"])],
+    ids=["earliest", "latest", "an hour ago"],
+)
+async def test_a_new_group_starts_where_its_handler_says(app: Octopus, start: object, expected: list[str]) -> None:
+    seen: list[str] = []
+    broker = MemoryBroker()
+    async with TestClient(app, broker=broker) as client:
+        await client.publish("files", "old", timestamp=time.time() - 7200)
+
+    @app.on("files", start=start)  # type: ignore[arg-type]
+    async def handle(name: str) -> None:
+        seen.append(name)
+
+    async with TestClient(app, broker=broker) as client:
+        await client.publish("files", "new")
+    assert seen == expected
+
+
+async def test_a_second_client_goes_on_where_the_first_ended(app: Octopus) -> None:
+    seen: list[str] = []
+    broker = MemoryBroker()
+
+    @app.on("files", ordering="none", retry=0)
+    async def handle(name: str) -> None:
+        if name == "stuck" and len(seen) < 2:
+            raise RetryLater(1e9)
+        seen.append(name)
+
+    async with TestClient(app, broker=broker) as client:
+        await client.publish_many("files", ["stuck", "one", "two"], settle=False)
+        await client.advance(1)
+    async with TestClient(app, broker=broker) as client:
+        await client.settle()
+    assert seen == ["one", "two", "stuck"]
+
+
+# ── small print ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pytest_does_not_collect_the_client() -> None:
+    assert TestClient.__test__ is False
+
+
+def test_settings_can_be_given(app: Octopus) -> None:
+    @app.on("files", retry=1)
+    async def broken(file: File) -> None:
+        raise OSError("disk full")
+
+    with (
+        pytest.raises(HandlerStopped, match="2 events died"),
+        TestClient(app, raise_errors=False, worker={"dead_letter_limit": 2}) as client,
+    ):
+        client.publish_many("files", [File("/a")] * 3)
+    with pytest.raises(ConfigurationError):
+        TestClient(app, wroker={})
+
+
+async def test_a_loop_with_a_clock_of_its_own_is_refused(app: Octopus) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed on this platform")
+
+    async def enter() -> None:
+        async with TestClient(app):
+            pass
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(enter())
+
+    with pytest.raises(ConfigurationError, match="uvloop"):
+        await asyncio.to_thread(run)
+
+
+def test_an_async_client_works_on_a_virtual_loop(app: Octopus) -> None:
+    @app.on("files")
+    async def handle(file: File) -> None:
+        await asyncio.sleep(100)
+
+    async def main() -> float:
+        async with TestClient(app) as client:
+            await client.publish("files", File("/a"))
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert 100 <= runner.run(main()) < 101
+
+
+def test_a_router_is_tested_in_an_app_of_the_test() -> None:
+    router = Router()
+
+    @router.on("files", to="copies")
+    async def copy(file: File) -> File:
+        return file
+
+    app = Octopus("test")
+    app.include(router, prefix="x.")
+    with TestClient(app) as client:
+        assert client.publish("x.files", File("/a")) == {"x.copy": DONE}
+        assert client.published("x.copies", File)[0].value == File("/a")
