@@ -8,7 +8,7 @@ from functools import partial
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, Read
 from octopus.broker.node import Node
-from octopus.broker.request import Answer, Api, Request
+from octopus.broker.request import Api, Request
 from octopus.broker.wire import Writer
 
 
@@ -44,8 +44,11 @@ class _Fetch:
         return self.has_error or self.size >= self.min_bytes or not any(slices for _, slices in self.topics)
 
 
-def handle_fetch(node: Node, request: Request) -> Answer:
-    """Answer at once when enough is there or anything is wrong, else when enough has come or time is up."""
+async def handle_fetch(node: Node, request: Request) -> Writer:
+    """Answer at once when enough is there or anything is wrong, else when enough has come or time is up.
+
+    A coroutine from its first line: reading and beginning to wait are one step, so that no append falls in between.
+    """
     fetch, session_id = _parse(node, request)
     if session_id:
         # Sessions are never given out (the answer's id is 0), so nobody can have one.
@@ -56,7 +59,7 @@ def handle_fetch(node: Node, request: Request) -> Answer:
             _read(request, fetch, each)
     if fetch.is_answerable() or fetch.max_wait <= 0 or node.is_stopping:
         return _answer(request, fetch)
-    return _wait(node, request, fetch)
+    return await _wait(node, request, fetch)
 
 
 async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:

@@ -170,6 +170,21 @@ async def test_a_waiting_fetch_holds_what_follows_and_is_woken_by_a_produce_of_a
     assert (await client.take())[0] == second
 
 
+async def test_no_wakeup_is_missed_however_close_append_and_fetch_are(broker: Broker, client: WireClient) -> None:
+    await client.ask(CREATE_TOPICS, 2, create_topic("t"))
+    async with connected(broker.address) as producer:
+        for number in range(100):
+            first, second = (client, producer) if number % 2 else (producer, client)
+            requests = {
+                client: (FETCH, 4, fetch("t", number, max_wait=20_000)),
+                producer: (PRODUCE, 3, produce("t", batch(b"x"))),
+            }
+            await asyncio.gather(first.put(*requests[first]), second.put(*requests[second]))
+            await producer.take()
+            [(code, _, records)] = fetched((await client.take())[1])
+            assert (code, bool(records)) == (Code.NONE, True)
+
+
 async def test_a_fetch_waits_for_min_bytes_and_not_for_less(broker: Broker, client: WireClient) -> None:
     await client.ask(CREATE_TOPICS, 2, create_topic("t"))
     size = len(batch(b"x"))
