@@ -28,6 +28,7 @@ class Member:
     ) -> None:
         if transport.name != "memory":
             options.setdefault("session_timeout", 6.0)
+            options.setdefault("heartbeat_interval", 0.2)
             options.setdefault("fetch_max_wait", 0.05)
         self.consumer: Consumer = transport.consumer(group, topics, **options)
         self.mine: set[TopicPartition] = set()

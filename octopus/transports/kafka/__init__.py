@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from octopus.errors import ConfigurationError
-from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.consumer import KafkaConsumer
+from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.producer import KafkaProducer
 from octopus.transports.kafka.settings import KafkaSettings, kafka_settings
 
@@ -46,11 +46,13 @@ class KafkaTransport:
 
     def consumer(self, group: str, topics: "Collection[str] | re.Pattern[str]", **options: Any) -> KafkaConsumer:
         """Return a consumer; see `KafkaConsumer` for the options."""
-        return _checked(KafkaConsumer, options, self.settings, group, topics)
+        consumer: KafkaConsumer = _checked(KafkaConsumer, options, self.settings, group, topics)
+        return consumer
 
     def producer(self, **options: Any) -> KafkaProducer:
         """Return a producer; see `KafkaProducer` for the options."""
-        return _checked(KafkaProducer, options, self.settings)
+        producer: KafkaProducer = _checked(KafkaProducer, options, self.settings)
+        return producer
 
     def admin(self) -> KafkaAdmin:
         """Return an admin client."""

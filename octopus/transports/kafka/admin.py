@@ -32,6 +32,7 @@ from octopus.transports.kafka.errors import FOREIGN, mapped
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.settings import KafkaSettings
 
+_client: Any = AIOKafkaClient  # without types of its own
 _TOPIC = 2  # the resource type of topic settings
 _SET_ON_TOPIC = 1  # the source of a setting that was made for this topic
 _ALREADY_THERE, _NOT_CONTROLLER, _BAD_REPLICATION, _GROUP_UNKNOWN = 36, 41, 38, 69
@@ -52,7 +53,7 @@ class KafkaAdmin:
         """Connect."""
         options = self._settings.client_options()
         with mapped("connecting", self._settings.brokers, options["client_id"]):
-            client = AIOKafkaClient(**options)
+            client = _client(**options)
             try:
                 await client.bootstrap()
             except BaseException:
@@ -86,7 +87,7 @@ class KafkaAdmin:
         self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str] | None = None
     ) -> bool:
         """Create a topic and wait until its partitions have leaders; False when it was there already."""
-        wanted = (name, partitions, replication, [], list((config or {}).items()))
+        wanted: tuple[Any, ...] = (name, partitions, replication, [], list((config or {}).items()))
         with self._mapped(f"creating topic {name!r}"):
             code, reason = await self._create(wanted)
             if code == _BAD_REPLICATION and replication == -1:
@@ -129,7 +130,8 @@ class KafkaAdmin:
                 reply = await self._anywhere(AlterConfigsRequest(changed))
                 _raise(reply.resources[0][0], reply.resources[0][1])
             if partitions is not None:
-                more = CreatePartitionsRequest([(name, (partitions, None))], self._timeout_ms, False)
+                placement: Any = None  # the cluster's choice
+                more = CreatePartitionsRequest([(name, (partitions, placement))], self._timeout_ms, False)
                 reply = await self._controller(more, lambda reply: [entry[1] for entry in reply.topic_errors])
                 _raise(reply.topic_errors[0][1], reply.topic_errors[0][2])
 

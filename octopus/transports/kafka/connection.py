@@ -11,7 +11,7 @@ import logging
 import random
 import re
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Self
 
 import aiokafka
 import aiokafka.client
@@ -24,6 +24,11 @@ from octopus.types import TokenProvider
 
 TESTED = "0.14.0"
 """The only aiokafka whose private parts are touched; with another one its public behaviour is what there is."""
+
+# aiokafka has no types here
+_Authenticator: Any = aiokafka.conn.OAuthAuthenticator
+_Connection: Any = aiokafka.conn.AIOKafkaConnection
+_client_module: Any = aiokafka.client
 
 METADATA_REQUEST = 3
 SASL_REQUESTS = (17, 36)
@@ -42,7 +47,7 @@ class ClientName(str):
     create_topics: bool
     failure: BaseException | None
 
-    def __new__(cls, name: str, *, create_topics: bool = False) -> "ClientName":
+    def __new__(cls, name: str, *, create_topics: bool = False) -> Self:
         made = super().__new__(cls, name)
         made.create_topics = create_topics
         made.failure = None
@@ -58,7 +63,7 @@ class Password(str):
         return "'***'"
 
 
-class TokenBridge(AbstractTokenProvider):  # type: ignore[misc]
+class TokenBridge(AbstractTokenProvider):
     """Gives aiokafka the tokens of one of our providers, and its errors in a class that aiokafka expects."""
 
     def __init__(self, provider: TokenProvider) -> None:
@@ -72,7 +77,7 @@ class TokenBridge(AbstractTokenProvider):  # type: ignore[misc]
             raise SaslAuthenticationFailed(str(error)) from error
 
 
-class Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]
+class Authenticator(_Authenticator):  # type: ignore[misc]
     """OAUTHBEARER that understands a refusal."""
 
     _refusal: bytes | None = None
@@ -96,7 +101,7 @@ class Authenticator(aiokafka.conn.OAuthAuthenticator):  # type: ignore[misc]
         return request
 
 
-class Connection(aiokafka.conn.AIOKafkaConnection):  # type: ignore[misc]
+class Connection(_Connection):  # type: ignore[misc]
     """A connection that authenticates again before its session ends, and says why it could not be made."""
 
     _gate: asyncio.Event | None = None
@@ -213,4 +218,4 @@ def install() -> None:
     """Put this connection into aiokafka. Does so once, and only for the version it was tested with."""
     logging.getLogger("aiokafka.conn").addFilter(_no_tokens)
     if aiokafka.__version__ == TESTED:
-        aiokafka.client.create_conn = create_connection
+        _client_module.create_conn = create_connection

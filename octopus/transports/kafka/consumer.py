@@ -14,7 +14,7 @@ from typing import Any, Literal
 import aiokafka
 import aiokafka.errors as kafka
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.consumer.fetcher import FetchError
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -38,6 +38,7 @@ _ASSIGNORS = {
     "roundrobin": RoundRobinPartitionAssignor,
     "sticky": StickyPartitionAssignor,
 }
+_engine: Any = aiokafka.AIOKafkaConsumer  # without types of its own
 _UNKNOWN_MEMBER = ""
 _FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
 
@@ -50,6 +51,7 @@ class KafkaConsumer:
         group: Group id.
         topics: Names, or a compiled pattern that topic names match from their start.
         session_timeout: How long the broker waits for a heartbeat before it gives the partitions away.
+        heartbeat_interval: How often to tell the broker that we live, and hear of rebalances; 3 s or a third of the above.
         rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
         group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
         assignor: How the group's leader deals partitions out.
@@ -65,7 +67,8 @@ class KafkaConsumer:
         group: str,
         topics: "Collection[str] | re.Pattern[str]",
         *,
-        session_timeout: float = 30.0,
+        session_timeout: float = 45.0,
+        heartbeat_interval: float | None = None,
         rebalance_timeout: float = 60.0,
         group_instance_id: str | None = None,
         assignor: Assignor = "roundrobin",
@@ -85,7 +88,7 @@ class KafkaConsumer:
             "group_id": group,
             "group_instance_id": group_instance_id,
             "session_timeout_ms": int(session_timeout * 1000),
-            "heartbeat_interval_ms": int(min(3.0, session_timeout / 3) * 1000),
+            "heartbeat_interval_ms": int((heartbeat_interval or min(3.0, session_timeout / 3)) * 1000),
             "rebalance_timeout_ms": int(max(rebalance_timeout, session_timeout) * 1000),
             # the sticky assignor keeps its memory in its class: every consumer gets a class of its own
             "partition_assignment_strategy": (type("Assignor", (_ASSIGNORS[assignor],), {}),),
@@ -102,6 +105,7 @@ class KafkaConsumer:
         self._engine: Any = None
         self._watch: FetchWatch | None = None
         self._failure: BaseException | None = None
+        self._telling = False  # the listener is being told of a change
         self._held: dict[TopicPartition, TopicPartition] = {}  # told to the listener and not taken back
         self._readable: dict[TopicPartition, TopicPartition] = {}  # of those, the ones with a position
         self._positioned: set[TopicPartition] = set()
@@ -113,7 +117,7 @@ class KafkaConsumer:
         """Connect and take part in the group; the first assignment comes while `fetch` is called."""
         options = self._settings.client_options() | self._options
         with self._mapped("connecting", options["client_id"]):
-            self._engine = aiokafka.AIOKafkaConsumer(**options)
+            self._engine = _engine(**options)
             try:
                 await self._engine.start()
                 bridge = _Listener(self, listener)
@@ -138,6 +142,11 @@ class KafkaConsumer:
         self._buffers.clear()
         try:
             async with asyncio.timeout(self._settings.request_timeout):
+                task = engine._coordinator._coordination_task if engine._coordinator is not None else None
+                if task is not None and not self._telling:
+                    # it may be waiting for other members to join, which is no reason to stay
+                    task.cancel()
+                    await asyncio.wait([task])
                 await engine.stop()
         except FOREIGN:
             # a dead engine task is raised here again, having been raised by fetch; the sockets still need closing
@@ -230,7 +239,7 @@ class KafkaConsumer:
     def _take(self, partition: TopicPartition) -> Buffer | Unreadable | None:
         """Take over what the engine fetched for a partition, and let it fetch what follows."""
         fetcher = self._engine._fetcher
-        result = fetcher._records.pop(partition)
+        result: Any = fetcher._records.pop(partition)
         state = self._state(partition)
         buffer = None
         error: TransportError | None = None
@@ -238,7 +247,7 @@ class KafkaConsumer:
             error = self._unreadable(partition, result._error)
             if isinstance(error, BatchTooLarge):
                 state.seek(state.position - 1)  # the engine steps over what does not fit; we do not
-        elif isinstance(result, FetchResult) and result.check_assignment(partition) and result.has_more():
+        elif result.check_assignment(partition) and result.has_more():
             buffer = Buffer(partition, result._partition_records)
             state.consumed_to(buffer.until)
         fetcher._notify(fetcher._wait_consume_future)
@@ -331,7 +340,7 @@ class KafkaConsumer:
                 if codes:
                     if 16 in codes:
                         coordinator.coordinator_dead()
-                    raise kafka.for_code(codes[0])()
+                    raise kafka.for_code(codes[0])(f"group {self._group!r}")
             except kafka.KafkaError as error:
                 if not error.retriable:
                     raise
@@ -384,10 +393,13 @@ class KafkaConsumer:
             coordinator = self._engine._coordinator
             # a member that the broker has forgotten is told so before the engine calls "revoked" for both cases
             gone = coordinator.member_id == _UNKNOWN_MEMBER or coordinator.generation < 0
+            self._telling = True
             try:
                 await (listener.lost(held) if gone else listener.revoked(held))
             except Exception as error:  # noqa: BLE001 - surfaces from the next fetch; the engine would only log it
                 self._failure = error
+            finally:
+                self._telling = False
         self._held = {}
         self._positioned.clear()
         self._buffers.clear()
@@ -401,6 +413,7 @@ class KafkaConsumer:
             if issubclass(assignor, StickyPartitionAssignor):
                 assignor.on_generation_assignment(self._engine._coordinator.generation)
         if held:
+            self._telling = True
             try:
                 await listener.assigned(list(held))
                 if unset := sorted(set(held) - self._positioned):
@@ -409,6 +422,8 @@ class KafkaConsumer:
                 self._failure = error
             else:
                 self._readable = held
+            finally:
+                self._telling = False
         self._wake()
 
     def _wake(self) -> None:
@@ -447,7 +462,7 @@ class KafkaConsumer:
             raise kafka.KafkaTimeoutError(f"no success within {self._settings.commit_timeout:g} s") from None
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Listener(ConsumerRebalanceListener):
     """Hands the engine's callbacks on."""
 
     def __init__(self, consumer: KafkaConsumer, listener: AssignmentListener) -> None:

@@ -22,6 +22,7 @@ from octopus.transports.partitioner import Partitioner
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
+_engine: Any = aiokafka.AIOKafkaProducer  # without types of its own
 _STATE_LOST = (
     kafka.OutOfOrderSequenceNumber,
     kafka.UnknownProducerId,
@@ -90,7 +91,7 @@ class KafkaProducer:
     async def _connect(self) -> Any:
         options = self._settings.client_options() | self._options
         with mapped("connecting", self._settings.brokers, options["client_id"]):
-            engine = aiokafka.AIOKafkaProducer(**options)
+            engine = _engine(**options)
             try:
                 await engine.start()
             except BaseException:

@@ -1,5 +1,6 @@
 """Notices what a fetch answers per partition. aiokafka logs most errors there and asks again, for ever."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from octopus.events import TopicPartition
 
 _HANDLED = (1, 29)  # out of range, not authorized: aiokafka raises these
+_PAUSE = 0.1  # seconds; the fetcher would ask again at once
 _AT_ONCE = (2, 76)  # corrupt, codec unknown: asking again does not help
 
 
@@ -38,19 +40,22 @@ class FetchWatch:
         """Send, and look at the answer to a fetch."""
         reply = await self._client.send(node_id, request, **options)
         if isinstance(request, FetchRequest):
-            now = time.monotonic()
+            now, failed = time.monotonic(), False
             for topic, partitions in reply.topics:
                 for number, code, *_ in partitions:
                     if code and code not in _HANDLED:
                         self.errors.setdefault(TopicPartition(topic, number), (code, now))
+                        failed = True
                     elif self.errors:
                         self.errors.pop(TopicPartition(topic, number), None)
+            if failed:
+                await asyncio.sleep(_PAUSE)
         return reply
 
     def persistent(self) -> dict[TopicPartition, kafka.KafkaError]:
         """Return the errors that do not go away, once each; they come back if they still are there later."""
         now = time.monotonic()
-        due = {
+        due: dict[TopicPartition, kafka.KafkaError] = {
             partition: kafka.for_code(code)(str(partition))
             for partition, (code, since) in self.errors.items()
             if code in _AT_ONCE or now - since >= self._patience
