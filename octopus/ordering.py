@@ -172,6 +172,11 @@ class BatchLane:
         """Whether a batch can be taken."""
         return not self._busy and (len(self._queue) >= self._size or (self._flush and bool(self._queue)))
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether records wait for company, and nobody has said yet that they waited long enough."""
+        return bool(self._queue) and not self._flush
+
     def take(self) -> Batch | None:
         """Claim the next batch once it is full or its window is over."""
         if not self.is_ready:

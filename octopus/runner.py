@@ -304,7 +304,7 @@ class Runner:
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, lane: _Lane) -> None:
-        active, due, clock = self._active, self._due, self._loop.time
+        active, due, clock, batch = self._active, self._due, self._loop.time, self._batch
         until_look, looked = CLOCK_EVERY, clock()
         while True:
             if due:
@@ -316,6 +316,8 @@ class Runner:
                     if taken is not None:
                         break
                     active.popleft().active = False
+                    if batch and generation.lanes.waiting:
+                        self._activate(generation)  # fewer than a batch are left: their window begins
                     if self._ease is not None:
                         _resolve(self._ease)
                 else:
@@ -411,9 +413,12 @@ class Runner:
     def _activate(self, generation: Generation) -> None:
         lanes = generation.lanes
         if isinstance(lanes, BatchLane) and not lanes.is_ready:
-            if generation._flush is None:
+            if lanes.is_filling and not self._within:
+                lanes.flush()
+            elif lanes.is_filling and generation._flush is None:
                 generation._flush = self._loop.call_later(self._within, self._flush, generation)
-            return
+            if not lanes.is_ready:
+                return
         if not generation.active and not self.stopped.done():
             generation.active = True
             self._active.append(generation)
