@@ -1,0 +1,165 @@
+"""`octopus consume`: the events of topics on the screen or in a pipe."""
+
+import sys
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from octopus.cli.moments import Moment, read_moment
+from octopus.cli.options import DEFAULTS, Options
+from octopus.cli.patterns import read_pattern
+from octopus.cli.reaching import administering, reaching, run_async
+from octopus.cli.reading import Reader, partitions_of
+from octopus.cli.records import as_json
+from octopus.cli.screen import is_terminal, note, spell_count, visible
+from octopus.config import Settings
+from octopus.errors import ConfigurationError, DecodeError
+from octopus.events import StoredRecord, TopicPartition
+from octopus.patterns import Pattern
+
+verb = App(name="consume", help_epilogue="")
+
+
+@verb.default
+def consume(
+    topics: Annotated[tuple[str, ...], Parameter(name="TOPIC", consume_multiple=True)],
+    /,
+    *,
+    start: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)] = None,
+    end: Annotated[str | None, Parameter(name="--to", allow_leading_hyphen=True)] = None,
+    count: Annotated[int | None, Parameter(name=("--count", "-n"))] = None,
+    filter: str | None = None,
+    partition: tuple[int, ...] = (),
+    keys: bool = False,
+    headers: bool = False,
+    raw: bool = False,
+    group: str | None = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Show the events of topics, as they come or from a time or offset.
+
+    Without --from, only new events; without --to, until Ctrl-C. Both take
+    earliest, latest, an offset (-10 is the last ten of each partition), a time
+    (2026-01-31T12:00), or that long ago (-5m, -2h, -7d).
+
+        octopus consume files --from -1h --filter '{"event": ["created"]}'
+        octopus consume readings --from earliest --to latest --json > all.jsonl
+
+    Args:
+        topics: What to read; several if you like.
+        start: Where to begin.
+        end: Where to stop.
+        count: Stop after so many events.
+        filter: Only events that match this event pattern: JSON, or @FILE.
+        partition: Only this partition. May be repeated.
+        keys: Show keys, too.
+        headers: Show headers, too.
+        raw: Write the bytes of the values, one a line, and nothing else.
+        group: Read as this consumer group: begin where it stands, and commit what was shown.
+    """
+    if not topics:
+        raise ConfigurationError("Which topic? See octopus topics.")
+    if raw and options.json:
+        raise ConfigurationError("--raw and --json exclude each other.")
+    if count is not None and count < 1:
+        raise ConfigurationError(f"--count {count} shows nothing: at least 1.")
+    now = time.time()
+    begin = read_moment(start or ("earliest" if group else "latest"), now, "--from")
+    until = read_moment(end, now, "--to") if end else None
+    printer = _Printer(pattern=read_pattern(filter), keys=keys, headers=headers, raw=raw, json=options.json, most=count)
+    try:
+        run_async(_consume(options, topics, partition, begin, until, group, printer))
+    finally:
+        if not options.quiet and is_terminal() and not options.json:
+            note(printer.sentence())
+
+
+async def _consume(
+    options: Options,
+    topics: tuple[str, ...],
+    only: tuple[int, ...],
+    start: Moment,
+    end: Moment | None,
+    group: str | None,
+    printer: "_Printer",
+) -> None:
+    settings: Settings = options.settings()
+    async with reaching(settings) as transport:
+        async with administering(transport) as admin:
+            partitions = await partitions_of(admin, topics, only, transport.address)
+        async with Reader(transport, settings, partitions, start, end, group) as reader:
+            if not options.quiet and is_terminal() and end is None and start.start == "latest":
+                note(f"Waiting for events of {', '.join(topics)} on {transport.address}; Ctrl-C ends.")
+            committed = time.monotonic()
+            async for place, records in reader:
+                if printer.print(place, records):
+                    return
+                if group is not None and time.monotonic() - committed > 1:
+                    await reader.commit()
+                    committed = time.monotonic()
+
+
+class _Printer:
+    """Chooses records and writes them, a run at a time."""
+
+    def __init__(
+        self, *, pattern: Pattern | None, keys: bool, headers: bool, raw: bool, json: bool, most: int | None
+    ) -> None:
+        self._pattern = pattern
+        self._keys = keys
+        self._headers = headers
+        self._raw = raw
+        self._json = json
+        self._most = most
+        self._has_colour = is_terminal()
+        self.shown = 0
+        self.left_out = 0
+
+    def print(self, partition: TopicPartition, records: Any) -> bool:
+        """Write those that match; True when enough were shown."""
+        parts = []
+        for record in records:
+            if not self._matches(record):
+                self.left_out += 1
+                continue
+            parts.append(self._line(partition, record))
+            self.shown += 1
+            if self.shown == self._most:
+                break
+        if parts:
+            sys.stdout.buffer.write(b"\n".join(parts) + b"\n")
+            sys.stdout.buffer.flush()
+        return self.shown == self._most
+
+    def sentence(self) -> str:
+        left_out = f", {self.left_out:,} did not match" if self._pattern is not None else ""
+        return f"{spell_count(self.shown, 'event')}{left_out}."
+
+    def _matches(self, record: StoredRecord) -> bool:
+        if self._pattern is None:
+            return True
+        try:
+            return record.value is not None and self._pattern.matches(bytes(record.value))
+        except DecodeError:
+            return False  # a pattern speaks about JSON; what is none does not match
+
+    def _line(self, partition: TopicPartition, record: StoredRecord) -> bytes:
+        if self._raw:
+            return record.value or b""
+        if self._json:
+            return msgspec.json.encode(as_json(partition, record))
+        moment = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
+        head = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} {partition}@{record.offset}"
+        parts = [self._dim(head)]
+        if self._keys:
+            parts.append(f"{self._dim('key')} {visible(record.key)}")
+        if self._headers:
+            parts += [f"{self._dim(visible(name) + '=')}{visible(value)}" for name, value in record.headers]
+        parts.append(visible(record.value) if record.value is not None else self._dim("tombstone"))
+        return "  ".join(parts).encode()
+
+    def _dim(self, text: str) -> str:
+        return f"\x1b[2m{text}\x1b[0m" if self._has_colour else text

@@ -1,0 +1,169 @@
+"""Reads topics without being part of anybody's group.
+
+The seam has readers only as members of groups, so this one joins a group of its own, commits nothing, and removes the
+group when it leaves. With a group that is named it commits what has been shown, as a worker would.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Self
+
+from octopus.cli.failures import CommandFailed
+from octopus.cli.moments import Moment
+from octopus.cli.reaching import administering
+from octopus.config import Settings
+from octopus.errors import TopicNotFound, TransportError
+from octopus.events import StoredRecord, TopicPartition
+from octopus.transports import consumer_options
+from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
+
+AT_ONCE = 500
+WAIT = 0.25
+
+
+class Reader:
+    """Reads partitions from one place to another.
+
+        async with Reader(transport, settings, partitions, start) as reader:
+            async for partition, record in reader: ...
+
+    Args:
+        transport: Where.
+        settings: Of the consumer.
+        partitions: What to read.
+        start: Where to begin; with a group, where nothing is committed.
+        end: Where to stop; None reads for ever.
+        group: A group to read as; what was handed out is committed. None for none.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: Settings,
+        partitions: Collection[TopicPartition],
+        start: Moment,
+        end: Moment | None = None,
+        group: str | None = None,
+    ) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._wanted = frozenset(partitions)
+        self._start = start
+        self._end = end
+        self._group = group
+        self._stack = contextlib.AsyncExitStack()
+        self._positions: dict[TopicPartition, int] = {}  # of what was handed out: the next
+        self._ends: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            self._admin = await stack.enter_async_context(administering(self._transport))
+            self._starts = await self._start.resolve(self._admin, self._wanted)
+            if self._end is not None:
+                self._ends = await self._end.resolve(self._admin, self._wanted)
+            name = self._group or f"octopus.consume.{secrets.token_hex(6)}"
+            self._consumer: Consumer = self._transport.consumer(
+                name,
+                sorted({partition.topic for partition in self._wanted}),
+                **consumer_options(self._settings.consumer, self._settings.worker),
+            )
+            await self._consumer.start(self)
+            if self._group is None:
+                stack.push_async_callback(self._forget, name)
+            stack.push_async_callback(self._consumer.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._group is not None:
+                await self.commit()
+        finally:
+            await self._stack.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[TopicPartition, Sequence[StoredRecord]]]:
+        """Yield what comes, in runs of one partition; ends when everything up to the end was handed out."""
+        while not self._has_ended():
+            open_partitions = {p for p in self._assigned if p in self._wanted and not self._is_read(p)}
+            for fetched in await self._consumer.fetch(open_partitions, max_records=AT_ONCE, timeout=WAIT):
+                match fetched:
+                    case Chunk(partition, records, next_offset):
+                        end = self._ends.get(partition)
+                        inside = records if end is None else [record for record in records if record.offset < end]
+                        if inside:
+                            yield partition, inside
+                        self._positions[partition] = next_offset if len(inside) == len(records) else (end or next_offset)
+                    case Unreadable(partition, error):
+                        raise CommandFailed(f"{partition} cannot be read on: {error}")
+
+    async def commit(self) -> None:
+        """Store the position of what was handed out."""
+        offsets = {partition: Commit(offset) for partition, offset in self._positions.items()}
+        if offsets:
+            await self._consumer.commit(offsets)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Begin where the group stands, where we were, or at the start."""
+        positions = {p: self._positions.get(p, self._starts.get(p, 0)) for p in partitions}
+        if self._group is not None:
+            committed = await self._consumer.committed(partitions)
+            positions |= {partition: commit.offset for partition, commit in committed.items() if commit is not None}
+        await self._consumer.seek(positions)
+        self._positions |= positions
+        self._assigned = {*partitions}
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Commit before others take over."""
+        if self._group is not None:
+            await self.commit()
+        await self.lost(partitions)
+
+    async def lost(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget them."""
+        self._assigned -= {*partitions}
+        for partition in partitions:
+            self._positions.pop(partition, None) if self._group is not None else None
+
+    def _is_read(self, partition: TopicPartition) -> bool:
+        end = self._ends.get(partition)
+        return end is not None and self._positions.get(partition, self._starts.get(partition, 0)) >= end
+
+    def _has_ended(self) -> bool:
+        return self._end is not None and all(map(self._is_read, self._wanted))
+
+    async def _forget(self, group: str) -> None:
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(3):
+                await self._admin.delete_group(group)
+
+
+async def partitions_of(
+    admin: Admin, topics: Collection[str], only: Collection[int] = (), address: str = ""
+) -> list[TopicPartition]:
+    """Return the partitions of topics.
+
+    Args:
+        admin: Whom to ask.
+        topics: Names.
+        only: Numbers of partitions; all when empty.
+        address: For the error message.
+
+    Raises:
+        TopicNotFound: A topic, or a partition of it, does not exist; the sentence suggests one that does.
+    """
+    from octopus.config.loading import suggestion
+
+    known = {topic.name: topic.partitions for topic in await admin.topics()}
+    found = []
+    for topic in topics:
+        if topic not in known:
+            visible = [name for name in known if not name.startswith("__")]
+            raise TopicNotFound(f"There is no topic {topic!r} on {address}.{suggestion(topic, visible)} See octopus topics.")
+        for number in only or range(known[topic]):
+            if number not in range(known[topic]):
+                raise TopicNotFound(f"{topic!r} has no partition {number}; it has {known[topic]}, counted from 0.")
+            found.append(TopicPartition(topic, number))
+    return found
