@@ -64,17 +64,17 @@ async def handle_fetch(node: Node, request: Request) -> Writer:
 
 async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
     loop = asyncio.get_running_loop()
-    waiting = fetch.slices()
     moved: list[_Slice] = []
     wake: asyncio.Future[None] = loop.create_future()
 
-    def arm(slices: list[_Slice]) -> list[tuple[Log, Callable[[], None]]]:
-        armed: list[tuple[Log, Callable[[], None]]] = []
+    armed: dict[int, tuple[Log, Callable[[], None]]] = {}
+
+    def arm(slices: list[_Slice]) -> None:
         for each in slices:
             assert each.log is not None
-            armed.append((each.log, partial(on_move, each)))
-            each.log.add_waiter(armed[-1][1])
-        return armed
+            waiter = partial(on_move, each)
+            armed[id(each)] = each.log, waiter
+            each.log.add_waiter(waiter)
 
     def on_move(each: _Slice) -> None:
         moved.append(each)
@@ -89,7 +89,7 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
     over.add_done_callback(lambda _: end(wake))
     node.waits.add(over)
     timer = loop.call_later(fetch.max_wait / 1000, end, over)
-    armed = arm(waiting)
+    arm(fetch.slices())
     try:
         while True:
             await wake
@@ -99,11 +99,11 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
             if fetch.is_answerable() or over.done():
                 return _answer(request, fetch)
             wake = loop.create_future()
-            armed += arm(again)
+            arm(again)
     finally:
         timer.cancel()
         node.waits.discard(over)
-        for log, waiter in armed:
+        for log, waiter in armed.values():
             log.remove_waiter(waiter)
 
 
