@@ -392,8 +392,10 @@ class Storage:
     def _add_partitions(self, topic: Topic, count: int) -> None:
         if self._path is not None:
             folder = self._topics_path / str(topic.id)
+            for directory in (self._topics_path, folder):
+                directory.mkdir(mode=0o700, exist_ok=True)
             for number in range(len(topic.partitions), count):
-                (folder / str(number)).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (folder / str(number)).mkdir(mode=0o700, exist_ok=True)
             for directory in (folder, self._topics_path, self._path):
                 sync_directory(directory, self.faults)
         for number in range(len(topic.partitions), count):

@@ -417,6 +417,9 @@ class Log:
             _log.error("%s: taking back what follows offset %d: %s", self._directory, self._end - 1, error)
             self._is_broken = True
             with suppress(BrokerError):
+                kept = [segment for segment in self._segments if segment.base_offset < self._end]
+                self._segments = kept or self._segments[:1]
+                self._segments[-1].shorten(self._end)
                 self._ensure_usable(self._segments[-1].modified)
 
     def _take(self, recovered: Recovered) -> None:

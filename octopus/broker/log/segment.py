@@ -141,18 +141,38 @@ class Segment:
                 yield header, chunk[position - begin : position - begin + needed]
             position += header.size
 
+    def shorten(self, offset: int) -> None:
+        """Forget the batches that begin at `offset` or later; the file keeps them.
+
+        Raises:
+            BrokerError: 56: the file cannot be read.
+        """
+        self.load()
+        group = bisect_left(self._bases, offset) - 1
+        kept = []
+        if group >= 0:
+            for header in self.headers(self._bases[group]):
+                if header.base_offset >= offset:
+                    break
+                kept.append(header)
+            self.size = self._positions[group]
+            for column in (self._bases, self._positions, self._latest):
+                del column[group:]
+            self.max_timestamp = self._latest[-1] if self._latest else -1
+        else:
+            self._forget()
+        for header in kept:
+            self.note(header)
+
     def truncate(self, offset: int) -> None:
         """Cut off the batches that begin at `offset` or later.
 
         Raises:
-            OSError: The disk refused; the segment is as before.
+            BrokerError: 56: the file cannot be read.
+            OSError: The disk refused; the batches are forgotten all the same.
         """
-        kept = [header for header in self.headers() if header.base_offset < offset]
-        size = sum(header.size for header in kept)
-        self.file.truncate(size)
-        self._forget()
-        for header in kept:
-            self.note(header)
+        self.shorten(offset)
+        self.file.truncate(self.size)
 
     def write_index(self, path: Path, faults: Faults) -> None:
         """Write the index, so that the next start need not read the segment.

@@ -1,6 +1,7 @@
 """Batches and logs for the tests of the broker's storage."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from octopus.broker.faults import Faults
 from octopus.broker.log import Log, LogConfig, Read
 from octopus.broker.storage import Storage, StorageSettings
 
+TEMPORARY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NOW = 1_700_000_000_000
 
 

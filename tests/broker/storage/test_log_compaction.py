@@ -1,5 +1,6 @@
 """Compaction keeps the newest record of each key."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,8 +191,6 @@ def test_a_crash_in_the_middle_of_the_exchange_is_finished_at_the_next_start(tmp
 
 
 def disk_log_copy(source: Path, target: Path) -> Log:
-    import shutil
-
     shutil.copytree(source, target)
     return disk_log(target)
 

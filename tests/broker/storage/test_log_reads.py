@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_builders import NOW, all_records, append, batch, batches_of, disk_log, records_of
 
-from octopus.broker.batch import read_header
+from octopus.broker.batch import checksum_of, read_header
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, LogConfig
 
@@ -99,9 +99,6 @@ def test_times_may_go_backwards(log: Log) -> None:
 def test_a_batch_that_cannot_be_unpacked_is_found_as_a_whole(log: Log) -> None:
     data = bytearray(batch(b"x", b"y", timestamp=100))
     data[22] = 4
-    log.config = LogConfig()
-    from octopus.broker.batch import checksum_of
-
     data[17:21] = checksum_of(bytes(data)).to_bytes(4, "big")
     append(log, bytes(data))
     assert log.find_timestamp(101) == (0, 101)

@@ -1,6 +1,7 @@
 """What a log is after a stop or a crash."""
 
 import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from storage_builders import NOW, all_records, append, batch, committed_records, disk_log
 
 from octopus.broker.batch import read_header
+from octopus.broker.checksum import crc32c
 from octopus.broker.codes import BrokerError, Code
-from octopus.broker.log import Log
+from octopus.broker.environment import Environment
+from octopus.broker.log import Log, LogConfig
 
 
 def written(directory: Path, count: int = 10, **config: object) -> Log:
@@ -75,10 +78,8 @@ def test_what_follows_the_last_batch_is_cut_off(tmp_path: Path, tail: bytes) -> 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_to_the_active_segment_leaves_a_whole_prefix(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    directory = tmp_path_factory.mktemp("log")
+def test_any_damage_to_the_active_segment_leaves_a_whole_prefix(tmp_path: Path, data: st.DataObject) -> None:
+    directory = Path(tempfile.mkdtemp(dir=tmp_path))
     written(directory)
     path = last_file(directory)
     content = bytearray(path.read_bytes())
@@ -107,9 +108,6 @@ def test_a_clean_stop_spares_the_scan(tmp_path: Path) -> None:
     def count(data: bytes | memoryview) -> int:
         raise AssertionError("read again")
 
-    from octopus.broker.environment import Environment
-    from octopus.broker.log import LogConfig
-
     again = Log(tmp_path / "log", LogConfig(), environment=Environment(checksum=count), now=NOW, clean=True)
     assert len(all_records(again)) == 101
     assert again.open_transactions == {}
@@ -120,10 +118,6 @@ def test_a_clean_stop_spares_the_scan(tmp_path: Path) -> None:
 def test_after_a_crash_only_the_active_segment_is_scanned(tmp_path: Path) -> None:
     log = written(tmp_path / "log", 100, segment_bytes=2000)
     summed: list[int] = []
-
-    from octopus.broker.checksum import crc32c
-    from octopus.broker.environment import Environment
-    from octopus.broker.log import LogConfig
 
     def count(data: bytes | memoryview) -> int:
         summed.append(len(data))
