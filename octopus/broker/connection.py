@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._held: bytes | None = None  # a whole frame that may not start yet
         self._slots: deque[_Slot] = deque()
         self._deadline: asyncio.TimerHandle | None = None
+        self._login_deadline: asyncio.TimerHandle | None = None
         self._is_congested = False  # the client does not read
         self._is_draining = False
         self._is_closed = False
@@ -84,13 +85,16 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        # A client may be gone again before it is looked at.
+        peer = transport.get_extra_info("peername") or ("unknown", 0)
+        local = transport.get_extra_info("sockname")
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         host, port = self._address
         needs_login = self._node.settings.needs_authentication
         self._session = Session(peer[0], host or local[0], port or local[1], is_authenticated=not needs_login)
         if needs_login:
-            asyncio.get_running_loop().call_later(self._node.limits.frame_timeout, self._check_login)
+            loop = asyncio.get_running_loop()
+            self._login_deadline = loop.call_later(self._node.limits.frame_timeout, self._check_login)
 
     def data_received(self, data: bytes) -> None:
         self._node.counters.bytes_in += len(data)
@@ -107,6 +111,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closed = True
         self._disarm()
+        if self._login_deadline is not None:
+            self._login_deadline.cancel()
         if not self._budget.cancel(self._granted):
             self._budget.give(self._reserved)
         self._reserved = 0

@@ -15,7 +15,7 @@ class Limits:
         max_connections: Connections beyond this many are closed at once.
         max_unanswered: Produce requests one connection may have waiting for the disk.
         max_fetch_bytes: Most record bytes in one Fetch answer, whatever the client asks.
-        max_groups: Consumer groups with members.
+        max_groups: Consumer groups with members, and as many with offsets.
         max_members: Members of one group.
         max_transactional_ids: Transactional ids known at once.
         max_name_bytes: Length of group, member, instance and transactional ids.

@@ -32,6 +32,7 @@ class Node:
         self.transactions = TransactionCoordinator(storage, self.limits, self.now)
         self.waits: set[asyncio.Future[None]] = set()
         self.is_stopping = False
+        self._idle_since: dict[str, int] = {}  # groups with offsets and without members
 
     @staticmethod
     def now() -> int:
@@ -42,7 +43,21 @@ class Node:
         """Apply retention, compaction and expiry once."""
         self.groups.forget_inactive()
         await self.transactions.expire()
-        self.storage.maintain(self.now(), self.groups.active())
+        now = self.now()
+        self.storage.maintain(now, self.kept_groups(now))
+
+    def kept_groups(self, now: int) -> set[str]:
+        """Name the groups whose offsets must not expire: those with members, and those that lost them not long ago.
+
+        A group that reads a quiet topic commits nothing for weeks. Were only the age of its commits to count, a restart
+        of its last member would lose its place. So the time counts from when this broker first saw the group without
+        members; a restart of the broker begins it anew.
+        """
+        active = set(self.groups.active())
+        idle = [name for name in self.storage.offsets.groups() if name not in active]
+        self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
+        expired = now - self.storage.settings.offsets_retention_ms
+        return active | {name for name, since in self._idle_since.items() if since > expired}
 
     def end_waits(self) -> None:
         """Make every waiting request answer now; to be called when the broker stops."""

@@ -79,11 +79,18 @@ async def handle_offset_commit(node: Node, request: Request) -> Writer:
         require(not code, code)
         offsets, codes = accept(node, request, topics, node.now())
         if offsets:
+            _check_room(node, group)
             node.storage.offsets.commit(group, offsets)
             await node.storage.synced([node.storage.offsets])
     except BrokerError as error:
         codes = refuse_all(request, topics, error)
     return write_codes(Writer().int32(0) if version >= 3 else Writer(), topics, codes)
+
+
+def _check_room(node: Node, group: str) -> None:
+    stored = node.storage.offsets
+    has_room = bool(stored.fetch(group)) or len(stored.groups()) < node.limits.max_groups
+    require(has_room, Code.POLICY_VIOLATION, "this broker keeps the offsets of too many groups")
 
 
 def handle_offset_fetch(node: Node, request: Request) -> Writer:
