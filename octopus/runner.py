@@ -26,7 +26,13 @@ YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
 
 CLOCK_EVERY = 64
-"""Records between two looks at the clock; a look costs a tenth of a small handler."""
+"""Records between two looks at the clock, fewer once they prove slow; a look costs a tenth of a small handler."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that cancelled handlers have for their clean-up."""
+
+CANCELLED_WAIT = 1.0
+"""Seconds before a record runs again whose task was cancelled by somebody else, its own handler for example."""
 
 
 class Generation:
@@ -79,10 +85,15 @@ class Generation:
         """Whether a commit would say something new."""
         return self.ledger.committable != self.committed or self.ledger.ahead != self._committed_ahead
 
-    def note_committed(self, offset: int) -> None:
-        """Remember what the broker has stored."""
+    def note_committed(self, offset: int, ahead: int = 0) -> None:
+        """Remember what the broker has stored.
+
+        Args:
+            offset: The committed offset.
+            ahead: How many records beyond it the map in the commit's metadata named.
+        """
         self.committed = offset
-        self._committed_ahead = self.ledger.ahead
+        self._committed_ahead = ahead
 
     @property
     def bytes_in_flight(self) -> int:
@@ -121,9 +132,9 @@ class _DrainingLanes:
 
     def __init__(self, running: int) -> None:
         self._running = running
-        self.done = asyncio.Event()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not running:
-            self.done.set()
+            self.done.set_result(None)
 
     def put(self, records: object) -> None:
         return
@@ -134,7 +145,7 @@ class _DrainingLanes:
     def release(self, record: StoredRecord) -> bool:
         self._running -= 1
         if self._running <= 0:
-            self.done.set()
+            _resolve(self.done)
         return False
 
 
@@ -196,6 +207,9 @@ class Runner:
         self._idle: list[asyncio.Future[None]] = []
         self._spreading = False
         self._ease: asyncio.Future[None] | None = None
+        self._filling: set[Generation] = set()  # batches that wait for their window's end
+        self._turn_awaited = False
+        self._closing = False
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -212,7 +226,10 @@ class Runner:
             settled_ahead: Inclusive offset ranges that an earlier owner settled; they are not run again.
         """
         lanes: Lanes = BatchLane(self._batch) if self._batch else self._lanes_of()
-        return Generation(partition, self._application.bind(partition), lanes, OffsetLedger(position, settled_ahead))
+        ledger = OffsetLedger(position, settled_ahead)
+        generation = Generation(partition, self._application.bind(partition), lanes, ledger)
+        self._start_after(generation, [lanes.done for lanes in self._leaving(partition)])
+        return generation
 
     def submit(self, generation: Generation, records: Sequence[StoredRecord], position: int, size_bytes: int) -> None:
         """Take over consecutive records of a generation.
@@ -225,10 +242,12 @@ class Runner:
         """
         if self.stopped.done() or not generation.is_open:
             return
+        before = generation.bytes_in_flight
         known = generation.ledger.receive([record.offset for record in records], position)
         if not records:
             return
-        generation.mean_bytes = size_bytes / len(records)
+        # Over all that is in flight: small records must not make large ones before them look small.
+        generation.mean_bytes = (before + size_bytes) / (generation.ledger.in_flight + len(known))
         if known:
             records = [record for record in records if record.offset not in known]
         generation.lanes.put(records)
@@ -238,25 +257,24 @@ class Runner:
         """Start nothing more of these generations and wait for what is running.
 
         Returns:
-            Whether all of it finished within `timeout` seconds. The caller commits, then closes the generations.
+            Whether all of it finished within `timeout` seconds. The caller commits, then revokes the generations.
         """
-        waits = []
-        left = [due for due in self._due if due[0] not in generations]
-        self._due.clear()
-        self._due.extend(left)
+        generations = [generation for generation in generations if generation.is_open]
+        self._forget(generations)
+        running = [generation.lanes.done for generation in generations if isinstance(generation.lanes, _DrainingLanes)]
+        if not running:
+            return True
+        _, late = await asyncio.wait(running, timeout=timeout)
+        return not late
+
+    def revoke(self, generations: Collection[Generation]) -> None:
+        """Close generations, forget what waits and cancel what still runs: its records belong to somebody else now."""
+        self._forget(generations)
         for generation in generations:
-            if not generation.is_open:
-                continue
-            running = sum(lane.generation is generation for lane in self._lanes)
-            generation.lanes = draining = _DrainingLanes(running)
-            waits.append(draining.done)
-        try:
-            async with asyncio.timeout(timeout):
-                for done in waits:
-                    await done.wait()
-        except TimeoutError:
-            return False
-        return True
+            generation.close()
+        for lane, task in self._lanes.items():
+            if lane.generation in generations:
+                task.cancel()
 
     async def quiet(self) -> None:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
@@ -272,23 +290,29 @@ class Runner:
             timer.cancel()
             self._ease = None
 
-    async def close(self) -> None:
-        """Cancel what is still running; nothing of it is settled."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+    async def close(self) -> bool:
+        """Cancel what is still running; nothing of it is settled.
+
+        Returns:
+            Whether all of it ended within `CLOSE_TIMEOUT`.
+        """
+        self._closing = True
+        self._clear()
         tasks = [*self._lanes.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._lanes.clear()
+        late = (await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT))[1] if tasks else ()
+        return not late
 
     @property
     def running(self) -> list[tuple[Generation, StoredRecord, int]]:
         """The records whose handlers are running, with a number that changes from record to record."""
+        # Copied first, in one step: the watchdog asks from its own thread.
+        seen = [(lane.generation, lane.record, lane.serial) for lane in [*self._lanes]]
         return [
-            (lane.generation, lane.record, lane.serial)
-            for lane in self._lanes
-            if lane.generation is not None and lane.record is not None
+            (generation, record, serial)
+            for generation, record, serial in seen
+            if generation is not None and record is not None
         ]
 
     @property
@@ -305,10 +329,13 @@ class Runner:
 
     async def _work(self, lane: _Lane) -> None:
         active, due, clock, batch = self._active, self._due, self._loop.time, self._batch
-        until_look, looked = CLOCK_EVERY, clock()
+        stride = CLOCK_EVERY
+        until_look, looked = stride, clock()
         while True:
             if due:
                 generation, record, attempt = due.popleft()
+                if (due or active) and not self._spreading:
+                    self._spread_soon()  # what is behind a retry does not wait for it
             else:
                 while active:
                     generation = active[0]
@@ -323,7 +350,7 @@ class Runner:
                 else:
                     lane.generation = None
                     await self._rest()
-                    until_look, looked = CLOCK_EVERY, clock()
+                    until_look, looked = stride, clock()
                     continue
                 record, attempt = taken, 1
             lane.generation, lane.record, lane.attempt = generation, record, attempt
@@ -349,8 +376,15 @@ class Runner:
                 lane.generation = None
                 if clock() - looked > YIELD_AFTER:
                     active.rotate(-1)  # one busy partition does not keep the others waiting
-                    await asyncio.sleep(0)
-                until_look, looked = CLOCK_EVERY, clock()
+                    if self._turn_awaited:
+                        stride = stride // 2 or 1  # slow and never suspending: look sooner
+                        await asyncio.sleep(0)
+                elif stride < CLOCK_EVERY:
+                    stride *= 2
+                if not self._turn_awaited:
+                    self._turn_awaited = True
+                    self._loop.call_soon(self._turn)
+                until_look, looked = stride, clock()
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
@@ -383,12 +417,12 @@ class Runner:
 
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
         generation.retried += 1
-        if not self._reschedule or isinstance(generation.lanes, _DrainingLanes):
-            # The lane stays claimed: what comes behind this record in its lane must not run before it.
-            if isinstance(generation.lanes, _DrainingLanes):
-                generation.lanes.release(record)
+        if isinstance(generation.lanes, _DrainingLanes):
+            generation.lanes.release(record)
             return
-        due_at = self._loop.time() + retry.after
+        if not self._reschedule or self._closing or self.stopped.done():
+            return  # The lane stays claimed: what comes behind this record in its lane must not run before it.
+        due_at = self._loop.time() + max(0.0, retry.after)
         heapq.heappush(self._delayed, (due_at, next(self._sequence), generation, record, attempt + retry.counted))
         if self._delayed[0][0] == due_at:
             self._set_alarm(due_at)
@@ -403,8 +437,7 @@ class Runner:
         now = self._loop.time()
         while self._delayed and self._delayed[0][0] <= now:
             _, _, generation, record, attempt = heapq.heappop(self._delayed)
-            if generation.is_open and not isinstance(generation.lanes, _DrainingLanes):
-                self._due.append((generation, record, attempt))
+            self._due.append((generation, record, attempt))
         if self._delayed:
             self._set_alarm(self._delayed[0][0])
         if self._due:
@@ -417,6 +450,8 @@ class Runner:
                 lanes.flush()
             elif lanes.is_filling and generation._flush is None:
                 generation._flush = self._loop.call_later(self._within, self._flush, generation)
+                self._filling.add(generation)
+                self._quiet.clear()
             if not lanes.is_ready:
                 return
         if not generation.active and not self.stopped.done():
@@ -427,9 +462,12 @@ class Runner:
 
     def _flush(self, generation: Generation) -> None:
         generation._flush = None
+        self._filling.discard(generation)
         if isinstance(generation.lanes, BatchLane):
             generation.lanes.flush()
-            self._activate(generation)
+            if generation.lanes.is_ready:  # else its predecessor still runs, and activates it when it is done
+                self._activate(generation)
+        self._note_quiet()
 
     def _spread_soon(self) -> None:
         # Runs only when the running lane suspends or yields: until then another lane could not run anyway.
@@ -449,7 +487,12 @@ class Runner:
             self._lanes[lane] = task = self._loop.create_task(self._work(lane), name=f"octopus lane {len(self._lanes)}")
             task.add_done_callback(partial(self._lane_ended, lane))
 
+    def _turn(self) -> None:
+        self._turn_awaited = False
+
     async def _rest(self) -> None:
+        if self._closing:
+            raise asyncio.CancelledError  # the handler has swallowed the one that was meant for this lane
         turn = self._loop.create_future()
         self._idle.append(turn)
         self._note_quiet()
@@ -460,34 +503,80 @@ class Runner:
                 self._idle.remove(turn)
 
     def _note_quiet(self) -> None:
-        if len(self._idle) == len(self._lanes) and not self._spreading and not (self._active or self._due):
+        waiting = self._spreading or self._active or self._due or self._filling
+        if len(self._idle) == len(self._lanes) and not waiting:
             self._quiet.set()
 
     def _lane_ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
         self._lanes.pop(lane, None)
-        if task.cancelled():
-            return
-        error = task.exception()
-        assert error is not None, "a lane works until it is cancelled"
-        if isinstance(error, HandlerStopped):
-            self._stop(error)
-        else:
-            # SystemExit and its kind: nothing may be settled, and nothing can be known about what else is broken.
-            reason = HandlerStopped(
-                f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}"
-            )
-            reason.__cause__ = error
-            self._stop(reason)
+        generation, record = lane.generation, lane.record
+        leaving = generation is not None and isinstance(generation.lanes, _DrainingLanes)
+        if generation is not None and record is not None and (leaving or task.cancelled()):
+            # Who is leaving no longer waits for it; otherwise whoever cancelled it was not us, so it runs again.
+            self._delay(generation, record, lane.attempt, Retry(CANCELLED_WAIT))
+        if not task.cancelled():
+            error = task.exception()
+            assert error is not None, "a lane works until it is cancelled"
+            self._stop(error if isinstance(error, HandlerStopped) else _unsettled(error))
+        elif self._active or self._due:
+            self._spread_soon()
+        self._note_quiet()
 
     def _stop(self, reason: HandlerStopped) -> None:
-        self._active.clear()
-        self._due.clear()
-        self._delayed.clear()
+        self._clear()
         if not self.stopped.done():
             self.stopped.set_result(reason)
         if self._ease is not None:
             _resolve(self._ease)
         self._quiet.set()
+
+    def _clear(self) -> None:
+        self._active.clear()
+        self._due.clear()
+        self._delayed.clear()
+        self._filling.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _forget(self, generations: Collection[Generation]) -> None:
+        """Drop everything of these generations that has not begun, and let them hand out nothing more."""
+        leaving = {*generations}
+        self._filling -= leaving
+        for generation in leaving:
+            if not isinstance(generation.lanes, _DrainingLanes):
+                generation.lanes = _DrainingLanes(sum(lane.generation is generation for lane in self._lanes))
+        due = [entry for entry in self._due if entry[0] not in leaving]
+        self._due.clear()  # the lanes hold on to this very deque
+        self._due.extend(due)
+        self._delayed = [entry for entry in self._delayed if entry[2] not in leaving]
+        heapq.heapify(self._delayed)
+        self._note_quiet()
+
+    def _leaving(self, partition: TopicPartition) -> list[_DrainingLanes]:
+        """Return the earlier generations of a partition whose handlers have not come back."""
+        running = {lane.generation for lane in self._lanes if lane.generation is not None}
+        return [
+            generation.lanes
+            for generation in running
+            if generation.partition == partition and isinstance(generation.lanes, _DrainingLanes)
+        ]
+
+    def _start_after(self, generation: Generation, predecessors: list[asyncio.Future[None]]) -> None:
+        """Let a generation begin when the handlers of its predecessors are back: no record runs twice at once here."""
+        while predecessors and predecessors[-1].done():
+            predecessors.pop()
+        generation.active = bool(predecessors)  # held: as if it were among the active ones, where no lane finds it
+        if predecessors:
+            predecessors[-1].add_done_callback(lambda _: self._start_after(generation, predecessors))
+        elif generation.lanes.waiting:
+            self._activate(generation)
+
+
+def _unsettled(error: BaseException) -> HandlerStopped:
+    # SystemExit and its kind: nothing may be settled, and nothing can be known about what else is broken.
+    reason = HandlerStopped(f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}")
+    reason.__cause__ = error
+    return reason
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -5,12 +5,15 @@ record becomes final: outputs acknowledged → dead letter acknowledged → sett
 """
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from octopus.config import WorkerSettings
-from octopus.errors import HandlerStopped, PartitionLost, TransportError
+from octopus.errors import ConnectionFailed, HandlerStopped, PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.offsets import decode_map, encode_map
 from octopus.pipeline import Pipeline
@@ -26,6 +29,11 @@ FETCH_RECORDS = 500
 
 FETCH_WAIT = 0.5
 """Seconds an idle fetch waits."""
+
+ANCHOR = "octopus-anchor-1"
+
+SHORTEST_COMMIT_INTERVAL = 0.01
+"""Seconds; an interval of 0 means as often as possible, not a loop that does nothing else."""
 
 MAX_AHEAD = 100_000
 """Records settled behind an open one before their partition waits; about 10 MB of ledger."""
@@ -49,7 +57,7 @@ class GroupWorker:
         self.stopped: HandlerStopped | None = None
         self._consumer = consumer
         self._settings = settings
-        self._started_at = now
+        self._epoch = now - asyncio.get_running_loop().time()
         self._runner = Runner(
             pipeline,
             ordering=pipeline.ordering,
@@ -78,10 +86,10 @@ class GroupWorker:
         Raises:
             TransportError: The consumer as a whole cannot go on; `.retryable` tells whether a new one may.
         """
-        await self._consumer.start(self)
         committer = asyncio.create_task(self._commit_regularly(), name=f"octopus commit {self.pipeline.group}")
         try:
-            await self._consume()
+            await self._consumer.start(self)
+            await self._consume(committer)
         finally:
             committer.cancel()
             await asyncio.gather(committer, return_exceptions=True)
@@ -98,14 +106,17 @@ class GroupWorker:
                 )
             await self._commit(self._generations.values())
         finally:
-            await self._runner.close()
+            if not await self._runner.close():
+                logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
             self._close(self._generations)
             await self._consumer.stop()
 
     # ── fetch and submit ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _consume(self) -> None:
+    async def _consume(self, committer: asyncio.Task[None]) -> None:
         while not self._runner.stopped.done():
+            if committer.done():
+                committer.result()  # raises: what settles must not pile up uncommitted in silence
             self._balance()
             for fetched in await self._fetch():
                 self._accept(fetched)
@@ -122,7 +133,13 @@ class GroupWorker:
             await self._runner.eased(0.1)
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
         wait = 0.01 if held else FETCH_WAIT
-        return await self._consumer.fetch(self._ready, max_records=FETCH_RECORDS, timeout=wait)
+        try:
+            async with asyncio.timeout(self._settings.stall_timeout or None):
+                return await self._consumer.fetch(self._ready, max_records=FETCH_RECORDS, timeout=wait)
+        except TimeoutError as error:
+            raise ConnectionFailed(
+                f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
+            ) from error
 
     def _accept(self, fetched: Fetched) -> None:
         generation = self._generations.get(fetched.partition)
@@ -172,9 +189,10 @@ class GroupWorker:
     # ── commit ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _commit_regularly(self) -> None:
+        interval = max(self._settings.commit_interval, SHORTEST_COMMIT_INTERVAL)
         while True:
             try:
-                async with asyncio.timeout(self._settings.commit_interval):
+                async with asyncio.timeout(interval):
                     await self._commit_wanted.wait()
             except TimeoutError:
                 pass
@@ -190,6 +208,7 @@ class GroupWorker:
                 self._committed_at = self._loop.time()
                 return
             offsets: dict[TopicPartition, Commit] = {}
+            ahead = [generation.ledger.ahead for generation in due]
             for generation in due:
                 committable = generation.ledger.committable
                 metadata = encode_map(committable, generation.ledger.settled_ahead())
@@ -205,8 +224,8 @@ class GroupWorker:
             else:
                 self._committed_at = self._loop.time()
                 self._commit_error = None
-                for generation in due:
-                    generation.note_committed(offsets[generation.partition].offset)
+                for generation, count in zip(due, ahead, strict=True):
+                    generation.note_committed(offsets[generation.partition].offset, count)
 
     # ── the group's decisions (AssignmentListener) ────────────────────────────────────────────────────────────────
 
@@ -228,25 +247,42 @@ class GroupWorker:
         logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
 
     async def _anchor(self, fresh: list[TopicPartition]) -> dict[TopicPartition, Commit]:
-        """Resolve the start of partitions without a committed offset and commit it.
+        """Resolve the start of partitions without a committed offset and commit it at once.
 
-        A group is new on a topic when no partition of it has a commit; then all partitions are anchored at once, also
-        those of other members. So a partition without a commit in a group that is not new has appeared since, and starts
-        at its beginning: with `latest`, a crash or a new partition would otherwise lose what came in between.
+        A partition that appears when the group is there already is read from its beginning: with `latest`, a crash or a
+        new partition would otherwise lose what came in between. The metadata of an anchor says when the group began with
+        the topic, and how many partitions there were: so a member that is assigned its share a moment after another one
+        does not take it for new, and "latest" means the same moment for both.
         """
-        topics = {partition.topic for partition in fresh}
-        everywhere = {partition for partition in self._consumer.known_partitions() if partition.topic in topics} | {
-            *fresh
-        }
-        committed = await self._consumer.committed(everywhere)
-        known = {partition.topic for partition, commit in committed.items() if commit is not None}
-        late = [partition for partition in fresh if partition.topic in known]
-        first = [partition for partition in everywhere if partition.topic not in known]
-        offsets = dict(await self._consumer.offsets(late, "earliest")) if late else {}
-        if first:
-            offsets |= await self._consumer.offsets(first, resolve_start(self.pipeline.start, self._started_at))
-        anchors = {partition: Commit(offset) for partition, offset in offsets.items()}
-        await self._consumer.commit(anchors)
+        counts = Counter(partition.topic for partition in self._consumer.known_partitions() | {*fresh})
+        siblings = [
+            TopicPartition(topic, number) for topic in {p.topic for p in fresh} for number in range(counts[topic])
+        ]
+        committed = await self._consumer.committed(siblings)
+        now = self._epoch + self._loop.time()
+        births: dict[str, Birth | None] = {}
+        for partition, commit in committed.items():
+            if commit is not None:
+                births[partition.topic] = Birth.read(commit.metadata) or births.get(partition.topic)
+        anchors: dict[TopicPartition, Commit] = {}
+        starts: dict[Start, list[TopicPartition]] = {}
+        for partition in fresh:
+            birth = births.get(partition.topic, Birth(counts[partition.topic], now))
+            start: Start = "earliest"
+            if birth is not None and partition.partition < birth.partitions:
+                start = resolve_start(self.pipeline.start, birth.time)
+                if start == "latest" and partition.topic in births:
+                    start = birth.time
+            starts.setdefault(start, []).append(partition)
+        for start, partitions in starts.items():
+            for partition, offset in (await self._consumer.offsets(partitions, start)).items():
+                birth = births.get(partition.topic, Birth(counts[partition.topic], now))
+                anchors[partition] = Commit(offset, birth.text if birth is not None else "")
+        try:
+            await self._consumer.commit(anchors)
+        except PartitionLost as error:
+            # The group moves on already: these partitions are about to be revoked, or lost, and anchored by their owner.
+            logger.info("%s: not anchored: %s", self.pipeline.group, error)
         return anchors
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -266,6 +302,7 @@ class GroupWorker:
         self._close(partitions)
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
+        leaving = []
         for partition in [*partitions]:
             generation = self._generations.pop(partition, None)
             self._ready.discard(partition)
@@ -273,7 +310,8 @@ class GroupWorker:
             if generation is not None:
                 self._busy.discard(generation)
                 self._totals.add(generation)
-                generation.close()
+                leaving.append(generation)
+        self._runner.revoke(leaving)
 
     # ── being watched ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -329,6 +367,32 @@ class GroupWorker:
             since_commit=now - self._committed_at,
             commit_error=str(self._commit_error) if self._commit_error else None,
         )
+
+
+class Birth(NamedTuple):
+    """When a group began to read a topic, as an anchor's metadata says it: `octopus-anchor-1 PARTITIONS SECONDS`.
+
+    Attributes:
+        partitions: How many the topic had.
+        time: Seconds since the epoch.
+    """
+
+    partitions: int
+    time: float
+
+    @classmethod
+    def read(cls, metadata: str) -> "Birth | None":
+        """Return what an anchor says; None for any other commit."""
+        match metadata.split(" "):
+            case [prefix, partitions, moment] if prefix == ANCHOR:
+                with contextlib.suppress(ValueError):
+                    return cls(int(partitions), float(moment))
+        return None
+
+    @property
+    def text(self) -> str:
+        """The metadata."""
+        return f"{ANCHOR} {self.partitions} {self.time:.3f}"
 
 
 def resolve_start(start: StartAt, now: float) -> Start:
