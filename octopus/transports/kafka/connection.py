@@ -80,17 +80,17 @@ class TokenBridge(AbstractTokenProvider):
 class Authenticator(_Authenticator):  # type: ignore[misc]
     """OAUTHBEARER that understands a refusal."""
 
-    _refusal: bytes | None = None
+    refusal: bytes | None = None
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
         """Answer the broker; a challenge that is not empty is a refusal, acknowledged before it is raised."""
         if not self._token_sent:
             first: tuple[bytes, bool] = await super().step(payload)
             return first
-        if self._refusal is not None:
-            raise SaslAuthenticationFailed(self._refusal.decode("utf-8", "replace"))
+        if self.refusal is not None:
+            raise SaslAuthenticationFailed("the broker accepted the acknowledgement of its refusal")
         if payload:
-            self._refusal = bytes(payload)
+            self.refusal = bytes(payload)
             return b"\x01", True
         return None
 
@@ -108,6 +108,7 @@ class Connection(_Connection):  # type: ignore[misc]
     _timer: asyncio.TimerHandle | None = None
     _renewal: "asyncio.Task[None] | None" = None
     _authenticating = False
+    _authenticator: Authenticator | None = None
     _session_milliseconds = 0
 
     async def connect(self) -> Any:
@@ -126,12 +127,19 @@ class Connection(_Connection):  # type: ignore[misc]
 
     def authenticator_oauth(self) -> Authenticator:
         """Return the authenticator that understands refusals."""
-        return Authenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+        self._authenticator = Authenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+        return self._authenticator
 
     async def _do_sasl_handshake(self) -> None:
-        self._session_milliseconds, self._authenticating = 0, True
+        self._session_milliseconds, self._authenticating, self._authenticator = 0, True, None
         try:
             await super()._do_sasl_handshake()
+        except SaslAuthenticationFailed as error:
+            challenge = self._authenticator.refusal if self._authenticator is not None else None
+            if challenge is None:
+                raise
+            reason = challenge.decode("utf-8", "replace")
+            raise SaslAuthenticationFailed(f"{reason} {' '.join(map(str, error.args))}".strip()) from error
         finally:
             self._authenticating = False
         if self._session_milliseconds > 0 and self._writer is not None:

@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from octopus.errors import ConnectionFailed, OctopusError, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
+from octopus.transports.kafka.connection import ClientName
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Publication
@@ -200,6 +201,11 @@ class KafkaProducer:
                     old, self._engine = self._engine, await self._connect()
                     self._state_lost = False
                     await self._close(old)
+        if isinstance(self._engine.client._client_id.failure, kafka.SaslAuthenticationFailed):
+            # the engine would go on trying without a word; one more attempt may have a better credential
+            await self._engine.client.force_metadata_update()
+            if (failure := self._engine.client._client_id.failure) is not None:
+                raise translated(failure, "publishing", self._settings.brokers) from failure
         return self._engine
 
     async def _partitions(self, engine: Any, publication: Publication) -> dict[str, int]:
@@ -250,7 +256,8 @@ class KafkaProducer:
         size = builder.size()
         self._in_flight_bytes += size
         message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
-        late = asyncio.get_running_loop().call_later(self._delivery_timeout, self._too_late, batch, publication)
+        name = engine.client._client_id
+        late = asyncio.get_running_loop().call_later(self._delivery_timeout, self._too_late, batch, publication, name)
 
         def settled(future: "asyncio.Future[Any]") -> None:
             late.cancel()
@@ -260,15 +267,16 @@ class KafkaProducer:
 
         message_batch.future.add_done_callback(settled)
 
-    def _too_late(self, batch: Batch, publication: Publication) -> None:
+    def _too_late(self, batch: Batch, publication: Publication, name: ClientName) -> None:
         indexes, batch.indexes = batch.indexes, []
-        publication.fail(
-            indexes,
-            ConnectionFailed(
+        if name.failure is not None:
+            error = translated(name.failure, f"publishing to {batch.partition}", self._settings.brokers)
+        else:
+            error = ConnectionFailed(
                 f"Kafka at {self._settings.brokers} did not acknowledge records for {batch.partition} within "
                 f"{self._delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
-            ),
-        )
+            )
+        publication.fail(indexes, error)
 
     def _settle(self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
