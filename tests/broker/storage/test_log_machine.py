@@ -1,5 +1,6 @@
 """Whatever is done to a log, in whatever order, it holds what a list of records would hold."""
 
+import errno
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -110,8 +111,8 @@ class LogMachine(RuleBasedStateMachine):
     def append_with_a_failing_sync(self, value: bytes) -> None:
         if self.directory is None:
             return
-        self.faults.sync_error = 5
         self.log.append(batch(value), NOW)
+        self.faults.sync_error = errno.EIO
         with pytest.raises(BrokerError) as refused:
             self.log.flush()
         assert refused.value.code == Code.KAFKA_STORAGE_ERROR
