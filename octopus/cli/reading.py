@@ -7,11 +7,10 @@ group when it leaves. With a group that is named it commits what has been shown,
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Self
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Protocol, Self
 
 from octopus.cli.failures import CommandFailed
-from octopus.cli.moments import Moment
 from octopus.cli.reaching import administering
 from octopus.config import Settings
 from octopus.errors import TopicNotFound, TransportError
@@ -21,6 +20,29 @@ from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, U
 
 AT_ONCE = 500
 WAIT = 0.25
+
+
+class Place(Protocol):
+    """Somewhere in each of several partitions: a `Moment`, or offsets that are known already."""
+
+    async def resolve(self, admin: Admin, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the offset in each partition."""
+        ...
+
+
+class Span:
+    """Offsets that are known already.
+
+    Args:
+        offsets: By partition.
+    """
+
+    def __init__(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._offsets = offsets
+
+    async def resolve(self, admin: Admin, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return them."""
+        return self._offsets
 
 
 class Reader:
@@ -43,8 +65,8 @@ class Reader:
         transport: Transport,
         settings: Settings,
         partitions: Collection[TopicPartition],
-        start: Moment,
-        end: Moment | None = None,
+        start: Place,
+        end: Place | None = None,
         group: str | None = None,
     ) -> None:
         self._transport = transport
@@ -55,7 +77,7 @@ class Reader:
         self._group = group
         self._stack = contextlib.AsyncExitStack()
         self._positions: dict[TopicPartition, int] = {}  # of what was handed out: the next
-        self._ends: dict[TopicPartition, int] = {}
+        self._ends: Mapping[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
 
     async def __aenter__(self) -> Self:
@@ -129,7 +151,7 @@ class Reader:
 
     def _is_read(self, partition: TopicPartition) -> bool:
         end = self._ends.get(partition)
-        return end is not None and self._positions.get(partition, self._starts.get(partition, 0)) >= end
+        return end is not None and self._positions.get(partition, self._starts[partition]) >= end
 
     def _has_ended(self) -> bool:
         return self._end is not None and all(map(self._is_read, self._wanted))

@@ -1,0 +1,303 @@
+"""`octopus dead-letters`: what was given up and why, and putting it back."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from octopus.cli.asking import confirm
+from octopus.cli.failures import CommandFailed
+from octopus.cli.graves import (
+    REPLAY_GROUP,
+    DeadLetter,
+    Waiting,
+    dead_letter_topics,
+    read_letter,
+    read_letters,
+    read_place,
+    waiting,
+)
+from octopus.cli.logs import timestamp
+from octopus.cli.options import DEFAULTS, Options
+from octopus.cli.patterns import read_pattern
+from octopus.cli.reaching import administering, producing, reaching, run_async
+from octopus.cli.reading import Reader, Span, partitions_of
+from octopus.cli.records import as_json
+from octopus.cli.screen import document, note, output, say, spell_count, table, visible, warn
+from octopus.errors import ConfigurationError, DecodeError, TopicNotFound
+from octopus.events import TopicPartition
+from octopus.middleware.dead_letters import SUFFIX, original_headers
+from octopus.patterns import Pattern
+from octopus.transports.base import Commit, Outgoing
+
+verb = App(name="dead-letters", help="List, show and put back the events that were given up.", help_epilogue="")
+
+
+@verb.default
+def default(*, options: Options = DEFAULTS) -> None:
+    """List, show and put back the events that were given up."""
+    list_letters(options=options)
+
+
+@verb.command(name="list")
+def list_letters(
+    topic: str | None = None,
+    /,
+    *,
+    all: bool = False,
+    most: Annotated[int, Parameter(name=("--count", "-n"))] = 50,
+    options: Options = DEFAULTS,
+) -> None:
+    """List the dead letters of a topic, or how many each topic has.
+
+    Args:
+        topic: The topic they were in, or the dead-letter topic itself.
+        all: Also those that were put back already.
+        most: The newest so many of each partition.
+    """
+    run_async(_list_topics(all, options) if topic is None else _list_letters(topic, all, most, options))
+
+
+async def _list_topics(all: bool, options: Options) -> None:
+    async with reaching(options.settings()) as transport, administering(transport) as admin:
+        topics = await dead_letter_topics(admin)
+        places = [TopicPartition(name, number) for name, partitions in topics.items() for number in range(partitions)]
+        counts = (await waiting(admin, places, all=all)).counts
+        stored = (await waiting(admin, places, all=True)).counts
+    rows = [(name, counts[name], stored[name]) for name in sorted(topics)]
+    if options.json:
+        document([{"topic": name, "waiting": count, "stored": total} for name, count, total in rows])
+    elif not any(total for _, _, total in rows):
+        say("No dead letters.", "green")
+    else:
+        table(("dead-letter topic", ">waiting", ">stored"), rows, styles=("cyan", "red", "dim"))
+        note("See them: octopus dead-letters list TOPIC. Put them back: octopus dead-letters replay TOPIC")
+
+
+async def _list_letters(topic: str, all: bool, most: int, options: Options) -> None:
+    settings = options.settings()
+    letters: list[DeadLetter] = []
+    async with reaching(settings) as transport:
+        span = await _span(transport, topic, all=all)
+        newest = Waiting({p: max(first, span.end[p] - most) for p, first in span.first.items()}, span.end)
+        async for _, run in read_letters(transport, settings, newest):
+            letters += run
+    letters.sort(key=lambda letter: letter.record.timestamp)
+    if options.json:
+        for letter in letters:
+            output().out(msgspec.json.encode(_json(letter)).decode(), highlight=False)
+        return
+    if not letters:
+        say(f"No dead letters of {topic} wait.", "green")
+        return
+    rows = [
+        (
+            letter.coordinates,
+            timestamp(letter.record.timestamp / 1000)[:19].replace("T", " "),
+            letter.cause.get("handler"),
+            letter.cause.get("reason"),
+            letter.record.key,
+        )
+        for letter in letters
+    ]
+    table(("dead letter", "time (UTC)", "handler", "reason", "key"), rows, styles=("cyan", "dim", "", "red", "dim"))
+    kinds = Counter(letter.cause.get("traceback", "") for letter in letters)
+    note(f"{spell_count(len(letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE")
+
+
+@verb.command
+def show(place: str, /, *, options: Options = DEFAULTS) -> None:
+    """Show one dead letter with its cause, headers and value.
+
+    Args:
+        place: Which, as list shows it: files.dead-letter[0]@12
+    """
+    run_async(_show(place, options))
+
+
+async def _show(text: str, options: Options) -> None:
+    place, offset = read_place(text)
+    settings = options.settings()
+    async with reaching(settings) as transport:
+        async with administering(transport) as admin:
+            await partitions_of(admin, (place.topic,), (place.partition,), transport.address)
+            last = (await admin.offsets([place], "latest"))[place]
+            first = (await admin.offsets([place], "earliest"))[place]
+        found = None
+        if first <= offset < last:
+            async with Reader(transport, settings, [place], Span({place: offset}), Span({place: offset + 1})) as reader:
+                async for _, records in reader:
+                    found = next((record for record in records if record.offset == offset), None)
+    if found is None:
+        raise CommandFailed(f"There is nothing at {text}; {place} holds {first} to {last - 1}.")
+    letter = read_letter(place, found)
+    if options.json:
+        document(_json(letter))
+        return
+    cause = {**letter.cause}
+    cause.pop("partition", None)
+    cause.pop("offset", None)
+    rows = [("was", letter.origin), *((name, value) for name, value in cause.items() if name != "topic")]
+    rows = [(name, timestamp(int(value) / 1000) if name == "timestamp" and value.isdigit() else value) for name, value in rows]
+    rows.append(("key", visible(found.key)))
+    rows += [(f"header {visible(name)}", visible(value)) for name, value in original_headers(found.headers)]
+    _print_pairs(rows)
+    say(_pretty(found.value))
+
+
+@verb.command
+def replay(
+    topic: str,
+    /,
+    *,
+    at: Annotated[tuple[str, ...], Parameter(name="--at")] = (),
+    handler: str | None = None,
+    filter: str | None = None,
+    to: str | None = None,
+    again: bool = False,
+    dry_run: bool = False,
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"))] = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Put dead letters back where they were.
+
+    Key, value and headers are those of the original; the headers that burying
+    added are taken off. All groups that read the topic see the events again.
+    What was put back is remembered, so the next replay goes on behind it; a
+    choice (--at, --handler, --filter) is not.
+
+    Args:
+        topic: The topic they were in, or the dead-letter topic itself.
+        at: Only this one, as list shows it. May be repeated.
+        handler: Only those that this handler gave up.
+        filter: Only those whose value matches this event pattern: JSON, or @FILE.
+        to: Another topic to put them into.
+        again: Also those that were put back already.
+        dry_run: Only show what would be put back.
+        yes: Do not ask.
+    """
+    places = [read_place(text) for text in at]
+    if wrong := next((place for place, _ in places if place.topic not in (topic, topic + SUFFIX)), None):
+        raise ConfigurationError(f"--at names {wrong}, which is not of {topic!r}.")
+    choice = _Choice(places, handler, read_pattern(filter))
+    run_async(_replay(topic, choice, to, again=again or bool(places), dry_run=dry_run, yes=yes, options=options))
+
+
+async def _replay(
+    topic: str, choice: "_Choice", to: str | None, *, again: bool, dry_run: bool, yes: bool, options: Options
+) -> None:
+    settings = options.settings()
+    back: Counter[str] = Counter()
+    homeless = 0
+    async with reaching(settings) as transport:
+        span = await _span(transport, topic, all=again)
+        total = sum(span.counts.values())
+        if total and not dry_run and not yes:
+            some = "those that match of " if choice else ""
+            await asyncio.to_thread(confirm, f"Put back {some}{spell_count(total, 'dead letter')} of {topic}?")
+        async with administering(transport) as admin, producing(transport, settings) as producer:
+            async for place, letters in read_letters(transport, settings, span):
+                messages = []
+                for letter in filter_letters(letters, choice):
+                    target = to or letter.cause.get("topic")
+                    if target is None:
+                        homeless += 1
+                    else:
+                        messages.append(_restored(letter, target))
+                back.update(message.topic for message in messages)
+                if dry_run:
+                    continue
+                if messages:
+                    await producer.send_many(messages)
+                if not choice and not homeless:
+                    # Only behind what was acknowledged: a replay that is cut short puts the rest back next time.
+                    await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(letters[-1].record.offset + 1)})
+    if options.json:
+        document({"topic": topic, "dry_run": dry_run, "put_back": dict(back), "without_origin": homeless})
+        return
+    if homeless:
+        warn(f"{spell_count(homeless, 'record')} do not say where they were; say where with --to.")
+    if not back:
+        say(f"No dead letters of {topic} wait.")
+    for target, count in back.items():
+        say(f"{'Would put' if dry_run else 'Put'} {spell_count(count, 'event')} back into {target}.", "" if dry_run else "green")
+
+
+class _Choice:
+    """Which dead letters are meant; false when all are."""
+
+    def __init__(
+        self, places: Sequence[tuple[TopicPartition, int]], handler: str | None, pattern: Pattern | None
+    ) -> None:
+        self._places = {(*place, offset) for place, offset in places}
+        self._handler = handler
+        self._pattern = pattern
+
+    def __bool__(self) -> bool:
+        return bool(self._places or self._handler or self._pattern)
+
+    def __call__(self, letter: DeadLetter) -> bool:
+        if self._places and (*letter.place, letter.record.offset) not in self._places:
+            return False
+        if self._handler is not None and letter.cause.get("handler") != self._handler:
+            return False
+        return self._pattern is None or _matches(self._pattern, letter.record.value)
+
+
+def filter_letters(letters: Sequence[DeadLetter], choice: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
+    """Return the chosen ones."""
+    return [letter for letter in letters if choice(letter)]
+
+
+def _matches(pattern: Pattern, value: bytes | None) -> bool:
+    try:
+        return value is not None and pattern.matches(bytes(value))
+    except DecodeError:
+        return False
+
+
+def _restored(letter: DeadLetter, topic: str) -> Outgoing:
+    record = letter.record
+    return Outgoing(topic, record.value, record.key, original_headers(record.headers))
+
+
+async def _span(transport: Any, topic: str, *, all: bool) -> Waiting:
+    async with administering(transport) as admin:
+        topics = await dead_letter_topics(admin)
+        name = topic if topic in topics else topic + SUFFIX
+        known = {known.name for known in await admin.topics()}
+        if name not in known:
+            if topic in known:
+                return Waiting({}, {})
+            raise TopicNotFound(f"There is no topic {topic!r} on {transport.address}. See octopus dead-letters list.")
+        return await waiting(admin, await partitions_of(admin, (name,), address=transport.address), all=all)
+
+
+def _json(letter: DeadLetter) -> dict[str, Any]:
+    found = as_json(letter.place, letter.record)
+    found["headers"] = [
+        [name, None if value is None else value.decode("utf-8", "backslashreplace")]
+        for name, value in original_headers(letter.record.headers)
+    ]
+    return {**found, "cause": dict(letter.cause)}
+
+
+def _print_pairs(rows: Sequence[tuple[str, str]]) -> None:
+    from rich.text import Text
+
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        output().print(Text.assemble((name.ljust(width), "dim"), f"  {visible(value)}"))
+
+
+def _pretty(value: bytes | None) -> str:
+    if value is None:
+        return "(tombstone)"
+    try:
+        text = msgspec.json.format(bytes(value), indent=2).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return visible(value)
+    return "\n".join(visible(line) for line in text.split("\n"))
