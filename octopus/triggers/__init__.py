@@ -1,0 +1,1 @@
+"""Triggers: the same handlers as functions that a cloud service calls."""

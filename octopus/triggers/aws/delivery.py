@@ -1,0 +1,118 @@
+"""One invocation's records through one pipeline."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+from octopus.errors import HandlerStopped
+from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
+from octopus.pipeline import Pipeline
+from octopus.runner import Generation, Runner
+from octopus.types import BatchOutcome, Run
+
+logger = logging.getLogger("octopus.triggers")
+
+LEFT_OPEN = Retry(math.inf)
+"""Not in this invocation: the record stays unsettled and its lane claimed; the service delivers it again."""
+
+
+class Delivery:
+    """Runs records through a pipeline until all are settled, left open, or time is up.
+
+    Args:
+        pipeline: What to run.
+        stop_at: Loop time from which on no record is started.
+        cancel_at: Loop time at which what runs is cancelled.
+        retry_in_process: Whether a retry that falls due before `stop_at` runs here.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, stop_at: float, cancel_at: float, retry_in_process: bool) -> None:
+        self._pipeline = pipeline
+        self._stop_at = stop_at
+        self._cancel_at = cancel_at
+        self._retry_in_process = retry_in_process
+        self._clock = asyncio.get_running_loop().time
+        self._received: dict[TopicPartition, list[int]] = {}
+        self._generations: dict[TopicPartition, Generation] = {}
+        self._runner = Runner(
+            self,
+            ordering=pipeline.ordering,
+            concurrency=pipeline.concurrency,
+            batch=pipeline.batch,
+            within=0.0,  # there is nothing more to wait for: the service has filled the batch already
+            reschedule=retry_in_process,
+        )
+
+    def submit(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Take over the records that this pipeline reads."""
+        for partition, consecutive in records.items():
+            if self.reads(self._pipeline, partition.topic):
+                offsets = self._received[partition] = [record.offset for record in consecutive]
+                generation = self._generations[partition] = self._runner.open(partition, offsets[0])
+                self._runner.submit(generation, consecutive, offsets[-1] + 1, 0)
+
+    @staticmethod
+    def reads(pipeline: Pipeline, topic: str) -> bool:
+        """Tell whether a pipeline reads a topic."""
+        topics = pipeline.topics
+        return topic in topics if isinstance(topics, tuple) else topics.match(topic) is not None
+
+    async def finish(self) -> dict[TopicPartition, list[int]]:
+        """Run everything; return the offsets that are to be delivered again."""
+        try:
+            async with asyncio.timeout_at(self._cancel_at):
+                await self._run_out()
+        except TimeoutError:
+            logger.warning("%s: time is up; handlers that still run are cancelled", self._pipeline.group)
+        if self._runner.stopped.done():
+            logger.error("%s stopped: %s", self._pipeline.group, self._runner.stopped.result())
+        await self._runner.close()
+        return {partition: left for partition, each in self._generations.items() if (left := self._left(each))}
+
+    async def _run_out(self) -> None:
+        while True:
+            await self._runner.quiet()
+            due = self._runner.next_due
+            if due is None or due >= self._stop_at:
+                return
+            await asyncio.sleep(due - self._clock())
+
+    def _left(self, generation: Generation) -> list[int]:
+        unsettled = generation.ledger.unsettled()
+        if not unsettled or self._pipeline.ordering != "partition":
+            return unsettled
+        # The service delivers single records again, behind those that are settled: the order of the partition is kept
+        # only if everything from the first open record on comes again, also what its batch has finished already.
+        return [offset for offset in self._received[generation.partition] if offset >= unsettled[0]]
+
+    # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return what runs one record or batch, unless time is up."""
+        inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
+
+        async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+            if clock() >= stop_at:
+                return LEFT_OPEN
+            try:
+                outcome = await inner(stored, attempt)
+            except HandlerStopped as reason:
+                # A worker would stop here; a function has the next invocation, and its service has a destination for
+                # what fails for good.
+                logger.error("%s leaves %s@%d open: %s", self._pipeline.group, partition, stored.offset, reason)  # noqa: TRY400
+                return LEFT_OPEN
+            if outcome is DONE or outcome is SKIPPED:
+                return outcome
+            match outcome:
+                case Retry(after) if not self._fits(after):
+                    return LEFT_OPEN
+                case BatchOutcome(outcomes, Retry(after)) if not self._fits(after):
+                    return BatchOutcome(outcomes, LEFT_OPEN)
+            return outcome
+
+        return run
+
+    def _fits(self, after: float) -> bool:
+        return self._retry_in_process and self._clock() + after < self._stop_at
