@@ -65,7 +65,7 @@ class Octopus(Router):
         self._codecs = tuple(codecs)
         self._lifespan = lifespan
         self._middleware: list[Middleware] = []
-        self._publisher: Publisher | None = None
+        self._publishers: list[Publisher] = []  # of the drivers that run now; the latest one publishes
 
     def middleware(self, function: M) -> M:
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
@@ -198,23 +198,24 @@ class Octopus(Router):
                 raise ConfigurationError(
                     f"{self.name} has no handler {name!r}; it has {', '.join(sorted(known)) or 'none'}."
                 )
-        return [known[name] for name in only] if only else self.routes
+        return [known[name] for name in dict.fromkeys(only)] if only else self.routes
 
     def _connected_publisher(self) -> Publisher:
-        if self._publisher is None:
+        if not self._publishers:
             raise ConfigurationError(
                 f"{self.name} is not connected: publish from a handler, or within `async with app.running():`, "
                 "`async with app.connected():` or `with app.synchronous_publisher() as publisher:`."
             )
-        return self._publisher
+        return self._publishers[-1]
 
     @contextmanager
     def _publishing(self, producer: Producer) -> Iterator[None]:
-        before, self._publisher = self._publisher, Publisher(producer, self._codec)
+        publisher = Publisher(producer, self._codec)
+        self._publishers.append(publisher)
         try:
             yield
         finally:
-            self._publisher = before
+            self._publishers.remove(publisher)
 
     @asynccontextmanager
     async def _producer(self, settings: Settings) -> AsyncIterator[Producer]:

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from octopus.events import Batch, Event, Record, StoredRecord, TopicPartition
-from octopus.outcomes import DONE, SKIPPED, Outcome
+from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Route
 from octopus.serde import Decoder
 from octopus.transports.base import Outgoing
@@ -78,6 +78,7 @@ class Handling:
 
         async def handle(batch: Batch, attempt: int) -> BatchOutcome:
             outcomes: list[tuple[StoredRecord, Outcome]] = []
+            retry: Retry | None = None
             arguments = []
             for stored in batch:
                 outcome: Outcome = SKIPPED
@@ -88,14 +89,18 @@ class Handling:
                             argument = Event(argument, Record.at(partition, stored), attempt)
                         arguments.append(argument)
                         outcome = DONE
+                except MemoryError:
+                    raise  # no event's fault
                 except Exception as error:  # noqa: BLE001 - one bad record is no reason to fail its batch
                     outcome = refuse(stored, attempt, error)
+                    if isinstance(outcome, Retry) and (retry is None or outcome.after > retry.after):
+                        retry = outcome
                 outcomes.append((stored, outcome))
             if arguments:
                 result = await call(arguments)
                 if result is not None:
                     await publish(result, None)
-            return BatchOutcome(outcomes)
+            return BatchOutcome(outcomes, retry)
 
         return handle
 
@@ -134,7 +139,9 @@ class Handling:
         several = isinstance(result, list) or type(result) is tuple
         results = result if several else (result,)
         to, encode = self._route.to, self._encode
-        await self._send([encode(to, each, key) for each in results if each is not None])
+        messages = [encode(to, each, key) for each in results if each is not None]
+        if messages:
+            await self._send(messages)
 
 
 def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:

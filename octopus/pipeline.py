@@ -3,7 +3,6 @@
 Middleware, outermost first:  errors → timeout → the app's own → filter, decode, call, publish
 """
 
-import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,11 +11,11 @@ from octopus.errors import ConfigurationError
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.handling import Handling
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
-from octopus.middleware.errors import guard, guard_batches
+from octopus.middleware.errors import decide, guard, guard_batches
 from octopus.middleware.timeouts import Deadlines
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
 from octopus.publishing import Publisher
-from octopus.routing import Route
+from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
 from octopus.types import BatchOutcome, Codec, Middleware, Run
 
@@ -95,7 +94,7 @@ class Pipeline:
             return guard(route.name, partition, handle, route.retry, letters.bury)
 
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
-            return route.retry.decide(attempt, error, random.random())
+            return decide(route.retry, attempt, error)
 
         handle_batch = self._wrap(partition, handling.bind_batch(partition, refuse), deadlines)
         return guard_batches(route.name, partition, handle_batch, route.retry, letters.bury)
@@ -126,13 +125,9 @@ def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
         return tuple(dict.fromkeys(names))
     choices = [re.escape(name) for name in names]
     for pattern in patterns:
-        flags = "".join(
-            letter
-            for letter, flag in (("i", re.IGNORECASE), ("x", re.VERBOSE), ("s", re.DOTALL))
-            if pattern.flags & flag
-        )
-        text = f"(?{flags}:{pattern.pattern})" if flags else f"(?:{pattern.pattern})"
-        choices.append(text if "dead-letter" in pattern.pattern else rf"(?!.*{re.escape(SUFFIX)}\Z){text}")
+        # One that is about dead letters still leaves alone those that come of dead letters, which would never end.
+        left_alone = (SUFFIX * 2 if "dead-letter" in pattern.pattern else SUFFIX).replace(".", r"\.")
+        choices.append(rf"(?!.*{left_alone}\Z){inlined(pattern)}")
     return re.compile(rf"(?:{'|'.join(choices)})\Z")
 
 
@@ -184,14 +179,35 @@ def _through(
 
             return await middleware[index](record, call_next)
 
-        given = (
-            Batch(Record.at(partition, each) for each in stored)
-            if isinstance(stored, Batch)
-            else Record.at(partition, stored)
-        )
-        return await call(0, given)
+        if isinstance(stored, Batch):
+            batch = Batch(Record.at(partition, each) for each in stored)
+            return _complete(batch, await call(0, batch))
+        return _checked(await call(0, Record.at(partition, stored)))
 
     return handle_wrapped
+
+
+def _checked(outcome: Any) -> Outcome:
+    """Return what middleware returned, if that can be an outcome. Nothing has buried what it calls a dead letter."""
+    match outcome:
+        case DeadLetter(reason):
+            raise Reject(reason)
+        case Done() | Skipped() | Retry():
+            # The hot path knows the two constants by identity.
+            return DONE if isinstance(outcome, Done) else SKIPPED if isinstance(outcome, Skipped) else outcome
+        case _:
+            raise TypeError(
+                f"middleware returned {outcome!r}, which is no outcome: return what call_next(record) returned."
+            )
+
+
+def _complete(batch: Batch, outcome: Any) -> BatchOutcome:
+    """Give each record of a batch an outcome: what middleware did not pass on is skipped."""
+    if isinstance(outcome, BatchOutcome):
+        known = {stored.offset: single for stored, single in outcome.outcomes}
+        return BatchOutcome([(stored, known.get(stored.offset, SKIPPED)) for stored in batch], outcome.retry)
+    single = _checked(outcome)
+    return BatchOutcome([(stored, single) for stored in batch], single if isinstance(single, Retry) else None)
 
 
 def _agree(group: str, routes: Sequence[Route]) -> None:

@@ -113,6 +113,7 @@ class SynchronousPublisher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._producer: AbstractAsyncContextManager[Producer] | None = None
+        self._publisher: Publisher | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -127,6 +128,7 @@ class SynchronousPublisher:
 
     def __exit__(self, *error: object) -> None:
         assert self._producer is not None
+        self._publisher = None
         try:
             self._wait(self._producer.__aexit__(None, None, None))
         finally:
@@ -147,20 +149,23 @@ class SynchronousPublisher:
             TransportError: The broker refused it or could not be reached.
             TimeoutError: No acknowledgement within `timeout` seconds; it may still arrive.
         """
-        return self._wait(self._publisher.publish(topic, Message(value, key=key, headers=headers)), timeout)
+        return self._wait(self._open().publish(topic, Message(value, key=key, headers=headers)), timeout)
 
     def publish_many(self, topic: str, messages: Iterable[Any], *, timeout: float | None = 300.0) -> list[Published]:
         """Publish values or `Message`s in order; return once all are acknowledged."""
-        return self._wait(self._publisher.publish_many(topic, list(messages)), timeout)
+        return self._wait(self._open().publish_many(topic, list(messages)), timeout)
+
+    def _open(self) -> Publisher:
+        if self._publisher is None:
+            raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
+        return self._publisher
 
     async def _start(self) -> Publisher:
         self._producer = self._connect()
         return Publisher(await self._producer.__aenter__(), self._codec)
 
     def _wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        if self._loop is None:
-            work.close()
-            raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
+        assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def _end_thread(self) -> None:

@@ -127,7 +127,7 @@ class Router:
                 within=_seconds(within),
                 ordering=ordering,
                 concurrency=concurrency,
-                retry=RetryPolicy(attempts=retry) if isinstance(retry, int) else retry or RetryPolicy(),
+                retry=_retry(retry),
                 dead_letter=dead_letter,
                 timeout=None if timeout is None else _seconds(timeout),
                 start=start,
@@ -165,9 +165,9 @@ class Router:
             prefix: Put before its topics, `to=` and named dead-letter topics, and before handler names, so that one
                 router can be included several times.
         """
-        for route in router.routes:
+        for route in [*router.routes]:
             self._add(_prefixed(route, prefix) if prefix else route)
-        self.timers.extend(dataclasses.replace(timer, name=prefix + timer.name) for timer in router.timers)
+        self.timers.extend([dataclasses.replace(timer, name=prefix + timer.name) for timer in router.timers])
 
     def _add(self, route: Route) -> None:
         if any(known.name == route.name for known in self.routes):
@@ -182,7 +182,7 @@ def _prefixed(route: Route, prefix: str) -> Route:
     if isinstance(route.topics, tuple):
         topics: tuple[str, ...] | re.Pattern[str] = tuple(prefix + topic for topic in route.topics)
     else:
-        topics = re.compile(f"{re.escape(prefix)}(?:{route.topics.pattern})", route.topics.flags)
+        topics = re.compile(re.escape(prefix) + inlined(route.topics))
     return dataclasses.replace(
         route,
         name=prefix + route.name,
@@ -192,11 +192,27 @@ def _prefixed(route: Route, prefix: str) -> Route:
     )
 
 
+def inlined(pattern: re.Pattern[str]) -> str:
+    """Return a pattern's text with its flags inside, so that it can stand in a larger one.
+
+    Flags written at its beginning, `(?i)…`, would be refused there; they are among `pattern.flags` already.
+    """
+    text = GLOBAL_FLAGS.sub("", pattern.pattern)
+    flags = "".join(letter for letter, flag in FLAGS.items() if pattern.flags & flag)
+    end = "\n)" if "x" in flags else ")"  # the last line may be a comment
+    return f"(?{flags}:{text}{end}" if flags else f"(?:{text})"
+
+
+FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+GLOBAL_FLAGS = re.compile(r"\A\s*\(\?[aimsux]+\)")
+
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
     if isinstance(topic, re.Pattern):
+        if not isinstance(topic.pattern, str):
+            raise ConfigurationError(f"{topic!r} matches bytes; topic names are text: re.compile('…').")
         return topic
     topics = (topic,) if isinstance(topic, str) else tuple(topic)
     if not topics:
@@ -231,17 +247,21 @@ def _check(route: Route) -> None:
     for label, topic in (("to", route.to), ("dead_letter", route.dead_letter)):
         if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
             refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
-        if (
-            isinstance(topic, str)
-            and isinstance(route.topics, tuple)
-            and label == "dead_letter"
-            and topic in route.topics
-        ):
+        if isinstance(topic, str) and label == "dead_letter" and route.reads(topic):
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
     if isinstance(route.start, str) and route.start not in ("earliest", "latest"):
         refuse(f"start={route.start!r} is neither 'earliest' nor 'latest', nor a datetime or timedelta.")
     if isinstance(route.start, datetime) and route.start.tzinfo is None:
         refuse(f"start={route.start!r} has no time zone; say which: datetime(…, tzinfo=UTC).")
+
+
+def _retry(retry: RetryPolicy | int | None) -> RetryPolicy:
+    if isinstance(retry, RetryPolicy):
+        return retry
+    try:
+        return RetryPolicy() if retry is None else RetryPolicy(attempts=retry)
+    except ValueError as error:
+        raise ConfigurationError(f"retry={retry!r} is no number of attempts: {error}.") from error
 
 
 def _seconds(duration: float | timedelta) -> float:

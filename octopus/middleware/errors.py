@@ -55,7 +55,7 @@ def guard(name: str, partition: TopicPartition, handle: Handle, policy: RetryPol
         return await conclude(stored, attempt, error)
 
     async def conclude(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
-        outcome = policy.decide(attempt, error, random.random())
+        outcome = decide(policy, attempt, error)
         record = Record.at(partition, stored)
         log(name, record, attempt, outcome)
         if isinstance(outcome, DeadLetter):
@@ -92,7 +92,7 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
             error = failure
         except asyncio.CancelledError as failure:
             error = _from_within(failure)
-        decision = policy.decide(attempt, error, random.random())
+        decision = decide(policy, attempt, error)
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
             return BatchOutcome([(stored, decision) for stored in batch], decision)
@@ -104,6 +104,14 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
         return BatchOutcome([pair for single in singles for pair in single.outcomes], longest)
 
     return run
+
+
+def decide(policy: RetryPolicy, attempt: int, error: Exception) -> Outcome:
+    """Ask the policy about a failure, also about one whose own text cannot be had."""
+    try:
+        return policy.decide(attempt, error, random.random())
+    except Exception:  # noqa: BLE001 - str(error) runs code of whoever wrote the exception
+        return DeadLetter(f"failed with {type(error).__name__}, whose text cannot be read", error)
 
 
 def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:

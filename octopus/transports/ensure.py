@@ -1,5 +1,6 @@
 """A producer that sees to it that a topic exists before the first message goes there."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class TopicEnsurer:
         self._producer = transport.producer(**options)
         self._known: set[str] = set()
         self._admin: Admin | None = None
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect."""
@@ -33,9 +35,11 @@ class TopicEnsurer:
 
     async def stop(self) -> None:
         """Deliver what is queued, then close."""
-        await self._producer.stop()
-        if self._admin is not None:
-            await self._admin.stop()
+        try:
+            await self._producer.stop()
+        finally:
+            if self._admin is not None:
+                await self._admin.stop()
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
@@ -80,8 +84,9 @@ class TopicEnsurer:
         self._known |= wanted
 
     async def _connected_admin(self) -> Admin:
-        if self._admin is None:
-            admin = self._transport.admin()
-            await admin.start()
-            self._admin = admin
-        return self._admin
+        async with self._connecting:  # concurrent handlers share one
+            if self._admin is None:
+                admin = self._transport.admin()
+                await admin.start()
+                self._admin = admin
+            return self._admin

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from octopus.errors import ConnectionFailed
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Commit, Consumer, Fetched, Start
 
@@ -20,11 +21,14 @@ class ThreadedConsumer:
 
     def __init__(self, make: Callable[[], Consumer]) -> None:
         self._make = make
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="octopus consumer", daemon=True)
+        self._consumer: Consumer | None = None
+        self._fetching: asyncio.Future[list[Fetched]] | None = None
+        self._thread: threading.Thread | None = None
 
     async def start(self, listener: AssignmentListener) -> None:
         """Start the thread, connect and take part in the group."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="octopus consumer", daemon=True)
         self._thread.start()
         home = asyncio.get_running_loop()
 
@@ -35,53 +39,82 @@ class ThreadedConsumer:
         try:
             await self._there(start())
         except BaseException:
-            await self._end_thread()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Leave the group and end the thread."""
+        """Leave the group and end the thread; harmless when it has not started or has ended."""
+        consumer, self._consumer = self._consumer, None
         try:
-            await self._there(self._consumer.stop())
+            if consumer is not None:
+                await self._there(consumer.stop())
         finally:
             await self._end_thread()
 
     async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
         """Fetch; a cancelled call hands what it would have returned to the next one."""
-        # A copy: the caller's set changes under its own loop while ours iterates.
-        wanted = frozenset(partitions)
-        return await self._there(self._consumer.fetch(wanted, max_records=max_records, timeout=timeout))
+        if self._fetching is None:
+            # A copy: the caller's set changes under its own loop while ours iterates.
+            wanted = frozenset(partitions)
+            work = self._started.fetch(wanted, max_records=max_records, timeout=timeout)
+            self._fetching = asyncio.ensure_future(self._there(work))
+        await asyncio.wait([self._fetching])  # which leaves it alone when we are cancelled
+        fetching, self._fetching = self._fetching, None
+        return fetching.result()
 
     async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
         """Store offsets."""
-        await self._there(self._consumer.commit(offsets))
+        await self._there(self._started.commit(offsets))
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
         """Return what is committed."""
-        return await self._there(self._consumer.committed(frozenset(partitions)))
+        return await self._there(self._started.committed(frozenset(partitions)))
 
     async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Set positions."""
-        await self._there(self._consumer.seek(offsets))
+        await self._there(self._started.seek(offsets))
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
         """Resolve a start to offsets."""
-        return await self._there(self._consumer.offsets(frozenset(partitions), start))
+        return await self._there(self._started.offsets(frozenset(partitions), start))
 
     def end_offset(self, partition: TopicPartition) -> int | None:
         """Return the partition's end as last heard; a plain read, safe across threads."""
-        return self._consumer.end_offset(partition)
+        return self._started.end_offset(partition)
 
     def known_partitions(self) -> set[TopicPartition]:
         """Return every partition the last metadata listed."""
-        return self._consumer.known_partitions()
+        return self._started.known_partitions()
+
+    @property
+    def _started(self) -> Consumer:
+        if self._consumer is None:
+            raise ConnectionFailed("The consumer is not running.")
+        return self._consumer
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def _end_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_end_loop(), self._loop)
+        await asyncio.to_thread(thread.join)
         self._loop.close()
+        if self._fetching is not None:
+            await asyncio.gather(self._fetching, return_exceptions=True)
+            self._fetching = None
+
+
+async def _end_loop() -> None:
+    """Stop the running loop once everything in it has ended, so that nobody waits for an answer that never comes."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=1.0)
+    asyncio.get_running_loop().stop()
 
 
 class _Listener:

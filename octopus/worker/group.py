@@ -69,7 +69,7 @@ class GroupWorker:
         self._generations: dict[TopicPartition, Generation] = {}
         self._ready: set[TopicPartition] = set()  # what the next fetch asks for
         self._busy: set[Generation] = set()  # may have records in flight
-        self._throttled = False  # too much in flight over all partitions
+        self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
         self._totals = Totals()
         self._committing = asyncio.Lock()
         self._commit_wanted = asyncio.Event()
@@ -162,10 +162,10 @@ class GroupWorker:
 
     def _balance(self) -> None:
         """Ask for partitions that have room and leave alone those that do not; looks at busy ones only."""
+        most_records, most_bytes = self._settings.in_flight_records, self._settings.in_flight_bytes
         records = size = 0
         for generation in [*self._busy]:
-            ledger = generation.ledger
-            in_flight = ledger.in_flight
+            in_flight = generation.ledger.in_flight
             records += in_flight
             size += generation.bytes_in_flight
             if not in_flight:
@@ -174,7 +174,10 @@ class GroupWorker:
                 self._ready.discard(generation.partition)
             elif not self._throttled and generation.partition not in self._unreadable:
                 self._ready.add(generation.partition)
-        throttled = records > self._settings.in_flight_records or size > self._settings.in_flight_bytes
+        # The first half goes to whoever comes first, the second in equal shares: so a partition that hangs takes no more
+        # than its share of it, and the others go on.
+        self._crowded = max(records / most_records, size / most_bytes) > 0.5
+        throttled = records > most_records or size > most_bytes
         if throttled:
             self._ready.clear()
         elif self._throttled:
@@ -182,9 +185,16 @@ class GroupWorker:
             self._ready.update(self._generations.keys() - self._unreadable.keys() - full)
         self._throttled = throttled
 
-    @staticmethod
-    def _is_full(generation: Generation) -> bool:
-        return generation.lanes.waiting > FETCH_RECORDS or generation.ledger.ahead > MAX_AHEAD
+    def _is_full(self, generation: Generation) -> bool:
+        if generation.lanes.waiting > FETCH_RECORDS or generation.ledger.ahead > MAX_AHEAD:
+            return True
+        if not self._crowded:
+            return False
+        shares = 2 * len(self._generations)
+        return (
+            generation.ledger.in_flight * shares > self._settings.in_flight_records
+            or generation.bytes_in_flight * shares > self._settings.in_flight_bytes
+        )
 
     # ── commit ────────────────────────────────────────────────────────────────────────────────────────────────────
 

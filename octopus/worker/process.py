@@ -42,9 +42,17 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: With an exit code other than 0.
     """
-    settings = config.load(config.merge(app.settings, *read_sources(), overrides))
-    logging.basicConfig(level=settings.log.level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    code = run_process(app, settings)
+    code = ExitCode.CONFIGURATION
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    try:
+        settings = config.load(config.merge(app.settings, *read_sources(), overrides))
+        logging.getLogger().setLevel(settings.log.level.upper())
+        code = run_process(app, settings)
+    except ConfigurationError as error:
+        logger.error("%s", error)  # noqa: TRY400 - a sentence says it all
+    except OctopusError as error:
+        logger.error("%s", error)  # noqa: TRY400
+        code = ExitCode.UNREACHABLE
     if code:
         raise SystemExit(code)
 
@@ -128,21 +136,23 @@ def _exit_code(failures: Sequence[BaseException]) -> ExitCode:
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
+    seen = False
 
-    def on_signal(number: int) -> None:
-        if stop.is_set():
+    # Not loop.add_signal_handler: a handler that blocks the loop must not block the second signal.
+    def on_signal(number: int, _frame: object) -> None:
+        nonlocal seen
+        if seen:
             # The second time somebody means it. Nothing is flushed or committed: unfinished records come again.
             os._exit(128 + number)
-        stop.set()
+        seen = True
+        loop.call_soon_threadsafe(stop.set)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal, number)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -180,6 +190,7 @@ class _Family:
         self._grace = grace
         self._stopping_at: float | None = None
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+        self._restarts: list[float] = []  # when to start another, monotonic
         self._worst = 0
 
     def run(self) -> int:
@@ -187,8 +198,8 @@ class _Family:
         try:
             for _ in range(self._count):
                 self._start()
-            while self._children:
-                self._wait_for_one()
+            while self._children or self._restarts:
+                self._look()
         finally:
             for child, _ in self._children.values():
                 child.kill()
@@ -200,8 +211,10 @@ class _Family:
         environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
         child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
         self._children[child.pid] = child, time.monotonic()
+        if self._stopping_at is not None:
+            child.terminate()  # the signal came in between, and did not reach this one
 
-    def _wait_for_one(self) -> None:
+    def _look(self) -> None:
         # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
         for pid, (child, began) in [*self._children.items()]:
             code = child.poll()
@@ -209,9 +222,15 @@ class _Family:
                 continue
             del self._children[pid]
             self._ended(code, time.monotonic() - began)
-        if self._stopping_at is not None and time.monotonic() > self._stopping_at + self._grace:
-            for child, _ in self._children.values():
-                child.kill()
+        now = time.monotonic()
+        if self._stopping_at is not None:
+            self._restarts.clear()
+            if now > self._stopping_at + self._grace:
+                for child, _ in self._children.values():
+                    child.kill()
+        for moment in [moment for moment in self._restarts if moment <= now]:
+            self._restarts.remove(moment)
+            self._start()
         time.sleep(0.1)
 
     def _ended(self, code: int, lived: float) -> None:
@@ -221,9 +240,7 @@ class _Family:
             self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
             return
         logger.warning("a worker process ended with %s after %.0f s; starting another", _spell(code), lived)
-        if lived < self.CRASH_WAIT:
-            time.sleep(self.CRASH_WAIT)
-        self._start()
+        self._restarts.append(time.monotonic() + (self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0))
 
     def _on_signal(self, number: int, _frame: object) -> None:
         again = self._stopping_at is not None

@@ -22,7 +22,7 @@ class LoopWatchdog:
     """Watches the loop it is started in, from a thread of its own.
 
     Args:
-        limit: Seconds without a turn of the loop that are reported.
+        limit: Seconds without a turn of the loop that are reported; 0 for never.
         running: Names the handlers that are running now.
     """
 
@@ -37,7 +37,9 @@ class LoopWatchdog:
         self.reports = 0
 
     def start(self) -> None:
-        """Begin, in the running loop."""
+        """Begin, in the running loop; without a limit there is nothing to watch."""
+        if not self._limit:
+            return
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._pulse()

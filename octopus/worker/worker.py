@@ -8,13 +8,13 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio.to_thread
 
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import TransportError
+from octopus.errors import OctopusError, PartitionLost, TransportError
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.transports import connect, consumer_options, producer_options
@@ -124,9 +124,11 @@ class Worker:
         while not self._finished.is_set():
             running = [group for group in self._groups.values() if group.stopped is None]
             if len(self._groups) >= self._open_groups:
-                states = await asyncio.gather(*(group.is_caught_up() for group in running))
-                if all(states):
-                    return
+                # An outage only means "not yet"; when it is final the group ends, and so does this.
+                with contextlib.suppress(TransportError):
+                    states = [await group.is_caught_up() for group in running]
+                    if all(states):
+                        return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await self._finished.wait()
@@ -158,8 +160,8 @@ class Worker:
             began = time.monotonic()
             try:
                 await worker.run()
-            except TransportError as error:
-                if not error.retryable:
+            except OctopusError as error:
+                if not _is_passing(error):
                     logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
                     self._failures.append(error)
                     return
@@ -192,6 +194,7 @@ class Worker:
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._open_groups -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
             self._failures.append(error)
             self._finished.set()
         if not self._open_groups:
@@ -220,6 +223,11 @@ class Worker:
         ]
 
 
+def _is_passing(error: OctopusError) -> bool:
+    """Tell whether a new consumer may do better. A partition that is somebody else's by now is not this group's end."""
+    return isinstance(error, PartitionLost) or (isinstance(error, TransportError) and error.retryable)
+
+
 async def _tick(timer: Timer) -> None:
     """Call a timer's function for ever; calls never overlap."""
     loop = asyncio.get_running_loop()
@@ -227,10 +235,13 @@ async def _tick(timer: Timer) -> None:
     while True:
         await asyncio.sleep(max(0.0, due - loop.time()))
         try:
+            result: Any
             if inspect.iscoroutinefunction(timer.function):
-                await timer.function()
+                result = timer.function()
             else:
-                await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
+                result = await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
+            if inspect.isawaitable(result):  # an object whose __call__ is async
+                await result
         except Exception:
             logger.exception("timer %s failed; it is called again in %g s", timer.name, timer.seconds)
         due = max(due + timer.seconds, loop.time())
