@@ -1,0 +1,80 @@
+"""A stage for records: an application whose records the test lets go one by one, and a way to wait."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.outcomes import DONE, Outcome
+from octopus.types import BatchOutcome, Run
+
+P0, P1, P2 = (TopicPartition("t", number) for number in range(3))
+
+
+def record(offset: int, key: bytes | None = None, partition: TopicPartition = P0, value: bytes = b"{}") -> Record:
+    return Record(partition.topic, partition.partition, offset, 0, key, value)
+
+
+def records(offsets: Iterable[int], partition: TopicPartition = P0) -> list[Record]:
+    return [record(offset, partition=partition) for offset in offsets]
+
+
+class Stage:
+    """Holds every record until the test says what becomes of it.
+
+    Attributes:
+        started: Partition, offset and attempt of every run, in order.
+        running: What has not come back, per partition.
+    """
+
+    def __init__(self) -> None:
+        self.started: list[tuple[int, int, int]] = []
+        self.running: dict[TopicPartition, dict[int, asyncio.Future[Outcome | BatchOutcome]]] = defaultdict(dict)
+        self.cancelled: list[int] = []
+        self.batches: list[list[int]] = []
+
+    def bind(self, partition: TopicPartition) -> Run:
+        async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+            if isinstance(stored, Batch):
+                self.batches.append([each.offset for each in stored])
+            self.started.append((partition.partition, stored.offset, attempt))
+            future = asyncio.get_running_loop().create_future()
+            self.running[partition][stored.offset] = future
+            try:
+                return await future
+            except asyncio.CancelledError:
+                self.cancelled.append(stored.offset)
+                raise
+            finally:
+                self.running[partition].pop(stored.offset, None)
+
+        return run
+
+    @property
+    def offsets(self) -> list[int]:
+        """Offsets in the order in which they started."""
+        return [offset for _, offset, _ in self.started]
+
+    async def end(self, *offsets: int, outcome: Outcome | BatchOutcome = DONE, partition: TopicPartition = P0) -> None:
+        """Let runs return, and everybody act on it."""
+        for offset in offsets:
+            self.running[partition][offset].set_result(outcome)
+        await turns()
+
+    async def fail(self, offset: int, error: BaseException, partition: TopicPartition = P0) -> None:
+        """Let a run raise."""
+        self.running[partition][offset].set_exception(error)
+        await turns()
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything happen that needs no time."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for a condition; in virtual time this takes none."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
