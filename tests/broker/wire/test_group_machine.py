@@ -75,6 +75,24 @@ class GroupMachine(RuleBasedStateMachine):
             ),
         )
 
+    @rule(some=st.sets(CLIENTS, min_size=2))
+    def some_agree(self, some: set[int]) -> None:
+        """Let several clients come together, as they mostly do: chance alone seldom gets that far."""
+        for index in sorted(some):
+            self.join(index, False, False, ("range",))
+        self.play.wait(WINDOW)
+        self.collect()
+        for index in sorted(some):
+            self.sync(index)
+
+    @rule(milliseconds=st.sampled_from([SESSION // 3, REBALANCE]))
+    def wait_alive(self, milliseconds: int) -> None:
+        """Let time pass while every client that is a member says so."""
+        for _ in range(0, milliseconds, SESSION // 3):
+            for index in range(len(self.clients)):
+                self.heartbeat(index)
+            self.wait(SESSION // 3)
+
     @rule(index=CLIENTS)
     def heartbeat(self, index: int) -> None:
         client = self.clients[index]
@@ -169,4 +187,4 @@ class GroupMachine(RuleBasedStateMachine):
 
 
 TestGroupMachine = GroupMachine.TestCase
-TestGroupMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestGroupMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -249,6 +249,13 @@ def test_a_promised_id_can_be_given_back(play: Play) -> None:
     assert play.answers["a again"].generation == 2
 
 
+def test_a_tick_that_comes_late_removes_everybody_whose_time_is_up(play: Play) -> None:
+    play.stable("a", "b", "c").join("a again", wish("a", metadata=b"changed"))
+    play.now += 10 * REBALANCE  # the program was stopped for a while
+    play.take(play.group.tick(play.now))
+    assert [peer.member for peer in play.answers["a again"].peers] == ["a"]
+
+
 # ── commits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
