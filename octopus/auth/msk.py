@@ -110,7 +110,8 @@ class MskTokenProvider:
             ) from error
         try:
             if self._boto_session is None:
-                self._boto_session = boto3.Session()
+                session: Any = boto3.session.Session
+                self._boto_session = session()
             found = self._boto_session.get_credentials()
             if found is None:
                 raise LoginRequired("There are no AWS credentials. Run `aws configure sso`, or set AWS_ACCESS_KEY_ID.")

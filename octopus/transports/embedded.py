@@ -145,12 +145,12 @@ class EmbeddedTransport:
 
     async def _running(self) -> str | None:
         """Return the address of a broker that is there already and answers."""
+        address = None
         if self._directory is not None:
-            _, address = read_owner(self._directory)
+            with contextlib.suppress(OSError):  # starting one will say what is wrong with the directory
+                _, address = read_owner(self._directory)
         elif self._broker_settings.port:
             address = f"{self._broker_settings.host}:{self._broker_settings.port}"
-        else:
-            address = None
         return address if address is not None and await _answers(address) else None
 
     async def _started(self) -> str:
@@ -169,10 +169,8 @@ class EmbeddedTransport:
             # somebody else was quicker
             return await self._awaited(None)
         except OSError as error:
-            where = f"{self._broker_settings.host}:{self._broker_settings.port}"
-            raise ConfigurationError(
-                f"The embedded broker cannot listen on {where}: {error}. Choose another port."
-            ) from error
+            where = self._directory or f"{self._broker_settings.host}:{self._broker_settings.port}"
+            raise ConfigurationError(f"The embedded broker cannot start at {where}: {error}.") from error
         self._thread = thread
         return address
 
