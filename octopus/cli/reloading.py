@@ -1,0 +1,102 @@
+"""`octopus run --reload`: start again when the code changes."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import watchfiles
+
+from octopus.worker.process import ExitCode
+
+logger = logging.getLogger("octopus.reload")
+
+CODE = (".py", ".toml")
+
+
+def run_reloading(command: Sequence[str], directory: Path, *, grace: float) -> int:
+    """Run `command`, and again whenever a Python or TOML file below `directory` changes.
+
+    A stop signal is passed on. A command that ends by itself is started again at the next change, unless it ended well.
+
+    Args:
+        command: What to run.
+        directory: Where the code is.
+        grace: Seconds from asking it to stop to SIGKILL.
+
+    Returns:
+        The exit code of the last run.
+    """
+    return _Reloader(command, directory, grace).run()
+
+
+class _Reloader:
+    def __init__(self, command: Sequence[str], directory: Path, grace: float) -> None:
+        self._command = [*command]
+        self._directory = directory
+        self._grace = grace
+        self._stop = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._start()
+            logger.info("watching %s for changes", self._directory)
+            for changes in watchfiles.watch(
+                self._directory,
+                watch_filter=_is_code,
+                stop_event=self._stop,
+                rust_timeout=300,
+                yield_on_timeout=True,
+                raise_interrupt=False,
+                debounce=300,
+            ):
+                if changes:
+                    names = sorted({os.path.relpath(path, self._directory) for _, path in changes})
+                    logger.info("%s changed; starting again", ", ".join(names[:3]))
+                    self._end()
+                    if not self._stop.is_set():
+                        self._start()
+                elif self._child is not None and (code := self._child.poll()) is not None:
+                    if code == ExitCode.OK:
+                        return code
+                    logger.warning("it ended with exit code %d; starting again at the next change", code)
+                    self._child = None
+            return self._end()
+        finally:
+            self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start(self) -> None:
+        # A session of its own: a Ctrl-C reaches it once, through us.
+        self._child = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603 - our own command line
+
+    def _end(self) -> int:
+        child, self._child = self._child, None
+        if child is None:
+            return ExitCode.OK
+        if child.poll() is None and not self._stop.is_set():
+            child.terminate()
+        self._child = child
+        try:
+            return child.wait(self._grace)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
+        finally:
+            self._child = None
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+        if self._child is not None:
+            self._child.send_signal(number)
+
+
+def _is_code(_change: watchfiles.Change, path: str) -> bool:
+    return path.endswith(CODE) and "/." not in path and "__pycache__" not in path
