@@ -1,12 +1,20 @@
-"""A stage for records: an application whose records the test lets go one by one, and a way to wait."""
+"""A stage: an application whose records the test lets go one by one, apps on an in-process broker, and ways to wait."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
+
+from octopus import Octopus, config
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
+from octopus.transports.base import Outgoing
+from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.types import BatchOutcome, Run
+from octopus.worker import Worker
 
 P0, P1, P2 = (TopicPartition("t", number) for number in range(3))
 
@@ -78,3 +86,41 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def working(
+    app: Octopus, broker: MemoryBroker | None = None, *, threaded: bool = False, only: Sequence[str] = (), **given: Any
+) -> AsyncIterator[Worker]:
+    """Run an app on an in-process broker whose topics have one partition unless the test says."""
+    settings = config.load(config.merge({"topics": {"partitions": 1}}, app.settings, given))
+    transport = MemoryTransport(broker or MemoryBroker())
+    async with Worker(app, settings, transport=transport, threaded=threaded, only=only) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def killed(app: Octopus, broker: MemoryBroker, **given: Any) -> AsyncIterator[Worker]:
+    """Run an app and end it as a kill would: what the broker has of its groups is what it had at that moment."""
+    async with working(app, broker, **given) as worker:
+        yield worker
+        offsets = {name: dict(group.offsets) for name, group in broker.groups.items()}
+    for name, stored in offsets.items():
+        broker.group(name).offsets = stored
+
+
+def committed(broker: MemoryBroker, group: str, partition: TopicPartition = P0) -> int | None:
+    """Return a group's committed offset."""
+    commit = broker.group(group).offsets.get(partition)
+    return None if commit is None else commit.offset
+
+
+def publish(broker: MemoryBroker, *values: Any, topic: str = "t", key: bytes | None = None, **given: Any) -> None:
+    """Store JSON values behind everybody's back."""
+    broker.append([Outgoing(topic, msgspec.json.encode(value), key, **given) for value in values])
+
+
+def dead_letters(broker: MemoryBroker, topic: str = "t") -> list[Record]:
+    """Return what was buried."""
+    logs = broker.topics.get(f"{topic}.dead-letter", [])
+    return [each for log in logs for each in log.records if each is not None]

@@ -92,8 +92,10 @@ class GroupWorker:
             await self._consume(committer)
         finally:
             committer.cancel()
-            await asyncio.gather(committer, return_exceptions=True)
-            await self._leave()
+            try:
+                await asyncio.gather(committer, return_exceptions=True)
+            finally:  # whoever cancels a second time cuts the drain short, not the leaving
+                await self._leave()
 
     async def _leave(self) -> None:
         try:

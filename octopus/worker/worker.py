@@ -172,9 +172,12 @@ class Worker:
                 wait = min(wait * 2, longest)
             else:
                 assert worker.stopped is not None
+                cause = worker.stopped.__cause__
+                # What is no Exception goes all the way. SystemExit and KeyboardInterrupt did so already: they leave the
+                # event loop from whatever task raises them.
+                if cause is not None and not isinstance(cause, Exception | SystemExit | KeyboardInterrupt):
+                    raise cause
                 self._failures.append(worker.stopped)
-                if worker.stopped.__cause__ is not None and not isinstance(worker.stopped.__cause__, Exception):
-                    raise worker.stopped.__cause__  # SystemExit and its kind go all the way
                 return
 
     def _consumer(self, pipeline: Pipeline) -> Consumer:
@@ -260,7 +263,8 @@ class _Tasks:
 
     async def cancel(self) -> None:
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # else it is about to end in its own time: asyncio.run cancels everything, too
+                task.cancel()
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("while stopping: %s: %s", type(result).__name__, result)

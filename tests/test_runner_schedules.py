@@ -1,0 +1,182 @@
+"""The runner against a model, over random schedules: what is promised holds at every step, not only at the end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.offsets import decode_map, encode_map
+from octopus.ordering import Ordering
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.runner import Generation, Runner
+from octopus.testing import VirtualTimeLoop
+from octopus.types import Run
+from tests.staged import P0, P1
+
+FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}
+
+plans = st.fixed_dictionaries(
+    {
+        "final": st.sampled_from(sorted(FINAL)),
+        "retries": st.integers(0, 2),
+        "naps": st.lists(st.sampled_from([0.0, 0.1, 1.0, 20.0]), max_size=2),
+        "key": st.sampled_from([None, b"a", b"b", b"c"]),
+        "gap": st.integers(1, 3),
+    }
+)
+steps = st.one_of(
+    st.tuples(st.just("submit"), st.sampled_from([P0, P1]), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.05, 0.5, 30.0]), st.just(0)),
+    st.tuples(st.just("revoke"), st.sampled_from([P0, P1]), st.sampled_from([0.0, 0.5, 100.0])),
+    st.tuples(st.just("lose"), st.sampled_from([P0, P1]), st.just(0)),
+)
+
+
+class Model:
+    """The log of two partitions, what became of each record, and everything the runner must never do."""
+
+    def __init__(self, ordering: Ordering, plan: Sequence[dict]) -> None:
+        self.ordering = ordering
+        self.logs: dict[TopicPartition, list[Record]] = {P0: [], P1: []}
+        self.plans: dict[tuple[TopicPartition, int], dict] = {}
+        for number, each in enumerate(plan):
+            partition = (P0, P1)[number % 2]
+            log = self.logs[partition]
+            offset = (log[-1].offset if log else -1) + each["gap"]
+            log.append(Record(partition.topic, partition.partition, offset, 0, each["key"], b"{}"))
+            self.plans[partition, offset] = each
+        self.running: set[tuple[TopicPartition, int]] = set()
+        self.concluded: Counter[tuple[int, TopicPartition, int]] = Counter()
+        self.finished: dict[TopicPartition, set[int]] = {P0: set(), P1: set()}
+        self.generation: dict[TopicPartition, Generation] = {}
+        self.epoch: Counter[TopicPartition] = Counter()
+        self.submitted: dict[TopicPartition, int] = {P0: 0, P1: 0}
+        self.committed: dict[TopicPartition, tuple[int, str]] = {P0: (0, ""), P1: (0, "")}
+
+    def bind(self, partition: TopicPartition) -> Run:
+        self.epoch[partition] += 1
+        epoch = self.epoch[partition]
+        order: dict[object, int] = {}
+
+        async def run(stored: StoredRecord, attempt: int) -> Outcome:
+            plan = self.plans[partition, stored.offset]
+            me = partition, stored.offset
+            assert me not in self.running, "one record runs twice at once"
+            assert not self.concluded[epoch, *me], "a record runs after its outcome was final"
+            lane = self.lane_of(stored)
+            if lane is not None:
+                assert order.get(lane, -1) <= stored.offset, "a record overtook its predecessor"
+                order[lane] = stored.offset
+                same = [
+                    each for each in self.running if each[0] == partition and self.lane_of(self.find(*each)) == lane
+                ]
+                assert not same, "two records of one lane run at once"
+            self.running.add(me)
+            try:
+                self.check()
+                for nap in plan["naps"]:
+                    await asyncio.sleep(nap)
+                    self.check()
+            finally:
+                self.running.discard(me)
+            if attempt <= plan["retries"]:
+                return Retry(float(attempt))
+            self.concluded[epoch, *me] += 1
+            if epoch == self.epoch[partition]:
+                self.finished[partition].add(stored.offset)
+            return FINAL[plan["final"]]
+
+        return run
+
+    def lane_of(self, stored: StoredRecord) -> object:
+        return {"partition": "all", "key": stored.key, "none": None}[self.ordering]
+
+    def find(self, partition: TopicPartition, offset: int) -> Record:
+        return next(each for each in self.logs[partition] if each.offset == offset)
+
+    def check(self) -> None:
+        """No commit passes a record that is not finished, and none goes backwards."""
+        for partition, generation in self.generation.items():
+            if not generation.is_open:
+                continue
+            committable = generation.ledger.committable
+            for each in self.logs[partition]:
+                if each.offset < committable:
+                    assert each.offset in self.finished[partition], f"{partition}: {each.offset} < {committable}"
+            assert committable >= self.committed[partition][0]
+
+    def open(self, runner: Runner, partition: TopicPartition) -> None:
+        offset, metadata = self.committed[partition]
+        # What was finished but neither committed nor mapped may come again.
+        known = {each.offset for each in self.logs[partition] if each.offset < offset}
+        ahead = decode_map(offset, metadata)
+        known |= {o for first, last in ahead for o in range(first, last + 1)}
+        self.finished[partition] &= known
+        self.generation[partition] = runner.open(partition, offset, ahead)
+        self.submitted[partition] = sum(each.offset < offset for each in self.logs[partition])
+
+    def submit(self, runner: Runner, partition: TopicPartition, count: int) -> None:
+        log, begin = self.logs[partition], self.submitted[partition]
+        chunk = log[begin : begin + count]
+        if chunk:
+            self.submitted[partition] += len(chunk)
+            runner.submit(self.generation[partition], chunk, chunk[-1].offset + 1, 2 * len(chunk))
+
+    def commit(self, partition: TopicPartition) -> None:
+        ledger = self.generation[partition].ledger
+        self.check()
+        self.committed[partition] = ledger.committable, encode_map(ledger.committable, ledger.settled_ahead())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["partition", "key", "none"]),
+    st.integers(1, 6),
+    st.lists(plans, min_size=1, max_size=24),
+    st.lists(steps, max_size=12),
+)
+def test_nothing_is_lost_repeated_or_overtaken(
+    ordering: Ordering, concurrency: int, plan: list[dict], schedule: list[tuple]
+) -> None:
+    async def play() -> None:
+        model = Model(ordering, plan)
+        runner = Runner(model, ordering=ordering, concurrency=concurrency)
+        failed = runner.stopped
+        for partition in (P0, P1):
+            model.open(runner, partition)
+        for what, subject, amount in schedule:
+            match what:
+                case "submit":
+                    model.submit(runner, subject, amount)
+                case "wait":
+                    await asyncio.sleep(subject)
+                case "revoke":
+                    generation = model.generation[subject]
+                    await runner.drain([generation], amount)
+                    model.commit(subject)
+                    runner.revoke([generation])
+                    model.open(runner, subject)
+                case "lose":
+                    runner.revoke([model.generation[subject]])
+                    model.open(runner, subject)
+            model.check()
+            assert not failed.done(), failed.result().__cause__
+        for partition in (P0, P1):
+            model.submit(runner, partition, 1000)
+        async with asyncio.timeout(10_000):
+            while any(generation.ledger.in_flight for generation in model.generation.values()):
+                assert not failed.done(), failed.result().__cause__
+                await asyncio.sleep(1)
+        for partition, log in model.logs.items():
+            generation = model.generation[partition]
+            assert generation.ledger.committable == (log[-1].offset + 1 if log else 0)
+            assert model.finished[partition] == {each.offset for each in log}
+        assert set(model.concluded.values()) <= {1}
+        await runner.quiet()
+        await runner.close()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
+        loop.run(play())
