@@ -15,7 +15,9 @@ def confirm(question: str) -> None:
         CommandFailed: The answer is no.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{question} Nobody can answer here; say --yes, or see with --dry-run what it would do.")
+        raise ConfigurationError(
+            f"{question} Nobody can answer here; say --yes, or see with --dry-run what it would do."
+        )
     notices().print(f"{question} [y/N] ", end="", markup=False)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandFailed("Nothing was changed.")

@@ -98,7 +98,7 @@ def status(*, options: Options = DEFAULTS) -> int:
         table(("address", ">process", "records in"), rows, styles=("cyan", "dim"))
         meant = meant_broker(options.settings())
         if meant is not None:
-            with_topics = run_async(_count_topics(options.settings()))
+            with_topics = run_async(options, _count_topics(options.settings()))
             note(f"Commands here use the one at {meant.address}, which has {spell_count(with_topics, 'topic')}.")
     return ExitCode.OK if brokers else ExitCode.FAILED
 

@@ -71,7 +71,7 @@ def consume(
     until = read_moment(end, now, "--to") if end else None
     printer = _Printer(pattern=read_pattern(filter), keys=keys, headers=headers, raw=raw, json=options.json, most=count)
     try:
-        run_async(_consume(options, topics, partition, begin, until, group, printer))
+        run_async(options, _consume(options, topics, partition, begin, until, group, printer))
     finally:
         if not options.quiet and is_terminal() and not options.json:
             note(printer.sentence())

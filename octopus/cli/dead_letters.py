@@ -58,7 +58,7 @@ def list_letters(
         all: Also those that were put back already.
         most: The newest so many of each partition.
     """
-    run_async(_list_topics(all, options) if topic is None else _list_letters(topic, all, most, options))
+    run_async(options, _list_topics(all, options) if topic is None else _list_letters(topic, all, most, options))
 
 
 async def _list_topics(all: bool, options: Options) -> None:
@@ -105,7 +105,9 @@ async def _list_letters(topic: str, all: bool, most: int, options: Options) -> N
     ]
     table(("dead letter", "time (UTC)", "handler", "reason", "key"), rows, styles=("cyan", "dim", "", "red", "dim"))
     kinds = Counter(letter.cause.get("traceback", "") for letter in letters)
-    note(f"{spell_count(len(letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE")
+    note(
+        f"{spell_count(len(letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE"
+    )
 
 
 @verb.command
@@ -115,7 +117,7 @@ def show(place: str, /, *, options: Options = DEFAULTS) -> None:
     Args:
         place: Which, as list shows it: files.dead-letter[0]@12
     """
-    run_async(_show(place, options))
+    run_async(options, _show(place, options))
 
 
 async def _show(text: str, options: Options) -> None:
@@ -141,7 +143,10 @@ async def _show(text: str, options: Options) -> None:
     cause.pop("partition", None)
     cause.pop("offset", None)
     rows = [("was", letter.origin), *((name, value) for name, value in cause.items() if name != "topic")]
-    rows = [(name, timestamp(int(value) / 1000) if name == "timestamp" and value.isdigit() else value) for name, value in rows]
+    rows = [
+        (name, timestamp(int(value) / 1000) if name == "timestamp" and value.isdigit() else value)
+        for name, value in rows
+    ]
     rows.append(("key", visible(found.key)))
     rows += [(f"header {visible(name)}", visible(value)) for name, value in original_headers(found.headers)]
     _print_pairs(rows)
@@ -183,7 +188,10 @@ def replay(
     if wrong := next((place for place, _ in places if place.topic not in (topic, topic + SUFFIX)), None):
         raise ConfigurationError(f"--at names {wrong}, which is not of {topic!r}.")
     choice = _Choice(places, handler, read_pattern(filter))
-    run_async(_replay(topic, choice, to, again=again or bool(places), dry_run=dry_run, yes=yes, options=options))
+    run_async(
+        options,
+        _replay(topic, choice, to, again=again or bool(places), dry_run=dry_run, yes=yes, options=options),
+    )
 
 
 async def _replay(
@@ -223,7 +231,10 @@ async def _replay(
     if not back:
         say(f"No dead letters of {topic} wait.")
     for target, count in back.items():
-        say(f"{'Would put' if dry_run else 'Put'} {spell_count(count, 'event')} back into {target}.", "" if dry_run else "green")
+        say(
+            f"{'Would put' if dry_run else 'Put'} {spell_count(count, 'event')} back into {target}.",
+            "" if dry_run else "green",
+        )
 
 
 class _Choice:

@@ -33,7 +33,11 @@ def exit_code(error: Exception) -> tuple[ExitCode, str]:
             return code, str(error)
     if isinstance(error, OSError):
         return ExitCode.FAILED, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
-    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1 and isinstance(error.exceptions[0], Exception):
+    if (
+        isinstance(error, BaseExceptionGroup)
+        and len(error.exceptions) == 1
+        and isinstance(error.exceptions[0], Exception)
+    ):
         return exit_code(error.exceptions[0])
     kind_name = type(error).__name__
     return ExitCode.FAILED, f"{kind_name}: {error} This is unexpected; --traceback shows where it comes from."

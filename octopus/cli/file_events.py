@@ -9,6 +9,7 @@ import asyncio
 import fnmatch
 import os
 import socket
+import stat
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -119,59 +120,54 @@ class FileWatcher:
         for path in touched:
             below = self._scan([path])
             seen |= below
-            text = str(path)
-            if text in self._known and text not in below:
-                gone.add(text)
+            if str(path) in self._known:
+                gone |= {str(path)} - below.keys()
             elif not path.is_file():
-                prefix = text + os.sep
-                gone |= {known for known in self._known if known.startswith(prefix) and known not in below}
+                prefix = f"{path}{os.sep}"
+                gone |= {known for known in self._known if known.startswith(prefix)} - below.keys()
         now = time.time()
-        found = [self._event("deleted", path, None, now) for path in sorted(gone)]
-        for path in gone:
-            del self._known[path]
-        for path, state in sorted(seen.items(), key=lambda item: item[1].modified_nanoseconds):
-            before = self._known.get(path)
+        found = [self._event("deleted", name, None, now) for name in sorted(gone)]
+        for name in gone:
+            del self._known[name]
+        for name, state in sorted(seen.items(), key=lambda item: item[1].modified_nanoseconds):
+            before = self._known.get(name)
             if before != state:
-                found.append(self._event("created" if before is None else "modified", path, state, now))
-                self._known[path] = state
+                found.append(self._event("created" if before is None else "modified", name, state, now))
+                self._known[name] = state
         return found
 
     def _scan(self, paths: Iterable[Path]) -> dict[str, State]:
-        return {path: state for top in paths for path, state in self._walk(str(top), self._is_deep(top))}
+        """Return the state of each file at these paths and below."""
+        return {str(path): state for top in paths for path, state in self._walk(top)}
 
-    def _is_deep(self, path: Path) -> bool:
-        return self._recursive or path in self._directories
-
-    def _walk(self, path: str, deep: bool) -> Iterator[tuple[str, State]]:
+    def _walk(self, path: Path) -> Iterator[tuple[Path, State]]:
+        is_top = path in self._directories
         try:
-            if not os.path.isdir(path) or os.path.islink(path) and path not in map(str, self._directories):
-                if self._counts(path):
-                    status = os.stat(path)
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                if self._counts(path.name):
                     yield path, State(status.st_ino, status.st_size, status.st_mtime_ns)
                 return
-            if not deep:
+            # A link to a directory may lead in a circle, so only what was named is followed.
+            if not stat.S_ISDIR(status.st_mode) or (path.is_symlink() and not is_top):
                 return
-            with os.scandir(path) as entries:
-                names = [entry.path for entry in entries]
+            children = list(path.iterdir()) if is_top or self._recursive else []
         except OSError:
             return  # it went away while we looked, or may not be looked at
-        for name in names:
-            yield from self._walk(name, self._recursive)
+        for child in children:
+            yield from self._walk(child)
 
-    def _counts(self, path: str) -> bool:
-        name = os.path.basename(path)
-        return os.path.isfile(path) and (
-            not self._patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
-        )
+    def _counts(self, name: str) -> bool:
+        return not self._patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
 
     def _event(self, event: str, path: str, state: State | None, now: float) -> FileEvent:
         # A name need not be UTF-8; JSON text must be.
-        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
         return FileEvent(
             event=event,
-            path=path,
-            name=os.path.basename(path),
-            directory=os.path.dirname(path),
+            path=text,
+            name=text.rpartition(os.sep)[2],
+            directory=text.rpartition(os.sep)[0] or os.sep,
             size=None if state is None else state.size,
             modified=None if state is None else state.modified_nanoseconds / 1e9,
             host=self._host,

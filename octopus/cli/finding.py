@@ -142,7 +142,9 @@ def _named(module: ModuleType, name: str, source: str) -> Octopus:
     apps = _apps(module)
     if found is None:
         raise ConfigurationError(f"{source} has no {name!r}.{_hint(name, apps) or _listed(apps)}")
-    raise ConfigurationError(f"{name!r} in {source} is {_article(type(found).__name__)}, not an Octopus app.{_listed(apps)}")
+    raise ConfigurationError(
+        f"{name!r} in {source} is {_article(type(found).__name__)}, not an Octopus app.{_listed(apps)}"
+    )
 
 
 def _only(module: ModuleType, source: str) -> Octopus:
@@ -151,7 +153,9 @@ def _only(module: ModuleType, source: str) -> Octopus:
         return next(iter(apps.values()))
     if not apps:
         raise ConfigurationError(f"{source} has no app: it needs one, such as app = Octopus('name').")
-    raise ConfigurationError(f"{source} has several apps; say which: {' or '.join(f'{source}:{name}' for name in apps)}.")
+    raise ConfigurationError(
+        f"{source} has several apps; say which: {' or '.join(f'{source}:{name}' for name in apps)}."
+    )
 
 
 def _apps(module: ModuleType) -> dict[str, Octopus]:

@@ -39,7 +39,9 @@ class DeadLetter(NamedTuple):
     def origin(self) -> str:
         """Where it was: `topic[partition]@offset`, or `-`."""
         cause = self.cause
-        return f"{cause['topic']}[{cause.get('partition', '?')}]@{cause.get('offset', '?')}" if "topic" in cause else "-"
+        return (
+            f"{cause['topic']}[{cause.get('partition', '?')}]@{cause.get('offset', '?')}" if "topic" in cause else "-"
+        )
 
 
 class Waiting(NamedTuple):

@@ -32,7 +32,7 @@ def default(*, options: Options = DEFAULTS) -> None:
 @verb.command(name="list")
 def list_groups(*, options: Options = DEFAULTS) -> None:
     """List groups with their members and their lag."""
-    run_async(_list(options))
+    run_async(options, _list(options))
 
 
 async def _list(options: Options) -> None:
@@ -61,7 +61,7 @@ def describe(group: str, /, *, options: Options = DEFAULTS) -> None:
     Args:
         group: Which: <app>.<handler>.
     """
-    run_async(_describe(group, options))
+    run_async(options, _describe(group, options))
 
 
 async def _describe(name: str, options: Options) -> None:
@@ -113,7 +113,7 @@ def reset(
         dry_run: Only show what would change.
     """
     moment = read_moment(to, time.time(), "--to")
-    run_async(move_group(group, moment, topic, partition, dry_run=dry_run, yes=yes, options=options))
+    run_async(options, move_group(group, moment, topic, partition, dry_run=dry_run, yes=yes, options=options))
 
 
 async def move_group(
@@ -177,7 +177,7 @@ def delete(
     Args:
         groups: Which.
     """
-    run_async(_delete(groups, yes, options))
+    run_async(options, _delete(groups, yes, options))
 
 
 async def _delete(names: Sequence[str], yes: bool, options: Options) -> None:

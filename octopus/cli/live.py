@@ -34,7 +34,9 @@ class Rates:
             self._seen.popleft()
         began, before = self._seen[0]
         elapsed = now - began
-        return {name: max(0, count - before.get(name, 0)) / elapsed if elapsed else 0.0 for name, count in settled.items()}
+        return {
+            name: max(0, count - before.get(name, 0)) / elapsed if elapsed else 0.0 for name, count in settled.items()
+        }
 
 
 class LiveStatus:

@@ -29,7 +29,7 @@ class Moment:
         """Return the offset in each partition, never outside of what is stored."""
         match self.start:
             case "earliest" | "latest" as end:
-                return await admin.offsets(partitions, end)  # type: ignore[arg-type]  # the match has narrowed it
+                return await admin.offsets(partitions, end)
             case float():
                 return await admin.offsets(partitions, self.start)
         assert self.offset is not None

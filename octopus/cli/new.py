@@ -47,4 +47,4 @@ def new(directory: Path, /, *, options: Options = DEFAULTS) -> None:
         return
     say(f"Wrote {directory} with {', '.join(path for path in FILES if path[0] != '.')}.", "green")
     note(f"Go on with:\n    cd {directory}\n    octopus run --reload\nand in another terminal:", "")
-    note("    octopus publish readings '{\"sensor\": \"t1\", \"kelvin\": 312.5}'", "")
+    note('    octopus publish readings \'{"sensor": "t1", "kelvin": 312.5}\'', "")

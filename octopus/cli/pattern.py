@@ -49,8 +49,8 @@ def check(pattern: str, /, *, options: Options = DEFAULTS) -> int:
     return ExitCode.OK
 
 
-@verb.command
-def test(pattern: str, events: Events = (), /, *, options: Options = DEFAULTS) -> int:
+@verb.command(name="test")
+def try_events(pattern: str, events: Events = (), /, *, options: Options = DEFAULTS) -> int:
     """Try a pattern on events; the exit code is 0 when all match, 1 otherwise.
 
     Args:

@@ -22,4 +22,6 @@ def read_argument(text: str) -> str:
     try:
         return Path(text[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{text[1:]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        raise ConfigurationError(
+            f"{text[1:]!r} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error

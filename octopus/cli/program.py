@@ -13,7 +13,7 @@ Only cyclopts and rich are imported here: `octopus --help` must not wait for a K
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
@@ -38,8 +38,10 @@ VERBS = (
     ("broker", SETUP, "Start, find and stop the embedded broker."),
 )
 
-EPILOGUE = "Each command has its own --help. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 broker unreachable \
+EPILOGUE = (
+    "Each command has its own --help. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 broker unreachable \
 or refusing, 4 a handler's line stopped, 130 interrupted."
+)
 
 
 def build_program(asked: str = "") -> App:
@@ -112,15 +114,24 @@ def _refuse(error: CycloptsError, wants_traceback: bool) -> int:
 
 
 def _sentence(error: CycloptsError) -> str:
+    chain = tuple(error.command_chain or ())
     match error:
         case UnknownCommandError(unused_tokens=[name, *_]):  # its own text would import every verb
-            close = difflib.get_close_matches(name, [verb for verb, _, _ in VERBS], 1)
-            return f"There is no command {name!r}." + (f" Did you mean {close[0]}?" if close else "")
-        case UnusedCliTokensError(unused_tokens=tokens):
-            return f"Too many arguments: {' '.join(map(repr, tokens or ()))}."
+            return _unknown(name, chain, error.app)
+        case UnusedCliTokensError(unused_tokens=[name, *more]):
+            if any(not command.startswith("-") for command in error.app or ()):
+                return _unknown(name, chain, error.app)
+            return f"Too many arguments: {' '.join(map(repr, (name, *more)))}."
         case _:
             text = " ".join(str(error).split())
             return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _unknown(name: str, chain: tuple[str, ...], app: Iterable[str] | None) -> str:
+    known = [command for command in app or () if not command.startswith("-")]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
+    return f"There is no command {' '.join((*chain, name))!r}. {hint}"
 
 
 def _explain(error: Exception) -> int:

@@ -72,7 +72,7 @@ def publish(
         raise ConfigurationError("--key-field needs JSON, so it does not go with --raw.")
     source = None if values else _source(file)
     messages = [given.argument(value) for value in values]
-    tally = run_async(_publish(options.settings(), given, messages, count, source, quiet=options.quiet))
+    tally = run_async(options, _publish(options.settings(), given, messages, count, source, quiet=options.quiet))
     if options.json:
         document(tally.report(topic))
     elif not options.quiet:
@@ -80,7 +80,13 @@ def publish(
 
 
 async def _publish(
-    settings: Settings, given: "_Given", messages: Sequence[Outgoing], count: int, source: Path | int | None, *, quiet: bool
+    settings: Settings,
+    given: "_Given",
+    messages: Sequence[Outgoing],
+    count: int,
+    source: Path | int | None,
+    *,
+    quiet: bool,
 ) -> "_Tally":
     batches = _repeated(messages, count) if source is None else given.lines(source)
     total = count * len(messages) if source is None else None
@@ -249,7 +255,9 @@ def _source(file: str | None) -> Path | int:
     if not path.exists():
         raise ConfigurationError(f"There is no file {file!r}.")
     if path.is_dir():
-        raise ConfigurationError(f"{file!r} is a directory; to publish what happens in it: octopus watch {file} --to TOPIC.")
+        raise ConfigurationError(
+            f"{file!r} is a directory; to publish what happens in it: octopus watch {file} --to TOPIC."
+        )
     return path
 
 

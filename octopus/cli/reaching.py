@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from octopus.config import Settings
+from octopus.cli.logs import configure_logs
+from octopus.cli.options import Options
+from octopus.cli.screen import notices
+from octopus.config import LogSettings, Settings
 from octopus.transports import connect, producer_options
 from octopus.transports.base import Admin, Transport
 from octopus.transports.ensure import TopicEnsurer
@@ -17,8 +21,16 @@ CLIENT = "octopus-cli"
 """What broker logs call the command line."""
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a verb. SIGTERM ends it as Ctrl-C does: through its `finally` blocks, then KeyboardInterrupt."""
+def run_async(options: Options, work: Coroutine[Any, Any, T]) -> T:
+    """Run a verb. SIGTERM ends it as Ctrl-C does: through its `finally` blocks, then KeyboardInterrupt.
+
+    Args:
+        options: Of the command line: how much is logged.
+        work: What to do.
+    """
+    if not logging.getLogger().handlers:
+        # A verb's result is its message, so only what is wrong is logged beside it.
+        configure_logs(LogSettings(level="debug" if options.verbose else "warning"), notices())
 
     async def main() -> T:
         task = asyncio.current_task()

@@ -117,7 +117,9 @@ class Reader:
                         inside = records if end is None else [record for record in records if record.offset < end]
                         if inside:
                             yield partition, inside
-                        self._positions[partition] = next_offset if len(inside) == len(records) else (end or next_offset)
+                        self._positions[partition] = (
+                            next_offset if len(inside) == len(records) else (end or next_offset)
+                        )
                     case Unreadable(partition, error):
                         raise CommandFailed(f"{partition} cannot be read on: {error}")
 
@@ -183,7 +185,9 @@ async def partitions_of(
     for topic in topics:
         if topic not in known:
             visible = [name for name in known if not name.startswith("__")]
-            raise TopicNotFound(f"There is no topic {topic!r} on {address}.{suggestion(topic, visible)} See octopus topics.")
+            raise TopicNotFound(
+                f"There is no topic {topic!r} on {address}.{suggestion(topic, visible)} See octopus topics."
+            )
         for number in only or range(known[topic]):
             if number not in range(known[topic]):
                 raise TopicNotFound(f"{topic!r} has no partition {number}; it has {known[topic]}, counted from 0.")

@@ -59,15 +59,20 @@ def replay(
     if (group is None) == (into is None):
         raise ConfigurationError("Who reads again? --group for one handler's group, or --into for another topic.")
     if group is not None and (end or filter):
-        raise ConfigurationError("--to and --filter go with --into: a group that goes back reads everything from there on.")
+        raise ConfigurationError(
+            "--to and --filter go with --into: a group that goes back reads everything from there on."
+        )
     now = time.time()
     begin = read_moment(start, now, "--from")
     if group is not None:
-        run_async(move_group(group, begin, (topic,), (), dry_run=dry_run, yes=yes, options=options))
+        run_async(options, move_group(group, begin, (topic,), (), dry_run=dry_run, yes=yes, options=options))
     else:
         assert into is not None
         until = read_moment(end or "latest", now, "--to")
-        run_async(_copy(topic, begin, until, into, read_pattern(filter), dry_run=dry_run, yes=yes, options=options))
+        run_async(
+            options,
+            _copy(topic, begin, until, into, read_pattern(filter), dry_run=dry_run, yes=yes, options=options),
+        )
 
 
 async def _copy(

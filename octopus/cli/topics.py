@@ -35,7 +35,7 @@ def list_topics(*, all: bool = False, options: Options = DEFAULTS) -> None:
     Args:
         all: Also those that belong to the cluster itself.
     """
-    run_async(_list(all, options))
+    run_async(options, _list(all, options))
 
 
 async def _list(all: bool, options: Options) -> None:
@@ -80,7 +80,7 @@ def show(topic: str, /, *, options: Options = DEFAULTS) -> None:
     Args:
         topic: Which.
     """
-    run_async(_show(topic, options))
+    run_async(options, _show(topic, options))
 
 
 async def _show(topic: str, options: Options) -> None:
@@ -127,7 +127,7 @@ def create(
     pairs = [text.partition("=") for text in setting]
     if wrong := next((name for name, separator, _ in pairs if not separator), None):
         raise ConfigurationError(f"--setting {wrong!r} is not NAME=VALUE.")
-    run_async(_create(topic, partitions, replication, {name: value for name, _, value in pairs}, options))
+    run_async(options, _create(topic, partitions, replication, {name: value for name, _, value in pairs}, options))
 
 
 async def _create(
@@ -160,7 +160,7 @@ def delete(
         topics: Which.
         yes: Do not ask.
     """
-    run_async(_delete(topics, yes, options))
+    run_async(options, _delete(topics, yes, options))
 
 
 async def _delete(topics: Sequence[str], yes: bool, options: Options) -> None:

@@ -75,7 +75,7 @@ def watch(
     watcher = FileWatcher(
         directories, recursive=recursive, patterns=pattern, existing=existing, polling=True if poll else None
     )
-    run_async(_watch(settings, watcher, to, key, count, options))
+    run_async(options, _watch(settings, watcher, to, key, count, options))
 
 
 async def _watch(
@@ -140,8 +140,7 @@ class Relay:
 
     async def _deliver(self, events: Sequence[FileEvent]) -> None:
         messages = [
-            Outgoing(self._topic, msgspec.json.encode(event), getattr(event, self._key).encode())
-            for event in events
+            Outgoing(self._topic, msgspec.json.encode(event), getattr(event, self._key).encode()) for event in events
         ]
         wait, longest = RETRY_WAIT
         while True:
@@ -197,9 +196,7 @@ def _show(event: FileEvent) -> None:
     from octopus.cli.screen import visible
 
     size = "" if event.size is None else f"  {spell_bytes(event.size)}"
-    output().print(
-        Text.assemble((f"{event.event:<8}", STYLES[event.event]), f"  {visible(event.path)}", (size, "dim"))
-    )
+    output().print(Text.assemble((f"{event.event:<8}", STYLES[event.event]), f"  {visible(event.path)}", (size, "dim")))
 
 
 def _show_json(event: FileEvent) -> None:
