@@ -33,8 +33,6 @@ async def admin_create_list_describe_delete(target: Target) -> None:
     async with _admin(target) as admin:
         topic = await _create(target, "admin", partitions=3)
         assert topic in await admin.list_topics()
-        (described,) = await admin.describe_topics([topic])
-        assert len(described["partitions"]) == 3
         cluster = await admin.describe_cluster()
         assert len(cluster["brokers"]) >= 1
         assert cluster["cluster_id"]
@@ -276,6 +274,12 @@ async def _create(target: Target, stem: str, partitions: int = 1, config: dict[s
     async with _admin(target) as admin:
         response = await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config or {})])
         assert [error[1] for error in response.topic_errors] == [0], response
+
+        async def is_listed() -> bool:
+            (described,) = await admin.describe_topics([topic])
+            return len(described["partitions"]) == partitions
+
+        await _eventually(is_listed, "the new topic is not listed")
     return topic
 
 

@@ -28,14 +28,16 @@ from tests.broker.clients.checking import (
 OLDER = kafka.__version__.startswith("2.")
 PINNED: dict[str, Any] = {"api_version": (3, 8, 1)} if OLDER else {}
 
+# kafka-python 3.0.12 loses its assignment when a poll's time is up in the middle of joining a group, and then polls for
+# ever without fetching (seen with Apache Kafka too). A poll returns at once when there are records.
+POLL_MS = 3000
+
 
 @check(quick_on_kafka=True)
 def admin_topics(target: Target) -> None:
     admin = _admin(target)
     topic = _create(target, "admin", partitions=3)
     assert topic in admin.list_topics()
-    (described,) = admin.describe_topics([topic])
-    assert len(described["partitions"]) == 3
     cluster = admin.describe_cluster()
     assert len(cluster["brokers"]) >= 1
     assert cluster["cluster_id"]
@@ -126,7 +128,7 @@ def group_commit_restart(target: Target) -> None:
 def _rebalanced(target: Target, assignor: type) -> None:
     topic, group = _create(target, "shared", partitions=4), fresh("group")
     strategy = {"partition_assignment_strategy": [assignor]}
-    with _member(target, topic, group, **strategy) as first:
+    with _trickle(target, topic, 4), _member(target, topic, group, **strategy) as first:
         eventually(lambda: len(first()) == 4, 20, "the first member has not got all")
         with _member(target, topic, group, **strategy) as second:
             eventually(
@@ -237,6 +239,12 @@ def _create(target: Target, stem: str, partitions: int = 1, config: dict[str, st
     topic = fresh(stem)
     admin = _admin(target)
     admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config or {})])
+
+    def is_listed() -> bool:
+        (described,) = admin.describe_topics([topic])
+        return len(described["partitions"]) == partitions
+
+    eventually(is_listed, 15, "the new topic is not listed")
     admin.close()
     return topic
 
@@ -270,7 +278,7 @@ def _member(target: Target, topic: str, group: str, **settings: Any) -> Iterator
         try:
             consumer = _consumer(target, topic, group=group, **settings)
             while not end.is_set():
-                consumer.poll(timeout_ms=100)
+                consumer.poll(timeout_ms=POLL_MS)
                 owned = set(consumer.assignment())
             consumer.close(autocommit=False)
         except BaseException as error:
@@ -290,6 +298,27 @@ def _member(target: Target, topic: str, group: str, **settings: Any) -> Iterator
         thread.join(20)
 
 
+@contextmanager
+def _trickle(target: Target, topic: str, partitions: int) -> Iterator[None]:
+    """Keep sending a record to each partition ten times a second, so that no poll takes long."""
+    end = threading.Event()
+
+    def send() -> None:
+        producer = _producer(target)
+        while not end.wait(0.1):
+            for partition in range(partitions):
+                producer.send(topic, b"x", partition=partition)
+        producer.close()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(20)
+
+
 def _send(target: Target, topic: str, values: Iterable[bytes], **settings: Any) -> None:
     producer = _producer(target, **settings)
     futures = [producer.send(topic, value, partition=0) for value in values]
@@ -302,7 +331,7 @@ def _read(consumer: Any, count: int, timeout: float = 20.0) -> list[Any]:
     deadline = time.monotonic() + timeout
     records: list[Any] = []
     while len(records) < count and time.monotonic() < deadline:
-        for more in consumer.poll(timeout_ms=200).values():
+        for more in consumer.poll(timeout_ms=POLL_MS).values():
             records.extend(more)
     assert len(records) == count, f"{len(records)} instead of {count} records"
     return records

@@ -60,9 +60,10 @@ def stores_each_codec_as_sent(target: Target) -> None:
     for codec, number in CODECS.items():
         topic = _create(target, codec)
         lines = "".join(f"line {n} of many that look alike\n" for n in range(500))
-        _kcat(target, "-P", "-t", topic, "-p", "0", "-z", codec, stdin=lines)
+        _kcat(target, "-P", "-t", topic, "-p", "0", "-z", codec, "-X", "linger.ms=500", stdin=lines)
         assert _kcat(target, "-C", "-t", topic, "-e", "-q") == lines, codec
-        assert {attributes & 7 for attributes in stored_attributes(target, topic)} == {number}, codec
+        # A batch that would not get smaller is sent as it is, which a busy machine makes of the first few lines.
+        assert number in {attributes & 7 for attributes in stored_attributes(target, topic)}, codec
 
 
 def _create(target: Target, stem: str, partitions: int = 1) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.broker.clients.checking import HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Target, fresh
+from tests.broker.clients.checking import HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Target, eventually, fresh
 
 MESSAGE_MAX_BYTES = 1_048_588
 
@@ -20,9 +20,15 @@ def admin(target: Target) -> AdminClient:
 
 
 def create(target: Target, stem: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
-    """Create a topic with a fresh name and return the name."""
+    """Create a topic with a fresh name, wait until it is listed, and return the name."""
     topic = fresh(stem)
-    admin(target).create_topics([NewTopic(topic, partitions, config=config or {})])[topic].result(15)
+    client = admin(target)
+    client.create_topics([NewTopic(topic, partitions, config=config or {})])[topic].result(15)
+
+    def is_listed() -> bool:
+        return len(client.list_topics(topic, timeout=10).topics[topic].partitions) == partitions
+
+    eventually(is_listed, 15, f"the new topic is not listed with {partitions} partitions")
     return topic
 
 

@@ -30,7 +30,6 @@ _ANY_GRANT = AclBindingFilter(
 def admin_create_list_describe_delete(target: Target) -> None:
     client = admin(target)
     topic = create(target, "admin", partitions=3)
-    assert len(client.list_topics(topic, timeout=10).topics[topic].partitions) == 3
     assert topic in client.list_topics(timeout=10).topics
     (brokers,) = [client.describe_cluster().result(10).nodes]
     assert len(brokers) >= 1
