@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from octopus import config
 from octopus.app import Octopus
+from octopus.errors import ConfigurationError
 from octopus.events import Published
 from octopus.outcomes import Outcome
 from octopus.publishing import HeadersLike
@@ -114,6 +115,8 @@ class TestClient(Views):
         await self._stack.aclose()
 
     def __enter__(self) -> "SynchronousTestClient":
+        if asyncio._get_running_loop() is not None:
+            raise ConfigurationError("This test is async: use `async with TestClient(app) as client:`.")
         self._synchronous = SynchronousTestClient(self)
         return self._synchronous.open()
 

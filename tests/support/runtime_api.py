@@ -103,8 +103,8 @@ class RuntimeApi:
 
 def start_runtime(
     api: RuntimeApi, folder: Path, handler: str, environment: dict[str, str] | None = None
-) -> "subprocess.Popen[str]":
-    """Start the real runtime client as Lambda does.
+) -> "subprocess.Popen[bytes]":
+    """Start the real runtime client as Lambda does; what it prints goes to `runtime.log` beside the code.
 
     Args:
         api: What it talks to.
@@ -113,27 +113,27 @@ def start_runtime(
         environment: More variables.
     """
     root = Path(__file__).resolve().parents[2]
-    return subprocess.Popen(
-        [sys.executable, "-m", "awslambdaric", handler],
-        cwd=folder,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OCTOPUS_"))},
-            "PYTHONPATH": os.pathsep.join([str(folder), str(root)]),
-            "AWS_LAMBDA_RUNTIME_API": api.address,
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
-            "AWS_LAMBDA_FUNCTION_NAME": "octopus",
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
-            "AWS_LAMBDA_LOG_GROUP_NAME": "log",
-            "AWS_LAMBDA_LOG_STREAM_NAME": "log",
-            "AWS_REGION": "us-east-1",
-            "LAMBDA_TASK_ROOT": str(folder),
-            **(environment or {}),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OCTOPUS_"))}
+    lambdas_own = {
+        "AWS_LAMBDA_RUNTIME_API": api.address,
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+        "AWS_LAMBDA_FUNCTION_NAME": "octopus",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "log",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "log",
+        "AWS_REGION": "us-east-1",
+        "LAMBDA_TASK_ROOT": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), str(root)]),
+    }
+    with (folder / "runtime.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", handler],
+            cwd=folder,
+            env={**inherited, **lambdas_own, **(environment or {})},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def _handler(api: RuntimeApi) -> type[http.server.BaseHTTPRequestHandler]:

@@ -547,6 +547,26 @@ def test_pytest_does_not_collect_the_client() -> None:
     assert TestClient.__test__ is False
 
 
+async def test_an_async_test_is_told_to_use_the_async_form(app: Octopus) -> None:
+    with pytest.raises(ConfigurationError, match="async with"), TestClient(app):
+        pass
+
+
+@pytest.fixture
+async def client(app: Octopus) -> AsyncIterator[TestClient]:
+    @app.on("files", retry=2)
+    async def moody(event: Event[File]) -> None:
+        if event.attempt == 1:
+            raise OSError
+
+    async with TestClient(app) as client:
+        yield client
+
+
+async def test_the_client_may_be_a_fixture(client: TestClient) -> None:
+    assert await client.publish("files", File("/a")) == {"moody": DONE}
+
+
 def test_settings_can_be_given(app: Octopus) -> None:
     @app.on("files", retry=1)
     async def broken(file: File) -> None:

@@ -1,5 +1,6 @@
 """The function under the runtime client that Lambda itself runs."""
 
+import asyncio
 import signal
 import subprocess
 import time
@@ -8,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.thread import BrokerThread
+from octopus.events import TopicPartition
 from octopus.testing import records
+from octopus.transports import open_transport
 from tests.support.runtime_api import RuntimeApi, start_runtime
 from tests.triggers.lambda_events import encode, failures
 
@@ -41,6 +46,13 @@ def inspected(event, context):
     answer = function(event, context)
     return answer | {"loops": len(loops), "pending": len(asyncio.all_tasks(function._loop))}
 
+publisher = Octopus("publisher")
+
+@publisher.on("files", to="out")
+async def copy(value: dict) -> dict:
+    return value
+
+publishing = handler(publisher)
 function = handler(app)
 whole = handler(app, report_failures=False)
 """
@@ -52,7 +64,7 @@ def api() -> Iterator[RuntimeApi]:
         yield api
 
 
-Start = Callable[[str], "subprocess.Popen[str]"]
+Start = Callable[[str], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -60,14 +72,14 @@ def start(api: RuntimeApi, tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "function.py").write_text(FUNCTION)
     processes = []
 
-    def start(name: str) -> "subprocess.Popen[str]":
+    def start(name: str) -> "subprocess.Popen[bytes]":
         processes.append(start_runtime(api, tmp_path, f"function.{name}"))
         return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_a_hundred_invocations_share_a_loop_and_leave_nothing_pending(api: RuntimeApi, start: Start) -> None:
@@ -103,13 +115,45 @@ def test_the_deadline_of_the_service_is_kept(api: RuntimeApi, start: Start) -> N
 def test_sigterm_leaves_the_lifespan_in_time(api: RuntimeApi, start: Start, tmp_path: Path) -> None:
     process = start("function")
     assert api.invoke(encode(records({}, topic="files"))).kind == "response"
-    assert [wanted for _, wanted in api.extensions] == [{"events": []}] * 2  # one for each function of the module
+    assert [wanted for _, wanted in api.extensions] == [{"events": []}] * 3  # one for each function of the module
     assert api.ready.wait(5)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0
     assert time.monotonic() - began < 0.3
     assert (tmp_path / "left").read_text() == "in time"
+
+
+def test_a_frozen_function_publishes_again_when_it_thaws(api: RuntimeApi, start: Start, tmp_path: Path) -> None:
+    process = start("publishing")
+    with BrokerThread(tmp_path / "broker") as broker:
+        event = encode(records({}, {}, topic="files"), servers=broker.address)
+        assert api.invoke(event).body == {"batchItemFailures": []}
+        assert asyncio.run(_stored(broker.address, "out")) == 2
+        port = int(broker.address.rpartition(":")[2])
+        assert api.polling.wait(5)
+        process.send_signal(signal.SIGSTOP)
+    with BrokerThread(tmp_path / "broker", BrokerSettings(port=port)) as broker:  # every connection is gone meanwhile
+        process.send_signal(signal.SIGCONT)
+        assert api.invoke(event).body == {"batchItemFailures": []}
+        assert asyncio.run(_stored(broker.address, "out")) == 4
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+
+
+async def _stored(address: str, topic: str) -> int:
+    admin = open_transport(address).admin()
+    await admin.start()
+    try:
+        partitions = [
+            TopicPartition(info.name, number)
+            for info in await admin.topics()
+            if info.name == topic
+            for number in range(info.partitions)
+        ]
+        return sum((await admin.offsets(partitions, "latest")).values())
+    finally:
+        await admin.stop()
 
 
 def test_where_extensions_are_not_served_the_function_works_all_the_same(tmp_path: Path) -> None:
@@ -120,7 +164,7 @@ def test_where_extensions_are_not_served_the_function_works_all_the_same(tmp_pat
             assert api.invoke(encode(records({}, topic="files"))).body == {"batchItemFailures": []}
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def test_a_module_that_does_not_import_says_why(api: RuntimeApi, start: Start) -> None:

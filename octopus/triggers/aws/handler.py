@@ -159,8 +159,10 @@ class Trigger:
         for delivery in deliveries:
             delivery.submit(incoming.records)
         left: dict[TopicPartition, set[int]] = {}
-        for opened in await asyncio.gather(*(delivery.finish() for delivery in deliveries)):
-            for partition, offsets in opened.items():
+        async with asyncio.TaskGroup() as group:
+            finished = [group.create_task(delivery.finish()) for delivery in deliveries]
+        for task in finished:
+            for partition, offsets in task.result().items():
                 left.setdefault(partition, set()).update(offsets)
         return self._answer(incoming, left)
 
