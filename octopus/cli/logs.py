@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from octopus.config import LogSettings
-
-WORKER_VARIABLE = "OCTOPUS_WORKER"
-"""Number of a worker process among several; its log lines begin with it."""
+from octopus.worker.process import WORKER_VARIABLE
 
 STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 

@@ -17,7 +17,7 @@ from octopus.cli.screen import is_terminal, notices
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.worker import Worker
-from octopus.worker.process import Companion, ExitCode, run_process, run_processes, this_command
+from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, run_process, run_processes, this_command
 
 logger = logging.getLogger("octopus.worker")
 
@@ -96,7 +96,7 @@ def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequen
 
 
 def _watcher(watch: Sequence[str]) -> Companion | None:
-    if not watch or os.environ.get("OCTOPUS_WORKER", "1") != "1":
+    if not watch or os.environ.get(WORKER_VARIABLE, "1") != "1":
         return None  # of several processes one watches, or every event would come several times
     from octopus.cli.watch import watching_companion
 

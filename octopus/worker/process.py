@@ -25,6 +25,10 @@ Companion = Callable[[Worker], Awaitable[None]]
 """Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
 
 
+WORKER_VARIABLE = "OCTOPUS_WORKER"
+"""Tells a worker process which of several it is, from 1."""
+
+
 class ExitCode(IntEnum):
     """How a process ends. Documented in docs/operating.md."""
 
@@ -190,6 +194,7 @@ class _Family:
         self._grace = grace
         self._stopping_at: float | None = None
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+        self._numbers: dict[int, int] = {}  # pid → 1 to count
         self._restarts: list[float] = []  # when to start another, monotonic
         self._worst = 0
 
@@ -208,9 +213,12 @@ class _Family:
         return self._worst
 
     def _start(self) -> None:
-        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
+        # A replacement takes the number of the one it replaces; log lines begin with it.
+        number = min({*range(1, self._count + 1)} - {self._numbers[pid] for pid in self._children})
+        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid()), WORKER_VARIABLE: str(number)}
         child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
         self._children[child.pid] = child, time.monotonic()
+        self._numbers[child.pid] = number
         if self._stopping_at is not None:
             child.terminate()  # the signal came in between, and did not reach this one
 
