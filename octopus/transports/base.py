@@ -111,7 +111,7 @@ class Consumer(Protocol):
     async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
         """Return what is there for these partitions, waiting up to `timeout` seconds for the first of it.
 
-        Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
+        At most `max_records` in all; partitions with more take turns. Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
         machinery its turn (errors surface, the call waits up to `timeout`). Cancelling it loses nothing.
 
         Raises:
@@ -120,7 +120,12 @@ class Consumer(Protocol):
         ...
 
     async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
-        """Store offsets. Raises `PartitionLost` when the group moved on, `TransportError` otherwise."""
+        """Store offsets.
+
+        Raises:
+            PartitionLost: Some of the partitions are somebody else's; the offsets of the others were stored.
+            TransportError: Unknown whether they were stored when `.retryable`: commit the newest again.
+        """
         ...
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
@@ -164,7 +169,10 @@ class Producer(Protocol):
         ...
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Publish many in order per partition; return when all are acknowledged. Packs batches: far cheaper than `send`."""
+        """Publish many in order per partition; return when all are acknowledged. Packs batches: far cheaper than `send`.
+
+        When some of them cannot be stored (too large, unknown topic), the others still are; then the first error is raised.
+        """
         ...
 
 

@@ -17,7 +17,7 @@ class Partitioner:
         self._remembered = remembered
         self._turns = count()
 
-    def partition(self, topic: str, key: bytes | None, partitions: int) -> int:
+    def partition(self, key: bytes | None, partitions: int) -> int:
         """Return the partition for one message; messages without a key take turns."""
         return next(self._turns) % partitions if key is None else self.of_key(key, partitions)
 

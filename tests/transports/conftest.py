@@ -36,7 +36,7 @@ async def wire_transport(request: pytest.FixtureRequest) -> AsyncIterator[Transp
 
 
 def _made(request: pytest.FixtureRequest) -> Transport:
-    patience: dict[str, Any] = {"metadata_timeout": 1.0, "metadata_max_age": 0.5}
+    patience: dict[str, Any] = {"metadata_timeout": 0.5, "metadata_max_age": 0.5}
     match request.param:
         case "memory":
             return MemoryTransport(MemoryBroker(auto_create=0))

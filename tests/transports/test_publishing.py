@@ -91,6 +91,21 @@ async def test_a_record_that_is_too_large_is_refused_and_the_producer_goes_on(pr
     assert await producer.send(Outgoing(topic, b"small", partition=0)) == Published(topic, 0, 0)
 
 
+async def test_one_message_that_cannot_be_stored_does_not_keep_the_others_from_it(
+    admin: Admin, producer: Producer, topic: str
+) -> None:
+    messages = [
+        Outgoing(topic, b"1", partition=1),
+        Outgoing(topic, bytes(2_000_000), partition=1),
+        Outgoing(topic, b"2", partition=7),
+        Outgoing(topic, b"3", partition=1),
+    ]
+    with pytest.raises((RecordTooLarge, TopicNotFound)):
+        await producer.send_many(messages)
+    place = TopicPartition(topic, 1)
+    assert await admin.offsets([place], "latest") == {place: 2}
+
+
 async def test_nothing_to_send_is_nothing_sent(producer: Producer) -> None:
     assert await producer.send_many([]) == []
 

@@ -6,7 +6,8 @@ or delete a group's offsets.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import aiokafka.errors as kafka
@@ -86,7 +87,7 @@ class KafkaAdmin:
     async def create_topic(
         self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str] | None = None
     ) -> bool:
-        """Create a topic and wait until its partitions have leaders; False when it was there already."""
+        """Create a topic and wait until it is known; False when it was there already."""
         wanted: tuple[Any, ...] = (name, partitions, replication, [], list((config or {}).items()))
         with self._mapped(f"creating topic {name!r}"):
             code, reason = await self._create(wanted)
@@ -110,6 +111,7 @@ class KafkaAdmin:
             request = DeleteTopicsRequest([name], self._timeout_ms)
             reply = await self._controller(request, lambda reply: [entry[1] for entry in reply.topic_error_codes])
             _raise(reply.topic_error_codes[0][1], f"topic {name!r}")
+            await self._listed(lambda topics: name not in topics)
 
     async def topic_config(self, name: str) -> dict[str, str]:
         """Return a topic's settings, defaults included; secrets are left out."""
@@ -134,6 +136,16 @@ class KafkaAdmin:
                 more = CreatePartitionsRequest([(name, (partitions, placement))], self._timeout_ms, False)
                 reply = await self._controller(more, lambda reply: [entry[1] for entry in reply.topic_errors])
                 _raise(reply.topic_errors[0][1], reply.topic_errors[0][2])
+                await self._listed(lambda topics: topics.get(name, 0) >= partitions)
+
+    async def _listed(self, condition: Callable[[dict[str, int]], bool]) -> None:
+        """Wait until brokers list what was just changed: the controller answers before they have heard of it."""
+        deadline = time.monotonic() + self._settings.metadata_timeout
+        while time.monotonic() < deadline:
+            reply = await self._anywhere(MetadataRequest(None))
+            if condition({name: len(partitions) for code, name, _, partitions in reply.topics if not code}):
+                return
+            await asyncio.sleep(0.02)
 
     async def _config_entries(self, name: str) -> list[tuple[Any, ...]]:
         reply = await self._anywhere(DescribeConfigsRequest([(_TOPIC, name, None)], False))

@@ -441,6 +441,8 @@ class KafkaConsumer:
         held = {TopicPartition(*partition): TopicPartition(*partition) for partition in partitions}
         self._held = held
         self._positioned.clear()
+        if self._watch is not None:
+            self._watch.errors.clear()
         for assignor in self._options["partition_assignment_strategy"]:
             if issubclass(assignor, StickyPartitionAssignor):
                 assignor.on_generation_assignment(self._engine._coordinator.generation)

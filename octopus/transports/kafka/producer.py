@@ -86,6 +86,7 @@ class KafkaProducer:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._renewing = asyncio.Lock()
+        self._enqueuing = asyncio.Lock()
         self._engine = await self._connect()
         self._flusher = asyncio.create_task(self._flush_forever())
 
@@ -113,8 +114,10 @@ class KafkaProducer:
         flusher, self._flusher = self._flusher, None
         if flusher is not None:
             while self._queued and not flusher.done():
-                self._arrived.set()
                 await asyncio.wait([future for _, future in self._queued], timeout=self._delivery_timeout)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._delivery_timeout), self._enqueuing:
+                    flusher.cancel()  # between two batches: one that is half queued would be lost
             flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await flusher
@@ -152,9 +155,8 @@ class KafkaProducer:
                 continue
             publication = Publication([message for message, _ in live], [future for _, future in live])
             try:
-                await self._enqueue(publication)
-            except asyncio.CancelledError:
-                raise
+                async with self._enqueuing:
+                    await self._enqueue(publication)
             except Exception as error:  # noqa: BLE001 - each caller gets it; the task must live on
                 for _, future in live:
                     if not future.done():

@@ -256,25 +256,28 @@ class MemoryBroker:
         return log.at_time(int(float(start) * 1000))
 
     def append(self, messages: Iterable[Outgoing]) -> list[Published]:
-        """Store messages in order; all or none of them."""
+        """Store messages in order. One that cannot be stored keeps none of the others from it; then its error is raised."""
+        published: list[Published] = []
+        errors: list[TransportError] = []
         with self._lock:
             self.faults.check("send")
-            messages = list(messages)
             for message in messages:
-                self._check_size(message)
-                logs = self.ensure_topic(message.topic)
-                if message.partition is not None and not 0 <= message.partition < len(logs):
-                    self.log(TopicPartition(message.topic, message.partition))
-            published = [self._append(message) for message in messages]
+                try:
+                    published.append(self._append(message))
+                except TransportError as error:
+                    errors.append(error)
         self.changed.notify()
+        if errors:
+            raise errors[0]
         return published
 
     def _append(self, message: Outgoing) -> Published:
-        logs = self.topics[message.topic]
+        self._check_size(message)
+        logs = self.ensure_topic(message.topic)
         number = message.partition
         if number is None:
-            number = self._partitioner.partition(message.topic, message.key, len(logs))
-        log = logs[number]
+            number = self._partitioner.partition(message.key, len(logs))
+        log = self.log(TopicPartition(message.topic, number))
         timestamp = int(self.clock() * 1000) if message.timestamp is None else message.timestamp
         headers = tuple((name, value) for name, value in message.headers)
         offset = log.end

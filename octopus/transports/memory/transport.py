@@ -227,7 +227,7 @@ class MemoryProducer:
         return self._broker.append([message])[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Store messages in order; one that is too large refuses them all."""
+        """Store messages in order; one that cannot be stored does not keep the others from it."""
         return self._broker.append(messages)
 
 
