@@ -171,8 +171,7 @@ class KafkaCluster:
         deadline = time.monotonic() + grace
         for node in self.nodes:
             if not self._gone(node, deadline):
-                self._signal(node, signal.SIGKILL)
-                self._gone(node, time.monotonic() + 5)
+                self.kill(node)
         self._pids.clear()
         (self.directory / STATE_FILE).unlink(missing_ok=True)
         for node in self.nodes:
@@ -182,6 +181,12 @@ class KafkaCluster:
             (self.directory / secret).unlink(missing_ok=True)
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def terminate(self, node: int, grace: float = STOP_DEADLINE) -> None:
+        """End one node in order (SIGTERM, after `grace` seconds SIGKILL); its data stays."""
+        self._signal(node, signal.SIGTERM)
+        if not self._gone(node, time.monotonic() + grace):
+            self.kill(node)
 
     def kill(self, node: int) -> None:
         """End one node as a power cut would (SIGKILL); its data stays."""

@@ -15,7 +15,13 @@ from tests.broker.clients.checking import Target
 
 # Where a client has its name from outside, the module of its checks.
 CLIENTS = {
-    "librdkafka": ("librdkafka_topics", "librdkafka_messages", "librdkafka_groups", "librdkafka_transactions"),
+    "librdkafka": (
+        "librdkafka_topics",
+        "librdkafka_messages",
+        "librdkafka_groups",
+        "librdkafka_transactions",
+        "librdkafka_restarts",
+    ),
     "aiokafka": ("aiokafka_client",),
     "kafka-python-3": ("kafka_python",),
     "kafka-python-2": ("kafka_python",),

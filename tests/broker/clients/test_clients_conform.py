@@ -8,25 +8,21 @@ Set OCTOPUS_TEST_REPEATS=20 to run the checks that depend on who comes first twe
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.broker.clients.checking import Check, checks_in
+from tests.broker.clients.checking import Check, Target, checks_in
 from tests.broker.clients.older_kafka_python import python_with_older_kafka_python
 from tests.broker.clients.run import CLIENTS
+from tests.broker.clients.running import LIMIT_FACTOR, run_check
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.kafka_jars import KafkaUnavailable, fetch_jars, require_java
 from tests.support.loud_skips import skip_loudly
 
-ROOT = Path(__file__).resolve().parents[3]
 REPEATS = int(os.environ.get("OCTOPUS_TEST_REPEATS", "1"))
-# Apache Kafka answers more slowly and shares two cores with four test processes.
-LIMIT_FACTOR = {"embedded": 1.0, "kafka": 1.5}
 
 
 def cases() -> Iterator[object]:
@@ -51,41 +47,9 @@ def _repeated(kind: str, client: str, check: Check) -> Iterator[object]:
 
 @pytest.mark.parametrize(("kind", "client", "check"), list(cases()))
 def test_a_client_finds(kind: str, client: str, check: Check, request: pytest.FixtureRequest) -> None:
+    python = _python(client)
     with _broker(kind, check, request) as bootstrap:
-        command = [_python(client), "-m", "tests.broker.clients.run", "--kind", kind, client, check.name, bootstrap]
-        limit = check.limit * LIMIT_FACTOR[kind]
-        status, output = run_in_a_group(command, limit)
-    assert status != "hung", f"the check did not end within {limit:.0f} s:\n{output}"
-    assert status == 0, f"exit status {status}:\n{output}"
-
-
-def run_in_a_group(command: list[str], limit: float) -> tuple[int | str, str]:
-    """Run a command in a process group of its own; whatever it left behind is killed at the end or the limit."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=limit)
-        return process.returncode, output[-6000:]
-    except subprocess.TimeoutExpired:
-        # Where was it? faulthandler is on in the check's process.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGABRT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=2)
-        _kill_group(process.pid)
-        output, _ = process.communicate()
-        return "hung", output[-6000:]
-    finally:
-        _kill_group(process.pid)
+        run_check(client, check.name, Target(bootstrap, kind), limit=check.limit, python=python)
 
 
 @contextlib.contextmanager
@@ -111,8 +75,3 @@ def _python(client: str) -> str:
         except KafkaUnavailable as error:
             skip_loudly("the checks of the Java client", str(error))
     return sys.executable
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

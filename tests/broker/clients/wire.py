@@ -12,6 +12,7 @@ from typing import Self
 from tests.broker.clients.checking import Target
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS = 0, 1, 2, 3, 18
+STARTING = (14, 15)  # the coordinator is loading, or not there yet
 CREATE_TOPICS, DELETE_TOPICS, INIT_PRODUCER_ID = 19, 20, 22
 
 
@@ -122,11 +123,17 @@ class Connection:
         return fetched(self.ask(FETCH, 11, fetch_request(topic, offset, wait)))
 
     def producer_id(self) -> int:
-        """Return a fresh producer id."""
-        answer = self.ask(INIT_PRODUCER_ID, 1, struct.pack(">hi", -1, 60_000))
-        answer.i32()
-        assert answer.i16() == 0
-        return answer.i64()
+        """Return a fresh producer id; Apache Kafka has none for a moment after its start."""
+        deadline = time.monotonic() + 15
+        while True:
+            answer = self.ask(INIT_PRODUCER_ID, 1, struct.pack(">hi", -1, 60_000))
+            answer.i32()
+            error, producer = answer.i16(), answer.i64()
+            if error == 0:
+                return producer
+            assert error in STARTING, f"asking for a producer id was answered {error}"
+            assert time.monotonic() < deadline, "there is no producer id"
+            time.sleep(0.1)
 
     def _exactly(self, size: int) -> bytes:
         received = bytearray()
