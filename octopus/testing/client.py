@@ -98,8 +98,8 @@ class TestClient(Views):
                 for pipeline in self.app.pipelines(topics, self._settings, self._only)
             ]
             self._clock.hold_while(topics.is_in_thread)
-            stack.push_async_callback(topics.close)
             await stack.enter_async_context(self.app.serving(topics))
+            stack.push_async_callback(topics.close)
             for group in groups:
                 group.begin(self._wall_clock())
             if not self._only:

@@ -143,6 +143,29 @@ def test_a_lifespan_may_hold_a_task_group_and_set_context_variables() -> None:
     assert seen == ["open"]
 
 
+async def test_handlers_that_still_run_end_before_the_lifespan() -> None:
+    steps: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Octopus) -> AsyncIterator[None]:
+        yield
+        steps.append("leave")
+
+    app = Octopus("beamline", lifespan=lifespan)
+
+    @app.on("files")
+    async def slow(file: File) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            steps.append("cancelled")
+
+    async with TestClient(app) as client:
+        await client.publish("files", File("/a"), settle=False)
+        await client.advance(1)
+    assert steps == ["cancelled", "leave"]
+
+
 def test_a_lifespan_that_fails_fails_the_test() -> None:
     @contextlib.asynccontextmanager
     async def lifespan(app: Octopus) -> AsyncIterator[None]:

@@ -44,7 +44,8 @@ def handler(
 ) -> "Trigger":
     """Return the app as a Lambda function for a Kafka event source mapping: `lambda_handler = handler(app)`.
 
-    Every handler that reads the record's topic gets it, and the record succeeds when all of them have settled it. What
+    Every handler that reads the record's topic gets it, and the record succeeds when all of them have settled it; so one
+    that fails brings it to the others again, which a function for each (`only`) avoids. What
     failed, what was not reached in time and what must wait behind it is reported as batch item failures and so delivered
     again: with `ordering="partition"` everything of that partition from the first open record on, else the open records
     only. Retries and their waits are the service's; `attempt` is 1 in every invocation.
