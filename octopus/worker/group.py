@@ -30,6 +30,12 @@ FETCH_RECORDS = 500
 FETCH_WAIT = 0.5
 """Seconds an idle fetch waits."""
 
+UNASSIGNED_WAIT = 0.05
+"""The same while no partition is ours: the first one should not have to wait for its first fetch."""
+
+SHORT_WAIT = 0.01
+"""The same while other partitions are full: they may have room again soon."""
+
 ANCHOR = "octopus-anchor-1"
 
 SHORTEST_COMMIT_INTERVAL = 0.01
@@ -134,7 +140,7 @@ class GroupWorker:
             # Everything is full: wait for a handler instead of the broker, but give the group machinery its turn.
             await self._runner.eased(0.1)
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
-        wait = 0.01 if held else FETCH_WAIT
+        wait = SHORT_WAIT if held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
                 return await self._consumer.fetch(self._ready, max_records=FETCH_RECORDS, timeout=wait)

@@ -1,0 +1,141 @@
+"""Back-pressure, fairness, and partitions that cannot be read."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from octopus import Event, Octopus
+from octopus.errors import CorruptBatch
+from octopus.events import TopicPartition
+from octopus.testing import VirtualTime
+from octopus.transports.base import Outgoing
+from octopus.transports.memory import MemoryBroker
+from tests.staged import P0, P1, committed, publish, until, working
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "most"),
+    [
+        ({"in_flight_records": 2_000}, b"0", 2_000 + 500),
+        ({"in_flight_bytes": 2_000_000}, b"0" * 2_000, 1_000 + 500),
+    ],
+    ids=["count", "bytes"],
+)
+@pytest.mark.parametrize("ordering", ["partition", "key"])
+async def test_what_is_in_flight_is_bounded_while_a_handler_hangs(
+    settings: dict[str, int], value: bytes, most: int, ordering: Any, virtual_time: VirtualTime
+) -> None:
+    app, broker, release, count = Octopus("app"), MemoryBroker(), asyncio.Event(), [0]
+
+    @app.on("t", ordering=ordering)
+    async def handle(_value: bytes) -> None:
+        await release.wait()
+        count[0] += 1
+
+    broker.append([Outgoing("t", value, b"key") for _ in range(6_000)])
+    async with working(app, broker, worker=settings) as worker:
+        for _ in range(20):
+            await asyncio.sleep(1)
+            assert worker.status().groups[0].in_flight <= most
+        assert worker.status().groups[0].in_flight > 100
+        assert worker.status().groups[0].since_fetch < 1, "the group machinery has its turn"
+        release.set()
+        await worker.caught_up()
+    assert count == [6_000]
+    assert committed(broker, "app.handle") == 6_000
+
+
+async def test_a_partition_that_hangs_is_held_back_while_the_others_go_on(virtual_time: VirtualTime) -> None:
+    app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), []
+    broker.create_topic("t", 3)
+
+    @app.on("t", ordering="key", concurrency=10)
+    async def handle(event: Event[int]) -> None:
+        if event.partition == 0:
+            await release.wait()
+        done.append(event.partition)
+
+    for partition in range(3):
+        broker.append([Outgoing("t", b"0", b"hot", partition=partition) for _ in range(5_000)])
+    async with working(app, broker, worker={"in_flight_records": 1_000}) as worker:
+        await until(lambda: len(done) == 10_000, 60)
+        assert 0 not in done
+        assert worker.status().groups[0].in_flight <= 1_500
+        release.set()
+        await worker.caught_up()
+    assert len(done) == 15_000
+
+
+async def test_a_slow_key_among_many_does_not_hold_the_others(virtual_time: VirtualTime) -> None:
+    app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), []
+
+    @app.on("t", ordering="key")
+    async def handle(event: Event[int]) -> None:
+        if event.key == b"7":
+            await release.wait()
+        done.append(event.key)
+
+    broker.append([Outgoing("t", b"0", b"%d" % (number % 1000)) for number in range(20_000)])
+    async with working(app, broker) as worker:
+        await until(lambda: len(done) == 20_000 - 20, 60)
+        await asyncio.sleep(2)
+        assert committed(broker, "app.handle") == 7
+        release.set()
+        await worker.caught_up()
+
+
+async def test_partitions_share_the_handlers_fairly(virtual_time: VirtualTime) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+    broker.create_topic("t", 4)
+
+    @app.on("t", ordering="none", concurrency=4)
+    async def handle(event: Event[int]) -> None:
+        await asyncio.sleep(0.001)
+        seen.append(event.partition)
+
+    for partition in range(4):
+        broker.append([Outgoing("t", b"0", partition=partition) for _ in range(3_000)])
+    async with working(app, broker) as worker:
+        await until(lambda: len(seen) > 6_000, 60)
+        assert min(seen.count(partition) for partition in range(4)) > 500
+        await worker.caught_up()
+
+
+async def test_an_unreadable_partition_stops_alone_and_loudly(virtual_time: VirtualTime) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+    broker.create_topic("t", 2)
+    broker.faults.unreadable[P0] = (3, CorruptBatch("the checksum is wrong"))
+
+    @app.on("t")
+    async def handle(event: Event[int]) -> None:
+        seen.append((event.partition, event.value))
+
+    for partition in (0, 1):
+        publish(broker, *range(6), partition=partition)
+    async with working(app, broker) as worker:
+        await until(lambda: committed(broker, "app.handle", P1) == 6)
+        publish(broker, 6, partition=1)
+        await until(lambda: committed(broker, "app.handle", P1) == 7)
+        assert worker.status().groups[0].unreadable == {"t[0]": "the checksum is wrong"}
+        await until(lambda: committed(broker, "app.handle", P0) == 3)
+    assert [value for partition, value in seen if partition == 0] == [0, 1, 2]
+
+
+async def test_an_offset_outside_the_log_stops_its_partition_and_never_jumps(virtual_time: VirtualTime) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    publish(broker, *range(4))
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    publish(broker, *range(4, 9))
+    broker.delete_records(TopicPartition("t", 0), 6)
+    async with working(app, broker) as worker:
+        await until(lambda: worker.status().groups and worker.status().groups[0].unreadable)
+        assert "outside the log" in worker.status().groups[0].unreadable["t[0]"]
+    assert seen == [0, 1, 2, 3]
+    assert committed(broker, "app.handle") == 4
