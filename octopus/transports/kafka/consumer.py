@@ -18,13 +18,12 @@ from aiokafka.consumer.fetcher import FetchError
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
 from octopus.errors import BatchTooLarge, ConfigurationError, PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Chunk, Commit, Fetched, Start, Unreadable
+from octopus.transports.kafka import commits
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.reader import Buffer, reads_batches
@@ -310,74 +309,19 @@ class KafkaConsumer:
         own = {partition: commit for partition, commit in offsets.items() if partition in self._held}
         if own:
             with self._mapped(f"committing offsets of group {self._group!r}"):
-                stored = {partition: OffsetAndMetadata(*commit) for partition, commit in own.items()}
-                async with self._attempts():
-                    await self._commit(engine._coordinator, assignment, stored)
+                async with self._in_time():
+                    await commits.store(engine._coordinator, assignment, own, lambda: self._held)
         if foreign := sorted(partition for partition in offsets if partition not in own):
             raise PartitionLost(
                 f"{', '.join(map(str, foreign))} belong to another member of group {self._group!r} now."
             )
 
-    async def _commit(self, coordinator: Any, assignment: Any, offsets: dict[TopicPartition, Any]) -> None:
-        """As `GroupCoordinator.commit_offsets`, but an attempt never outlives the assignment it was made for.
-
-        The engine retries with whatever generation it has by then, which would put back the next owner's offsets.
-        """
-        while True:
-            await coordinator.ensure_coordinator_known()
-            async with coordinator._commit_lock:
-                if not assignment.active or not self._held:
-                    raise kafka.CommitFailedError("the partitions were taken away meanwhile")
-                try:
-                    await asyncio.shield(coordinator._do_commit_offsets(assignment, offsets))
-                    return
-                except kafka.RebalanceInProgressError:
-                    # refused between join and sync; the broker is not yet ready to say who owns what
-                    raise
-                except kafka.KafkaError as error:
-                    if not error.retriable:
-                        raise
-            await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
-
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed. The engine's own way hides errors of single partitions and the metadata."""
+        """Return what is committed."""
         engine = self._running()
-        found: dict[TopicPartition, Commit | None] = dict.fromkeys(partitions)
-        if not found:
-            return found
-        topics: dict[str, list[int]] = {}
-        for topic, number in found:
-            topics.setdefault(topic, []).append(number)
-        request = OffsetFetchRequest(self._group, list(topics.items()))
         with self._mapped(f"reading the committed offsets of group {self._group!r}"):
-            async with self._attempts():
-                reply = await self._ask_coordinator(engine._coordinator, request)
-        answered = set()
-        for topic, numbers in reply.topics:
-            for number, offset, metadata, _ in numbers:
-                answered.add((topic, number))
-                if offset >= 0:
-                    found[TopicPartition(topic, number)] = Commit(offset, metadata or "")
-        if missing := set(found) - answered:
-            raise TransportError(f"The broker did not say what group {self._group!r} committed for {sorted(missing)}.")
-        return found
-
-    async def _ask_coordinator(self, coordinator: Any, request: Any) -> Any:
-        while True:
-            await coordinator.ensure_coordinator_known()
-            try:
-                reply = await coordinator._send_req(request)
-                codes = [code for _, numbers in reply.topics for *_, code in numbers if code]
-                if codes:
-                    if 16 in codes:
-                        coordinator.coordinator_dead()
-                    raise kafka.for_code(codes[0])(f"group {self._group!r}")
-            except kafka.KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
-            else:
-                return reply
+            async with self._in_time():
+                return await commits.read(engine._coordinator, self._group, partitions)
 
     async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Set positions; what was fetched from elsewhere is dropped."""
@@ -487,7 +431,7 @@ class KafkaConsumer:
         return mapped(doing, self._settings.brokers, name)
 
     @contextlib.asynccontextmanager
-    async def _attempts(self) -> AsyncIterator[None]:
+    async def _in_time(self) -> AsyncIterator[None]:
         """Bound retries in time; what has not happened by then is a failed connection."""
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
