@@ -28,6 +28,9 @@ class Journal:
         replay: Called with each entry found.
         snapshot: Returns entries that rebuild the table as it is now.
 
+    Attributes:
+        is_broken: Whether what was written may be lost; the next write writes everything anew.
+
     Raises:
         OSError: The file cannot be read.
     """
@@ -42,7 +45,7 @@ class Journal:
         self._path = path
         self._environment = environment
         self._snapshot = snapshot
-        self._is_broken = False
+        self.is_broken = False
         self._size = self._snapshot_size = 0
         if path is None:
             return
@@ -53,7 +56,7 @@ class Journal:
             self._rewrite()
         except OSError as error:  # a full disk is no reason not to start: what is there can be read
             _log.warning("%s: cannot be written: %s", path, error)
-            self._is_broken = True
+            self.is_broken = True
 
     def write(self, *entries: Any) -> None:
         """Append entries, all of them or none; durable after a sync.
@@ -64,25 +67,17 @@ class Journal:
         if self._path is None:
             return
         try:
-            if self._is_broken or self._size > 4 * self._snapshot_size + _SLACK_BYTES:
+            if self.is_broken or self._size > 4 * self._snapshot_size + _SLACK_BYTES:
                 self._rewrite()
             else:
                 lines = b"".join(map(_line, entries))
                 self._file.write([lines], self._size)
                 self._size += len(lines)
         except OSError as error:
-            self._is_broken = True
+            self.is_broken = True
             raise BrokerError(Code.KAFKA_STORAGE_ERROR, f"The disk refused: {error}.") from error
         if self._environment.is_durable:
             self._environment.commit.mark(self)
-
-    def sync_now(self) -> None:
-        """Make what was written durable, waiting for the disk.
-
-        Raises:
-            BrokerError: 56 the disk refused.
-        """
-        self._environment.commit.flush(self)
 
     def begin_sync(self) -> Callable[[], None]:
         """Return the work, for any thread, that makes durable all that was written so far (see `Durable`)."""
@@ -92,7 +87,7 @@ class Journal:
         """Take note of the work's result (see `Durable`)."""
         if error is not None:
             # What the file holds is unknown now. The next write replaces it as a whole.
-            self._is_broken = True
+            self.is_broken = True
 
     def close(self) -> None:
         """Leave a short journal for the next start.
@@ -115,7 +110,7 @@ class Journal:
         self._file.close()
         replace_file(self._path, [content], self._environment.faults)
         self._size = self._snapshot_size = len(content)
-        self._is_broken = False
+        self.is_broken = False
 
 
 def _line(entry: Any) -> bytes:

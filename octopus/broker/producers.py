@@ -64,17 +64,16 @@ class ProducerStore:
         self._next_id = self._reserved
 
     def allocate(self) -> int:
-        """Return a producer id that was never returned before, also not before a crash.
+        """Return a producer id that was never returned before; give it away only after a sync.
 
         Raises:
             BrokerError: 56 the disk refused.
         """
-        if self._next_id >= self._reserved:
-            # Ids are reserved ahead, so that this waits for the disk only once in a thousand times.
+        if self._next_id >= self._reserved or self.journal.is_broken:
+            # Reserved ahead, so that the journal gets one line for a thousand ids.
             before, self._reserved = self._reserved, self._next_id + _RESERVED
             try:
                 self.journal.write(["reserved", self._reserved])
-                self.journal.sync_now()
             except BrokerError:
                 self._reserved = before
                 raise

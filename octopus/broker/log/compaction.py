@@ -3,8 +3,8 @@
 import copy
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from octopus.broker.batch import (
     CODEC_MASK,
@@ -29,8 +29,7 @@ MAXIMUM_KEYS = 500_000
 """Most keys remembered in one run (about 60 MB); what is not reached is left to the next run."""
 
 
-@dataclass
-class Replacement:
+class Replacement(NamedTuple):
     """One compacted segment and those it stands for."""
 
     sources: list[Segment]
@@ -110,35 +109,40 @@ class Compaction:
                 break
 
     def _rewrite(self, readers: Sequence[Segment]) -> None:
-        group: list[Segment] = []
-        size = 0
+        target: Segment | None = None
+        changed = False
         for source, reader in zip(self.sources, readers, strict=True):
             if source.base_offset >= self.through:
                 break
-            if group and size + source.size > self._segment_bytes:
-                size = self._close_group(group)
-                group = []
-            if not group:
+            if target is not None and target.size + source.size > self._segment_bytes:
+                self._finish(changed)
+                target = None
+            if target is None:
                 target = Segment(source.base_offset, self._new_file(source.base_offset), now=source.created)
-                self.replacements.append(Replacement(group, target))
-            group.append(source)
-            target = self.replacements[-1].segment
-            for header, batch in reader.batches():
-                kept = self._kept(header, batch, source)
-                if kept is not None:
-                    target.append([kept], read_header(kept), self._now)
-            target.modified = source.modified
-            size = target.size
-        self._close_group(group)
+                self.replacements.append(Replacement([], target))
+                changed = False
+            self.replacements[-1].sources.append(source)
+            changed = self._copy(source, reader, target) or changed
+        self._finish(changed)
 
-    def _close_group(self, group: Sequence[Segment]) -> int:
-        replacement = self.replacements[-1]
-        if len(group) == 1 and group[0].size == replacement.segment.size:
-            self.replacements.pop().segment.file.delete()  # nothing to gain
+    def _copy(self, source: Segment, reader: Segment, target: Segment) -> bool:
+        """Append to `target` what remains of a segment; say whether anything changed."""
+        changed = False
+        for header, batch in reader.batches():
+            kept = self._kept(header, batch, source)
+            changed = changed or kept is not batch
+            if kept is not None:
+                target.append([kept], read_header(kept), self._now)
+        target.modified = source.modified
+        return changed
+
+    def _finish(self, changed: bool) -> None:
+        sources, target = self.replacements[-1]
+        if changed or len(sources) > 1:
+            target.file.sync()
         else:
-            replacement.sources = list(group)
-            replacement.segment.file.sync()
-        return 0
+            self.replacements.pop()
+            target.file.delete()
 
     def _kept(self, header: Header, batch: bytes, source: Segment) -> bytes | None:
         """Return what remains of a batch: itself, a smaller one, or nothing."""

@@ -2,21 +2,20 @@
 
 import logging
 import shutil
-from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from octopus.broker.batch import Header, UnreadableBatch, control_batch, decode_records, placed, read_header, stamped
+from octopus.broker.batch import Header, UnreadableBatch, control_batch, decode_records, read_header, stamped
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
-from octopus.broker.files import DiskFile, LogFile, MemoryFile, sync_directory
+from octopus.broker.files import MemoryFile
 from octopus.broker.log.admission import check_batch
+from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
 from octopus.broker.log.producers import Producers
 from octopus.broker.log.recovery import (
     Recovered,
-    finish_swap,
     recover,
     segment_path,
     state_line,
@@ -47,16 +46,13 @@ class Log:
         OSError: The directory cannot be read.
     """
 
-    _segments: list[Segment]
+    _chain: Chain
     _producers: Producers
     _start: int
     _end: int
     _compacted: int
     _ending: dict[int, int]  # offset of a marker not visible yet → first offset of its transaction
-    _unsynced: list[LogFile]
-    _rolled: list[tuple[Segment, bytes]]  # with the producer states at the segment's end
-    _syncing: tuple[int, list[tuple[Segment, bytes]]]
-    _has_new_file: bool
+    _syncing: tuple[int, list[Segment]]  # end of what the running sync covers, and what it seals
     _is_broken: bool
 
     def __init__(
@@ -100,7 +96,7 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """Bytes of all stored batches."""
-        return sum(segment.size for segment in self._segments)
+        return self._chain.size
 
     @property
     def open_transactions(self) -> dict[int, int]:
@@ -179,17 +175,15 @@ class Log:
         stable = self.stable_offset
         limit = stable if committed else self._end
         parts: list[bytes | memoryview] = []
-        index = self._segment_of(offset)
-        while offset < limit and index < len(self._segments) and (max_bytes > 0 or (at_least_one and not parts)):
-            part, goes_on = self._segments[index].read(
-                offset, limit, max_bytes, at_least_one=at_least_one and not parts
-            )
+        for segment in self._chain.segments[self._chain.since(offset) :]:
+            if offset >= limit or (max_bytes <= 0 and (parts or not at_least_one)):
+                break
+            part, goes_on = segment.read(offset, limit, max_bytes, at_least_one=at_least_one and not parts)
             if part:
                 parts.append(part)
                 max_bytes -= len(part)
             if not goes_on:
                 break
-            index += 1
         aborted = self._aborted_in(parts, offset) if committed else []
         return Read(parts, self._end, stable, self._start, aborted)
 
@@ -203,7 +197,7 @@ class Log:
         """
         if self._gone is not None:
             raise self._gone
-        for segment in self._segments[self._segment_of(self._start) :]:
+        for segment in self._chain.segments[self._chain.since(self._start) :]:
             if segment.max_timestamp < timestamp:
                 continue
             for group in segment.groups_since(timestamp):
@@ -225,39 +219,43 @@ class Log:
         Raises:
             BrokerError: 1 the offset is past the end, 56 the disk refused, 3 the log was deleted.
         """
-        if self._gone is not None:
-            raise self._gone
+        self._ensure_usable(self._chain.active.modified)
         offset = self._end if offset == -1 else offset
         if not 0 <= offset <= self._end:
             raise BrokerError(
                 Code.OFFSET_OUT_OF_RANGE, f"Offset {offset} is not in the log, which ends at {self._end}."
             )
         if offset > self._start:
+            if offset == self._chain.next_offset:
+                self._roll(self._chain.active.modified)
+                self.flush()
             try:
                 if self._directory is not None:
                     write_start(self._directory, offset, self._environment)
             except OSError as error:
                 raise _refused(error) from error
             self._start = offset
-            if offset == self._segments[-1].next_offset:
-                self._roll(self._segments[-1].modified)
-            self._drop(sum(1 for segment in self._segments[:-1] if segment.next_offset <= offset))
+            self._drop(len(self._chain.sealed_before(offset)))
         return self._start
 
     def retain(self, now: int) -> int:
-        """Drop whole segments that are too old or too many; return how many bytes went."""
+        """Drop whole segments that are too old or too many; return how many bytes went.
+
+        Raises:
+            BrokerError: 56 the disk refused, 3 the log was deleted.
+        """
         config = self.config
-        if self._gone is not None or not config.delete:
+        if not config.delete:
             return 0
-        active = self._segments[-1]
+        self._ensure_usable(now)
+        active = self._chain.active
         if active.size and self._is_expired(active, now) and active.next_offset == self._end:
             self._roll(now)
+            self.flush()
         excess = self.size_bytes - config.retention_bytes if config.retention_bytes >= 0 else 0
-        count, stable = 0, self.stable_offset
-        for segment in self._segments[:-1]:
-            if segment.next_offset > stable or not (
-                self._is_expired(segment, now) or (segment.size and segment.size <= excess)
-            ):
+        count = 0
+        for segment in self._chain.sealed_before(self.stable_offset):
+            if not self._is_expired(segment, now) and (segment.size > excess or not segment.size):
                 break
             excess -= segment.size
             count += 1
@@ -276,30 +274,30 @@ class Log:
         return self.swap(compaction)
 
     def compaction(self, now: int) -> Compaction | None:
-        """Return a run to be made (`run` in any thread, then `swap` here); None while it is not worth it."""
-        if self._gone is not None or not self.config.compact:
+        """Return a run to be made (`run` in any thread, then `swap` here); None while it is not worth it.
+
+        Raises:
+            BrokerError: 56 the disk refused, 3 the log was deleted.
+        """
+        if not self.config.compact:
             return None
-        if self._segments[-1].size and now - self._segments[-1].created >= self.config.segment_ms:
+        self._ensure_usable(now)
+        if self._chain.active.size and now - self._chain.active.created >= self.config.segment_ms:
             self._roll(now)
-        stable = self.stable_offset
-        segments = []
-        for segment in self._segments[:-1]:
-            if segment.next_offset > stable or not (segment.sealed or self._directory is None):
-                break
-            segments.append(segment)
+        segments = self._chain.sealed_before(self.stable_offset)
         dirty = sum(segment.size for segment in segments if segment.next_offset > self._compacted)
         # Half must be new (Kafka's `min.cleanable.dirty.ratio`): so rewriting costs a constant factor, not the square.
         if not dirty or 2 * dirty < sum(segment.size for segment in segments):
             return None
         for segment in segments:
-            segment.load()
+            segment.load()  # here: another thread is going to read it
         producers = Producers()
         producers.aborted = list(self._producers.aborted)
         return Compaction(
             segments,
             self._compacted,
             producers,
-            self._compacted_file,
+            self._chain.new_replacement,
             self._environment,
             segment_bytes=self.config.segment_bytes,
             delete_retention_ms=self.config.delete_retention_ms,
@@ -312,23 +310,12 @@ class Log:
         Raises:
             OSError: The disk refused; what was put in place stays, the rest is as before.
         """
+        if self._gone is not None:
+            for replacement in compaction.replacements:
+                replacement.segment.file.delete()
+            return 0
         before = self.size_bytes
-        for replacement in compaction.replacements:
-            sources, segment = replacement.sources, replacement.segment
-            if self._gone is not None or any(source not in self._segments for source in sources):
-                segment.file.delete()  # deleted meanwhile
-                continue
-            if self._directory is not None and isinstance(segment.file, DiskFile):
-                name = f"{sources[0].base_offset:020d}-{sources[-1].base_offset + 1:020d}.swap"
-                swap = segment.file.path.rename(self._directory / name)
-                for source in sources:
-                    source.file.close()
-                segment.file.path = finish_swap(swap, self._environment)
-                with suppress(OSError):
-                    segment.write_index(segment.file.path.with_suffix(".index"), self._environment.faults)
-                    segment.sealed = True
-            index = self._segments.index(sources[0])
-            self._segments[index : index + len(sources)] = [segment]
+        self._chain.exchange(compaction.replacements)
         self._compacted = max(self._compacted, compaction.through)
         return before - self.size_bytes
 
@@ -367,49 +354,30 @@ class Log:
                 self._leave_note()
         finally:
             self._end_use(BrokerError(Code.NOT_LEADER_OR_FOLLOWER, "The log is closed."))
-            for segment in self._segments:
-                segment.file.close()
+            self._chain.close()
 
     def delete(self) -> None:
         """Delete the log with its files; whoever waits or reads is told that the partition is unknown."""
         self._environment.commit.forget(self)
         self._end_use(BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted."))
-        for segment in self._segments:
-            segment.file.delete()
+        self._chain.delete()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)  # what stays is removed at the next start
 
     def begin_sync(self) -> Callable[[], None]:
         """Return the work, for any thread, that makes durable all that was appended so far (see `Durable`)."""
-        files, self._unsynced = self._unsynced, []
-        rolled, self._rolled = self._rolled, []
-        has_new_file, self._has_new_file = self._has_new_file, False
-        self._syncing = self._segments[-1].next_offset, rolled
-        directory, environment = self._directory, self._environment
-
-        def work() -> None:
-            for file in files:
-                file.sync()
-            if directory is None:
-                return
-            if has_new_file:
-                sync_directory(directory, environment.faults)
-            for segment, line in rolled:
-                # The records are safe; without these two files only the next start takes longer.
-                with suppress(OSError):
-                    segment.write_index(segment_path(directory, segment.base_offset, ".index"), environment.faults)
-                    write_state(directory, segment.next_offset, line, environment, durable=True)
-
+        end = self._chain.next_offset
+        work, sealed = self._chain.begin_sync()
+        self._syncing = end, sealed
         return work
 
     def end_sync(self, error: Exception | None) -> None:
         """Take note of the work's result (see `Durable`)."""
         if self._gone is not None:
             return
-        end, rolled = self._syncing
+        end, sealed = self._syncing
         if error is None:
-            for segment, _ in rolled:
-                segment.sealed = True
+            self._chain.end_sync(sealed)
             self._show(max(self._end, end))
         else:
             # After a failed fsync the kernel may have dropped pages yet call them clean, so another fsync would succeed
@@ -417,22 +385,21 @@ class Log:
             _log.error("%s: taking back what follows offset %d: %s", self._directory, self._end - 1, error)
             self._is_broken = True
             with suppress(BrokerError):
-                kept = [segment for segment in self._segments if segment.base_offset < self._end]
-                self._segments = kept or self._segments[:1]
-                self._segments[-1].shorten(self._end)
-                self._ensure_usable(self._segments[-1].modified)
+                self._chain.shorten(self._end)
+                self._ensure_usable(self._chain.active.modified)
 
     def _take(self, recovered: Recovered) -> None:
-        self._segments = recovered.segments
+        self._chain = Chain(self._directory, self._environment, recovered.segments)
         self._producers = recovered.producers
         self._start = recovered.start
         self._compacted = recovered.compacted
-        self._end = self._segments[-1].next_offset
+        self._end = self._chain.next_offset
         self._ending = {}
-        self._unsynced = []
-        self._rolled = []
         self._syncing = self._end, []
-        self._has_new_file = False
+        for segment in recovered.segments[:-1]:
+            if not segment.sealed:  # the crash came too early
+                self._chain.seal(segment, self._end, state_line(self._producers, self._end, self._compacted))
+                self._environment.commit.mark(self)
         self._is_broken = False
 
     def _ensure_usable(self, now: int) -> None:
@@ -440,36 +407,30 @@ class Log:
             raise self._gone
         if self._is_broken and self._directory is not None:
             try:
-                for segment in self._segments:
-                    segment.file.close()
+                self._chain.close()
                 self._take(recover(self._directory, self._environment, now=now, clean=False, end=self._end))
             except OSError as error:
                 raise _refused(error) from error
 
     def _write(self, batch: bytes | memoryview, header: Header, now: int) -> Header:
         """Write a batch at the end and return its header with the offset it got."""
-        active = self._segments[-1]
+        active, config = self._chain.active, self.config
         if active.size and (
-            active.size + header.size > self.config.segment_bytes or now - active.created >= self.config.segment_ms
+            active.size + header.size > config.segment_bytes or now - active.created >= config.segment_ms
         ):
             self._roll(now)
-            active = self._segments[-1]
-        header = header._replace(base_offset=active.next_offset)
         try:
-            active.append([placed(header, header.base_offset), memoryview(batch)[16:]], header, now)
+            return self._chain.append(batch, header, now)
         except OSError as error:
             raise _refused(error) from error
-        if active.file not in self._unsynced:
-            self._unsynced.append(active.file)
-        return header
 
     def _changed(self) -> None:
-        if self._waits_for_sync or self._rolled:
+        if self._waits_for_sync or self._chain.has_unsealed:
             self._environment.commit.mark(self)
         else:
-            self._unsynced.clear()
+            self._chain.forgo_sync()
         if not self._waits_for_sync:
-            self._show(self._segments[-1].next_offset)
+            self._show(self._chain.next_offset)
 
     def _show(self, end: int) -> None:
         self._end = end
@@ -478,37 +439,19 @@ class Log:
         self._wake()
 
     def _roll(self, now: int) -> None:
-        """Begin a new segment; the old one is sealed with the next sync."""
-        sealed = self._segments[-1]
-        if self._directory is None:
-            file: LogFile = MemoryFile()
-        else:
-            path = segment_path(self._directory, sealed.next_offset)
-            file = DiskFile(path, self._environment.descriptors, self._environment.faults)
-            self._has_new_file = True
-            self._rolled.append((sealed, state_line(self._producers, sealed.next_offset, self._compacted)))
-            if sealed.file not in self._unsynced:
-                self._unsynced.append(sealed.file)
+        self._chain.roll(now, state_line(self._producers, self._chain.next_offset, self._compacted))
+        if self._directory is not None:
             self._environment.commit.mark(self)
-        self._segments.append(Segment(sealed.next_offset, file, now=now))
 
     def _drop(self, count: int) -> int:
-        """Delete the first segments, oldest first so that a crash leaves no hole; return their bytes."""
-        dropped, self._segments = self._segments[:count], self._segments[count:]
-        for segment in dropped:
-            segment.file.delete()
-            if self._directory is not None:
-                segment_path(self._directory, segment.base_offset, ".index").unlink(missing_ok=True)
-        self._start = max(self._start, self._segments[0].base_offset)
+        dropped = self._chain.drop(count)
+        self._start = max(self._start, self._chain.segments[0].base_offset)
         self._producers.forget_before(self._start)
-        return sum(segment.size for segment in dropped)
+        return dropped
 
     def _is_expired(self, segment: Segment, now: int) -> bool:
         newest = segment.max_timestamp if segment.max_timestamp >= 0 else segment.modified
         return self.config.retention_ms >= 0 and now - newest > self.config.retention_ms
-
-    def _segment_of(self, offset: int) -> int:
-        return max(0, bisect_right(self._segments, offset, key=lambda segment: segment.base_offset) - 1)
 
     def _aborted_in(self, parts: list[bytes | memoryview], offset: int) -> list[tuple[int, int]]:
         if not parts or not self._producers.aborted:
@@ -529,18 +472,10 @@ class Log:
             return max(header.base_offset, self._start), max(header.base_timestamp, timestamp)
         return None
 
-    def _compacted_file(self, base_offset: int) -> LogFile:
-        if self._directory is None:
-            return MemoryFile()
-        path = segment_path(self._directory, base_offset, ".compacted.temp")
-        file = DiskFile(path, self._environment.descriptors, self._environment.faults)
-        file.truncate(0)  # creates it, or empties what a failed run left
-        return file
-
     def _leave_note(self) -> None:
         """Write what makes the next start quick; the records themselves are durable already."""
         assert self._directory is not None
-        active = self._segments[-1]
+        active = self._chain.active
         line = state_line(self._producers, active.next_offset, self._compacted)
         with suppress(OSError):
             write_state(self._directory, active.next_offset, line, self._environment, durable=False)

@@ -10,7 +10,6 @@ log-start                       first offset, where DeleteRecords moved it
 
 import json
 import logging
-import mmap
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +97,7 @@ def write_state(directory: Path, offset: int, line: bytes, environment: Environm
     replace_file(path, [line], environment.faults, durable=durable)
     if durable:
         for other in directory.glob("*.state"):
-            if other != path:
+            if other.name < path.name:
                 other.unlink(missing_ok=True)
 
 
@@ -166,10 +165,6 @@ def _segments(directory: Path, environment: Environment, *, now: int, clean: boo
             if end is not None and segment.next_offset > end:
                 segment.truncate(end)
             file.sync()
-            if base != bases[-1]:
-                with suppress(OSError):  # then the next start scans again
-                    segment.write_index(path.with_suffix(".index"), environment.faults)
-                    segment.sealed = True
         expected = max(segment.next_offset, base)
         segments.append(segment)
     if not segments:
@@ -185,40 +180,36 @@ def _segments(directory: Path, environment: Environment, *, now: int, clean: boo
 def _scan(segment: Segment, path: Path, expected: int, checksum: Checksum, size: int) -> None:
     """Index a segment batch by batch, and cut it at the first that is not whole."""
     flaw = ""
-    if size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                while segment.size < size and not flaw:
-                    flaw = _flaw(view, segment.size, expected, checksum)
-                    if not flaw:
-                        segment.note(read_header(view, segment.size))
-                        expected = segment.next_offset
-            finally:
-                view.release()
+    with path.open("rb", buffering=2**20) as file:
+        while segment.size < size:
+            data = file.read(HEADER_BYTES)
+            if len(data) == HEADER_BYTES:
+                data += file.read(max(0, min(read_header(data).size, size - segment.size) - HEADER_BYTES))
+            flaw = _flaw(data, expected, checksum)
+            if flaw:
+                break
+            segment.note(read_header(data))
+            expected = segment.next_offset
     if flaw:
-        _log.warning(
-            "%s: cutting off %d bytes after offset %d: %s", path, size - segment.size, segment.next_offset - 1, flaw
-        )
+        lost = size - segment.size
+        _log.warning("%s: cutting off %d bytes after offset %d: %s", path, lost, segment.next_offset - 1, flaw)
         segment.file.truncate(segment.size)
 
 
-def _flaw(view: memoryview, position: int, expected: int, checksum: Checksum) -> str:
-    """Say what is wrong with the batch at `position`; empty for nothing. A length alone would let zeros pass."""
-    left = len(view) - position
-    if left < HEADER_BYTES:
+def _flaw(batch: bytes, expected: int, checksum: Checksum) -> str:
+    """Say what is wrong with a batch as read; empty for nothing. By its length alone a run of zeros would pass."""
+    if len(batch) < HEADER_BYTES:
         return "an incomplete header"
-    header = read_header(view, position)
+    header = read_header(batch)
     if header.size < HEADER_BYTES:
         return f"a batch of {header.size} bytes"
     if header.magic != 2:
         return f"a batch of format {header.magic}"
     if header.base_offset < expected or header.last_offset_delta < 0:
         return f"a batch at offset {header.base_offset} where {expected} or more was expected"
-    if header.size > left:
+    if header.size > len(batch):
         return "an incomplete batch"
-    with view[position : position + header.size] as batch:
-        return "" if checksum_of(batch, checksum) == header.crc else "a batch with a wrong checksum"
+    return "" if checksum_of(batch, checksum) == header.crc else "a batch with a wrong checksum"
 
 
 def _newest_state(directory: Path, end: int) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ class Segment:
         max_timestamp: Largest record time, ms; -1 for none.
         created: When the first batch was appended, ms since the epoch.
         modified: When the last batch was appended, ms since the epoch.
-        sealed: Whether it is durable and has an index file; such a segment needs no scan at start.
+        sealed: Whether it never changes again, and it and the producer states at its end are durable.
     """
 
     def __init__(self, base_offset: int, file: LogFile, *, now: int, load: Callable[[], bytes] | None = None) -> None:

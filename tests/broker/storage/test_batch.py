@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_builders import NOW, batch
 
@@ -29,6 +29,7 @@ a_record = st.tuples(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(a_record, min_size=1, max_size=8), st.sampled_from([0, 1]))
 def test_what_a_client_library_encodes_is_decoded_the_same(records: list, codec: int) -> None:
     builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 2**20)
@@ -41,6 +42,7 @@ def test_what_a_client_library_encodes_is_decoded_the_same(records: list, codec:
     ]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(a_record, min_size=1, max_size=8), st.sampled_from([0, 1]))
 def test_what_we_encode_a_client_library_decodes_the_same(records: list, codec: int) -> None:
     data = encode_batch(
@@ -104,6 +106,7 @@ def test_codecs_of_the_environment_are_used() -> None:
         list(decode_records(bytes(packed)))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_altered_records_are_refused_or_decoded_but_nothing_else(data: st.DataObject) -> None:
     original = bytearray(batch(b"first", b"second", key=b"key"))

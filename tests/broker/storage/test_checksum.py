@@ -1,7 +1,7 @@
 """CRC-32C without a compiled module."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from octopus.broker import checksum
@@ -31,6 +31,7 @@ def test_known_messages_have_their_known_checksums(data: bytes, expected: int) -
     assert crc32c(data) == expected
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 60))
 @example(b"\x00", 1025)
 @example(b"ab", 20_000)

@@ -120,6 +120,24 @@ def test_an_aborted_value_supersedes_nothing_and_goes(log: Log) -> None:
     assert log.open_transactions == {}
 
 
+def test_transactions_stay_decided_when_their_markers_are_gone_and_the_states_lost(tmp_path: Path) -> None:
+    log = disk_log(tmp_path / "log", **EVERY_BATCH)
+    for number in range(4):
+        append(log, transactional(b"key%d" % number, b"x", 1, number))
+        log.append_control(1, 0, number % 2 == 0, NOW)
+    for number in range(2):
+        put(log, **{f"last{number}": b"x"})
+    before = committed_records(log)
+    log.compact(NOW + 9 * DAY)
+    assert committed_records(log) == before
+    for path in (tmp_path / "log").glob("*.state"):
+        path.unlink()
+    again = disk_log(tmp_path / "log")
+    assert again.open_transactions == {}
+    assert again.stable_offset == again.end_offset == 10
+    assert committed_records(again) == before
+
+
 def test_nothing_undecided_is_compacted(log: Log) -> None:
     put(log, a=b"1")
     append(log, transactional(b"a", b"open", 1, 0))

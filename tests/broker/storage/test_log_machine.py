@@ -125,8 +125,9 @@ class LogMachine(RuleBasedStateMachine):
         if clean:
             self.log.close()
         else:
-            with max(self.directory.glob("*.log")).open("ab") as file:
-                file.write(torn)
+            for path in sorted(self.directory.glob("*.log"))[-1:]:
+                with path.open("ab") as file:
+                    file.write(torn)
         self.log = disk_log(self.directory, self.faults, clean=clean, **self.config)
 
     @invariant()
