@@ -25,13 +25,12 @@ SESSION = """
 import ast, asyncio, inspect, sys
 sys.path.insert(0, ".")
 namespace = {"__name__": "page"}
-async def main():
+with asyncio.Runner() as runner:
     for number, source in enumerate(open(sys.argv[1], encoding="utf-8").read().split("\\0")):
         code = compile(source, f"block {number + 1}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         result = eval(code, namespace)
-        if inspect.isawaitable(result):
-            await result
-asyncio.run(main())
+        if inspect.iscoroutine(result):
+            runner.run(result)
 """
 
 
@@ -50,7 +49,9 @@ def test_every_code_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     shim.chmod(0o755)
     (tmp_path / "bin").mkdir()
     shutil.copy(shim, tmp_path / "bin" / "octopus")
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    python = tmp_path / "bin" / "python"  # no link: a virtual environment is found by the path of its interpreter
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")},
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
@@ -73,7 +74,9 @@ def test_every_code_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
                 pytest.fail(f"{page.name} has a block of kind {kind!r}, which nothing runs; mark it `text`")
         run_python(pending, tmp_path, environment)
     finally:
-        subprocess.run([shim, "broker", "stop"], cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False)
+        subprocess.run(
+            [shim, "broker", "stop"], cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False
+        )
 
 
 def run_python(sources: list[str], directory: Path, environment: dict[str, str]) -> None:
@@ -83,14 +86,21 @@ def run_python(sources: list[str], directory: Path, environment: dict[str, str])
     script = directory / "page.txt"
     script.write_text("\0".join(sources))
     result = subprocess.run(
-        [sys.executable, "-c", SESSION, script], cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SESSION, script],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
 
 
 def run_shell(text: str, directory: Path, environment: dict[str, str]) -> None:
+    """Run a block; bash gives way to a command that stands alone, so a signal reaches the command itself."""
     process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", text.replace("octopus run", "exec octopus run") if text.count("\n") == 1 else text],
+        ["bash", "-euo", "pipefail", "-c", text],
         cwd=directory,
         env=environment,
         stdout=subprocess.PIPE,
