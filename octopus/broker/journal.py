@@ -46,6 +46,7 @@ class Journal:
         self._environment = environment
         self._snapshot = snapshot
         self.is_broken = False
+        self._is_closed = False
         self._size = self._snapshot_size = 0
         if path is None:
             return
@@ -62,8 +63,10 @@ class Journal:
         """Append entries, all of them or none; durable after a sync.
 
         Raises:
-            BrokerError: 56 the disk refused.
+            BrokerError: 56 the disk refused, 15 the broker has stopped.
         """
+        if self._is_closed:  # somebody else may own the file by now
+            raise BrokerError(Code.COORDINATOR_NOT_AVAILABLE, "The broker has stopped.")
         if self._path is None:
             return
         try:
@@ -95,8 +98,9 @@ class Journal:
         Raises:
             BrokerError: 56 the disk refused; what was durable stays.
         """
-        if self._path is None:
+        if self._path is None or self._is_closed:
             return
+        self._is_closed = True
         try:
             self._rewrite()
         except OSError as error:

@@ -96,6 +96,17 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.delete_before(offset) == offset
         self.start = offset
 
+    @rule()
+    def drop_what_may_be_dropped(self) -> None:
+        self.log.config = LogConfig(**self.config, retention_bytes=0)
+        try:
+            self.log.retain(NOW)
+        finally:
+            self.log.config = LogConfig(**self.config)
+        # Which segments there are is the log's affair; that none undecided goes is not.
+        assert self.start <= self.log.start_offset <= self.log.stable_offset
+        self.start = self.log.start_offset
+
     @rule(values=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=3), space=st.integers(0, 200))
     def append_on_a_full_disk(self, values: list[bytes], space: int) -> None:
         data = batch(*values)

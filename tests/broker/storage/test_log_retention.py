@@ -8,6 +8,7 @@ import pytest
 from storage_builders import NOW, all_records, append, batch, disk_log
 
 from octopus.broker.codes import BrokerError, Code
+from octopus.broker.faults import Faults
 from octopus.broker.log import Log, LogConfig
 
 HOUR = 3_600_000
@@ -104,3 +105,19 @@ def test_deleting_records_answers_the_new_start(log: Log) -> None:
     with pytest.raises(BrokerError) as refused:
         log.delete_before(11)
     assert refused.value.code == Code.OFFSET_OUT_OF_RANGE
+
+
+def test_nothing_goes_before_what_it_told_of_its_producers_is_safe_elsewhere(tmp_path: Path) -> None:
+    faults = Faults()
+    log = disk_log(tmp_path / "log", faults, segment_bytes=1)
+    log.append(batch(b"x", producer=7), NOW)
+    log.append(batch(b"y"), NOW)
+    faults.space = 0  # enough to sync, not to write the producers' states
+    log.flush()
+    log.config = replace(log.config, retention_bytes=0)
+    assert log.retain(NOW) == 0
+    faults.space = None
+    append(log, batch(b"z"))
+    assert log.retain(NOW) > 0
+    again = disk_log(tmp_path / "log")
+    assert again.append(batch(b"x", producer=7), NOW).duplicate

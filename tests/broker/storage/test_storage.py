@@ -222,6 +222,14 @@ def test_a_transaction_that_a_coordinator_knows_is_left_to_it(tmp_path: Path, ph
     again.close()
 
 
+def test_nothing_is_written_after_closing(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "data")
+    log = storage.create_topic("t").partitions[0]
+    storage.close()
+    assert refusal(log.append, batch(), NOW) == Code.NOT_LEADER_OR_FOLLOWER
+    assert refusal(storage.offsets.commit, "g", {("t", 0): Committed(1, "", NOW)}) == Code.COORDINATOR_NOT_AVAILABLE
+
+
 def test_producer_ids_never_come_again(tmp_path: Path) -> None:
     seen: set[int] = set()
     for round_ in range(4):
