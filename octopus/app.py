@@ -40,6 +40,8 @@ class Octopus(Router):
 
     Attributes:
         state: Yours: whatever handlers share.
+        codec: As given.
+        codecs: As given.
     """
 
     def __init__(
@@ -61,8 +63,8 @@ class Octopus(Router):
         self.name = name
         self.state = SimpleNamespace()
         self.settings: Mapping[str, Any] = config.merge(settings or {}, {} if brokers is None else {"brokers": brokers})
-        self._codec = codec
-        self._codecs = tuple(codecs)
+        self.codec = codec
+        self.codecs = tuple(codecs)
         self._lifespan = lifespan
         self._middleware: list[Middleware] = []
         self._publishers: list[Publisher] = []  # of the drivers that run now; the latest one publishes
@@ -115,7 +117,7 @@ class Octopus(Router):
     def synchronous_publisher(self, **overrides: Any) -> SynchronousPublisher:
         """Return a publisher for code that is not async: `with app.synchronous_publisher() as publisher: …`."""
         return SynchronousPublisher(
-            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self._codec
+            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self.codec
         )
 
     @asynccontextmanager
@@ -172,13 +174,13 @@ class Octopus(Router):
         groups: dict[str, list[Route]] = {}
         for route in self._selected(only):
             groups.setdefault(self.group_of(route), []).append(route)
-        publisher = Publisher(producer, self._codec)
+        publisher = Publisher(producer, self.codec)
         return [
             Pipeline(
                 group,
                 routes,
                 middleware=self._middleware,
-                codecs=[self._codec, *self._codecs],
+                codecs=[self.codec, *self.codecs],
                 publisher=publisher,
                 producer=producer,
                 dead_letter_limit=settings.worker.dead_letter_limit or 0,
@@ -210,7 +212,7 @@ class Octopus(Router):
 
     @contextmanager
     def _publishing(self, producer: Producer) -> Iterator[None]:
-        publisher = Publisher(producer, self._codec)
+        publisher = Publisher(producer, self.codec)
         self._publishers.append(publisher)
         try:
             yield

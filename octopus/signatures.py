@@ -216,7 +216,20 @@ def _local_names(function: Any) -> Mapping[str, Any]:
             scopes.append(dict(frame.f_locals))
             code = frame.f_code
         frame = frame.f_back
-    return collections.ChainMap({}, *scopes, dict(inspect.getclosurevars(function).nonlocals))
+    return collections.ChainMap({}, *scopes, _cells(function))
+
+
+def _cells(function: Any) -> dict[str, Any]:
+    """Return what a function closes over, as far as it has a value yet."""
+    names = getattr(function, "__code__", None)
+    cells = zip(names.co_freevars if names else (), getattr(function, "__closure__", None) or (), strict=False)
+    found = {}
+    for name, cell in cells:
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            continue  # assigned after the handler is defined
+    return found
 
 
 def _defines(outer: types.CodeType, code: types.CodeType) -> bool:

@@ -269,3 +269,12 @@ def event_inside(events: dict[str, Event[int]]) -> None: ...
 def test_mistakes_are_sentences_at_decoration(function: Any, batch: bool, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         inspect_handler(function, batch)
+
+
+def test_a_handler_may_close_over_what_is_assigned_after_it() -> None:
+    async def handler(value: int) -> None:
+        later.append(value)
+
+    signature = inspect_handler(handler)
+    later: list[int] = []
+    assert signature.parameter.type is int

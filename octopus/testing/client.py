@@ -66,7 +66,7 @@ class TestClient(Views):
         broker: MemoryBroker | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(Journal([app._codec, *app._codecs]))
+        super().__init__(Journal([app.codec, *app.codecs]))
         self.app = app
         self._raise_errors = raise_errors
         self._only = only
