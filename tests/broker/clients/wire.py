@@ -67,11 +67,11 @@ class Connection:
         return True
 
     def create_topic(self, topic: str, partitions: int = 1) -> None:
-        """Create a topic and wait until its leader is known."""
+        """Create a topic and wait until its first partition has a leader that serves it."""
         error = self.try_to_create_topic(topic, partitions)
         assert error == 0, f"creating {topic!r} was answered {error}"
         deadline = time.monotonic() + 15
-        while 0 not in self.partition_errors(topic):
+        while 0 not in self.partition_errors(topic) or self.fetch(topic, wait=0).error != 0:
             assert time.monotonic() < deadline, f"{topic} has no leader"
             time.sleep(0.05)
 
