@@ -1,0 +1,55 @@
+"""A history checker, in the manner of Jepsen's workload for Kafka, with our own promises added. Pure.
+
+Producers, workers and whoever watches them write events, one JSON object a line; `check` finds the anomalies.
+
+    lost-write                  stored, and neither handled nor in the dead-letter topic at the end
+    unseen                      the same, and never read at all, at the end of the log
+    duplicate                   more repeated effects than the faults of the run excuse
+    duplicate-write             one record at two offsets
+    poll-skip                   a reader went past a record
+    nonmonotonic-poll           a reader went back
+    inconsistent-offsets        two records at one offset
+    aborted-read                a record that was refused or aborted was read
+    precommitted-read           a record was read before its transaction was committed
+    committed-past-unfinished   an offset was committed while a record before it was not finished
+    commit-went-backwards       the committed offset of a partition became lower
+    order-broken                a record began before its predecessor in its lane was settled
+    ran-twice-at-once           one process ran a record twice at the same time
+"""
+
+from octopus.testing.history.checks import Anomaly, Kind, Report, check
+from octopus.testing.history.events import (
+    Began,
+    Buried,
+    Committing,
+    Ended,
+    Event,
+    Finished,
+    Note,
+    Offered,
+    Polled,
+    Refused,
+    Stored,
+    read_lines,
+    write_line,
+)
+
+__all__ = [
+    "Anomaly",
+    "Began",
+    "Buried",
+    "Committing",
+    "Ended",
+    "Event",
+    "Finished",
+    "Kind",
+    "Note",
+    "Offered",
+    "Polled",
+    "Refused",
+    "Report",
+    "Stored",
+    "check",
+    "read_lines",
+    "write_line",
+]
