@@ -5,6 +5,7 @@ that begins with `# name.py` (or `# name.toml`) is also written to that file. Sh
 would run for ever is stopped with SIGTERM after a few seconds, and must end well. Blocks marked `text` are not code.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -114,3 +115,14 @@ def run_shell(text: str, directory: Path, environment: dict[str, str]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, f"{text}\n{output}"
+
+
+@pytest.mark.process
+def test_the_reference_says_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert written == module.reference(), "docs/reference.md is out of date: run scripts/docs"
