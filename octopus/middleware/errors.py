@@ -124,7 +124,7 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
                 record.coordinates,
                 attempt,
                 type(error).__name__,
-                error,
+                _text(error),
                 after,
                 exc_info=error if attempt == 1 else None,
             )
@@ -135,6 +135,13 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
             logger.log(level, "%s gives up on %s: %s", name, record.coordinates, reason, exc_info=trace)
         case _:
             pass
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - code of whoever wrote the exception
+        return "(its text cannot be read)"
 
 
 def _from_within(error: asyncio.CancelledError) -> Exception:

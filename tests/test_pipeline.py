@@ -1,0 +1,287 @@
+"""Pipelines: subscriptions, groups of several handlers, middleware."""
+
+import re
+from typing import Any
+
+import pytest
+
+from octopus import Event, Octopus, RetryPolicy, Router, config
+from octopus.errors import ConfigurationError, HandlerStopped
+from octopus.events import Batch, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.pipeline import Pipeline, fan_out, subscription
+from octopus.publishing import Publisher
+from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.types import BatchOutcome
+from tests.staged import P0, record, records
+
+
+async def handler(value: Any) -> None: ...
+
+
+def pipelines(app: Octopus, broker: MemoryBroker | None = None) -> list[Pipeline]:
+    return app.pipelines(MemoryTransport(broker).producer(), config.load({}))
+
+
+def subscribe(*topics: Any) -> Any:
+    router = Router()
+    for number, each in enumerate(topics):
+        router.on(each, name=str(number))(handler)
+    return subscription(router.routes)
+
+
+# ── subscriptions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_names_are_subscribed_by_name() -> None:
+    assert subscribe("a", ["b", "a"]) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("topics", "taken", "left"),
+    [
+        ([re.compile("lab-.*")], ["lab-a"], ["lab", "xlab-a", "lab-a.dead-letter", "lab-a\n"]),
+        ([re.compile(".*dead-letter")], ["a.dead-letter"], ["a", "a.dead-letter.dead-letter"]),
+        (["plain.topic", re.compile("lab-.*")], ["plain.topic", "lab-1"], ["plainXtopic", "lab"]),
+        ([re.compile("(?i)lab")], ["LAB"], ["labs"]),
+        ([re.compile("lab", re.IGNORECASE), re.compile("x")], ["LAB", "x"], ["X"]),
+        ([re.compile("lab  # the laboratory", re.VERBOSE), "b"], ["lab", "b"], ["lab  "]),
+        ([re.compile("a|b"), re.compile("c|d")], ["a", "b", "c", "d"], ["ab"]),
+    ],
+    ids=["one", "dead letters", "with names", "global flag", "flag", "verbose", "alternatives"],
+)
+def test_patterns_and_names_become_one_pattern_without_dead_letters(topics: Any, taken: Any, left: Any) -> None:
+    pattern = subscribe(*topics)
+    assert [topic for topic in taken if not pattern.match(topic)] == []
+    assert [topic for topic in left if pattern.match(topic)] == []
+
+
+# ── several handlers in one group ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ({"ordering": "key"}, {}, "differ in ordering: 'key' and 'partition'"),
+        ({}, {"start": "latest"}, "differ in start: 'earliest' and 'latest'"),
+        ({"batch": 3}, {"batch": 4}, "differ in batch: 3 and 4"),
+        ({"batch": 3}, {"batch": 3}, "batch handlers 'one' and 'two' cannot share group 'g'"),
+    ],
+    ids=["ordering", "start", "batch size", "batches"],
+)
+def test_handlers_that_cannot_share_a_group_are_refused(first: Any, second: Any, sentence: str) -> None:
+    app = Octopus("app")
+    app.on("t", group="g", name="one", **first)(handler)
+    app.on("t", group="g", name="two", **second)(handler)
+    with pytest.raises(ConfigurationError) as caught:
+        pipelines(app)
+    assert sentence in str(caught.value)
+
+
+def test_a_group_takes_the_highest_concurrency_and_every_handler_its_own_group() -> None:
+    app = Octopus("app")
+    app.on("t", group="g", name="one", concurrency=5)(handler)
+    app.on("u", group="g", name="two", concurrency=50)(handler)
+    app.on("u", name="three")(handler)
+    shared, own = pipelines(app)
+    assert (shared.group, shared.concurrency, shared.topics) == ("g", 50, ("t", "u"))
+    assert own.group == "app.three"
+
+
+async def run_of(*outcomes: Outcome) -> Any:
+    """Return a run that gives these outcomes one after the other, and what it was asked."""
+    left, asked = [*outcomes], []
+
+    async def run(stored: Any, attempt: int) -> Outcome:
+        asked.append(attempt)
+        return left.pop(0)
+
+    return run, asked
+
+
+async def test_each_of_several_handlers_is_retried_alone_and_counts_for_itself() -> None:
+    one, asked_one = await run_of(DONE)
+    two, asked_two = await run_of(Retry(1.0), Retry(5.0, counted=False), DONE)
+    three, asked_three = await run_of(Retry(3.0), DeadLetter("no"))
+    run = fan_out([one, two, three])
+    assert await run(record(0), 1) == Retry(3.0), "the longest wait"
+    assert await run(record(0), 2) == Retry(5.0, counted=False)
+    assert await run(record(0), 2) == DeadLetter("given up by one of several handlers")
+    assert (asked_one, asked_two, asked_three) == ([1], [1, 2, 2], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([DONE, SKIPPED], DONE),
+        ([SKIPPED, SKIPPED], SKIPPED),
+        ([DONE, DeadLetter("no")], DeadLetter("given up by one of several handlers")),
+    ],
+    ids=["one did it", "nobody wanted it", "one gave up"],
+)
+async def test_a_record_is_settled_by_what_all_handlers_made_of_it(outcomes: Any, expected: Outcome) -> None:
+    runs = [(await run_of(each))[0] for each in outcomes]
+    assert await fan_out(runs)(record(0), 1) == expected
+
+
+async def test_a_record_goes_to_the_handlers_that_read_its_topic() -> None:
+    app, seen = Octopus("app"), []
+
+    @app.on("a", group="g")
+    async def one(value: Any) -> None:
+        seen.append("one")
+
+    @app.on(["a", "b"], group="g")
+    async def two(value: Any) -> None:
+        seen.append("two")
+
+    (pipeline,) = pipelines(app)
+    await pipeline.bind(TopicPartition("b", 0))(record(0), 1)
+    assert seen == ["two"]
+    await pipeline.bind(TopicPartition("a", 0))(record(0), 1)
+    assert seen == ["two", "one", "two"]
+
+
+# ── middleware ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def run_with(app: Octopus, stored: Any, broker: MemoryBroker | None = None) -> Any:
+    (pipeline,) = pipelines(app, broker)
+    return await pipeline.bind(P0)(stored, 1)
+
+
+async def test_the_first_middleware_is_the_outermost_and_sees_records_and_exceptions() -> None:
+    app, log = Octopus("app"), []
+
+    @app.middleware
+    async def outer(record: Any, call_next: Any) -> Outcome:
+        log.append(("outer", record.coordinates))
+        try:
+            return await call_next(record)
+        finally:
+            log.append("left")
+
+    @app.middleware
+    async def inner(record: Any, call_next: Any) -> Outcome:
+        log.append("inner")
+        try:
+            return await call_next(record)
+        except ValueError:
+            log.append("seen")
+            raise
+
+    @app.on("t", retry=RetryPolicy(attempts=2, backoff=7, jitter=0))
+    async def handle(value: Any) -> None:
+        raise ValueError("no")
+
+    outcome = await run_with(app, record(3))
+    assert log == [("outer", "t[0]@3"), "inner", "seen", "left"]
+    assert outcome.after == 7
+
+
+async def test_middleware_may_skip_or_change_a_record() -> None:
+    app, seen = Octopus("app"), []
+
+    @app.middleware
+    async def change(given: Any, call_next: Any) -> Outcome:
+        if given.offset == 0:
+            return SKIPPED
+        return await call_next(record(given.offset, value=b"7"))
+
+    @app.on("t")
+    async def handle(event: Event[int]) -> None:
+        seen.append(event.value)
+
+    assert await run_with(app, record(0)) is SKIPPED
+    assert await run_with(app, record(1)) is DONE
+    assert seen == [7]
+
+
+async def test_a_dead_letter_that_middleware_returns_is_buried_first() -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+
+    @app.middleware
+    async def refuse(given: Any, call_next: Any) -> Outcome:
+        return DeadLetter("not today")
+
+    app.on("t")(handler)
+    assert await run_with(app, record(0), broker) == DeadLetter("not today", rejected=True)
+    assert broker.log(TopicPartition("t.dead-letter", 0)).end == 1
+
+
+async def test_a_retry_that_middleware_returns_is_taken() -> None:
+    app = Octopus("app")
+
+    @app.middleware
+    async def later(given: Any, call_next: Any) -> Outcome:
+        return Retry(5.0)
+
+    app.on("t")(handler)
+    assert await run_with(app, record(0)) == Retry(5.0)
+
+
+async def test_middleware_that_forgets_to_return_has_failed() -> None:
+    app = Octopus("app")
+
+    @app.middleware
+    async def forgetful(given: Any, call_next: Any) -> None:  # type: ignore[return-value]
+        await call_next(given)
+
+    app.on("t", retry=2)(handler)
+    outcome = await run_with(app, record(0))
+    assert "middleware returned None, which is no outcome" in str(outcome.error)
+
+
+async def test_the_middleware_of_a_batch_may_pass_on_a_part_of_it() -> None:
+    app, seen = Octopus("app"), []
+
+    @app.middleware
+    async def fresh(batch: Batch, call_next: Any) -> Outcome:
+        return await call_next(Batch(each for each in batch if each.offset % 2))
+
+    @app.on("t", batch=10)
+    async def handle(events: list[Event[Any]]) -> None:
+        seen.extend(event.offset for event in events)
+
+    outcome = await run_with(app, Batch(records(range(4))))
+    assert [(each.offset, single) for each, single in outcome.outcomes] == [
+        (0, SKIPPED),
+        (1, DONE),
+        (2, SKIPPED),
+        (3, DONE),
+    ]
+    assert seen == [1, 3]
+
+
+@pytest.mark.parametrize("given", [DONE, SKIPPED, Retry(2.0)], ids=repr)
+async def test_the_middleware_of_a_batch_may_decide_for_all_of_it(given: Outcome) -> None:
+    app = Octopus("app")
+
+    @app.middleware
+    async def decide(batch: Batch, call_next: Any) -> Outcome:
+        return given
+
+    app.on("t", batch=10)(handler)
+    outcome = await run_with(app, Batch(records(range(2))))
+    assert [single for _, single in outcome.outcomes] == [given, given]
+    assert outcome.retry == (given if isinstance(given, Retry) else None)
+
+
+async def test_a_line_without_a_place_for_its_dead_letter_stops() -> None:
+    app = Octopus("app")
+
+    @app.on("t", dead_letter=False, retry=1)
+    async def handle(value: Any) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(HandlerStopped):
+        await run_with(app, record(0))
+
+
+def test_a_publisher_is_what_handlers_share() -> None:
+    producer = MemoryTransport(MemoryBroker()).producer()
+    router = Router()
+    router.on("t")(handler)
+    pipeline = Pipeline("g", router.routes, publisher=Publisher(producer), producer=producer)
+    assert pipeline.topics == ("t",)
+    assert BatchOutcome([]).retry is None

@@ -1,0 +1,201 @@
+"""Publishing: what messages become, and from where one may publish."""
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any
+
+import msgspec
+import pytest
+
+from octopus import Message, Octopus
+from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge
+from octopus.events import Published, TopicPartition
+from octopus.publishing import Publisher, SynchronousPublisher, encode_headers, encode_key
+from octopus.transports.base import Outgoing
+from octopus.transports.memory import MemoryBroker, MemoryTransport, memory_transport
+from tests.staged import until
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Packed:
+    content_type = "application/msgpack"
+
+    def decoder(self, annotation: Any) -> Any:
+        return msgspec.msgpack.Decoder(annotation).decode
+
+    def encode(self, value: Any) -> bytes:
+        return msgspec.msgpack.encode(value)
+
+
+def publisher(broker: MemoryBroker, **options: Any) -> Publisher:
+    return Publisher(MemoryTransport(broker).producer(), **options)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"a": 1}, Outgoing("t", b'{"a":1}', b"k")),
+        ("text", Outgoing("t", b"text", b"k")),
+        (b"raw", Outgoing("t", b"raw", b"k")),
+        (None, Outgoing("t", None, b"k")),
+        (Message(1), Outgoing("t", b"1", b"k")),
+        (Message(1, key="mine"), Outgoing("t", b"1", b"mine")),
+        (Message(1, topic="u", partition=3), Outgoing("u", b"1", b"k", (), 3)),
+        (Message(1, timestamp=1.5), Outgoing("t", b"1", b"k", (), None, 1500)),
+        (Message(1, headers={"a": "b"}), Outgoing("t", b"1", b"k", [("a", b"b")])),
+        (Message(1, headers=[("a", None), ("a", b"\xff")]), Outgoing("t", b"1", b"k", [("a", None), ("a", b"\xff")])),
+    ],
+    ids=["value", "text", "bytes", "tombstone", "message", "key", "place", "time", "header", "headers"],
+)
+def test_what_a_message_becomes(message: Any, expected: Outgoing) -> None:
+    assert publisher(MemoryBroker()).outgoing("t", message, b"k") == expected
+
+
+@pytest.mark.parametrize("message", [1, Message(1)], ids=["value", "message"])
+def test_a_message_without_a_topic_is_refused(message: Any) -> None:
+    with pytest.raises(ConfigurationError, match="has no topic"):
+        publisher(MemoryBroker()).outgoing(None, message)
+
+
+def test_what_cannot_be_encoded_is_refused() -> None:
+    with pytest.raises(TypeError):
+        publisher(MemoryBroker()).outgoing("t", threading.Lock())
+
+
+@pytest.mark.parametrize(
+    ("value", "announced"),
+    [({"a": 1}, True), (Colour.RED, True), ("text", False), (b"raw", False), (None, False)],
+    ids=["value", "enum", "text", "bytes", "tombstone"],
+)
+def test_a_codec_other_than_json_announces_itself(value: Any, announced: bool) -> None:
+    headers = publisher(MemoryBroker(), codec=Packed()).outgoing("t", Message(value, headers={"a": "b"})).headers
+    expected = [("a", b"b")] + [("content-type", b"application/msgpack")] * announced
+    assert list(headers) == expected
+
+
+def test_text_is_utf_8_in_keys_and_headers() -> None:
+    assert (encode_key("ü"), encode_key(b"\xff"), encode_key(None)) == (b"\xc3\xbc", b"\xff", None)
+    assert encode_headers({"a": "ü", "b": None}) == [("a", b"\xc3\xbc"), ("b", None)]
+
+
+async def test_many_are_published_in_order_and_at_once() -> None:
+    broker = MemoryBroker()
+    published = await publisher(broker).publish_many("t", [1, Message(2, topic="u"), 3])
+    assert published == [Published("t", 0, 0), Published("u", 0, 0), Published("t", 0, 1)]
+    assert await publisher(broker).publish_many("t", []) == []
+
+
+# ── the app ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_app_publishes_while_it_is_connected() -> None:
+    broker = MemoryBroker()
+    app = Octopus("app", settings={"brokers": ["memory://connected"], "topics": {"partitions": 2}})
+    keep = memory_transport("connected", {})
+    with pytest.raises(ConfigurationError, match=r"app is not connected: publish from a handler, or within"):
+        await app.publish("t", 1)
+    async with app.connected() as same:
+        assert same is app
+        assert await app.publish("t", 1, key="k", headers={"h": "1"}, partition=1, timestamp=2.5) == ("t", 1, 0)
+        assert await app.publish_many("t", [Message(2, partition=0)]) == [("t", 0, 0)]
+    record = keep.broker.log(TopicPartition("t", 1)).records[0]
+    assert record is not None
+    assert (record.key, record.headers, record.timestamp) == (b"k", (("h", b"1"),), 2500)
+    with pytest.raises(ConfigurationError):
+        await app.publish("t", 1)
+    assert broker.topics == {}
+
+
+async def test_an_app_runs_inside_somebody_elses_program() -> None:
+    app, seen = Octopus("app", brokers="memory://running", settings={"topics": {"partitions": 1}}), []
+    keep = memory_transport("running", {})
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    async with app.running(worker={"commit_interval": 0.01}):
+        await app.publish("t", 7)
+        await until(lambda: seen)
+    assert seen == [7]
+    assert keep.broker.group("app.handle").offsets[TopicPartition("t", 0)].offset == 1
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 201], ids=["empty", "a blank", "long"])
+def test_a_name_that_cannot_begin_a_group_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot name an app"):
+        Octopus(name)
+
+
+# ── from code that is not async ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_code_that_is_not_async_publishes_from_any_thread() -> None:
+    app = Octopus("app", brokers="memory://synchronous", settings={"topics": {"partitions": 1}})
+    keep = memory_transport("synchronous", {})
+    with app.synchronous_publisher() as publisher:
+        assert publisher.publish("t", {"a": 1}, key="k", headers={"h": "1"}) == ("t", 0, 0)
+        assert len(publisher.publish_many("t", [1, 2, 3])) == 3
+        threads = [threading.Thread(target=publisher.publish, args=("t", number)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert keep.broker.log(TopicPartition("t", 0)).end == 9
+    assert not any(thread.name == "octopus publisher" for thread in threading.enumerate())
+
+
+def test_a_synchronous_publisher_that_is_not_open_says_so() -> None:
+    publisher = Octopus("app", brokers="memory://closed").synchronous_publisher()
+    with pytest.raises(ConfigurationError, match="use it in a `with` block"):
+        publisher.publish("t", 1)
+    with publisher:
+        publisher.publish("t", 1)
+    with pytest.raises(ConfigurationError, match="use it in a `with` block"):
+        publisher.publish_many("t", [1])
+
+
+def test_errors_of_the_broker_reach_the_thread_that_publishes() -> None:
+    broker = MemoryBroker(max_record_bytes=10)
+
+    @asynccontextmanager
+    async def connect() -> Any:
+        yield MemoryTransport(broker).producer()
+
+    with SynchronousPublisher(connect) as publisher:
+        with pytest.raises(RecordTooLarge):
+            publisher.publish("t", "x" * 100)
+        publisher.publish("t", "x")
+
+
+def test_a_synchronous_publisher_that_cannot_connect_leaves_no_thread() -> None:
+    @asynccontextmanager
+    async def connect() -> Any:
+        raise NotAuthorized("nobody may")
+        yield
+
+    with pytest.raises(NotAuthorized), SynchronousPublisher(connect):
+        pass
+    assert not any(thread.name == "octopus publisher" for thread in threading.enumerate())
+
+
+def test_a_synchronous_publisher_does_not_wait_for_ever() -> None:
+    class Stuck:
+        async def send(self, message: Outgoing) -> Any:
+            await asyncio.sleep(0.3)
+
+    @asynccontextmanager
+    async def connect() -> Any:
+        yield Stuck()
+
+    began = time.monotonic()
+    with SynchronousPublisher(connect) as publisher:
+        with pytest.raises(TimeoutError):
+            publisher.publish("t", 1, timeout=0.01)
+        assert time.monotonic() - began < 0.3

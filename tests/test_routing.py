@@ -1,0 +1,188 @@
+"""Routes: what is taken, what is refused and with which sentence."""
+
+import functools
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from octopus import Octopus, Router
+from octopus.errors import ConfigurationError, PatternError
+from octopus.retries import RetryPolicy
+from octopus.routing import Route
+from octopus.testing import DONE, TestClient
+
+
+async def handler(value: int) -> None: ...
+
+
+REFUSED = {
+    "no topic": (lambda: Router().on([]), "on([]) reads no topic; name at least one."),
+    "a bad topic": (lambda: Router().on("a b"), "'a b' is not a topic name: 1 to 249 letters"),
+    "no text": (lambda: Router().on([7]), "7 is not a topic name"),  # type: ignore[list-item]
+    "a pattern over bytes": (lambda: Router().on(re.compile(b"a")), "matches bytes; topic names are text"),  # type: ignore[arg-type]
+    "a long topic": (lambda: Router().on("a" * 250), "is not a topic name"),
+    "ordering": (lambda: on(ordering="keys"), "ordering='keys' is none of 'partition', 'key', 'none'."),
+    "concurrency": (lambda: on(concurrency=0), "concurrency=0 must be 1 or more."),
+    "within": (lambda: on(within=-1), "within=-1.0 must not be negative."),
+    "timeout": (lambda: on(timeout=0), "timeout=0.0 must be longer than nothing."),
+    "dead_letter=True": (lambda: on(dead_letter=True), "dead_letter=True says nothing"),
+    "dead_letter": (lambda: on(dead_letter="a b"), "dead_letter='a b' is not a topic name"),
+    "to": (lambda: on(to="a/b"), "to='a/b' is not a topic name"),
+    "dead letters that come back": (lambda: on(dead_letter="t"), "a dead letter would come straight back"),
+    "dead letters that match": (
+        lambda: Router().on(re.compile("t.*"), dead_letter="tomb")(handler),
+        "a dead letter would come straight back",
+    ),
+    "start": (lambda: on(start="now"), "start='now' is neither 'earliest' nor 'latest'"),
+    "a time without zone": (lambda: on(start=datetime(2026, 1, 1)), "has no time zone; say which"),
+    "attempts": (lambda: on(retry=-1), "retry=-1 is no number of attempts"),
+    "an empty batch": (lambda: on_batch(batch=0), "batch=0 must be 1 or more."),
+    "a batch by key": (lambda: on_batch(batch=5, ordering="key"), "ordering='key' does not go with batch=."),
+    "interval": (lambda: Router().every(0), "every(0): the interval must be longer than nothing."),
+    "the same name": (lambda: twice(), "there is a handler named 'handler' already"),
+    "a class": (lambda: Router().on("t")(Octopus), "is a class; a handler is a function"),
+}
+
+
+def on(**options: Any) -> Any:
+    return Router().on("t", **options)(handler)
+
+
+def on_batch(**options: Any) -> None:
+    @Router().on("t", **options)
+    async def batch_handler(values: list[int]) -> None: ...
+
+
+def twice() -> None:
+    router = Router()
+    router.on("t")(handler)
+    router.on("u")(handler)
+
+
+@pytest.mark.parametrize(("register", "sentence"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_work_is_refused_with_a_sentence(register: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        register()
+    assert sentence in str(caught.value)
+
+
+def test_a_filter_that_does_not_compile_is_refused_at_decoration() -> None:
+    with pytest.raises(PatternError):
+        Router().on("t", filter={"size": [{"numerics": 1}]})
+
+
+def only(router: Router) -> Route:
+    (route,) = router.routes
+    return route
+
+
+def test_the_decorated_function_is_returned_unchanged() -> None:
+    assert Router().on("t")(handler) is handler
+    assert Router().every(1)(handler) is handler
+
+
+def test_topics_are_one_several_or_a_pattern() -> None:
+    assert only_of("t").topics == ("t",)
+    assert only_of(["t", "u", "t"]).topics == ("t", "u")
+    assert only_of(re.compile("t.*")).reads("tea")
+    assert not only_of(re.compile("t.*")).reads("a tea")
+    assert not only_of(["t", "u"]).reads("v")
+
+
+def only_of(topic: Any, **options: Any) -> Route:
+    router = Router()
+    router.on(topic, **options)(handler)
+    return only(router)
+
+
+def test_durations_and_retries_come_in_several_spellings() -> None:
+    route = only_of("t", within=timedelta(minutes=1), timeout=timedelta(seconds=3), retry=7)
+    assert (route.within, route.timeout, route.retry) == (60.0, 3.0, RetryPolicy(attempts=7))
+    assert only_of("t", retry=RetryPolicy(attempts=1)).retry.attempts == 1
+    assert only_of("t").retry == RetryPolicy()
+
+
+class Store:
+    async def save(self, value: int) -> None: ...
+
+    async def __call__(self, value: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (functools.partial(handler), "handler"),
+        (Store().save, "save"),
+        (Store(), "Store"),
+        (lambda value: None, "<lambda>"),
+    ],
+    ids=["partial", "method", "object", "lambda"],
+)
+def test_anything_callable_can_be_a_handler(function: Any, name: str) -> None:
+    router = Router()
+    router.on("t")(function)
+    assert only(router).name == name
+
+
+@pytest.mark.parametrize("kind", ["partial", "method", "object", "sync"])
+def test_every_kind_of_handler_is_called(kind: str) -> None:
+    seen = []
+
+    class Holder:
+        async def method(self, value: int) -> None:
+            seen.append(value)
+
+        async def __call__(self, value: int) -> None:
+            seen.append(value)
+
+    def sync(value: int) -> None:
+        seen.append(value)
+
+    async def with_more(prefix: int, value: int) -> None:
+        seen.append(value)
+
+    app = Octopus("app")
+    functions = {
+        "partial": functools.partial(with_more, 1),
+        "method": Holder().method,
+        "object": Holder(),
+        "sync": sync,
+    }
+    app.on("t", name="chosen")(functions[kind])
+    with TestClient(app) as client:
+        assert client.publish("t", 5) == {"chosen": DONE}
+    assert seen == [5]
+
+
+def test_a_router_is_included_several_times_under_prefixes() -> None:
+    inner, outer, app = Router(), Router(), Octopus("app")
+    inner.on("in", to="out", dead_letter="dead")(handler)
+    inner.on(re.compile("(?i)raw-.*"), name="raw")(handler)
+    inner.every(5, name="tick")(handler)
+    outer.include(inner, prefix="one.")
+    outer.include(inner, prefix="two.")
+    app.include(outer)
+    assert [route.name for route in app.routes] == ["one.handler", "one.raw", "two.handler", "two.raw"]
+    assert [timer.name for timer in app.timers] == ["one.tick", "two.tick"]
+    first, pattern = app.routes[:2]
+    assert (first.topics, first.to, first.dead_letter) == (("one.in",), "one.out", "one.dead")
+    assert pattern.reads("one.RAW-1")
+    assert not pattern.reads("oneXraw-1")
+    assert app.group_of(first) == "app.one.handler"
+
+
+def test_including_a_name_that_is_taken_is_refused() -> None:
+    inner, app = Router(), Octopus("app")
+    inner.on("t")(handler)
+    app.include(inner)
+    with pytest.raises(ConfigurationError, match="'handler' already"):
+        app.include(inner)
+
+
+def test_timers_are_named_after_their_function() -> None:
+    router = Router()
+    router.every(timedelta(seconds=2))(handler)
+    router.every(3)(Store())
+    assert [(timer.name, timer.seconds) for timer in router.timers] == [("handler", 2.0), ("Store", 3.0)]
