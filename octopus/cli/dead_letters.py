@@ -220,14 +220,14 @@ async def _replay(
                     continue
                 if messages:
                     await producer.send_many(messages)
-                if not choice and not homeless:
+                if not choice:
                     # Only behind what was acknowledged: a replay that is cut short puts the rest back next time.
                     await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(letters[-1].record.offset + 1)})
     if options.json:
         document({"topic": topic, "dry_run": dry_run, "put_back": dict(back), "without_origin": homeless})
         return
     if homeless:
-        warn(f"{spell_count(homeless, 'record')} do not say where they were; say where with --to.")
+        warn(f"Passed over, since nothing says where they were: {homeless:,}. Put them somewhere: --again --to TOPIC")
     if not back:
         say(f"No dead letters of {topic} wait.")
     for target, count in back.items():

@@ -81,8 +81,10 @@ class _Lines(logging.Handler):
             self.handleError(record)
 
     def _line(self, record: logging.LogRecord) -> Text:
+        number = os.environ.get(WORKER_VARIABLE)
         name = "" if record.name.startswith("octopus") else f"{record.name}: "
         line = Text.assemble(
+            (f"[{number}] " if number else "", "cyan"),
             (f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} ", "dim"),
             (f"{record.levelname.lower():<8}", STYLES.get(record.levelname, "")),
             f"{name}{record.getMessage()}",

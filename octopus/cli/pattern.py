@@ -97,7 +97,7 @@ def _read(events: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         try:
             Pattern.compile('{"octopus": [{"exists": true}]}').matches(data)
         except DecodeError as error:
-            raise ConfigurationError(f"Event {number} is not JSON ({error}): {visible(text[:80])}") from error
+            raise ConfigurationError(f"Event {number}: {error}: {visible(text[:80])}") from error
         yield text, data
 
 

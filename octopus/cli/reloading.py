@@ -57,9 +57,10 @@ class _Reloader:
                 debounce=300,
             ):
                 if changes:
+                    self._end()
+                    # Afterwards, or the live status of the one that ends would wipe the line away.
                     names = sorted({os.path.relpath(path, self._directory) for _, path in changes})
                     logger.info("%s changed; starting again", ", ".join(names[:3]))
-                    self._end()
                     if not self._stop.is_set():
                         self._start()
                 elif self._child is not None and (code := self._child.poll()) is not None:
@@ -75,7 +76,8 @@ class _Reloader:
 
     def _start(self) -> None:
         # A session of its own: a Ctrl-C reaches it once, through us.
-        self._child = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603 - our own command line
+        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
+        self._child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
 
     def _end(self) -> int:
         child, self._child = self._child, None

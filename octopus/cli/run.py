@@ -1,7 +1,9 @@
 """`octopus run`: an app's handlers, in one process or several."""
 
+import asyncio
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +81,11 @@ def _run_one(
         logger.info("%s runs %s on %s", app.name, _spell_handlers(app, only), worker.status().broker)
 
     companions: list[Companion] = [announce]
-    if console.is_terminal and is_terminal() and not options.quiet and settings.log.format == "text":
+    parent = os.environ.get("OCTOPUS_PARENT")
+    if parent is not None:
+        companions.append(_ending_with(int(parent)))
+    is_watched = console.is_terminal and is_terminal() and WORKER_VARIABLE not in os.environ
+    if is_watched and not options.quiet and settings.log.format == "text":
         companions.append(LiveStatus(console))
     if watcher is not None:
         companions.append(watcher)
@@ -93,6 +99,18 @@ def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequen
     configure_logs(settings.log, notices())
     logger.info("%s runs in %d processes", app.name, count)
     return run_processes(this_command(*arguments), count, grace=settings.worker.drain_timeout + 5)
+
+
+def _ending_with(parent: int) -> Companion:
+    """Return a companion that stops this process when its parent is gone, however that died."""
+
+    async def companion(_worker: Worker) -> None:
+        while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells a child that its parent was killed
+            await asyncio.sleep(1.0)
+        logger.warning("the process that started this one has ended; ending, too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return companion
 
 
 def _watcher(watch: Sequence[str]) -> Companion | None:

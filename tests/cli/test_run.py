@@ -1,0 +1,170 @@
+"""`run`: handlers as a process, with signals, exit codes, several processes and reloading."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Octopus, Start
+
+pytestmark = pytest.mark.process
+Write = Callable[..., Path]
+
+
+def app_of(name: str, topic: str, body: str = "print('got', value, flush=True)", options: str = "") -> str:
+    return f"""
+import asyncio, os
+from octopus import Octopus, RetryPolicy
+app = Octopus({name!r})
+
+@app.on({topic!r}{options})
+async def handle(value: dict) -> None:
+    {body}
+
+@app.on({topic!r})
+async def other(value: dict) -> None:
+    pass
+"""
+
+
+def test_drain_handles_what_is_there_and_exits_with_0(
+    start: Start, octopus: Octopus, topic: str, write_app: Write
+) -> None:
+    write_app(app_of(topic, topic))
+    octopus("publish", topic, '{"n": 1}', '{"n": 2}')
+    result = start("run", "--drain").end()
+    assert result.code == 0
+    assert sorted(result.out.splitlines()) == ["got {'n': 1}", "got {'n': 2}"]
+    assert f"octopus.worker: {topic} runs handle, other on 127.0.0.1:" in result.err
+    assert "caught up: 4 done, 0 skipped in" in result.err
+    assert "\x1b" not in result.err
+
+
+def test_only_the_named_handler_runs(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+    write_app(app_of(topic, topic), "beam.py")
+    octopus("publish", topic, '{"n": 1}')
+    result = start("run", "beam:app", "--drain", "--only", "other").end()
+    assert (result.code, result.out) == (0, "")
+    assert "caught up: 1 done" in result.err
+
+
+def test_the_first_signal_drains_and_commits(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+    body = "print('begun', flush=True); await asyncio.sleep(0.5); print('ended', flush=True)"
+    write_app(app_of(topic, topic, body))
+    octopus("publish", topic, '{"n": 1}')
+    running = start("run")
+    running.wait_for("begun")
+    result = running.end(signal.SIGTERM)
+    assert (result.code, result.out) == (0, "begun\nended\n")
+    assert "stopping: letting handlers finish for up to 30 s" in result.err
+    groups = {group["name"]: group["lag"] for group in octopus("groups", "--json").json}
+    assert groups[f"{topic}.handle"] == 0
+
+
+def test_the_second_signal_ends_at_once_and_commits_nothing_unfinished(
+    start: Start, octopus: Octopus, topic: str, write_app: Write
+) -> None:
+    write_app(app_of(topic, topic, "print('begun', flush=True); await asyncio.sleep(60)"))
+    octopus("publish", topic, '{"n": 1}')
+    running = start("run")
+    running.wait_for("begun")
+    running.process.send_signal(signal.SIGINT)
+    running.wait_for("stopping")
+    began = time.monotonic()
+    assert running.end(signal.SIGINT).code == 130
+    assert time.monotonic() - began < 5
+    groups = {group["name"]: group["lag"] for group in octopus("groups", "--json").json}
+    assert groups[f"{topic}.handle"] == 1
+
+
+def test_a_line_that_stops_is_exit_code_4(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+    body = "raise ValueError('no')"
+    write_app(app_of(topic, topic, body, ", dead_letter=False, retry=RetryPolicy(attempts=1)"))
+    octopus("publish", topic, '{"n": 1}')
+    result = start("run", "--only", "handle").end()
+    assert result.code == 4
+    assert "has no dead-letter topic" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("run",), 2, "No app is named and there is no app.py or main.py here."),
+        (("run", "missing.py"), 2, "There is no file 'missing.py'."),
+        (("run", "empty.py"), 2, "idle has no handlers and no timers: there is nothing to run."),
+        (("run", "full.py", "--only", "hande"), 2, "full has no handler 'hande'"),
+        (("run", "full.py", "--workers", "0"), 2, "--workers 0 runs nothing: at least 1."),
+        (("run", "full.py", "--watch", "nowhere"), 2, "--watch 'nowhere' is not DIR=TOPIC."),
+        (("run", "full.py", "--watch", "nowhere=t"), 2, "there is no directory 'nowhere'."),
+        (("run", "full.py", "--brokers", "127.0.0.1:1"), 3, "127.0.0.1:1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_run_says_why(
+    octopus: Octopus, write_app: Write, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    write_app("from octopus import Octopus\napp = Octopus('idle')\n", "empty.py")
+    write_app(app_of("full", "full-topic"), "full.py")
+    result = octopus(*arguments, brokers=None)
+    assert result.code == code
+    assert sentence in result.err
+    assert "Traceback" not in result.err
+
+
+def test_log_records_can_be_json(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+    write_app(app_of(topic, topic, "raise ValueError('no')", ", retry=1"))
+    octopus("publish", topic, '{"n": 1}')
+    result = start("run", "--drain", "--config", "log.format=json").end()
+    entries = [json.loads(line) for line in result.err.splitlines()]
+    assert all(entry.keys() >= {"time", "level", "logger", "message"} for entry in entries)
+    assert any("ValueError: no" in entry.get("exception", "") for entry in entries)
+
+
+def test_several_processes_share_the_work_and_stop_together(
+    start: Start, octopus: Octopus, topic: str, write_app: Write
+) -> None:
+    write_app(app_of(topic, topic, "print('by', os.environ['OCTOPUS_WORKER'], flush=True)"))
+    octopus("topics", "create", topic, "--partitions", "2")
+    running = start("run", "--workers", "2", "--only", "handle")
+    running.wait_for("[1] ", "[2] ")
+    while not {"by 1", "by 2"} <= {*running.out.splitlines()}:
+        octopus("publish", topic, "{}", "--partition", "0")
+        octopus("publish", topic, "{}", "--partition", "1")
+        assert time.monotonic() < running.deadline, running.out + running.err
+    result = running.end(signal.SIGTERM)
+    assert result.code == 0
+    assert result.err.count("ended: ") == 2
+
+
+def test_a_change_of_the_code_starts_it_again(start: Start, topic: str, write_app: Write) -> None:
+    write_app(app_of(topic, topic) + "print('first', flush=True)\n")
+    running = start("run", "--reload")
+    running.wait_for("first", "watching", "reads")
+    write_app("not python")
+    running.wait_for("app.py changed; starting again", "starting again at the next change")
+    write_app(app_of(topic, topic) + "print('second', flush=True)\n")
+    running.wait_for("second")
+    assert running.end(signal.SIGTERM).code == 0
+
+
+def test_a_directory_is_watched_beside_the_handlers(
+    start: Start, topic: str, write_app: Write, tmp_path: Path
+) -> None:
+    write_app(app_of(topic, topic, "print(value['event'], value['name'], flush=True)"))
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    running = start("run", "--watch", f"{inbox}={topic}")
+    running.wait_for("watching", "reads")
+    (inbox / "run-7.h5").write_text("data")
+    running.wait_for("created run-7.h5")
+    assert running.end(signal.SIGINT).code == 0
+
+
+def test_the_first_example_shows_something_by_itself(start: Start) -> None:
+    example = Path(__file__).parents[2] / "examples" / "file_events.py"
+    running = start("run", f"{example}:app")
+    running.wait_for("octopus watch . --to files", "created   /example/run-7.h5", "transfer  /example/run-7.h5")
+    assert running.end(signal.SIGINT).code == 0

@@ -1,0 +1,68 @@
+"""What is printed: harmless, plain when piped, exact as JSON."""
+
+import msgspec
+import pytest
+
+from octopus.cli.records import as_json
+from octopus.cli.screen import spell_bytes, table, visible
+from octopus.events import Record, TopicPartition
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"plain", "plain"),
+        (None, "-"),
+        ("Grüße 東京 ☃".encode(), "Grüße 東京 ☃"),
+        (b"\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        (b"a\nb\r\tc", r"a\nb\r\tc"),
+        (b"\xff\x00end", r"\xff\x00end"),
+        ("left\u202eright\u2028".encode(), r"left\u202eright\u2028"),
+        ("no\u00a0break", "no\u00a0break"),
+        (b"\xed\xa0\x80", r"\xed\xa0\x80"),
+        ("\x9b31m", r"\x9b31m"),
+    ],
+    ids=repr,
+)
+def test_text_from_events_is_made_harmless(data: bytes | str | None, shown: str) -> None:
+    assert visible(data) == shown
+
+
+def test_a_table_that_is_piped_is_aligned_plain_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("name", ">count"), [("a" * 200, 7), ("[bold]b", 12345)])
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head == f"{'NAME':<200}  COUNT"
+    assert first == f"{'a' * 200}      7"
+    assert second == f"{'[bold]b':<200}  12345"
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding", "decoded"),
+    [
+        (b'{"a": 1.10}', "json", {"a": 1.1}),
+        (b'[1,\n 2]', "json", [1, 2]),
+        (b"hello", "text", "hello"),
+        (b"\xff\xfe", "base64", "//4="),
+        (None, None, None),
+        (b"[" * 5000, "text", "[" * 5000),
+        (b'{"a": "\xff"}', "base64", "eyJhIjogIv8ifQ=="),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_record_is_one_json_line_that_says_how_its_value_is_written(
+    value: bytes | None, encoding: str | None, decoded: object
+) -> None:
+    record = Record("t", 0, 7, 1500, b"k\xff", value, [("h", b"v"), ("none", None)])
+    line = msgspec.json.encode(as_json(TopicPartition("t", 0), record))
+    assert b"\n" not in line
+    found = msgspec.json.decode(line)
+    assert (found["encoding"], found["value"]) == (encoding, decoded)
+    assert (found["offset"], found["timestamp"], found["key"]) == (7, 1.5, "k\\xff")
+    assert found["headers"] == [["h", "v"], ["none", None]]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (5_500_000, "5.5 MB"), (2.5e15, "2500.0 TB")]
+)
+def test_sizes_are_spelled(size: float, text: str) -> None:
+    assert spell_bytes(size) == text

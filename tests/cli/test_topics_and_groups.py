@@ -1,0 +1,124 @@
+"""`topics`, `groups`, `replay`: looking and moving."""
+
+import pytest
+
+from tests.cli.conftest import Octopus
+
+
+def test_topics_are_created_listed_shown_and_deleted(octopus: Octopus, topic: str) -> None:
+    created = octopus("topics", "create", topic, "--partitions", "3", "-s", "retention.ms=100000")
+    assert (created.code, created.out) == (0, f"Created {topic} with 3 partitions.\n")
+    assert octopus("topics", "create", topic, "--json").json == {"name": topic, "created": False}
+    octopus("publish", topic, "1", "2", "--partition", "1")
+    (listed,) = [entry for entry in octopus("topics", "--json").json if entry["name"] == topic]
+    assert listed == {"name": topic, "partitions": 3, "replication": 1, "internal": False, "events": 2}
+    assert octopus("topics").out.splitlines()[0].split() == ["TOPIC", "PARTITIONS", "COPIES", "EVENTS"]
+    shown = octopus("topics", "show", topic, "--json").json
+    assert shown["partitions"][1] == {"partition": 1, "first": 0, "end": 2}
+    assert shown["config"]["retention.ms"] == "100000"
+    assert octopus("topics", "delete", topic, "--yes").out == f"Deleted {topic} with 2 events.\n"
+    assert topic not in octopus("topics").out
+
+
+def test_deleting_needs_somebody_to_say_yes(octopus: Octopus, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    octopus("topics", "create", topic)
+    result = octopus("topics", "delete", topic)
+    assert result.code == 2
+    assert f"Delete {topic} with 0 events? Nobody can answer here; say --yes" in result.err
+    assert topic in octopus("topics").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("topics", "show", "nowhere-at-all"), 3, "There is no topic 'nowhere-at-all' on 127.0.0.1:"),
+        (("topics", "create", "bad name"), 3, "bad name"),
+        (("topics", "create", "x", "-s", "novalue"), 2, "--setting 'novalue' is not NAME=VALUE."),
+        (("groups", "describe", "nobody"), 3, "There is no group 'nobody' on 127.0.0.1:"),
+        (("groups", "reset", "nobody", "--to", "earliest"), 3, "There is no group 'nobody'"),
+        (("groups", "reset", "nobody", "--to", "whenever"), 2, "--to 'whenever' is no place in a topic"),
+        (("groups", "delete", "nobody"), 3, "There is no group 'nobody'"),
+        (("replay", "t", "--from", "-1h"), 2, "Who reads again? --group for one handler's group, or --into"),
+        (("replay", "t", "--from", "-1h", "--group", "g", "--to", "now"), 2, "--to and --filter go with --into"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_not_there_is_said(octopus: Octopus, arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    result = octopus(*arguments)
+    assert result.code == code
+    assert sentence in result.err
+
+
+@pytest.fixture
+def group(octopus: Octopus, topic: str) -> str:
+    """A group that has read two of five events of the topic."""
+    octopus("topics", "create", topic, "--partitions", "1")
+    octopus("publish", topic, *"01234")
+    name = f"app.{topic}"
+    octopus("consume", topic, "--group", name, "--to", "2", "--quiet")
+    return name
+
+
+def test_the_lag_of_a_group_is_shown(octopus: Octopus, topic: str, group: str) -> None:
+    (listed,) = [entry for entry in octopus("groups", "--json").json if entry["name"] == group]
+    assert listed == {"name": group, "state": "Empty", "members": 0, "lag": 3}
+    described = octopus("groups", "describe", group, "--json").json
+    assert described["partitions"] == [
+        {"topic": topic, "partition": 0, "committed": 2, "lag": 3, "member": None, "host": None}
+    ]
+    assert f"{group}: Empty, 0 members, lag 3" in octopus("groups", "describe", group).out
+
+
+def test_a_dry_run_shows_what_would_move_and_moves_nothing(octopus: Octopus, topic: str, group: str) -> None:
+    result = octopus("groups", "reset", group, "--to", "earliest", "--dry-run")
+    assert result.out.splitlines()[1].split() == [topic, "0", "2", "0", "2"]
+    assert "Nothing was changed" in result.err
+    assert octopus("groups", "describe", group, "--json").json["partitions"][0]["committed"] == 2
+
+
+@pytest.mark.parametrize(("to", "committed"), [("earliest", 0), ("latest", 5), ("4", 4), ("-2", 3), ("-1h", 0)])
+def test_a_group_is_moved(octopus: Octopus, topic: str, group: str, to: str, committed: int) -> None:
+    result = octopus("groups", "reset", group, "--to", to, "--yes", "--json")
+    assert result.json == {
+        "group": group,
+        "dry_run": False,
+        "partitions": [{"topic": topic, "partition": 0, "from": 2, "to": committed}],
+    }
+    assert octopus("groups", "describe", group, "--json").json["partitions"][0]["committed"] == committed
+
+
+def test_moving_needs_somebody_to_say_yes(octopus: Octopus, group: str) -> None:
+    result = octopus("groups", "reset", group, "--to", "earliest")
+    assert result.code == 2
+    assert octopus("groups", "describe", group, "--json").json["partitions"][0]["committed"] == 2
+
+
+def test_a_group_is_forgotten(octopus: Octopus, group: str) -> None:
+    assert octopus("groups", "delete", group, "--yes").out == f"Forgot {group}.\n"
+    assert group not in octopus("groups").out
+
+
+def test_replay_moves_one_group_back(octopus: Octopus, topic: str, group: str) -> None:
+    assert octopus("replay", topic, "--from", "1", "--group", group, "--yes").code == 0
+    assert octopus("groups", "describe", group, "--json").json["partitions"][0]["committed"] == 1
+
+
+def test_replay_copies_a_range_with_keys_and_headers(octopus: Octopus, topic: str) -> None:
+    octopus("publish", topic, '{"n": 1}', '{"n": 2}', '{"n": 3}', "no json", "--partition", "0", "-k", "k", "-H", "a=b")
+    into = f"{topic}-again"
+    dry = octopus("replay", topic, "--from", "0", "--into", into, "--dry-run", "--json").json
+    assert dry == {"topic": topic, "into": into, "dry_run": True, "events": 4, "range": 4}
+    done = octopus("replay", topic, "--from", "1", "--into", into, "--filter", '{"n": [2, 3]}', "--yes")
+    assert (done.code, done.out) == (0, f"Published 2 events of {topic} into {into}.\n")
+    events = octopus("consume", into, "--from", "earliest", "--to", "latest", "--json").lines
+    assert [(e["value"], e["key"], e["headers"]) for e in events] == [
+        ({"n": 2}, "k", [["a", "b"]]),
+        ({"n": 3}, "k", [["a", "b"]]),
+    ]
+
+
+def test_replay_into_the_same_topic_ends(octopus: Octopus, topic: str) -> None:
+    octopus("publish", topic, "1", "2", "--partition", "0")
+    assert octopus("replay", topic, "--from", "earliest", "--into", topic, "--yes").code == 0
+    result = octopus("consume", topic, "--from", "earliest", "--to", "latest", "--raw")
+    assert sorted(result.out.split()) == ["1", "1", "2", "2"]
