@@ -100,12 +100,24 @@ async def _run(
     app: Octopus, settings: Settings, only: Sequence[str], until_caught_up: bool, companions: Sequence[Companion]
 ) -> ExitCode:
     stop = asyncio.Event()
-    with _signals(stop):
+    starting = asyncio.current_task()
+
+    def on_stop() -> None:
+        stop.set()
+        if starting is not None:
+            starting.cancel()  # nothing runs yet, so there is nothing to wait for
+
+    with _signals(on_stop):
+        worker = Worker(app, settings, only=only, threaded=True)
         try:
-            async with Worker(app, settings, only=only, threaded=True) as worker:
+            async with worker:
+                starting = None
                 await _until_end(worker, stop, until_caught_up, companions)
         except HandlerStopped:
             pass
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
         return _exit_code(worker.failures)
 
 
@@ -138,7 +150,7 @@ def _exit_code(failures: Sequence[BaseException]) -> ExitCode:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     seen = False
 
@@ -149,7 +161,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             # The second time somebody means it. Nothing is flushed or committed: unfinished records come again.
             os._exit(128 + number)
         seen = True
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(on_stop)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

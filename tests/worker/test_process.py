@@ -1,0 +1,220 @@
+"""Workers as processes: signals, exit codes, and several of them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+PROGRAM = Path(__file__).with_name("program.py")
+
+
+class Program:
+    """A running program and what it wrote down."""
+
+    def __init__(self, mode: str, directory: Path) -> None:
+        self.log = directory / "log"
+        self.errors = directory / "errors"
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), mode, str(self.log)], stderr=errors, cwd=directory
+            )
+
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def wait_for(self, line: str) -> None:
+        wait_until(lambda: line in self.lines() or self.process.poll() is not None)
+        assert line in self.lines(), self.errors.read_text()
+
+    def end(self, timeout: float = 10) -> int:
+        return self.process.wait(timeout)
+
+    @property
+    def done(self) -> int:
+        return sum(line.startswith("done") for line in self.lines())
+
+    @property
+    def committed(self) -> int:
+        return max((int(line.split()[1]) for line in self.lines() if line.startswith("committed")), default=0)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "took too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
+    programs = []
+
+    def begin(mode: str) -> Program:
+        programs.append(Program(mode, tmp_path))
+        return programs[-1]
+
+    yield begin
+    for program in programs:
+        if program.process.poll() is None:
+            program.process.kill()
+        program.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_the_first_signal_lets_handlers_finish_commits_and_ends_well(
+    start: Callable[[str], Program], number: signal.Signals
+) -> None:
+    program = start("slow")
+    program.wait_for("ready")
+    program.process.send_signal(number)
+    assert program.end() == 0
+    assert 0 < program.done < 20
+    assert program.committed == program.done, "what finished is committed, and nothing else"
+    assert program.lines()[-1] == "left"
+
+
+@pytest.mark.parametrize("mode", ["stuck", "blocked"], ids=["a handler that waits", "a handler that blocks the loop"])
+def test_the_second_signal_ends_at_once_and_commits_nothing_early(start: Callable[[str], Program], mode: str) -> None:
+    program = start(mode)
+    program.wait_for("ready")
+    program.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert program.process.poll() is None
+    began = time.monotonic()
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end(2) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 1
+    assert (program.done, program.committed) == (0, 0)
+
+
+def test_a_signal_during_the_start_does_not_wait_for_its_end(start: Callable[[str], Program]) -> None:
+    program = start("starting")
+    program.wait_for("ready")
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end(3) == 0
+    assert program.committed == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "said"),
+    [
+        ("quick", 0, ""),
+        ("broken", 1, "ZeroDivisionError"),
+        ("mistaken", 2, "comit_interval"),
+        ("refused", 3, "app.handle ends: not yours"),
+        ("stops", 4, "has no dead-letter topic"),
+        ("exits", 7, ""),
+    ],
+)
+def test_the_exit_code_tells_how_it_ended(start: Callable[[str], Program], mode: str, code: int, said: str) -> None:
+    program = start(mode)
+    assert program.end() == code, program.errors.read_text()
+    assert said in program.errors.read_text()
+    if mode in ("mistaken", "refused"):
+        assert "Traceback" not in program.errors.read_text()
+    assert program.committed == (20 if mode == "quick" else 0)
+
+
+def test_an_app_runs_itself(start: Callable[[str], Program]) -> None:
+    program = start("run")
+    program.wait_for("committed 20")
+    program.process.send_signal(signal.SIGINT)
+    assert program.end() == 0
+
+
+FAMILY = """
+import sys
+sys.path.insert(0, {root!r})
+from octopus.worker import run_processes
+sys.exit(run_processes([sys.executable, "-c", {child!r}], {count}, grace={grace}))
+"""
+CHILD = """
+import os, pathlib, signal, sys, time
+log = pathlib.Path("children")
+def say(what):
+    with log.open("a") as file:
+        file.write(f"{what} {os.getpid()}\\n")
+def stop(number, frame):
+    say(f"got {number}")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, HANDLER)
+say("began")
+LIFE
+"""
+
+
+class Family:
+    """Processes that are kept."""
+
+    def __init__(self, directory: Path, *, life: str, handler: str = "stop", count: int = 2, grace: float = 5) -> None:
+        self.log = directory / "children"
+        child = CHILD.replace("LIFE", life).replace("HANDLER", handler)
+        root = str(PROGRAM.resolve().parents[2])
+        text = FAMILY.format(root=root, child=child, count=count, grace=grace)
+        self.process = subprocess.Popen([sys.executable, "-c", text], cwd=directory)
+
+    def pids(self, what: str) -> list[int]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [int(line.split()[-1]) for line in lines if line.startswith(what)]
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Callable[..., Family]]:
+    families = []
+
+    def begin(**options: object) -> Family:
+        families.append(Family(tmp_path, **options))  # type: ignore[arg-type]
+        return families[-1]
+
+    yield begin
+    for each in families:
+        if each.process.poll() is None:  # a test failed; its children would be left behind
+            each.process.kill()
+            each.process.wait()
+            for pid in each.pids("began"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_child_that_is_killed_is_replaced_and_a_stop_reaches_all(family: Callable[..., Family]) -> None:
+    parent = family(life="time.sleep(60)")
+    wait_until(lambda: len(parent.pids("began")) == 2)
+    os.kill(parent.pids("began")[0], signal.SIGKILL)
+    wait_until(lambda: len(parent.pids("began")) == 3)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(5) == 0
+    assert sorted(parent.pids("got 15")) == sorted(parent.pids("began")[1:])
+
+
+def test_children_that_mean_to_end_are_not_replaced(family: Callable[..., Family]) -> None:
+    parent = family(life="sys.exit(4 if os.environ['OCTOPUS_WORKER'] == '1' else 0)")
+    assert parent.process.wait(5) == 4
+    assert len(parent.pids("began")) == 2
+
+
+def test_a_stop_while_a_crashed_child_waits_for_its_replacement_starts_none(family: Callable[..., Family]) -> None:
+    parent = family(life="sys.exit(1)", count=1)
+    wait_until(lambda: len(parent.pids("began")) == 1)
+    time.sleep(0.3)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(2) == 0
+    assert len(parent.pids("began")) == 1
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["a second signal", "the end of the grace"])
+def test_children_that_do_not_stop_are_killed(family: Callable[..., Family], again: bool) -> None:
+    parent = family(life="time.sleep(60)", handler="signal.SIG_IGN", count=1, grace=60 if again else 0.3)
+    wait_until(lambda: len(parent.pids("began")) == 1)
+    parent.process.send_signal(signal.SIGTERM)
+    if again:
+        time.sleep(0.2)
+        parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(3) == 0
