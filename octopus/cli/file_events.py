@@ -7,6 +7,7 @@ then some states in between go unseen, but never the last one.
 
 import asyncio
 import fnmatch
+import logging
 import os
 import socket
 import stat
@@ -20,6 +21,11 @@ import watchfiles
 
 DEBOUNCE_MILLISECONDS = 200
 STEP_MILLISECONDS = 50
+
+RESTART_WAIT = 0.5
+"""Seconds before a notifier that has ended is replaced."""
+
+logger = logging.getLogger("octopus.watch")
 
 
 class FileEvent(msgspec.Struct, frozen=True):
@@ -80,13 +86,26 @@ class FileWatcher:
         self._existing = existing
         self._polling = polling
         self._known: dict[str, State] = {}
+        self._complaints: set[str] = set()
         self._host = socket.gethostname()
 
     async def events(self) -> AsyncIterator[list[FileEvent]]:
         """Yield what happened, in order for each path, until cancelled."""
-        stop = asyncio.Event()
         if not self._existing:
             self._known = await asyncio.to_thread(self._scan, self._directories)
+        while True:
+            try:
+                async for found in self._notified():
+                    yield found
+            except (RuntimeError, OSError, ExceptionGroup) as error:
+                # One name that is not UTF-8 ends the notifier, as does a limit of the system. Beginning again compares
+                # everything, so at the worst this is polling.
+                self._complain(error)
+            await asyncio.sleep(RESTART_WAIT)
+
+    async def _notified(self) -> AsyncIterator[list[FileEvent]]:
+        """Yield what changed until the notifier ends."""
+        stop = asyncio.Event()
         changes = watchfiles.awatch(
             *self._directories,
             watch_filter=None,
@@ -97,21 +116,28 @@ class FileWatcher:
             stop_event=stop,
             ignore_permission_denied=True,
         )
-        following = asyncio.ensure_future(anext(changes))
+        following = asyncio.ensure_future(anext(changes, None))
         try:
             await asyncio.sleep(0)  # the watch begins with the first step of its generator
             if found := await asyncio.to_thread(self._compare, self._directories):
                 yield found
-            while True:
-                touched = {Path(path) for _, path in await asyncio.shield(following)}
-                following = asyncio.ensure_future(anext(changes))
-                if found := await asyncio.to_thread(self._compare, touched):
+            while (notices := await asyncio.shield(following)) is not None:
+                following = asyncio.ensure_future(anext(changes, None))
+                if found := await asyncio.to_thread(self._compare, {Path(path) for _, path in notices}):
                     yield found
         finally:
             stop.set()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await changes.aclose()
+
+    def _complain(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        text = str(error)
+        if text not in self._complaints:
+            self._complaints.add(text)
+            logger.warning("%s; looking at everything again", text)
 
     def _compare(self, touched: Iterable[Path]) -> list[FileEvent]:
         """Return what changed at these paths and below, and remember it."""

@@ -124,13 +124,19 @@ def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory)
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp().parent / "pycache")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
-    def begin(*arguments: str, stdin: Any = subprocess.DEVNULL, stdout: Any = None, brokers: str | None = broker) -> Running:
+    def begin(
+        *arguments: str, stdin: Any = subprocess.DEVNULL, stdout: Any = None, brokers: str | None = broker
+    ) -> Running:
         directory = tmp_path / f"process-{len(started)}"
         directory.mkdir()
         given: Sequence[str] = arguments if brokers is None else (*arguments, "--brokers", brokers)
         with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "octopus", *given], stdin=stdin, stdout=stdout or out, stderr=err, env=environment
+                [sys.executable, "-m", "octopus", *given],
+                stdin=stdin,
+                stdout=stdout or out,
+                stderr=err,
+                env=environment,
             )
         running = Running(process, directory)
         started.append(running)

@@ -150,9 +150,7 @@ def test_a_change_of_the_code_starts_it_again(start: Start, topic: str, write_ap
     assert running.end(signal.SIGTERM).code == 0
 
 
-def test_a_directory_is_watched_beside_the_handlers(
-    start: Start, topic: str, write_app: Write, tmp_path: Path
-) -> None:
+def test_a_directory_is_watched_beside_the_handlers(start: Start, topic: str, write_app: Write, tmp_path: Path) -> None:
     write_app(app_of(topic, topic, "print(value['event'], value['name'], flush=True)"))
     inbox = tmp_path / "inbox"
     inbox.mkdir()

@@ -40,7 +40,7 @@ def test_a_table_that_is_piped_is_aligned_plain_and_never_cut(capsys: pytest.Cap
     ("value", "encoding", "decoded"),
     [
         (b'{"a": 1.10}', "json", {"a": 1.1}),
-        (b'[1,\n 2]', "json", [1, 2]),
+        (b"[1,\n 2]", "json", [1, 2]),
         (b"hello", "text", "hello"),
         (b"\xff\xfe", "base64", "//4="),
         (None, None, None),
