@@ -67,8 +67,11 @@ def build_program(asked: str = "") -> App:
         # The verb that is asked for describes itself; of the others only this line is known, so none is imported.
         known = {} if name == asked else {"help": help}
         program.command(f"octopus.cli.{name.replace('-', '_')}:verb", name=name, group=group, sort_key=order, **known)
-    program.register_install_completion_command(
-        "--install-completion", help="Teach this shell to complete octopus.", group=SETUP
+    program.command(
+        "octopus.cli.completion:install_completion",
+        name="--install-completion",
+        help="Teach this shell to complete octopus.",
+        group=SETUP,
     )
     program["--help"].group = program["--version"].group = SETUP
     return program
