@@ -10,9 +10,10 @@ product of its arrays. Absence (`exists: false`) is judged against the places ch
 those still to come: so the engine behind EventBridge rules, and so do we.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from octopus.errors import DecodeError
 from octopus.patterns.accept import Table
 from octopus.patterns.numbers import RawNumber
 
@@ -24,6 +25,9 @@ Chain = tuple[Place, ...]
 
 #: For each path, its scalars and where they stand.
 Found = dict[str, list[tuple[object, Chain]]]
+
+_FEW_STEPS = 10_000
+_STEPS_PER_VALUE = 20
 
 _SCALARS = frozenset({str, bool, int, float, RawNumber, type(None)})
 
@@ -54,22 +58,28 @@ def flatten(event: Mapping[str, object], alive: frozenset[str]) -> Found:
     stack: list[tuple[str, object, Chain]] = [(name, value, ()) for name, value in event.items() if name in alive]
     while stack:
         path, value, chain = stack.pop()
-        if isinstance(value, dict):
+        if type(value) in _SCALARS:
+            found.setdefault(path, []).append((value, chain))
+        elif isinstance(value, dict):
             for name, inner in value.items():
                 inner_path = f"{path}.{name}"
                 if inner_path in alive:
                     stack.append((inner_path, inner, chain))
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, (list, tuple)):
             arrays += 1
-            for index, inner in enumerate(value):
-                stack.append((path, inner, (*chain, (arrays, index))))
+            elements = [(path, inner, (*chain, (arrays, index))) for index, inner in enumerate(value)]
+            stack.extend(reversed(elements))  # so that values are found in the order of the event
         else:
             found.setdefault(path, []).append((_plain(value), chain))
     return found
 
 
 def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
-    """Tell whether one choice of values satisfies every requirement; they come sorted by `sort_key`."""
+    """Tell whether one choice of values satisfies every requirement; they come sorted by `sort_key`.
+
+    Raises:
+        DecodeError: An event mixes arrays under dotted and nested names so that the choices multiply.
+    """
     first_use: dict[int, int] = {}
     last_use: dict[int, int] = {}
     for index, requirement in enumerate(requirements):
@@ -80,14 +90,15 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
     # An array that a single path looks into binds nobody else: any of its elements will do.
     shared = {array for array, index in first_use.items() if index < last_use[array]}
 
+    # Arrays within arrays are taken one after the other, so each value extends few choices, unless dotted
+    # names put several arrays under one path. Such an event must not cost the product of their lengths.
+    steps = 0
+    most_steps = _FEW_STEPS + _STEPS_PER_VALUE * sum(map(len, found.values()))
     choices: set[frozenset[Place]] = {frozenset()}
     for index, requirement in enumerate(requirements):
-        values = [
-            (value, tuple(place for place in chain if place[0] in shared))
-            for value, chain in found.get(requirement.path, ())
-        ]
-        accepted = _Tree({chain for value, chain in values if accepts(requirement.table, value)})
-        present = _Tree({chain for _, chain in values} if requirement.absent else set())
+        values, table = found.get(requirement.path, ()), requirement.table
+        accepted = _Tree({chain for value, chain in values if table[type(value)](value)}, shared)
+        present = _Tree({chain for _, chain in values} if requirement.absent else (), shared)
         following: set[frozenset[Place]] = set()
         for choice in choices:
             chosen = dict(choice)
@@ -96,6 +107,12 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
             else:
                 extended = [choice.union(chain) for chain in accepted.agreeing(chosen)]
             following.update(frozenset(place for place in one if last_use[place[0]] > index) for one in extended)
+            steps += len(extended)
+            if steps > most_steps:
+                raise DecodeError(
+                    f"the arrays under {requirement.path!r} combine in more than {most_steps} ways, because the event "
+                    "spells one path both dotted and nested; spell it one way"
+                )
         if not following:
             return False
         choices = following
@@ -112,13 +129,17 @@ class _Tree:
 
     __slots__ = ("_arrays", "_ends")
 
-    def __init__(self, chains: Iterable[Chain] = ()) -> None:
+    def __init__(self, chains: Iterable[Chain] = (), arrays: Collection[int] = ()) -> None:
+        """Plant the chains, as far as they pass through `arrays`."""
         self._ends: Chain | None = None
         self._arrays: dict[int, dict[int, _Tree]] = {}
-        for chain in chains:
+        for chain in {tuple(place for place in chain if place[0] in arrays) for chain in chains}:
             node = self
             for array, index in chain:
-                node = node._arrays.setdefault(array, {}).setdefault(index, _Tree())
+                elements = node._arrays.setdefault(array, {})
+                if index not in elements:
+                    elements[index] = _Tree()
+                node = elements[index]
             node._ends = chain
 
     def agreeing(self, chosen: Mapping[int, int]) -> Iterator[Chain]:
@@ -136,10 +157,8 @@ class _Tree:
 
 
 def _plain(value: object) -> object:
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if isinstance(value, str):  # a subclass, such as an enumeration; so below
+    """Turn an instance of a subclass, such as an enumeration, into what a JSON decoder returns."""
+    if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         return int(value)

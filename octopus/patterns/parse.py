@@ -114,7 +114,7 @@ def _expand_object(rules: list[Rule], fields: Object, path: str | None, where: s
         elif isinstance(node, Object):
             _expand_object(rules, node, inner_path, inner_where)
         elif isinstance(node, list):
-            leaf = _leaf(node, inner_where)
+            leaf = _leaf(node, inner_where) if name != "$or" else _or_as_field(node, inner_where)
             for rule in rules:
                 rule[inner_path] = leaf
         else:
@@ -134,6 +134,14 @@ def is_reserved(name: str) -> bool:
         or name in {"=", "<", "<=", ">", ">=", "regex", "in-date-range"}
         or name.startswith(("not-", "date-", "ip-address-"))
     )
+
+
+def _or_as_field(nodes: list[Node], where: str) -> Leaf:
+    try:
+        return _leaf(nodes, where)
+    except PatternError as error:
+        reason = "$or takes two or more objects, no field of which is named like an operator; as an ordinary field"
+        raise _refusal(error.path, f"{reason}, {error.reason}") from None
 
 
 def _alternatives(rules: list[Rule], nodes: list[Node], path: str | None, where: str) -> list[Rule]:

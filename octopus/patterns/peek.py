@@ -40,8 +40,10 @@ def build_reader(paths: frozenset[str], exact: bool) -> Reader:
             event: dict[str, Any] = decode(data)
         except msgspec.ValidationError:
             return _read_whole(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DecodeError(f"the event is not JSON: {error}") from error
+        except RecursionError as error:
+            raise DecodeError("the event nests too deeply to be read") from error
         return event
 
     return read
@@ -78,8 +80,10 @@ def _read_whole(data: Bytes) -> dict[str, Any] | None:
         if not raw.startswith(b"{"):
             return None
         event: dict[str, Any] = json.loads(raw.decode(), parse_int=_read_integer, parse_float=read_number)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise DecodeError(f"the event is not JSON: {error}") from error
+    except RecursionError as error:
+        raise DecodeError("the event nests too deeply to be read") from error
     return event
 
 
