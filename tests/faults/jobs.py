@@ -1,0 +1,67 @@
+"""The records of a run: each says what its handler is to do, good or bad."""
+
+from typing import Any, Literal
+
+import msgspec
+
+Deed = Literal[
+    "work", "reject", "later", "fail once", "fail", "die", "die after", "hang", "hang on", "block", "mischief", "exit"
+]
+"""What a handler does; what can only be survived once is done on the first delivery only."""
+
+
+class Job(msgspec.Struct, omit_defaults=True):
+    """The value of a record.
+
+    Attributes:
+        id: Unique over the run.
+        does: What the handler does with it.
+        takes: Seconds.
+        wanted: What the filter lets through.
+    """
+
+    id: str
+    does: Deed = "work"
+    takes: float = 0.0
+    wanted: bool = True
+
+
+FILTER = {"wanted": [True, {"exists": False}]}
+
+
+class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a worker process is told.
+
+    Attributes:
+        name: Of the worker, in the history.
+        brokers: `host:port`.
+        topic: What it reads.
+        directory: Where it writes its history and finds what others did already.
+        ordering: Of its handler; `batch` for batches of eight.
+        concurrency: Of its handler.
+        start: Where a new group begins.
+        attempts: Before a dead letter.
+        timeout: Of a run, seconds.
+        kind: Whether the handler is `async def` or `def`.
+        dead_letter: As `dead_letter=` of a handler.
+        settings: Of the worker.
+        fetch_dies_after: Seconds after which the client's fetch task is cancelled, once.
+    """
+
+    name: str
+    brokers: str
+    topic: str
+    directory: str
+    ordering: Literal["partition", "key", "none", "batch"] = "partition"
+    concurrency: int = 8
+    start: Literal["earliest", "latest"] = "earliest"
+    attempts: int = 3
+    timeout: float | None = None
+    kind: Literal["async", "thread"] = "async"
+    dead_letter: bool | None = None
+    settings: dict[str, Any] = {}
+    fetch_dies_after: float | None = None
+
+
+APP = "trial"
+GROUP = "trial.handle"

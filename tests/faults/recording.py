@@ -1,0 +1,97 @@
+"""A transport that writes down what goes through it: what was polled, what commits are asked for, what is assigned."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from octopus.events import TopicPartition
+from octopus.testing.history import Committing, Note, Polled
+from octopus.transports.base import AssignmentListener, Chunk, Commit, Consumer, Fetched, Transport
+from tests.faults.journal import Journal, now
+
+ID = re.compile(rb'"id": ?"([^"]*)"')
+
+
+def id_of(value: bytes | None) -> str:
+    """Return the id in a value, also in one that is not JSON."""
+    found = ID.search(value or b"")
+    return found[1].decode() if found else "?"
+
+
+class RecordingTransport:
+    """Passes everything on.
+
+    Args:
+        transport: To whom.
+        journal: Where it is written.
+        who: The worker's name.
+    """
+
+    def __init__(self, transport: Transport, journal: Journal, who: str) -> None:
+        self._transport = transport
+        self._journal = journal
+        self._who = who
+        self._consumers = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def consumer(self, group: str, topics: Any, **options: Any) -> Consumer:
+        self._consumers += 1
+        consumer = self._transport.consumer(group, topics, **options)
+        return _Consumer(consumer, self._journal, self._who, group, self._consumers)
+
+
+class _Consumer:
+    def __init__(self, consumer: Consumer, journal: Journal, who: str, group: str, number: int) -> None:
+        self._consumer = consumer
+        self._journal = journal
+        self._who = who
+        self._group = group
+        self._number = number
+        self._generation = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    async def start(self, listener: AssignmentListener) -> None:
+        await self._consumer.start(_Listener(listener, self))
+
+    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+        fetched = await self._consumer.fetch(partitions, max_records=max_records, timeout=timeout)
+        reader = f"{self._who}/{self._number}.{self._generation}"
+        for each in fetched:
+            if isinstance(each, Chunk) and each.records:
+                records = tuple((record.offset, id_of(record.value)) for record in each.records)
+                self._journal.write(Polled(time=now(), reader=reader, at=each.partition, records=records))
+        return fetched
+
+    async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
+        asked = tuple((partition, commit.offset) for partition, commit in offsets.items())
+        self._journal.write(Committing(time=now(), group=self._group, offsets=asked, who=self._who))
+        await self._consumer.commit(offsets)
+
+    def note(self, what: str) -> None:
+        self._journal.write(Note(time=now(), what=what, who=self._who))
+
+    def begin_generation(self) -> None:
+        self._generation += 1
+
+
+class _Listener:
+    def __init__(self, listener: AssignmentListener, consumer: _Consumer) -> None:
+        self._listener = listener
+        self._consumer = consumer
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.begin_generation()
+        self._consumer.note("assigned")
+        await self._listener.assigned(partitions)
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.note("revoked")
+        await self._listener.revoked(partitions)
+
+    async def lost(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.note("lost")
+        await self._listener.lost(partitions)

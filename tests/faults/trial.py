@@ -1,0 +1,325 @@
+"""A trial: publish records, disturb whoever handles them, and look whether the promises held."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import aiokafka
+import msgspec
+
+from octopus import config
+from octopus.errors import TransportError
+from octopus.events import TopicPartition
+from octopus.testing.faults import ChildProcess, python_module
+from octopus.testing.history import Buried, Committing, Note, Offered, Report, Stored, check
+from octopus.transports.base import Outgoing
+from octopus.transports.kafka import KafkaSettings, KafkaTransport
+from tests.faults.jobs import GROUP, Deed, Job, WorkerPlan
+from tests.faults.journal import Journal, now, read_all
+from tests.faults.recording import id_of
+
+QUICK: dict[str, Any] = {
+    "consumer": {"session_timeout": 2, "rebalance_timeout": 8, "metadata_max_age": 2},
+    "producer": {"request_timeout": 2, "delivery_timeout": 5},
+    "worker": {
+        "commit_interval": 0.1,
+        "commit_every": 50,
+        "commit_timeout": 2,
+        "revoke_budget": 1,
+        "drain_timeout": 5,
+        "stall_timeout": 10,
+    },
+}
+"""Settings of a worker with which faults are noticed in seconds; Kafka itself insists on six for a session."""
+
+SAMPLES = 0.03
+"""Seconds between two looks at what is committed."""
+
+FAULT_EXCUSES = 200
+"""Effects that one crash may repeat: those since the last commit landed, `commit_every` and what settles while a commit
+is under way, and what runs."""
+
+
+class Trial:
+    """One topic, one group, some workers, and everything that is known about them.
+
+    Args:
+        directory: For histories and logs; empty.
+        brokers: `host:port`.
+        seed: Of everything that is left to chance.
+        ordering: Of the handler.
+        partitions: Of the topic.
+        settings: Of the workers, over `QUICK`.
+        **plan: Further fields of `WorkerPlan`, for all workers.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        brokers: str,
+        *,
+        seed: int = 0,
+        ordering: str = "partition",
+        partitions: int = 4,
+        topic: str = "jobs",
+        settings: dict[str, Any] | None = None,
+        **plan: Any,
+    ) -> None:
+        self.directory = directory
+        self.chance = random.Random(seed)
+        self.ordering = ordering
+        self.topic = topic
+        self.workers: dict[str, ChildProcess] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self.excused = 0
+        self.ends: dict[TopicPartition, int] = {}
+        self._partitions = partitions
+        self._settings = config.merge(QUICK, settings or {})
+        self._plan = plan
+        self._brokers = brokers
+        self._transport = KafkaTransport(
+            KafkaSettings(brokers=brokers, client_id="trial", request_timeout=3.0, metadata_max_age=5.0)
+        )
+        self._producer = self._transport.producer(delivery_timeout=20.0)
+        self._admin = self._transport.admin()
+        self._journal = Journal(directory / "trial.history")
+        self._sampling: asyncio.Task[None] | None = None
+        self._jobs = 0
+
+    async def __aenter__(self) -> Self:
+        await self._admin.start()
+        await self._producer.start()
+        await self._admin.create_topic(self.topic, partitions=self._partitions)
+        self._sampling = asyncio.create_task(self._sample())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.thaw()
+            worker.kill()
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.gather(self._sampling, return_exceptions=True)
+        for client in (self._producer, self._admin):
+            with contextlib.suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await client.stop()
+        self._journal.close()
+
+    # ── workers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, name: str, **different: Any) -> ChildProcess:
+        """Start a worker; one of this name that has ended is followed by another."""
+        plan = WorkerPlan(
+            name=name,
+            brokers=self._brokers,
+            topic=self.topic,
+            directory=str(self.directory),
+            **{"ordering": self.ordering, "settings": self._settings, **self._plan, **different},
+        )
+        worker = self.workers[name] = ChildProcess(
+            python_module("tests.faults.worker", msgspec.json.encode(plan).decode()), log=self.directory / f"{name}.log"
+        )
+        return worker.start()
+
+    def disturb(self, what: str, who: str = "", excuses: int = FAULT_EXCUSES) -> None:
+        """Write a fault down, with the number of repeated effects it excuses."""
+        self.excused += excuses
+        self._journal.write(Note(time=now(), what=what, who=who))
+
+    def kill(self, name: str) -> None:
+        """Kill a worker."""
+        self.disturb("kill worker", name)
+        self.workers[name].kill()
+
+    async def stop(self, name: str, timeout: float = 15.0) -> int:
+        """Stop a worker as an operator would (SIGTERM) and return its exit code."""
+        self.disturb("stop worker", name, excuses=0)
+        self.workers[name].terminate()
+        return await self.workers[name].ended(timeout)
+
+    # ── records ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def jobs(self, count: int, does: Deed = "work", *, takes: float = 0.0, wanted: bool = True) -> list[Job]:
+        """Make jobs with new ids."""
+        first, self._jobs = self._jobs, self._jobs + count
+        return [Job(str(number), does, takes, wanted) for number in range(first, self._jobs)]
+
+    async def publish(
+        self, jobs: Iterable[Job | bytes], *, keys: int = 7, partition: int | None = None, pause: float = 0.0
+    ) -> None:
+        """Publish in pieces of twenty; what is not acknowledged may or may not be there.
+
+        Args:
+            jobs: Or bytes that contain an id and cannot be decoded.
+            keys: Number of keys, which the records get in turn.
+            partition: A fixed one.
+            pause: Seconds between two pieces.
+        """
+        jobs = [*jobs]
+        for start in range(0, len(jobs), 20):
+            messages, events = [], []
+            for number, job in enumerate(jobs[start : start + 20], start):
+                value = job if isinstance(job, bytes) else msgspec.json.encode(job)
+                key = f"k{number % keys}"
+                messages.append(Outgoing(self.topic, value, key.encode(), (), partition))
+                wanted = isinstance(job, bytes) or job.wanted
+                events.append(Offered(time=now(), id=id_of(value), topic=self.topic, key=key, wanted=wanted))
+            self._journal.write(*events)
+            try:
+                published = await self._producer.send_many(messages)
+            except TransportError:
+                published = []
+            acknowledged = now()
+            for event, (topic, number, offset) in zip(events, published, strict=False):
+                at = TopicPartition(topic, number)
+                self.ends[at] = max(self.ends.get(at, 0), offset + 1)
+                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=offset))
+            if pause:
+                await asyncio.sleep(pause)
+
+    def poison(self, count: int) -> list[bytes]:
+        """Make values that cannot be decoded."""
+        return [b'{"id": "%s", "does": ' % job.id.encode() for job in self.jobs(count)]
+
+    # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def until(self, condition: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
+        """Wait until something is so; a worker that ended by itself meanwhile is named.
+
+        Raises:
+            AssertionError: It is not so after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"after {timeout:g} s not yet: {what or condition.__name__}\n{self.story()}")
+            await asyncio.sleep(0.02)
+
+    async def settled(self, timeout: float = 30.0) -> None:
+        """Wait until everything that was acknowledged is committed."""
+        deadline = time.monotonic() + timeout
+        partitions = [TopicPartition(self.topic, number) for number in range(self._partitions)]
+        while True:
+            # what was not acknowledged may be there all the same
+            with contextlib.suppress(TransportError):
+                found = await self._admin.offsets(partitions, "latest")
+                self.ends.update({partition: end for partition, end in found.items() if end})
+                break
+            assert time.monotonic() < deadline, "the broker does not say how long its logs are"
+            await asyncio.sleep(0.1)
+        await self.until(
+            lambda: all(self.committed.get(partition, 0) >= end for partition, end in self.ends.items()),
+            deadline - time.monotonic(),
+            "everything is committed",
+        )
+
+    def progress(self) -> int:
+        """How many records are committed."""
+        return sum(self.committed.values())
+
+    async def progressed(self, records: int, timeout: float = 30.0) -> None:
+        """Wait until so many more records are committed."""
+        wanted = self.progress() + records
+        await self.until(lambda: self.progress() >= wanted, timeout, f"{records} more records are committed")
+
+    def began(self) -> int:
+        """How many runs of the handler have begun."""
+        return sum(
+            line.startswith(b'{"event":"began"')
+            for path in self.directory.glob("*.history")
+            for line in path.open("rb")
+        )
+
+    # ── the verdict ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def verdict(self, *, duplicates: int | None = None, timeout: float = 30.0, complete: bool = True) -> Report:
+        """Wait until all is settled, stop the workers, and check the history.
+
+        Args:
+            duplicates: Effects that may be repeated; what the disturbances excuse when None.
+            timeout: Seconds for the rest of the work.
+            complete: Whether to wait for the rest, and count what is not finished as lost.
+
+        Raises:
+            AssertionError: Something was not kept.
+        """
+        if complete:
+            await self.settled(timeout)
+        for name, worker in self.workers.items():
+            if worker.is_running:
+                await self.stop(name)
+        await self._exhume()
+        report = check(
+            read_all(self.directory),
+            ordering=self.ordering,  # type: ignore[arg-type]
+            duplicates=self.excused if duplicates is None else duplicates,
+            complete=complete,
+        )
+        found = "\n".join(map(str, report.anomalies[:20]))
+        assert not report.anomalies, f"{len(report.anomalies)} anomalies\n{found}\n{self.story()}"
+        return report
+
+    def story(self) -> str:
+        """Return the last words of everybody, for the report of a failure."""
+        behind = {str(at): (self.committed.get(at, 0), end) for at, end in sorted(self.ends.items())}
+        lines = [f"committed and end: {behind}"]
+        for name, worker in self.workers.items():
+            lines.append(f"── {name}: exit code {worker.exit_code}\n{worker.written()[-2500:]}")
+        return "\n".join(lines)
+
+    async def _sample(self) -> None:
+        while True:
+            with contextlib.suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(5):
+                    found = await self._admin.group_offsets(GROUP)
+                seen = {at: commit.offset for at, commit in found.items() if commit.offset >= 0}
+                if seen != self.committed:
+                    # what is read now was committed before now
+                    self._journal.write(Committing(time=now(), group=GROUP, offsets=tuple(seen.items())))
+                    self.committed.update(seen)
+            await asyncio.sleep(SAMPLES)
+
+    async def _exhume(self) -> None:
+        """Write down what is in the dead-letter topic. A record's own time is when its worker produced it."""
+        step = now() - time.time() - 0.05  # the two clocks drift apart by less over a trial
+        name = self.topic + ".dead-letter"
+        graves = [
+            TopicPartition(name, number)
+            for topic in await self._admin.topics()
+            if topic.name == name
+            for number in range(topic.partitions)
+        ]
+        if not graves:
+            return
+        async for record in read_partitions(self._brokers, graves):
+            origin = {name.removeprefix("octopus-dead-letter-"): value.decode() for name, value in record.headers}
+            at = TopicPartition(origin["topic"], int(origin["partition"]))
+            self._journal.write(
+                Buried(
+                    time=record.timestamp / 1000 + step,
+                    at=at,
+                    offset=int(origin["offset"]),
+                    id=id_of(record.value),
+                )
+            )
+
+
+async def read_partitions(brokers: str, partitions: Iterable[TopicPartition]) -> AsyncIterator[Any]:
+    """Return every record of some partitions, with a client that is not ours."""
+    places = [aiokafka.TopicPartition(*partition) for partition in partitions]
+    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
+    consumer.assign(places)
+    await consumer.start()
+    try:
+        await consumer.seek_to_beginning(*places)
+        for place, end in (await consumer.end_offsets(places)).items():
+            while await consumer.position(place) < end:
+                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, ()):
+                    yield record
+    finally:
+        await consumer.stop()

@@ -1,0 +1,177 @@
+"""A worker process under test: `python -m tests.faults.worker PLAN` runs `run_process` with a handler that keeps a diary.
+
+Every run of the handler is written down before it does anything, and its effect is on disk before it returns.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import octopus.worker.worker
+from octopus import Event, Octopus, Reject, RetryLater, RetryPolicy, config
+from octopus.config import Settings
+from octopus.events import TopicPartition
+from octopus.testing.faults import Mischief, die, end_with_parent, first_time, hang, hang_on
+from octopus.testing.history import Began, Finished, Note
+from octopus.transports import connect
+from octopus.worker import run_process
+from tests.faults.jobs import APP, FILTER, Job, WorkerPlan
+from tests.faults.journal import Journal, now
+from tests.faults.recording import RecordingTransport
+
+
+class Diary:
+    """Does what jobs say and writes down what it does."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self.journal = Journal(Path(plan.directory) / f"{plan.name}-{os.getpid()}.history", durable=True)
+        self._marks = Path(plan.directory)
+        self._who = f"{plan.name}-{os.getpid()}"
+        self._runs = count()
+
+    async def handle(self, events: Sequence[Event[Job]]) -> None:
+        run = self._begin(events)
+        failed = True
+        try:
+            for event in events:
+                await self._do(event.value)
+            failed = False
+        finally:
+            self._end(events, run, failed)
+
+    def handle_in_thread(self, event: Event[Job]) -> None:
+        run = self._begin([event])
+        failed = True
+        try:
+            time.sleep(event.value.takes)
+            self._fail(event.value)
+            failed = False
+        finally:
+            self._end([event], run, failed)
+
+    def _begin(self, events: Sequence[Event[Job]]) -> int:
+        run = next(self._runs)
+        self.journal.write(
+            *(
+                Began(time=now(), worker=self._who, at=_at(event), offset=event.offset, id=event.value.id, run=run)
+                for event in events
+            )
+        )
+        return run
+
+    def _end(self, events: Sequence[Event[Job]], run: int, failed: bool) -> None:
+        self.journal.write_effects(
+            *(
+                Finished(
+                    time=now(),
+                    worker=self._who,
+                    at=_at(event),
+                    offset=event.offset,
+                    id=event.value.id,
+                    run=run,
+                    failed=failed,
+                )
+                for event in events
+            )
+        )
+        for event in events:
+            if event.value.does == "die after" and not failed and self._is_first(event.value):
+                die()
+
+    async def _do(self, job: Job) -> None:
+        if job.takes and job.does not in ("hang on", "block"):
+            await asyncio.sleep(job.takes)
+        match job.does:
+            case "die" if self._is_first(job):
+                die()
+            case "hang" if self._is_first(job):
+                await hang()
+            case "hang on" if self._is_first(job):
+                await hang_on(job.takes)
+            case "block" if self._is_first(job):
+                time.sleep(job.takes)
+            case "mischief" if self._is_first(job):
+                raise Mischief(job.id)
+            case "exit" if self._is_first(job):
+                raise SystemExit(17)
+            case _:
+                self._fail(job)
+
+    def _fail(self, job: Job) -> None:
+        match job.does:
+            case "fail":
+                raise ValueError(job.id)
+            case "fail once" if self._is_first(job):
+                raise ValueError(job.id)
+            case "reject":
+                raise Reject("as it says")
+            case "later" if self._is_first(job):
+                raise RetryLater(0.02)
+
+    def _is_first(self, job: Job) -> bool:
+        return first_time(self._marks / f"{job.id}.done")
+
+
+def _at(event: Event[Any]) -> TopicPartition:
+    return TopicPartition(event.topic, event.partition)
+
+
+def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
+    """Return the app under test."""
+    app = Octopus(APP)
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(attempts=plan.attempts, backoff=0.02, maximum=0.2),
+        "start": plan.start,
+        "timeout": plan.timeout,
+        "dead_letter": plan.dead_letter,
+        "filter": FILTER,
+    }
+    if plan.ordering == "batch":
+
+        @app.on(plan.topic, batch=8, within=0.02, name="handle", **options)
+        async def handle_batch(events: list[Event[Job]]) -> None:
+            await diary.handle(events)
+
+    elif plan.kind == "thread":
+
+        @app.on(plan.topic, ordering=plan.ordering, concurrency=plan.concurrency, name="handle", **options)
+        def handle_in_thread(event: Event[Job]) -> None:
+            diary.handle_in_thread(event)
+
+    else:
+
+        @app.on(plan.topic, ordering=plan.ordering, concurrency=plan.concurrency, name="handle", **options)
+        async def handle(event: Event[Job]) -> None:
+            await diary.handle([event])
+
+    return app
+
+
+def main(text: str) -> int:
+    """Run a worker until it is stopped; return its exit code."""
+    end_with_parent()
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    plan = msgspec.json.decode(text, type=WorkerPlan)
+    diary = Diary(plan)
+    diary.journal.write(Note(time=now(), what="worker starts", who=plan.name))
+
+    def recording(settings: Settings, **options: Any) -> RecordingTransport:
+        return RecordingTransport(connect(settings, **options), diary.journal, f"{plan.name}-{os.getpid()}")
+
+    octopus.worker.worker.connect = recording  # run_process itself is under test: this is the only seam it leaves
+    settings = config.load(config.merge({"brokers": [plan.brokers]}, plan.settings))
+    code = run_process(app_of(plan, diary), settings)
+    diary.journal.write(Note(time=now(), what="worker ends", who=plan.name))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
