@@ -1,0 +1,1 @@
+"""What runs in a fresh process: Octopus and the bare client libraries."""

@@ -1,0 +1,43 @@
+"""What the figures are called, in which order they are shown, and how."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A column.
+
+    Attributes:
+        heading: Of the column.
+        digits: Behind the point.
+        more_is_better: Which way a ratio is good.
+    """
+
+    heading: str
+    digits: int = 0
+    more_is_better: bool = True
+
+
+FIGURES: dict[str, Figure] = {
+    "records_per_second": Figure("records/s"),
+    "wall_us": Figure("µs wall", 2, False),
+    "cpu_us": Figure("µs CPU", 2, False),
+    "p50_ms": Figure("p50 ms", 2, False),
+    "p99_ms": Figure("p99 ms", 2, False),
+    "p999_ms": Figure("p99.9 ms", 2, False),
+    "offered_per_second": Figure("offered/s"),
+    "handled_per_second": Figure("handled/s"),
+    "nanoseconds": Figure("ns", 0, False),
+    "milliseconds": Figure("ms", 1, False),
+    "seconds_to_first": Figure("s to first", 3, False),
+    "pause_ms": Figure("pause ms", 0, False),
+    "duplicates": Figure("again", 0, False),
+    "grown_mb": Figure("grown MB", 1, False),
+    "memory_mb": Figure("memory MB", 0, False),
+    "broker_cpu_us": Figure("µs CPU of broker", 2, False),
+    "broker_memory_mb": Figure("broker MB", 0, False),
+    "recovery_s_per_gb": Figure("s/GB", 2, False),
+    "produced_per_second": Figure("produced/s"),
+    "consumed_per_second": Figure("consumed/s"),
+    "megabytes_per_second": Figure("MB/s", 1),
+}

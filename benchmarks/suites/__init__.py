@@ -1,0 +1,1 @@
+"""What is measured: each suite is a list of cases."""

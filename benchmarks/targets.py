@@ -1,0 +1,62 @@
+"""What the project wants to reach, as ratios of two figures of the same run, or as a plain bound."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+Key = tuple[str, str, str, float]
+"""Suite, group, case, round trip in milliseconds."""
+
+TYPED = "octopus typed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One target.
+
+    Attributes:
+        sentence: What it says.
+        ours: Suite, group and case.
+        theirs: What it is compared with: suite, group and case; None for a bound on the figure itself.
+        bound: Of the ratio or the figure.
+        figure: Which figure.
+        at_least: Whether the bound is a lower one.
+        round_trip_ms: Of our case; theirs is measured on loopback.
+    """
+
+    sentence: str
+    ours: tuple[str, str, str]
+    theirs: tuple[str, str, str] | None
+    bound: float
+    figure: str = "records_per_second"
+    at_least: bool = True
+    round_trip_ms: float = 0.0
+
+    def measured(self, lines: Mapping[Key, Mapping[str, Any]]) -> float | None:
+        """Return the ratio or figure, or None when it was not measured."""
+        ours = lines.get((*self.ours, self.round_trip_ms), {}).get("figures", {}).get(self.figure)
+        if self.theirs is None or ours is None:
+            return ours  # type: ignore[no-any-return]
+        theirs = lines.get((*self.theirs, 0.0), {}).get("figures", {}).get(self.figure)
+        return ours / theirs if theirs else None
+
+
+def _consume(ours: str, theirs: str, bound: float, group: str = "463 B", **more: Any) -> Target:
+    link = f" at {more['round_trip_ms']:g} ms" if "round_trip_ms" in more else ""
+    sentence = f"{ours}, {group}{link} : {theirs}"
+    return Target(sentence, ("consume", group, ours), ("consume", group, theirs), bound, **more)
+
+
+TARGETS = [
+    _consume(TYPED, "aiokafka getmany(500)", 1.0),
+    _consume(TYPED, "aiokafka getmany(500)", 0.83, "100 B"),
+    _consume(TYPED, "quix", 3.5),
+    _consume(TYPED, "arroyo", 4.0),
+    _consume(TYPED, "faststream", 20.0),
+    _consume(TYPED, "faststream ACK", 100.0),
+    _consume("octopus filtered 0 %", TYPED, 1.3),
+    _consume("octopus 64 key lanes", TYPED, 0.75),
+    _consume("octopus suspending", TYPED, 0.45),
+    _consume("octopus pydantic", "faststream batch ACK", 2.0),
+    _consume(TYPED, TYPED, 0.5, round_trip_ms=60.0),
+]
