@@ -1,0 +1,402 @@
+"""The history checker finds each anomaly that is planted, and none in histories of systems that keep their word."""
+
+import random
+from collections.abc import Sequence
+from itertools import count
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octopus.events import TopicPartition
+from octopus.testing.history import (
+    Began,
+    Buried,
+    Committing,
+    Ended,
+    Event,
+    Finished,
+    Note,
+    Offered,
+    Polled,
+    Refused,
+    Stored,
+    check,
+    read_lines,
+    write_line,
+)
+
+P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+class Telling:
+    """Builds a history: every event is a second after the one before."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._runs = count()
+
+    @property
+    def time(self) -> float:
+        return float(len(self.events))
+
+    def add(self, *kinds: type, **given: object) -> None:
+        for kind in kinds:
+            self.events.append(kind(time=self.time, **given))
+
+    def stored(self, *offsets: int, at: TopicPartition = P0, key: str | None = None, wanted: bool = True) -> None:
+        for offset in offsets:
+            name = f"{at.partition}-{offset}"
+            self.add(Offered, id=name, topic="t", key=key, wanted=wanted)
+            self.add(Stored, id=name, at=at, offset=offset)
+
+    def polled(self, *offsets: int, reader: str = "a", at: TopicPartition = P0) -> None:
+        self.add(
+            Polled, reader=reader, at=at, records=tuple((offset, f"{at.partition}-{offset}") for offset in offsets)
+        )
+
+    def began(self, *offsets: int, worker: str = "a", at: TopicPartition = P0) -> int:
+        run = next(self._runs)
+        for offset in offsets:
+            self.add(Began, worker=worker, at=at, offset=offset, id=f"{at.partition}-{offset}", run=run)
+        return run
+
+    def ended(self, run: int, *offsets: int, worker: str = "a", at: TopicPartition = P0, failed: bool = False) -> None:
+        for offset in offsets:
+            name = f"{at.partition}-{offset}"
+            self.add(Finished, worker=worker, at=at, offset=offset, id=name, run=run, failed=failed)
+
+    def done(self, *offsets: int, worker: str = "a", at: TopicPartition = P0) -> None:
+        for offset in offsets:
+            self.ended(self.began(offset, worker=worker, at=at), offset, worker=worker, at=at)
+
+    def committed(self, offset: int, at: TopicPartition = P0, who: str = "") -> None:
+        self.add(Committing, group="g", offsets=((at, offset),), who=who)
+
+    def kinds(self, **options: object) -> list[str]:
+        return [anomaly.kind for anomaly in check(self.events, **options).anomalies]
+
+
+def a_good_run() -> Telling:
+    told = Telling()
+    told.stored(0, 1, 2)
+    told.polled(0, 1)
+    told.done(0)
+    told.committed(1, who="a")
+    told.done(1)
+    told.committed(1)
+    told.polled(2)
+    told.done(2)
+    told.committed(3, who="a")
+    told.committed(3)
+    return told
+
+
+def test_a_run_that_went_well_is_not_accused() -> None:
+    assert a_good_run().kinds(ordering="partition") == []
+    report = check(a_good_run().events)
+    assert (report.records, report.finished, report.buried, report.duplicates) == (3, 3, 0, 0)
+
+
+def test_a_record_without_effect_or_grave_is_lost() -> None:
+    told = Telling()
+    told.stored(0, 1, 2)
+    told.polled(0, 1, 2)
+    told.done(0)
+    told.add(Buried, at=P0, offset=2, id="0-2")
+    assert told.kinds() == ["lost-write"]
+    assert told.kinds(complete=False) == []
+
+
+def test_a_record_that_nobody_read_is_unseen() -> None:
+    told = Telling()
+    told.stored(0, 1)
+    told.polled(0)
+    told.done(0)
+    assert told.kinds() == ["unseen"]
+
+
+def test_what_no_handler_wants_need_not_have_an_effect() -> None:
+    told = Telling()
+    told.stored(0)
+    told.stored(1, wanted=False)
+    told.polled(0, 1)
+    told.done(0)
+    told.committed(2)
+    assert told.kinds(ordering="partition") == []
+
+
+def test_effects_are_repeated_as_often_as_is_excused() -> None:
+    told = a_good_run()
+    told.done(1, 1)
+    assert told.kinds(duplicates=1) == ["duplicate"]
+    assert told.kinds(duplicates=2) == told.kinds(duplicates=None) == []
+
+
+def test_one_record_at_two_offsets() -> None:
+    told = a_good_run()
+    told.add(Polled, reader="a", at=P0, records=((3, "0-2"),))
+    told.add(Finished, worker="a", at=P0, offset=3, id="0-2", run=99)
+    assert told.kinds() == ["duplicate-write"]
+
+
+def test_two_records_at_one_offset() -> None:
+    told = a_good_run()
+    told.add(Polled, reader="b", at=P0, records=((0, "other"),))
+    assert told.kinds() == ["inconsistent-offsets"]
+
+
+@pytest.mark.parametrize("pieces", [[(0, 2)], [(0,), (2,)]], ids=["within one poll", "from poll to poll"])
+def test_a_reader_that_skips_a_record(pieces: Sequence[Sequence[int]]) -> None:
+    told = Telling()
+    told.stored(0, 1, 2)
+    for piece in pieces:
+        told.polled(*piece)
+    told.polled(1, reader="b")
+    told.done(0, 1, 2)
+    assert told.kinds() == ["poll-skip"]
+
+
+def test_offsets_that_never_existed_and_aborted_records_are_not_skipped() -> None:
+    told = Telling()
+    told.stored(0, 5)
+    told.add(Offered, id="gone", topic="t", transaction="x")
+    told.add(Ended, transaction="x", committed=False)
+    told.add(Stored, id="gone", at=P0, offset=3)
+    told.polled(0, 5)
+    told.done(0, 5)
+    assert told.kinds(ordering="partition") == []
+
+
+@pytest.mark.parametrize("pieces", [[(0, 1, 1)], [(0, 1), (0,)]], ids=["within one poll", "from poll to poll"])
+def test_a_reader_that_goes_back(pieces: Sequence[Sequence[int]]) -> None:
+    told = Telling()
+    told.stored(0, 1)
+    for piece in pieces:
+        told.polled(*piece)
+    told.done(0, 1)
+    assert told.kinds() == ["nonmonotonic-poll"]
+
+
+def test_another_reader_may_begin_earlier() -> None:
+    told = a_good_run()
+    told.polled(1, 2, reader="b")
+    assert told.kinds() == []
+
+
+@pytest.mark.parametrize("how", ["refused", "aborted"])
+def test_a_record_that_must_not_be_seen(how: str) -> None:
+    told = a_good_run()
+    told.add(Offered, id="0-3", topic="t", transaction="x" if how == "aborted" else None)
+    if how == "aborted":
+        told.add(Ended, transaction="x", committed=False)
+    else:
+        told.add(Refused, id="0-3")
+    told.polled(3)
+    told.done(3)
+    assert told.kinds() == ["aborted-read"]
+
+
+def test_a_record_that_is_read_before_its_transaction_is_committed() -> None:
+    told = a_good_run()
+    told.add(Offered, id="0-3", topic="t", transaction="x")
+    told.polled(3)
+    told.add(Ended, transaction="x", committed=True)
+    told.done(3)
+    assert told.kinds() == ["precommitted-read"]
+
+
+@pytest.mark.parametrize("who", ["", "a"], ids=["seen at the broker", "asked for by a worker"])
+def test_a_commit_past_a_record_that_runs(who: str) -> None:
+    told = Telling()
+    told.stored(0, 1)
+    told.polled(0, 1)
+    run = told.began(0)
+    told.done(1)
+    told.committed(2, who=who)
+    told.ended(run, 0)
+    told.committed(2, who=who)
+    assert told.kinds() == ["committed-past-unfinished"]
+
+
+def test_a_commit_past_a_record_that_failed() -> None:
+    told = Telling()
+    told.stored(0)
+    told.polled(0)
+    told.ended(told.began(0), 0, failed=True)
+    told.committed(1)
+    told.add(Buried, at=P0, offset=0, id="0-0")
+    assert told.kinds() == ["committed-past-unfinished"]
+
+
+def test_a_commit_that_goes_backwards() -> None:
+    told = a_good_run()
+    told.committed(2)
+    assert told.kinds() == ["commit-went-backwards"]
+
+
+def test_a_record_that_overtakes_its_predecessor() -> None:
+    told = Telling()
+    told.stored(0, key="x")
+    told.stored(1, key="y")
+    told.stored(2, key="x")
+    told.polled(0, 1, 2)
+    told.done(1, 2, 0)
+    assert told.kinds(ordering="partition") == ["order-broken", "order-broken"]
+    assert told.kinds(ordering="key") == ["order-broken"]
+    assert told.kinds(ordering="none") == []
+
+
+def test_a_record_that_begins_while_its_predecessor_runs_or_waits_for_its_retry() -> None:
+    told = Telling()
+    told.stored(0, 1)
+    told.polled(0, 1)
+    told.ended(told.began(0), 0, failed=True)
+    told.done(1, 0)
+    assert told.kinds(ordering="partition") == ["order-broken"]
+
+
+def test_a_repeated_record_breaks_no_order() -> None:
+    told = a_good_run()
+    told.done(1, 2, worker="b")
+    assert told.kinds(ordering="partition", duplicates=None) == []
+
+
+def test_the_records_of_a_batch_are_free_among_themselves() -> None:
+    told = Telling()
+    told.stored(0, 1, 2)
+    told.polled(0, 1, 2)
+    run = told.began(0, 1)
+    told.ended(run, 1, 0)
+    told.done(2)
+    assert told.kinds(ordering="batch") == []
+    early = Telling()
+    early.stored(0, 1, 2)
+    early.polled(0, 1, 2)
+    run = early.began(0, 1)
+    early.done(2)
+    early.ended(run, 0, 1)
+    assert early.kinds(ordering="batch") == ["order-broken"]
+
+
+def test_a_record_that_runs_twice_at_once() -> None:
+    told = Telling()
+    told.stored(0)
+    told.polled(0)
+    first = told.began(0)
+    told.ended(told.began(0), 0)
+    told.ended(first, 0)
+    assert told.kinds(duplicates=1) == ["ran-twice-at-once"]
+
+
+def test_a_run_that_a_kill_ended_is_not_at_once_with_the_next() -> None:
+    told = Telling()
+    told.stored(0)
+    told.polled(0)
+    told.began(0, worker="a")
+    told.done(0, worker="b")
+    assert told.kinds() == []
+
+
+def test_lines_read_back_as_they_were_written_and_a_torn_one_did_not_happen() -> None:
+    told = a_good_run()
+    told.add(Note, what="kill worker", who="a")
+    lines = [write_line(event) for event in told.events]
+    assert [*read_lines([*lines, lines[0][:-5]])] == told.events
+    assert check(told.events).notes == {"kill worker": 1}
+    with pytest.raises(msgspec.ValidationError):
+        next(read_lines([b'{"event":"stranger","time":1}\n']))
+
+
+class Honest:
+    """A system that keeps its word, told at random: workers take over from each other and repeat what was not committed."""
+
+    def __init__(self, chance: random.Random, ordering: str) -> None:
+        self.told = Telling()
+        self.repeated = 0
+        self._chance = chance
+        self._ordering = ordering
+
+    def tell(self) -> None:
+        told, chance = self.told, self._chance
+        for at in (P0, P1):
+            offset = 0
+            offsets = []
+            for _ in range(chance.randrange(12)):
+                offset += chance.choice([1, 1, 1, 3])
+                told.stored(offset, at=at, key=chance.choice("xyz"))
+                offsets.append(offset)
+            done: set[int] = set()
+            committed = 0
+            for number in range(4):
+                last = number == 3
+                committed = self._work(
+                    f"w{number}", at, [each for each in offsets if each >= committed], done, last, committed
+                )
+
+    def _work(self, worker: str, at: TopicPartition, offsets: list[int], done: set[int], last: bool, base: int) -> int:
+        told, chance = self.told, self._chance
+        for offset in offsets:
+            told.polled(offset, reader=worker, at=at)
+        settled: set[int] = set()
+        order = [*offsets]
+        if self._ordering == "none":
+            chance.shuffle(order)
+        for offset in order:
+            if not last and chance.random() < 0.2:
+                told.began(offset, worker=worker, at=at)  # and is killed
+                break
+            if chance.random() < 0.2:
+                told.ended(told.began(offset, worker=worker, at=at), offset, worker=worker, at=at, failed=True)
+            if chance.random() < 0.1:
+                told.add(Buried, at=at, offset=offset, id=f"{at.partition}-{offset}")
+            else:
+                told.done(offset, worker=worker, at=at)
+                self.repeated += offset in done
+                done.add(offset)
+            settled.add(offset)
+            if chance.random() < 0.3:
+                told.committed(self._committable(offsets, settled, base), at=at, who=worker)
+                told.committed(self._committable(offsets, settled, base), at=at)
+        committed = self._committable(offsets, settled, base)
+        if chance.random() < 0.5 or last:
+            told.committed(committed, at=at, who=worker)
+            told.committed(committed, at=at)
+            return committed
+        seen = [each.offsets[0][1] for each in told.events if isinstance(each, Committing) and each.offsets[0][0] == at]
+        return seen[-1] if seen else 0
+
+    @staticmethod
+    def _committable(offsets: list[int], settled: set[int], base: int) -> int:
+        left = [offset for offset in offsets if offset not in settled]
+        return left[0] if left else (offsets[-1] + 1 if offsets else base)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(["partition", "key", "none"]))
+def test_no_honest_history_is_accused(chance: random.Random, ordering: str) -> None:
+    honest = Honest(chance, ordering)
+    honest.tell()
+    report = check(honest.told.events, ordering=ordering, duplicates=honest.repeated)
+    assert report.anomalies == []
+    assert report.duplicates == honest.repeated
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_every_effect_that_is_taken_out_of_an_honest_history_is_missed(chance: random.Random) -> None:
+    honest = Honest(chance, "none")
+    honest.tell()
+    effects = {(event.at, event.offset) for event in honest.told.events if isinstance(event, Finished)}
+    if not effects:
+        return
+    at, offset = chance.choice(sorted(effects))
+    left = [
+        event
+        for event in honest.told.events
+        if not (isinstance(event, Finished | Buried) and (event.at, event.offset) == (at, offset))
+    ]
+    kinds = {anomaly.kind for anomaly in check(left, duplicates=None).anomalies}
+    assert "lost-write" in kinds
+    assert "committed-past-unfinished" in kinds
