@@ -152,7 +152,8 @@ class Router:
             raise ConfigurationError(f"every({interval!r}): the interval must be longer than nothing.")
 
         def decorate(function: H) -> H:
-            self.timers.append(Timer(name or getattr(function, "__name__", type(function).__name__), seconds, function))
+            own_name = str(getattr(function, "__name__", type(function).__name__))
+            self.timers.append(Timer(name or own_name, seconds, function))
             return function
 
         return decorate

@@ -237,6 +237,20 @@ async def test_a_retry_holds_its_key_and_nothing_else(virtual_time: VirtualTime)
     await runner.close()
 
 
+async def test_a_retry_that_is_days_away_waits_for_days(virtual_time: VirtualTime) -> None:
+    stage = Stage()
+    runner = Runner(stage, ordering="none", concurrency=2)
+    submit(runner, runner.open(P0, 0), records([0, 1]))
+    await turns()
+    await stage.end(0, outcome=Retry(float("inf")))
+    await stage.end(1, outcome=Retry(300_000))
+    await asyncio.sleep(290_000)
+    assert len(stage.started) == 2
+    await asyncio.sleep(11_000)
+    assert stage.started[2:] == [(0, 1, 2)]
+    await runner.close()
+
+
 async def test_a_retry_the_handler_asked_for_does_not_count(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=1)

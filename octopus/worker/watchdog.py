@@ -15,7 +15,7 @@ from types import FrameType
 
 logger = logging.getLogger("octopus.worker")
 
-OURS = ("octopus/runner.py", "octopus/handling.py", "octopus/middleware/errors.py")
+OURS = ("octopus/runner/runner.py", "octopus/handling.py", "octopus/middleware/errors.py")
 
 
 class LoopWatchdog:

@@ -20,7 +20,8 @@ from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger
 from octopus.ordering import LANES, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
-from octopus.types import Application, BatchOutcome, Run
+from octopus.runner.generation import DrainingLanes, Generation, resolve
+from octopus.types import Application, BatchOutcome
 
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
@@ -31,122 +32,11 @@ CLOCK_EVERY = 64
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
 
+FARTHEST_ALARM = 86_400.0
+"""Seconds; a retry that is further away (for ever, even) is looked at once a day. uvloop cannot count beyond years."""
+
 CANCELLED_WAIT = 1.0
 """Seconds before a record runs again whose task was cancelled by somebody else, its own handler for example."""
-
-
-class Generation:
-    """One assignment of one partition: the only capability through which its records can be settled or committed.
-
-    Closing it replaces ledger and lanes by ones that ignore everything, so a late result has nothing to call, also when
-    the same partition has come back as another generation.
-
-    Attributes:
-        partition: Which one.
-        ledger: What is settled.
-        committed: The offset last committed, or None.
-        mean_bytes: Average size of its records, for back-pressure.
-        skipped: Records its filter dropped.
-        buried: Records sent to the dead-letter topic.
-        retried: Attempts that ended in a retry.
-    """
-
-    __slots__ = (
-        "_committed_ahead",
-        "_flush",
-        "active",
-        "buried",
-        "committed",
-        "is_open",
-        "lanes",
-        "ledger",
-        "mean_bytes",
-        "partition",
-        "retried",
-        "run",
-        "skipped",
-    )
-
-    def __init__(self, partition: TopicPartition, run: Run, lanes: Lanes, ledger: OffsetLedger) -> None:
-        self.partition = partition
-        self.run = run
-        self.lanes = lanes
-        self.ledger = ledger
-        self.committed: int | None = None
-        self._committed_ahead = 0
-        self.mean_bytes = 0.0
-        self.skipped = self.buried = self.retried = 0
-        self.active = False
-        self.is_open = True
-        self._flush: asyncio.TimerHandle | None = None
-
-    @property
-    def has_progress(self) -> bool:
-        """Whether a commit would say something new."""
-        return self.ledger.committable != self.committed or self.ledger.ahead != self._committed_ahead
-
-    def note_committed(self, offset: int, ahead: int = 0) -> None:
-        """Remember what the broker has stored.
-
-        Args:
-            offset: The committed offset.
-            ahead: How many records beyond it the map in the commit's metadata named.
-        """
-        self.committed = offset
-        self._committed_ahead = ahead
-
-    @property
-    def bytes_in_flight(self) -> int:
-        """Key and value bytes of the records received and not settled, approximately."""
-        return int(self.ledger.in_flight * self.mean_bytes)
-
-    def close(self) -> None:
-        """Revoke the capability: nothing settles through this generation any more."""
-        self.is_open = False
-        self.ledger = _ClosedLedger(self.ledger)
-        if not isinstance(self.lanes, _DrainingLanes):
-            self.lanes = _DrainingLanes(0)
-        if self._flush is not None:
-            self._flush.cancel()
-
-
-class _ClosedLedger(OffsetLedger):
-    """Remembers what was settled in time and ignores what comes later."""
-
-    __slots__ = ()
-
-    def __init__(self, ledger: OffsetLedger) -> None:
-        super().__init__(ledger.committable)
-        self.settled_count = ledger.settled_count
-
-    def settle(self, offset: int) -> None:
-        return
-
-
-class _DrainingLanes:
-    """Hands out nothing more and tells when the last running record came back."""
-
-    __slots__ = ("_running", "done")
-
-    waiting = 0
-
-    def __init__(self, running: int) -> None:
-        self._running = running
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not running:
-            self.done.set_result(None)
-
-    def put(self, records: object) -> None:
-        return
-
-    def take(self) -> None:
-        return
-
-    def release(self, record: StoredRecord) -> bool:
-        self._running -= 1
-        if self._running <= 0:
-            _resolve(self.done)
-        return False
 
 
 class _Lane:
@@ -261,7 +151,7 @@ class Runner:
         """
         generations = [generation for generation in generations if generation.is_open]
         self._forget(generations)
-        running = [generation.lanes.done for generation in generations if isinstance(generation.lanes, _DrainingLanes)]
+        running = [generation.lanes.done for generation in generations if isinstance(generation.lanes, DrainingLanes)]
         if not running:
             return True
         _, late = await asyncio.wait(running, timeout=timeout)
@@ -283,7 +173,7 @@ class Runner:
     async def eased(self, timeout: float) -> None:
         """Wait until some partition has nothing left to take, or `timeout` seconds."""
         self._ease = ease = self._loop.create_future()
-        timer = self._loop.call_later(timeout, _resolve, ease)
+        timer = self._loop.call_later(timeout, resolve, ease)
         try:
             await ease
         finally:
@@ -346,7 +236,7 @@ class Runner:
                     if batch and generation.lanes.waiting:
                         self._activate(generation)  # fewer than a batch are left: their window begins
                     if self._ease is not None:
-                        _resolve(self._ease)
+                        resolve(self._ease)
                 else:
                     lane.generation = None
                     await self._rest()
@@ -417,7 +307,7 @@ class Runner:
 
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
         generation.retried += 1
-        if isinstance(generation.lanes, _DrainingLanes):
+        if isinstance(generation.lanes, DrainingLanes):
             generation.lanes.release(record)
             return
         if not self._reschedule or self._closing or self.stopped.done():
@@ -430,7 +320,7 @@ class Runner:
     def _set_alarm(self, at: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(at, self._ring)
+        self._alarm = self._loop.call_at(min(at, self._loop.time() + FARTHEST_ALARM), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -448,8 +338,8 @@ class Runner:
         if isinstance(lanes, BatchLane) and not lanes.is_ready:
             if lanes.is_filling and not self._within:
                 lanes.flush()
-            elif lanes.is_filling and generation._flush is None:
-                generation._flush = self._loop.call_later(self._within, self._flush, generation)
+            elif lanes.is_filling and generation.window is None:
+                generation.window = self._loop.call_later(self._within, self._flush, generation)
                 self._filling.add(generation)
                 self._quiet.clear()
             if not lanes.is_ready:
@@ -461,7 +351,7 @@ class Runner:
                 self._spread_soon()
 
     def _flush(self, generation: Generation) -> None:
-        generation._flush = None
+        generation.window = None
         self._filling.discard(generation)
         if isinstance(generation.lanes, BatchLane):
             generation.lanes.flush()
@@ -510,7 +400,7 @@ class Runner:
     def _lane_ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
         self._lanes.pop(lane, None)
         generation, record = lane.generation, lane.record
-        leaving = generation is not None and isinstance(generation.lanes, _DrainingLanes)
+        leaving = generation is not None and isinstance(generation.lanes, DrainingLanes)
         if generation is not None and record is not None and (leaving or task.cancelled()):
             # Who is leaving no longer waits for it; otherwise whoever cancelled it was not us, so it runs again.
             self._delay(generation, record, lane.attempt, Retry(CANCELLED_WAIT))
@@ -527,7 +417,7 @@ class Runner:
         if not self.stopped.done():
             self.stopped.set_result(reason)
         if self._ease is not None:
-            _resolve(self._ease)
+            resolve(self._ease)
         self._quiet.set()
 
     def _clear(self) -> None:
@@ -543,8 +433,8 @@ class Runner:
         leaving = {*generations}
         self._filling -= leaving
         for generation in leaving:
-            if not isinstance(generation.lanes, _DrainingLanes):
-                generation.lanes = _DrainingLanes(sum(lane.generation is generation for lane in self._lanes))
+            if not isinstance(generation.lanes, DrainingLanes):
+                generation.lanes = DrainingLanes(sum(lane.generation is generation for lane in self._lanes))
         due = [entry for entry in self._due if entry[0] not in leaving]
         self._due.clear()  # the lanes hold on to this very deque
         self._due.extend(due)
@@ -552,13 +442,13 @@ class Runner:
         heapq.heapify(self._delayed)
         self._note_quiet()
 
-    def _leaving(self, partition: TopicPartition) -> list[_DrainingLanes]:
+    def _leaving(self, partition: TopicPartition) -> list[DrainingLanes]:
         """Return the earlier generations of a partition whose handlers have not come back."""
         running = {lane.generation for lane in self._lanes if lane.generation is not None}
         return [
             generation.lanes
             for generation in running
-            if generation.partition == partition and isinstance(generation.lanes, _DrainingLanes)
+            if generation.partition == partition and isinstance(generation.lanes, DrainingLanes)
         ]
 
     def _start_after(self, generation: Generation, predecessors: list[asyncio.Future[None]]) -> None:
@@ -577,8 +467,3 @@ def _unsettled(error: BaseException) -> HandlerStopped:
     reason = HandlerStopped(f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}")
     reason.__cause__ = error
     return reason
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

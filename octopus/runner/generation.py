@@ -1,0 +1,129 @@
+"""One assignment of one partition, and what is left of it when it ends."""
+
+import asyncio
+
+from octopus.events import StoredRecord, TopicPartition
+from octopus.offsets import OffsetLedger
+from octopus.ordering import Lanes
+from octopus.types import Run
+
+
+class Generation:
+    """One assignment of one partition: the only capability through which its records can be settled or committed.
+
+    Closing it replaces ledger and lanes by ones that ignore everything, so a late result has nothing to call, also when
+    the same partition has come back as another generation.
+
+    Attributes:
+        partition: Which one.
+        ledger: What is settled.
+        committed: The offset last committed, or None.
+        mean_bytes: Average size of its records, for back-pressure.
+        skipped: Records its filter dropped.
+        buried: Records sent to the dead-letter topic.
+        retried: Attempts that ended in a retry.
+        window: Ends the wait of a batch for company, while one is filling.
+    """
+
+    __slots__ = (
+        "_committed_ahead",
+        "active",
+        "buried",
+        "committed",
+        "is_open",
+        "lanes",
+        "ledger",
+        "mean_bytes",
+        "partition",
+        "retried",
+        "run",
+        "skipped",
+        "window",
+    )
+
+    def __init__(self, partition: TopicPartition, run: Run, lanes: Lanes, ledger: OffsetLedger) -> None:
+        self.partition = partition
+        self.run = run
+        self.lanes = lanes
+        self.ledger = ledger
+        self.committed: int | None = None
+        self._committed_ahead = 0
+        self.mean_bytes = 0.0
+        self.skipped = self.buried = self.retried = 0
+        self.active = False
+        self.is_open = True
+        self.window: asyncio.TimerHandle | None = None
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether a commit would say something new."""
+        return self.ledger.committable != self.committed or self.ledger.ahead != self._committed_ahead
+
+    def note_committed(self, offset: int, ahead: int = 0) -> None:
+        """Remember what the broker has stored.
+
+        Args:
+            offset: The committed offset.
+            ahead: How many records beyond it the map in the commit's metadata named.
+        """
+        self.committed = offset
+        self._committed_ahead = ahead
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Key and value bytes of the records received and not settled, approximately."""
+        return int(self.ledger.in_flight * self.mean_bytes)
+
+    def close(self) -> None:
+        """Revoke the capability: nothing settles through this generation any more."""
+        self.is_open = False
+        self.ledger = ClosedLedger(self.ledger)
+        if not isinstance(self.lanes, DrainingLanes):
+            self.lanes = DrainingLanes(0)
+        if self.window is not None:
+            self.window.cancel()
+
+
+class ClosedLedger(OffsetLedger):
+    """Remembers what was settled in time and ignores what comes later."""
+
+    __slots__ = ()
+
+    def __init__(self, ledger: OffsetLedger) -> None:
+        super().__init__(ledger.committable)
+        self.settled_count = ledger.settled_count
+
+    def settle(self, offset: int) -> None:
+        return
+
+
+class DrainingLanes:
+    """Hands out nothing more and tells when the last running record came back."""
+
+    __slots__ = ("_running", "done")
+
+    waiting = 0
+
+    def __init__(self, running: int) -> None:
+        self._running = running
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not running:
+            self.done.set_result(None)
+
+    def put(self, records: object) -> None:
+        return
+
+    def take(self) -> None:
+        return
+
+    def release(self, record: StoredRecord) -> bool:
+        self._running -= 1
+        if self._running <= 0:
+            resolve(self.done)
+        return False
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Wake whoever waits, once."""
+    if not future.done():
+        future.set_result(None)
