@@ -34,6 +34,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         name: Of the worker, in the history.
+        app: Of the app; the group is `<app>.handle`.
         brokers: `host:port`.
         topic: What it reads.
         directory: Where it writes its history and finds what others did already.
@@ -49,6 +50,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     name: str
+    app: str
     brokers: str
     topic: str
     directory: str
@@ -61,7 +63,3 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     dead_letter: bool | None = None
     settings: dict[str, Any] = {}
     fetch_dies_after: float | None = None
-
-
-APP = "trial"
-GROUP = "trial.handle"

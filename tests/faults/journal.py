@@ -37,8 +37,8 @@ class Journal:
         os.close(self._file)
 
 
-def read_all(directory: Path) -> Iterator[Event]:
-    """Return everything that the processes of a run wrote, file by file."""
-    for path in sorted(directory.glob("*.history")):
+def read_all(directory: Path, name: str = "") -> Iterator[Event]:
+    """Return everything that the processes of a run wrote, or one of them, file by file."""
+    for path in sorted(directory.glob(f"{name}*.history")):
         with path.open("rb") as lines:
             yield from read_lines(lines)

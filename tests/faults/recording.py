@@ -39,7 +39,14 @@ class RecordingTransport:
     def consumer(self, group: str, topics: Any, **options: Any) -> Consumer:
         self._consumers += 1
         consumer = self._transport.consumer(group, topics, **options)
-        return _Consumer(consumer, self._journal, self._who, group, self._consumers)
+        self._latest = _Consumer(consumer, self._journal, self._who, group, self._consumers)
+        return self._latest
+
+    def end_fetching(self) -> None:
+        """Let the client's fetch task die without a word, as a defect of the client library would. From any thread."""
+        task = self._latest.engine._fetcher._fetch_task
+        task.get_loop().call_soon_threadsafe(task.cancel)
+        self._latest.note("fetch task dies")
 
 
 class _Consumer:
@@ -70,6 +77,10 @@ class _Consumer:
         asked = tuple((partition, commit.offset) for partition, commit in offsets.items())
         self._journal.write(Committing(time=now(), group=self._group, offsets=asked, who=self._who))
         await self._consumer.commit(offsets)
+
+    @property
+    def engine(self) -> Any:
+        return self._consumer._engine  # type: ignore[attr-defined]
 
     def note(self, what: str) -> None:
         self._journal.write(Note(time=now(), what=what, who=self._who))

@@ -1,35 +1,167 @@
-"""Workers that are killed, frozen and stopped. Scenarios 11 to 15, 39, 56 to 58."""
+"""Workers that are killed or freeze: scenarios 11, 12, 14, 15, 22 to 25, 35 and 39."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
+from octopus import config
 from octopus.testing.faults import EmbeddedBroker
+from octopus.testing.history import Began, Finished, Note
+from tests.faults.jobs import Job
 from tests.faults.trial import Trial
 
+pytestmark = pytest.mark.process
+
 MODES = ["partition", "key", "none", "batch"]
+Begin = Callable[..., Trial]
 
 
-@pytest.mark.process
+def mixture(trial: Trial, work: int = 300) -> list[Job | bytes]:
+    """Return jobs of every kind that ends, shuffled; 25 of them in the dead-letter topic."""
+    jobs: list[Job | bytes] = [
+        *trial.jobs(work, takes=0.002),
+        *trial.jobs(10, "fail"),
+        *trial.jobs(20, "fail once"),
+        *trial.jobs(10, "later"),
+        *trial.jobs(10, "reject"),
+        *trial.jobs(20, wanted=False),
+        *trial.poison(5),
+    ]
+    trial.chance.shuffle(jobs)
+    return jobs
+
+
 @pytest.mark.parametrize("mode", MODES)
-async def test_workers_killed_at_random_lose_nothing(mode: str, tmp_path: Path, broker: EmbeddedBroker) -> None:
-    async with Trial(tmp_path, broker.address, ordering=mode, seed=MODES.index(mode)) as trial:
+async def test_workers_killed_at_random_points_lose_nothing(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, seed=MODES.index(mode)) as trial:
         for name in ("one", "two"):
             trial.start(name)
-        jobs = [
-            *trial.jobs(300, takes=0.002),
-            *trial.jobs(10, "fail"),
-            *trial.jobs(20, "fail once"),
-            *trial.jobs(10, "later"),
-            *trial.jobs(10, "reject"),
-            *trial.jobs(20, wanted=False),
-            *trial.poison(5),
-        ]
-        trial.chance.shuffle(jobs)
-        await trial.publish(jobs)
         for name in ("one", "two", "one"):
-            await trial.progressed(trial.chance.randrange(30, 60))
+            await trial.publish(mixture(trial, 100))
+            await trial.progressed(trial.chance.randrange(20, 60))
             trial.kill(name)
             trial.start(name)
+        report = await trial.verdict(timeout=60)
+        assert report.buried >= 75  # a batch of unlucky ones may use up the attempts of some that fail once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mode", MODES)
+async def test_fifty_kills_in_each_mode_lose_nothing(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, seed=100 + MODES.index(mode)) as trial:
+        # a lasting name lets the next worker take over without waiting for the session of the killed one
+        lasting = {
+            name: config.merge(trial.settings, {"consumer": {"group_instance_id": name}}) for name in ("one", "two")
+        }
+        for name, settings in lasting.items():
+            trial.start(name, settings=settings)
+        for _ in range(50):
+            await trial.publish(mixture(trial, 40))
+            await trial.progressed(trial.chance.randrange(5, 60), timeout=60)
+            name = trial.chance.choice(["one", "two"])
+            trial.kill(name)
+            trial.start(name, settings=lasting[name])
+        await trial.verdict(timeout=120)
+
+
+async def test_a_kill_inside_the_first_handler_of_a_group_that_starts_at_latest_loses_nothing(begin: Begin) -> None:
+    async with begin(start="latest") as trial:
+        await trial.publish(trial.jobs(5, wanted=False))  # from before the group: nobody's business
+        trial.start("one")
+        await trial.until(lambda: len(trial.committed) == 4, what="the start is anchored")
+        await trial.publish([*trial.jobs(1, "die"), *trial.jobs(30)], keys=1)
+        await trial.workers["one"].ended(20)
+        trial.disturb("kill worker", "one", excuses=0)
+        await trial.publish(trial.jobs(10))
+        trial.start("one")
+        await trial.verdict()
+
+
+async def test_a_kill_between_effect_and_commit_repeats_and_does_not_lose(begin: Begin) -> None:
+    async with begin() as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(20), *trial.jobs(1, "die after"), *trial.jobs(20)])
+        await trial.workers["one"].ended(20)
+        trial.disturb("kill worker", "one")
+        trial.start("one")
         report = await trial.verdict()
-        assert report.buried >= 25  # a batch of unlucky ones may use up the attempts of some that fail once
+        assert report.duplicates >= 1
+
+
+async def test_after_a_kill_only_what_was_unfinished_comes_again(begin: Begin) -> None:
+    async with begin(ordering="none", partitions=1) as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(60)])
+        await trial.happened(Finished, times=60)
+        while await trial.settled_ahead() < 60:  # the commit's metadata says so
+            assert trial.workers["one"].is_running
+        assert trial.committed == {(trial.topic, 0): 0}
+        trial.kill("one")
+        trial.start("one")
+        await trial.verdict(duplicates=0)
+
+
+async def test_a_frozen_worker_that_thaws_commits_nothing_of_what_others_have(begin: Begin) -> None:
+    async with begin(ordering="key") as trial:
+        trial.start("one")
+        trial.start("two")
+        await trial.publish(trial.jobs(400, takes=0.02))
+        await trial.happened(Finished, "one")
+        await trial.happened(Finished, "two")
+        trial.workers["one"].freeze()
+        trial.disturb("freeze worker", "one")
+        await trial.settled(60)
+        trial.workers["one"].thaw()
+        await trial.happened(Note, "one", what="lost")
+        await trial.publish(trial.jobs(50))
+        await trial.verdict()
+
+
+async def test_a_worker_alone_that_lost_its_session_begins_anew(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address) as trial:
+        trial.start("one")
+        await trial.publish(trial.jobs(200, takes=0.01))
+        await trial.progressed(20)
+        trial.workers["one"].freeze()
+        trial.disturb("freeze worker", "one")
+        await trial.until_group_is("Empty")
+        trial.workers["one"].thaw()
+        await trial.verdict()
+        assert trial.count(Note, "one", what="lost") == 1
+
+
+async def test_handlers_that_never_return_are_cut_off_and_run_again(begin: Begin) -> None:
+    async with begin(ordering="key", timeout=0.3) as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(100), *trial.jobs(3, "hang"), *trial.jobs(100)])
+        await trial.verdict(duplicates=0)
+
+
+async def test_a_handler_that_outlasts_the_session_runs_once(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address) as trial:
+        trial.start("one")
+        jobs = trial.jobs(1, takes=3.0)
+        await trial.publish([*trial.jobs(20), *jobs, *trial.jobs(20)])
+        await trial.verdict(duplicates=0)
+        assert trial.count(Began, id=jobs[0].id) == 1
+
+
+async def test_a_handler_that_blocks_the_loop_beyond_the_session_keeps_its_partitions(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address) as trial:
+        trial.start("one")
+        trial.start("two")
+        await trial.happened(Note, "two", what="assigned")
+        await trial.publish([*trial.jobs(20), *trial.jobs(1, "block", takes=3.0), *trial.jobs(20)])
+        await trial.verdict(duplicates=0)
+        assert trial.count(Note, what="lost") == 0
+
+
+@pytest.mark.parametrize(("deed", "code"), [("exit", 17), ("mischief", 1)])
+async def test_what_is_no_exception_ends_the_process_and_settles_nothing(deed: str, code: int, begin: Begin) -> None:
+    async with begin() as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(20), *trial.jobs(1, deed), *trial.jobs(20)])  # type: ignore[arg-type]
+        assert await trial.workers["one"].ended(20) == code
+        trial.start("one")
+        await trial.verdict(duplicates=0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -14,11 +15,12 @@ import msgspec
 from octopus import config
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
+from octopus.offsets import decode_map
 from octopus.testing.faults import ChildProcess, python_module
-from octopus.testing.history import Buried, Committing, Note, Offered, Report, Stored, check
+from octopus.testing.history import Buried, Committing, Event, Note, Offered, Report, Stored, check
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
-from tests.faults.jobs import GROUP, Deed, Job, WorkerPlan
+from tests.faults.jobs import Deed, Job, WorkerPlan
 from tests.faults.journal import Journal, now, read_all
 from tests.faults.recording import id_of
 
@@ -53,6 +55,7 @@ class Trial:
         seed: Of everything that is left to chance.
         ordering: Of the handler.
         partitions: Of the topic.
+        replication: Of the topic.
         settings: Of the workers, over `QUICK`.
         **plan: Further fields of `WorkerPlan`, for all workers.
     """
@@ -65,20 +68,24 @@ class Trial:
         seed: int = 0,
         ordering: str = "partition",
         partitions: int = 4,
-        topic: str = "jobs",
+        replication: int = -1,
         settings: dict[str, Any] | None = None,
         **plan: Any,
     ) -> None:
         self.directory = directory
         self.chance = random.Random(seed)
         self.ordering = ordering
-        self.topic = topic
+        token = secrets.token_hex(3)  # Kafka is shared by many tests
+        self.topic = f"jobs-{token}"
+        self.app = f"trial-{token}"
+        self.group = f"{self.app}.handle"
         self.workers: dict[str, ChildProcess] = {}
         self.committed: dict[TopicPartition, int] = {}
         self.excused = 0
         self.ends: dict[TopicPartition, int] = {}
         self._partitions = partitions
-        self._settings = config.merge(QUICK, settings or {})
+        self._replication = replication
+        self.settings = config.merge(QUICK, settings or {})
         self._plan = plan
         self._brokers = brokers
         self._transport = KafkaTransport(
@@ -93,7 +100,7 @@ class Trial:
     async def __aenter__(self) -> Self:
         await self._admin.start()
         await self._producer.start()
-        await self._admin.create_topic(self.topic, partitions=self._partitions)
+        await self._admin.create_topic(self.topic, partitions=self._partitions, replication=self._replication)
         self._sampling = asyncio.create_task(self._sample())
         return self
 
@@ -116,10 +123,11 @@ class Trial:
         """Start a worker; one of this name that has ended is followed by another."""
         plan = WorkerPlan(
             name=name,
+            app=self.app,
             brokers=self._brokers,
             topic=self.topic,
             directory=str(self.directory),
-            **{"ordering": self.ordering, "settings": self._settings, **self._plan, **different},
+            **{"ordering": self.ordering, "settings": self.settings, **self._plan, **different},
         )
         worker = self.workers[name] = ChildProcess(
             python_module("tests.faults.worker", msgspec.json.encode(plan).decode()), log=self.directory / f"{name}.log"
@@ -150,7 +158,7 @@ class Trial:
         return [Job(str(number), does, takes, wanted) for number in range(first, self._jobs)]
 
     async def publish(
-        self, jobs: Iterable[Job | bytes], *, keys: int = 7, partition: int | None = None, pause: float = 0.0
+        self, jobs: Iterable[Job | bytes], *, keys: int = 23, partition: int | None = None, pause: float = 0.0
     ) -> None:
         """Publish in pieces of twenty; what is not acknowledged may or may not be there.
 
@@ -182,6 +190,20 @@ class Trial:
             if pause:
                 await asyncio.sleep(pause)
 
+    async def add_partitions(self, partitions: int) -> None:
+        """Make the topic wider; records can be published there at once."""
+        await self._admin.alter_topic(self.topic, partitions=partitions)
+        self._partitions = partitions
+        await self._producer.stop()
+        self._producer = self._transport.producer(delivery_timeout=20.0)
+        await self._producer.start()
+
+    async def settled_ahead(self) -> int:
+        """How many records beyond the committed offsets the commits say are settled."""
+        found = await self._admin.group_offsets(self.group)
+        ranges = [decode_map(commit.offset, commit.metadata) for commit in found.values()]
+        return sum(last - first + 1 for each in ranges for first, last in each)
+
     def poison(self, count: int) -> list[bytes]:
         """Make values that cannot be decoded."""
         return [b'{"id": "%s", "does": ' % job.id.encode() for job in self.jobs(count)]
@@ -197,7 +219,7 @@ class Trial:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"after {timeout:g} s not yet: {what or condition.__name__}\n{self.story()}")
+                raise AssertionError(f"after {timeout:g} s not yet: {what or 'the condition'}\n{self.story()}")
             await asyncio.sleep(0.02)
 
     async def settled(self, timeout: float = 30.0) -> None:
@@ -223,17 +245,30 @@ class Trial:
         return sum(self.committed.values())
 
     async def progressed(self, records: int, timeout: float = 30.0) -> None:
-        """Wait until so many more records are committed."""
-        wanted = self.progress() + records
+        """Wait until so many more records are committed, or all there are."""
+        wanted = min(self.progress() + records, sum(self.ends.values()))
         await self.until(lambda: self.progress() >= wanted, timeout, f"{records} more records are committed")
 
-    def began(self) -> int:
-        """How many runs of the handler have begun."""
+    def count(self, kind: type[Event], name: str = "", **fields: object) -> int:
+        """Count the events of a kind, of one worker or of all: `count(Note, "one", what="lost")`."""
         return sum(
-            line.startswith(b'{"event":"began"')
-            for path in self.directory.glob("*.history")
-            for line in path.open("rb")
+            isinstance(event, kind) and all(getattr(event, field) == value for field, value in fields.items())
+            for event in read_all(self.directory, name)
         )
+
+    async def happened(
+        self, kind: type[Event], name: str = "", *, times: int = 1, timeout: float = 20.0, **fields: object
+    ) -> None:
+        """Wait until there are so many events of a kind."""
+        what = f"{times} × {kind.__name__} {fields} of {name or 'all'}"
+        await self.until(lambda: self.count(kind, name, **fields) >= times, timeout, what)
+
+    async def until_group_is(self, state: str, timeout: float = 20.0) -> None:
+        """Wait until the broker says so about the group: `Empty`, `Stable`, …"""
+        deadline = time.monotonic() + timeout
+        while not any(group.name == self.group and group.state == state for group in await self._admin.groups()):
+            assert time.monotonic() < deadline, f"the group is not {state} after {timeout:g} s\n{self.story()}"
+            await asyncio.sleep(0.1)
 
     # ── the verdict ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -276,11 +311,11 @@ class Trial:
         while True:
             with contextlib.suppress(TransportError, TimeoutError):
                 async with asyncio.timeout(5):
-                    found = await self._admin.group_offsets(GROUP)
+                    found = await self._admin.group_offsets(self.group)
                 seen = {at: commit.offset for at, commit in found.items() if commit.offset >= 0}
                 if seen != self.committed:
                     # what is read now was committed before now
-                    self._journal.write(Committing(time=now(), group=GROUP, offsets=tuple(seen.items())))
+                    self._journal.write(Committing(time=now(), group=self.group, offsets=tuple(seen.items())))
                     self.committed.update(seen)
             await asyncio.sleep(SAMPLES)
 

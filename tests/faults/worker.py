@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -23,7 +24,7 @@ from octopus.testing.faults import Mischief, die, end_with_parent, first_time, h
 from octopus.testing.history import Began, Finished, Note
 from octopus.transports import connect
 from octopus.worker import run_process
-from tests.faults.jobs import APP, FILTER, Job, WorkerPlan
+from tests.faults.jobs import FILTER, Job, WorkerPlan
 from tests.faults.journal import Journal, now
 from tests.faults.recording import RecordingTransport
 
@@ -126,7 +127,7 @@ def _at(event: Event[Any]) -> TopicPartition:
 
 def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     """Return the app under test."""
-    app = Octopus(APP)
+    app = Octopus(plan.app)
     options: dict[str, Any] = {
         "retry": RetryPolicy(attempts=plan.attempts, backoff=0.02, maximum=0.2),
         "start": plan.start,
@@ -164,7 +165,10 @@ def main(text: str) -> int:
     diary.journal.write(Note(time=now(), what="worker starts", who=plan.name))
 
     def recording(settings: Settings, **options: Any) -> RecordingTransport:
-        return RecordingTransport(connect(settings, **options), diary.journal, f"{plan.name}-{os.getpid()}")
+        transport = RecordingTransport(connect(settings, **options), diary.journal, f"{plan.name}-{os.getpid()}")
+        if plan.fetch_dies_after is not None:
+            threading.Timer(plan.fetch_dies_after, transport.end_fetching).start()
+        return transport
 
     octopus.worker.worker.connect = recording  # run_process itself is under test: this is the only seam it leaves
     settings = config.load(config.merge({"brokers": [plan.brokers]}, plan.settings))

@@ -1,0 +1,134 @@
+"""Members that come and go: scenarios 13, 33, 34, 36, 38 and 40."""
+
+from collections.abc import Callable
+
+import pytest
+
+from octopus import config
+from octopus.testing.faults import EmbeddedBroker
+from octopus.testing.history import Began, Finished, Note
+from tests.faults.test_crashes import mixture
+from tests.faults.trial import Trial
+
+pytestmark = pytest.mark.process
+
+Begin = Callable[..., Trial]
+MODES = ["partition", "key", "none", "batch"]
+
+
+async def come_and_go(trial: Trial, rounds: int, work: int) -> None:
+    """Let a random member join or leave, again and again under load; one always stays."""
+    trial.start("one")
+    away = {"two", "three"}
+    for _ in range(rounds):
+        await trial.publish(mixture(trial, work))
+        name = trial.chance.choice(["two", "three"])
+        if name in away:
+            trial.start(name)
+            away.discard(name)
+            await trial.happened(Note, name, what="assigned", timeout=40)
+        else:
+            assert await trial.stop(name) == 0
+            away.add(name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, seed=MODES.index(mode)) as trial:
+        await come_and_go(trial, rounds=4, work=60)
+        # what outlasts the budget for a rebalance is left; nothing here does
+        await trial.verdict(duplicates=0, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("assignor", ["sticky", "range", "roundrobin"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_forty_changes_of_membership_lose_and_repeat_nothing(mode: str, assignor: str, begin: Begin) -> None:
+    async with begin(ordering=mode, seed=200 + MODES.index(mode)) as trial:
+        trial.settings = config.merge(trial.settings, {"consumer": {"assignor": assignor}})
+        await come_and_go(trial, rounds=40, work=60)
+        await trial.verdict(duplicates=0, timeout=120)
+
+
+async def test_slow_work_within_the_budget_is_finished_committed_and_not_repeated(begin: Begin) -> None:
+    async with begin(ordering="none", partitions=2) as trial:
+        trial.start("one")
+        slow = trial.jobs(2, takes=0.7)
+        await trial.happened(Note, "one", what="assigned")
+        await trial.publish(trial.jobs(20))
+        await trial.settled()
+        trial.start("two")
+        await trial.until(lambda: "Subscribed" in trial.workers["two"].written(), what="the second member joins")
+        for partition in range(2):
+            await trial.publish(slow[partition : partition + 1], partition=partition)
+        await trial.verdict(duplicates=0)
+        # on whichever side of the rebalance they began, they began once
+        assert [trial.count(Began, id=job.id) for job in slow] == [1, 1]
+
+
+async def test_slow_work_beyond_the_budget_goes_to_the_next_owner(begin: Begin) -> None:
+    async with begin(ordering="none", partitions=2) as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(1, "hang")], partition=0)
+        await trial.publish([*trial.jobs(1, "hang")], partition=1)
+        await trial.publish(trial.jobs(60))
+        await trial.happened(Finished, times=60)
+        trial.start("two")
+        await trial.verdict(duplicates=0)
+        assert trial.count(Began, "two") >= 1
+
+
+async def test_partitions_that_come_straight_back_run_nothing_twice(begin: Begin) -> None:
+    async with begin(ordering="key", partitions=6) as trial:
+        for name in ("one", "two"):
+            trial.start(name)
+            await trial.happened(Note, name, what="assigned")
+        await trial.publish(trial.jobs(200, takes=0.2))
+        await trial.progressed(5)
+        trial.start("three")  # takes two of six: the others are revoked and come straight back
+        await trial.happened(Note, "three", what="assigned")
+        await trial.stop("three")
+        await trial.verdict(duplicates=0, timeout=60)
+
+
+async def test_a_static_member_that_restarts_in_time_causes_no_rebalance(begin: Begin) -> None:
+    async with begin(ordering="key") as trial:
+        lasting = config.merge(trial.settings, {"consumer": {"group_instance_id": "lasting", "session_timeout": 10}})
+        trial.start("one")
+        await trial.happened(Note, "one", what="assigned")
+        trial.start("two", settings=lasting)
+        await trial.happened(Note, "two", what="assigned")
+        before = trial.count(Note, "one", what="assigned")
+        await trial.publish(trial.jobs(200, takes=0.01))
+        await trial.progressed(20)
+        trial.kill("two")
+        trial.start("two", settings=lasting)
+        await trial.happened(Note, "two", what="assigned", times=2)
+        await trial.settled()
+        assert trial.count(Note, "one", what="assigned") == before
+        await trial.verdict()
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+async def test_a_partition_that_is_added_is_read_from_its_beginning(start: str, begin: Begin) -> None:
+    async with begin(start=start, partitions=2) as trial:
+        trial.start("one")
+        await trial.until(lambda: len(trial.committed) == 2, what="the start is anchored")
+        await trial.publish(trial.jobs(20))
+        await trial.add_partitions(4)
+        await trial.publish(trial.jobs(20), partition=3)  # before anybody has noticed
+        await trial.verdict(duplicates=0)
+
+
+async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next_owner(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address, ordering="key", attempts=30) as trial:
+        trial.start("one")
+        jobs = [*trial.jobs(12, "fail"), *trial.jobs(100)]
+        trial.chance.shuffle(jobs)
+        await trial.publish(jobs)
+        await trial.happened(Finished, "one", failed=True, times=5)
+        trial.start("two")
+        await trial.happened(Note, "two", what="assigned")
+        report = await trial.verdict(duplicates=0, timeout=60)
+        assert (report.finished, report.buried) == (100, 12)
