@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
@@ -95,7 +96,9 @@ async def _consume(
                 note(f"Waiting for events of {', '.join(topics)} on {transport.address}; Ctrl-C ends.")
             committed = time.monotonic()
             async for place, records in reader:
-                if printer.print(place, records):
+                shown = printer.print(place, records)
+                if printer.has_enough:
+                    reader.note(place, records[shown - 1].offset + 1)
                     return
                 if group is not None and time.monotonic() - committed > 1:
                     await reader.commit()
@@ -118,21 +121,28 @@ class _Printer:
         self.shown = 0
         self.left_out = 0
 
-    def print(self, partition: TopicPartition, records: Any) -> bool:
-        """Write those that match; True when enough were shown."""
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many were shown as are wanted."""
+        return self.shown == self._most
+
+    def print(self, partition: TopicPartition, records: Sequence[StoredRecord]) -> int:
+        """Write those that match, as many as are wanted; return how many were looked at."""
         parts = []
+        looked = 0
         for record in records:
+            looked += 1
             if not self._matches(record):
                 self.left_out += 1
                 continue
             parts.append(self._line(partition, record))
             self.shown += 1
-            if self.shown == self._most:
+            if self.has_enough:
                 break
         if parts:
             sys.stdout.buffer.write(b"\n".join(parts) + b"\n")
             sys.stdout.buffer.flush()
-        return self.shown == self._most
+        return looked
 
     def sentence(self) -> str:
         left_out = f", {self.left_out:,} did not match" if self._pattern is not None else ""

@@ -39,5 +39,5 @@ def exit_code(error: Exception) -> tuple[ExitCode, str]:
         and isinstance(error.exceptions[0], Exception)
     ):
         return exit_code(error.exceptions[0])
-    kind_name = type(error).__name__
-    return ExitCode.FAILED, f"{kind_name}: {error} This is unexpected; --traceback shows where it comes from."
+    text = f"{type(error).__name__}: {error}".rstrip(". ")
+    return ExitCode.FAILED, f"{text}. This is unexpected; --traceback shows where it comes from."

@@ -86,13 +86,19 @@ class FileWatcher:
         self._existing = existing
         self._polling = polling
         self._known: dict[str, State] = {}
+        self._has_looked = False
         self._complaints: set[str] = set()
         self._host = socket.gethostname()
 
+    async def look(self) -> None:
+        """Take in what is there already: from now on, everything that happens is told. `events` does it, too."""
+        if not self._existing and not self._has_looked:
+            self._known = await asyncio.to_thread(self._scan, self._directories)
+        self._has_looked = True
+
     async def events(self) -> AsyncIterator[list[FileEvent]]:
         """Yield what happened, in order for each path, until cancelled."""
-        if not self._existing:
-            self._known = await asyncio.to_thread(self._scan, self._directories)
+        await self.look()
         while True:
             try:
                 async for found in self._notified():

@@ -20,6 +20,10 @@ RATE_OVER = 3.0
 """Seconds over which rates are measured."""
 
 
+ROOMY = 96
+"""Columns of a terminal from which on the topics are shown, too."""
+
+
 class Rates:
     """Records per second of each group, over the last seconds."""
 
@@ -55,7 +59,7 @@ class LiveStatus:
         async with self._drawing() as live:
             while True:
                 status = worker.status()
-                live.update(draw(status, self._rates.note(status), _topics(worker)), refresh=True)
+                live.update(draw(status, self._rates.note(status), _topics(worker), self._console.width), refresh=True)
                 await asyncio.sleep(REFRESH)
 
     @contextlib.asynccontextmanager
@@ -66,21 +70,27 @@ class LiveStatus:
             yield live
 
 
-def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str]) -> Group:
+def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], width: int = 120) -> Group:
     """Return the picture of a worker.
 
     Args:
         status: What to draw.
         rates: Records per second, by group.
-        topics: What each group reads, by group.
+        topics: What each group reads, by group; left out where there is no room for it.
+        width: Columns of the terminal.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("handler", style="cyan", no_wrap=True)
-    table.add_column("reads", style="dim", no_wrap=True, max_width=30)
+    has_room = width >= ROOMY
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold", show_edge=False)
+    # Columns that may wrap are those that give way on a narrow terminal; their texts are cut instead (see `_row`).
+    table.add_column("handler", style="cyan")
+    if has_room:
+        table.add_column("reads", style="dim", max_width=30)
     for name in ("events/s", "lag", "running", "done", "skipped", "retried", "dead"):
         table.add_column(name, justify="right", no_wrap=True)
     for group in status.groups:
-        table.add_row(*_row(group, rates.get(group.group, 0.0), topics.get(group.group, "")))
+        name, *numbers = _row(group, rates.get(group.group, 0.0))
+        reads = Text(topics.get(group.group, ""), no_wrap=True, overflow="ellipsis")
+        table.add_row(name, *([reads] if has_room else []), *numbers)
     return Group(Text(), _headline(status), *_troubles(status.groups), table if status.groups else Text())
 
 
@@ -114,11 +124,10 @@ def _headline(status: WorkerStatus) -> Text:
     return line
 
 
-def _row(group: GroupStatus, rate: float, topics: str) -> list[Text]:
+def _row(group: GroupStatus, rate: float) -> list[Text]:
     lag = "…" if group.lag is None else f"{group.lag:,}"
     return [
-        Text(" + ".join(group.handlers), style="red" if group.stopped else ""),
-        Text(topics),
+        Text(" + ".join(group.handlers), "red" if group.stopped else "", no_wrap=True, overflow="ellipsis"),
         Text(f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}", style="bold" if rate else "dim"),
         Text(lag, style="yellow" if group.lag else "dim"),
         Text(str(group.running + group.delayed), style="" if group.running + group.delayed else "dim"),

@@ -123,9 +123,13 @@ class Reader:
                     case Unreadable(partition, error):
                         raise CommandFailed(f"{partition} cannot be read on: {error}")
 
+    def note(self, partition: TopicPartition, offset: int) -> None:
+        """Take it that everything before `offset` is done with, though the run was not read to its end."""
+        self._positions[partition] = offset
+
     async def commit(self) -> None:
-        """Store the position of what was handed out."""
-        offsets = {partition: Commit(offset) for partition, offset in self._positions.items()}
+        """Store the position of what is done with."""
+        offsets = {place: Commit(offset) for place, offset in self._positions.items() if place in self._wanted}
         if offsets:
             await self._consumer.commit(offsets)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from octopus import config
 from octopus.app import Octopus
 from octopus.cli.finding import find_app, source_directory
 from octopus.cli.live import LiveStatus, summary
@@ -55,15 +56,20 @@ def run(
     if reload:
         from octopus.cli.reloading import run_reloading
 
-        settings = options.settings()
+        settings = _settings(options)
         configure_logs(settings.log, notices())
         again = this_command(*_arguments(app, only, workers, drain, watch, options))
         return run_reloading(again, source_directory(app), grace=settings.worker.drain_timeout + 5)
     found = find_app(app)
-    settings = options.settings(found.settings)
+    settings = _settings(options, found)
     if workers > 1:
         return _run_several(workers, found, settings, _arguments(app, only, 1, drain, watch, options))
     return _run_one(found, settings, only, drain, watch, options)
+
+
+def _settings(options: Options, app: Octopus | None = None) -> Settings:
+    json = {"log": {"format": "json"}} if options.json else {}
+    return config.load(config.merge(options.mapping(app.settings if app is not None else None), json))
 
 
 def _run_one(
@@ -138,7 +144,7 @@ def _arguments(
         arguments += [f"{name}={value}" for value in values]
     arguments += [f"--workers={workers}"] if workers > 1 else []
     arguments += [f"--brokers={options.brokers}"] if options.brokers else []
-    flags = (("--drain", drain), ("--quiet", options.quiet), ("--verbose", options.verbose))
+    flags = (("--json", options.json), ("--drain", drain), ("--quiet", options.quiet), ("--verbose", options.verbose))
     return [*arguments, *(name for name, given in flags if given)]
 
 

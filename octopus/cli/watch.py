@@ -83,6 +83,7 @@ async def _watch(
 ) -> None:
     async with reaching(settings) as transport, producing(transport, settings) as producer:
         await producer.ensure((topic,))
+        await watcher.look()
         if not options.quiet:
             note(f"Watching; events go to {topic} on {transport.address}. Ctrl-C ends.")
         relay = Relay(topic, producer.send_many, key=key, most=count)
@@ -173,9 +174,11 @@ def watching_companion(pairs: Sequence[tuple[Path, str]]) -> Callable[[Worker], 
 
                 return await worker.app.publish_many(topic, [Message(m.value, key=m.key) for m in messages])
 
+            watcher = FileWatcher([directory])
+            await watcher.look()
             logger.info("watching %s, events go to %s", directory, topic)
             try:
-                await Relay(topic, publish).run(FileWatcher([directory]))
+                await Relay(topic, publish).run(watcher)
             except Exception:
                 logger.exception("watching %s has ended", directory)
                 raise

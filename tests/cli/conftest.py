@@ -125,7 +125,11 @@ def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def begin(
-        *arguments: str, stdin: Any = subprocess.DEVNULL, stdout: Any = None, brokers: str | None = broker
+        *arguments: str,
+        stdin: Any = subprocess.DEVNULL,
+        stdout: Any = None,
+        stderr: Any = None,
+        brokers: str | None = broker,
     ) -> Running:
         directory = tmp_path / f"process-{len(started)}"
         directory.mkdir()
@@ -135,7 +139,7 @@ def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory)
                 [sys.executable, "-m", "octopus", *given],
                 stdin=stdin,
                 stdout=stdout or out,
-                stderr=err,
+                stderr=stderr or err,
                 env=environment,
             )
         running = Running(process, directory)

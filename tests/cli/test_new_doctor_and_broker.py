@@ -70,7 +70,16 @@ def checks(octopus: Octopus, *arguments: str, brokers: str | None = "default") -
 def test_a_doctor_without_complaints_exits_with_0(octopus: Octopus) -> None:
     found = checks(octopus)
     assert {check["state"] for check in found.values()} <= {"good", "doubtful"}
-    assert found.keys() >= {"python", "event loop", "kafka client", "settings", "broker", "topics", "groups", "dead letters"}
+    assert found.keys() >= {
+        "python",
+        "event loop",
+        "kafka client",
+        "settings",
+        "broker",
+        "topics",
+        "groups",
+        "dead letters",
+    }
     assert "(Kafka), connects in" in found["broker"]["text"]
     assert "brokers = 127.0.0.1:" in found["settings"]["text"]
 

@@ -159,6 +159,12 @@ def test_reading_as_a_group_goes_on_where_it_was(octopus: Octopus, topic: str) -
     assert (first.out.split(), second.out.split()) == (["1", "2"], ["3"])
 
 
+def test_a_group_commits_exactly_what_was_shown(octopus: Octopus, topic: str) -> None:
+    octopus("publish", topic, *"01234", "--partition", "0")
+    arguments = ("consume", topic, "--group", f"group-{topic}", "--raw", "--count", "2")
+    assert [octopus(*arguments).out.split() for _ in range(2)] == [["0", "1"], ["2", "3"]]
+
+
 def test_a_topic_that_is_not_there_is_named_with_one_that_is(octopus: Octopus, topic: str) -> None:
     octopus("publish", topic, "{}")
     result = octopus("consume", topic[:-1])

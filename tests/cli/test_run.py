@@ -1,7 +1,13 @@
 """`run`: handlers as a process, with signals, exit codes, several processes and reloading."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +123,7 @@ def test_what_cannot_run_says_why(
 def test_log_records_can_be_json(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
     write_app(app_of(topic, topic, "raise ValueError('no')", ", retry=1"))
     octopus("publish", topic, '{"n": 1}')
-    result = start("run", "--drain", "--config", "log.format=json").end()
+    result = start("run", "--drain", "--json").end()
     entries = [json.loads(line) for line in result.err.splitlines()]
     assert all(entry.keys() >= {"time", "level", "logger", "message"} for entry in entries)
     assert any("ValueError: no" in entry.get("exception", "") for entry in entries)
@@ -166,3 +172,25 @@ def test_the_first_example_shows_something_by_itself(start: Start) -> None:
     running = start("run", f"{example}:app")
     running.wait_for("octopus watch . --to files", "created   /example/run-7.h5", "transfer  /example/run-7.h5")
     assert running.end(signal.SIGINT).code == 0
+
+
+def test_on_a_terminal_there_is_a_live_status(octopus: Octopus, start: Start, topic: str, write_app: Write) -> None:
+    write_app(app_of("live", topic))
+    octopus("publish", topic, '{"n": 1}')
+    terminal, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    running = start("run", stdout=side, stderr=side)
+    os.close(side)
+    shown = ""
+    while not ("events/s" in shown and "got {'n': 1}" in shown):
+        shown += os.read(terminal, 4096).decode()
+        assert time.monotonic() < running.deadline, shown
+    running.process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the end of a terminal is an error of its reader
+        while more := os.read(terminal, 4096):
+            shown += more.decode()
+    os.close(terminal)
+    assert running.end().code == 0
+    assert "stopping: letting handlers finish" in shown
+    assert "done, 0 skipped in" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"

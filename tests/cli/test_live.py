@@ -1,0 +1,46 @@
+"""The live status and its numbers."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from octopus.cli.live import Rates, draw, spell_seconds, summary
+from octopus.worker import GroupStatus, WorkerStatus
+
+
+def status(uptime: float, settled: int, **group: object) -> WorkerStatus:
+    one = GroupStatus(group="app.store", handlers=("store",), settled=settled, **group)  # type: ignore[arg-type]
+    return WorkerStatus(app="app", broker="127.0.0.1:9092", uptime=uptime, groups=(one,), slowest=("app.store", 2.5))
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    rates = Rates()
+    assert rates.note(status(0.0, 0)) == {"app.store": 0.0}
+    assert rates.note(status(1.0, 500)) == {"app.store": 500.0}
+    for second in range(2, 30):
+        found = rates.note(status(float(second), 500 + 10 * second))
+    assert found["app.store"] == pytest.approx(10.0)
+
+
+def test_the_picture_has_rate_lag_outcomes_troubles_and_the_slowest() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    picture = status(75, 1200, skipped=100, retried=3, dead=2, lag=7, running=1, stopped="it hurts", commit_error="no")
+    console.print(draw(picture, {"app.store": 12.34}, {"app.store": "readings"}))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "app on 127.0.0.1:9092, up 1 min 15 s, slowest now: app.store for 2.5 s" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("store")]
+    assert row == ["store", "readings", "12.3", "7", "1", "1,098", "100", "3", "2"]
+    assert "app.store stopped: it hurts" in text
+    assert "app.store cannot commit: no" in text
+
+
+def test_the_end_is_one_line() -> None:
+    assert summary(status(9.96, 12, skipped=2, dead=1)) == "9 done, 2 skipped, 1 dead in 10.0 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (61, "1 min 01 s"), (7384, "2 h 03 min")]
+)
+def test_durations_are_spelled(seconds: float, text: str) -> None:
+    assert spell_seconds(seconds) == text
