@@ -254,18 +254,20 @@ class GroupWorker:
         committed = await self._consumer.committed(partitions)
         fresh = [partition for partition in partitions if committed[partition] is None]
         anchors = await self._anchor(fresh) if fresh else {}
+        unstored = {*anchors} if anchors and not await self._store(anchors) else set()
         starts = {partition: committed[partition] or anchors[partition] for partition in partitions}
         await self._consumer.seek({partition: commit.offset for partition, commit in starts.items()})
         for partition, commit in starts.items():
             ahead = decode_map(commit.offset, commit.metadata)
             generation = self._runner.open(partition, commit.offset, ahead)
-            generation.note_committed(commit.offset)
+            if partition not in unstored:
+                generation.note_committed(commit.offset)
             self._generations[partition] = generation
             self._ready.add(partition)
         logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
 
     async def _anchor(self, fresh: list[TopicPartition]) -> dict[TopicPartition, Commit]:
-        """Resolve the start of partitions without a committed offset and commit it at once.
+        """Resolve the start of partitions without a committed offset, which is then committed at once.
 
         A partition that appears when the group is there already is read from its beginning: with `latest`, a crash or a
         new partition would otherwise lose what came in between. The metadata of an anchor says when the group began with
@@ -296,12 +298,16 @@ class GroupWorker:
             for partition, offset in (await self._consumer.offsets(partitions, start)).items():
                 birth = births.get(partition.topic, Birth(counts[partition.topic], now))
                 anchors[partition] = Commit(offset, birth.text if birth is not None else "")
+        return anchors
+
+    async def _store(self, anchors: dict[TopicPartition, Commit]) -> bool:
         try:
             await self._consumer.commit(anchors)
         except PartitionLost as error:
             # The group moves on already: these partitions are about to be revoked, or lost, and anchored by their owner.
             logger.info("%s: not anchored: %s", self.pipeline.group, error)
-        return anchors
+            return False
+        return True
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Let what runs finish within the budget, commit, and let go."""
