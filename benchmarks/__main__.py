@@ -8,9 +8,9 @@ from benchmarks import machine, report
 from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
-from benchmarks.suites import consume
+from benchmarks.suites import consume, publish
 
-SUITES = (consume,)
+SUITES = (consume, publish)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
 
 
@@ -28,12 +28,12 @@ def main(arguments: list[str]) -> int:
         return 0
     lines: list[Line] = []
 
-    def publish(line: Line) -> None:
+    def keep(line: Line) -> None:
         lines.append(line)
         write(line, options.json)
 
     try:
-        run(cases, options, publish)
+        run(cases, options, keep)
     except Interrupted as interrupted:
         lines += interrupted.lines
     finally:

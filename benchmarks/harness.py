@@ -4,6 +4,7 @@ A group of cases shares its topic and its rounds: what disturbs the machine for 
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,17 @@ def measure(cases: Iterable[Case], plan: Plan, running: RunningBroker | None, pu
                 publish(shared | line)
     finally:
         if topics is not None:
-            asyncio.run(topics.remove())
+            asyncio.run(topics.remove_all())
 
 
 def _measure_group(cases: list[Case], plan: Plan, running: RunningBroker | None, topics: Topics | None) -> list[Line]:
     runs: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
     errors: dict[str, str] = {}
-    tasks = {}
-    for case in cases:
-        try:
-            python_of(case.environment)
-            tasks[case.name] = _task(case, plan, running, topics)
-        except EnvironmentFailed as error:
-            errors[case.name] = str(error)
+    tasks: dict[str, Task] = {}
+
+    def lines() -> list[Line]:
+        return [_line(case, tasks.get(case.name), runs, errors) for case in cases]
+
     try:
         for round_number in range(plan.rounds):
             for case in cases:
@@ -101,15 +100,16 @@ def _measure_group(cases: list[Case], plan: Plan, running: RunningBroker | None,
                     continue
                 _say(f"{round_number + 1}/{plan.rounds}  {case.identity}")
                 try:
-                    runs[case.name].append(_run(case, tasks[case.name], plan))
-                except RunFailed as error:
+                    with _prepared(case, plan, running, topics) as task:
+                        tasks[case.name] = task
+                        runs[case.name].append(_run(case, task, plan))
+                except (RunFailed, EnvironmentFailed) as error:
                     errors[case.name] = str(error)
                     _say(f"     failed: {error}")
     except KeyboardInterrupt:
         _say("Interrupted; these are the figures so far.")
-        lines = [_line(case, tasks.get(case.name), runs, errors) for case in cases]
-        raise Interrupted(lines) from None
-    return [_line(case, tasks.get(case.name), runs, errors) for case in cases]
+        raise Interrupted(lines()) from None
+    return lines()
 
 
 class RunFailed(Exception):
@@ -124,23 +124,29 @@ class Interrupted(KeyboardInterrupt):
         self.lines = lines
 
 
-def _task(case: Case, plan: Plan, running: RunningBroker | None, topics: Topics | None) -> Task:
+@contextlib.contextmanager
+def _prepared(case: Case, plan: Plan, running: RunningBroker | None, topics: Topics | None) -> Iterator[Task]:
+    """Yield the task of one run: with a topic that is filled once for all, or one of its own to be written."""
+    python_of(case.environment)
     workload = plan.scaled(case.workload or Workload(100, 1, 0, False, NOMINAL_RECORDS))
-    topic = ""
-    if case.workload is not None and topics is not None:
-        topic = asyncio.run(topics.ready(workload, fill=case.fill))
+    wants_topic = case.workload is not None and topics is not None
+    topic = asyncio.run(topics.ready(workload, fill=case.fill)) if wants_topic and topics is not None else ""
     total = max(int(workload.records * case.share), 2)
     warm_up = min(max(total // 20, 1), 5000)
-    return Task(
-        brokers=running.address if running is not None else "",
-        topic=topic,
-        partitions=workload.partitions,
-        records=total - warm_up,
-        warm_up=warm_up,
-        value_bytes=workload.value_bytes,
-        seed=SEED,
-        options=case.options | {"broker_cores": plan.broker_cores, "broker_pid": running.pid if running else None},
-    )
+    try:
+        yield Task(
+            brokers=running.address if running is not None else "",
+            topic=topic,
+            partitions=workload.partitions,
+            records=total - warm_up,
+            warm_up=warm_up,
+            value_bytes=workload.value_bytes,
+            seed=SEED,
+            options=case.options | {"broker_cores": plan.broker_cores, "broker_pid": running.pid if running else None},
+        )
+    finally:
+        if topics is not None and topic and not case.fill:
+            asyncio.run(topics.remove(topic))
 
 
 def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:

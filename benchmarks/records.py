@@ -47,12 +47,6 @@ class Workload:
     headers: bool
     records: int
 
-    @property
-    def name(self) -> str:
-        """A topic name that says all of it."""
-        headers = "-headers" if self.headers else ""
-        return f"{self.value_bytes}b-{self.partitions}p-{self.keys}k-{self.records}r{headers}"
-
 
 def values(size: int, count: int, seed: int = SEED) -> list[bytes]:
     """Return `count` JSON values of `size` bytes each; the same ones for the same seed."""

@@ -47,6 +47,11 @@ def _consume(ours: str, theirs: str, bound: float, group: str = "463 B", **more:
     return Target(sentence, ("consume", group, ours), ("consume", group, theirs), bound, **more)
 
 
+def _publish(theirs: str, bound: float) -> Target:
+    ours = "octopus publish_many"
+    return Target(f"{ours}, 100 B : {theirs}", ("publish", "100 B", ours), ("publish", "100 B", theirs), bound)
+
+
 TARGETS = [
     _consume(TYPED, "aiokafka getmany(500)", 1.0),
     _consume(TYPED, "aiokafka getmany(500)", 0.83, "100 B"),
@@ -59,4 +64,6 @@ TARGETS = [
     _consume("octopus suspending", TYPED, 0.45),
     _consume("octopus pydantic", "faststream batch ACK", 2.0),
     _consume(TYPED, TYPED, 0.5, round_trip_ms=60.0),
+    _publish("aiokafka send, then flush", 6.0),
+    _publish("confluent produce, then flush", 1.0),
 ]

@@ -1,12 +1,15 @@
 """Fills topics for the cases to read, once each, and removes them in the end."""
 
+import contextlib
+import itertools
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 from benchmarks.records import HEADERS, Workload, contents
 from octopus.transports import open_transport
-from octopus.transports.base import Outgoing
+from octopus.transports.base import Admin, Outgoing
 
 CHUNK = 5000
 
@@ -23,30 +26,39 @@ class Topics:
         self._transport = open_transport(brokers)
         self._prefix = f"bench-{uuid.uuid4().hex[:6]}"
         self._seed = seed
-        self._made: set[str] = set()
+        self._made: dict[Workload, str] = {}
+        self._numbers = itertools.count()
 
     async def ready(self, workload: Workload, *, fill: bool) -> str:
-        """Return the name of a topic for this workload, made and filled when asked for the first time."""
-        name = f"{self._prefix}-{workload.name}" + ("" if fill else "-out")
-        if name not in self._made:
-            self._made.add(name)
-            admin = self._transport.admin()
-            await admin.start()
-            try:
-                await admin.create_topic(name, partitions=workload.partitions)
-            finally:
-                await admin.stop()
-            if fill:
-                await self._fill(name, workload)
+        """Return the name of a topic: the one with this workload's records, or an empty one that is new each time."""
+        if fill and workload in self._made:
+            return self._made[workload]
+        name = f"{self._prefix}-{next(self._numbers)}"
+        async with self._admin() as admin:
+            await admin.create_topic(name, partitions=workload.partitions)
+        if fill:
+            await self._fill(name, workload)
+            self._made[workload] = name
         return name
 
-    async def remove(self) -> None:
-        """Delete every topic that was made."""
+    async def remove(self, name: str) -> None:
+        """Delete a topic."""
+        async with self._admin() as admin:
+            await admin.delete_topic(name)
+
+    async def remove_all(self) -> None:
+        """Delete the topics that were filled."""
+        async with self._admin() as admin:
+            for name in self._made.values():
+                await admin.delete_topic(name)
+        self._made.clear()
+
+    @contextlib.asynccontextmanager
+    async def _admin(self) -> AsyncIterator[Admin]:
         admin = self._transport.admin()
         await admin.start()
         try:
-            for name in self._made:
-                await admin.delete_topic(name)
+            yield admin
         finally:
             await admin.stop()
 
