@@ -88,9 +88,9 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
     for name in ("events/s", "lag", "running", "done", "skipped", "retried", "dead"):
         table.add_column(name, justify="right", no_wrap=True)
     for group in status.groups:
-        name, *numbers = _row(group, rates.get(group.group, 0.0))
+        handler, *numbers = _row(group, rates.get(group.group, 0.0))
         reads = Text(topics.get(group.group, ""), no_wrap=True, overflow="ellipsis")
-        table.add_row(name, *([reads] if has_room else []), *numbers)
+        table.add_row(handler, *([reads] if has_room else []), *numbers)
     return Group(Text(), _headline(status), *_troubles(status.groups), table if status.groups else Text())
 
 

@@ -18,6 +18,7 @@ from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.screen import is_terminal, notices
 from octopus.config import Settings
+from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.worker import Worker
 from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, run_process, run_processes, this_command
@@ -61,10 +62,19 @@ def run(
         again = this_command(*_arguments(app, only, workers, drain, watch, options))
         return run_reloading(again, source_directory(app), grace=settings.worker.drain_timeout + 5)
     found = find_app(app)
+    _check_names(found, only)
     settings = _settings(options, found)
     if workers > 1:
         return _run_several(workers, found, settings, _arguments(app, only, 1, drain, watch, options))
     return _run_one(found, settings, only, drain, watch, options)
+
+
+def _check_names(app: Octopus, only: Sequence[str]) -> None:
+    """Refuse an unknown handler before anything is connected or started."""
+    names = [route.name for route in app.routes]
+    if unknown := [name for name in only if name not in names]:
+        hint = suggestion(unknown[0], names) or f" It has {', '.join(names) or 'none'}."
+        raise ConfigurationError(f"{app.name} has no handler {unknown[0]!r}.{hint}")
 
 
 def _settings(options: Options, app: Octopus | None = None) -> Settings:

@@ -101,7 +101,7 @@ def test_a_line_that_stops_is_exit_code_4(start: Start, octopus: Octopus, topic:
         (("run",), 2, "No app is named and there is no app.py or main.py here."),
         (("run", "missing.py"), 2, "There is no file 'missing.py'."),
         (("run", "empty.py"), 2, "idle has no handlers and no timers: there is nothing to run."),
-        (("run", "full.py", "--only", "hande"), 2, "full has no handler 'hande'"),
+        (("run", "full.py", "--only", "hande"), 2, "full has no handler 'hande'. Did you mean handle?"),
         (("run", "full.py", "--workers", "0"), 2, "--workers 0 runs nothing: at least 1."),
         (("run", "full.py", "--watch", "nowhere"), 2, "--watch 'nowhere' is not DIR=TOPIC."),
         (("run", "full.py", "--watch", "nowhere=t"), 2, "there is no directory 'nowhere'."),
@@ -110,7 +110,7 @@ def test_a_line_that_stops_is_exit_code_4(start: Start, octopus: Octopus, topic:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_cannot_run_says_why(
-    octopus: Octopus, write_app: Write, arguments: tuple[str, ...], code: int, sentence: str
+    octopus: Octopus, nowhere: Path, write_app: Write, arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     write_app("from octopus import Octopus\napp = Octopus('idle')\n", "empty.py")
     write_app(app_of("full", "full-topic"), "full.py")
@@ -118,6 +118,7 @@ def test_what_cannot_run_says_why(
     assert result.code == code
     assert sentence in result.err
     assert "Traceback" not in result.err
+    assert not (nowhere / "state").exists(), "an embedded broker was started for nothing"
 
 
 def test_log_records_can_be_json(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
