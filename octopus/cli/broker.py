@@ -172,7 +172,8 @@ def _report(running: RunningBroker, what: str, options: Options) -> None:
         document(running._asdict())
     else:
         kept = f"records in {running.directory}" if running.directory else "records in memory"
-        say(f"The broker at {running.address} {what} (process {running.pid}, {kept}).", "green")
+        where = f" at {running.address}" if running.address else ""
+        say(f"The broker{where} {what} (process {running.pid}, {kept}).", "green")
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> ConfigurationError:
