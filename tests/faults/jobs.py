@@ -46,6 +46,8 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
         kind: Whether the handler is `async def` or `def`.
         dead_letter: As `dead_letter=` of a handler.
         settings: Of the worker.
+        durable: Whether an effect is on disk before the handler returns. A killed process leaves to the system what it
+            has written, so only the death of the machine needs it.
         fetch_dies_after: Seconds after which the client's fetch task is cancelled, once.
     """
 
@@ -62,4 +64,5 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     kind: Literal["async", "thread"] = "async"
     dead_letter: bool | None = None
     settings: dict[str, Any] = {}
+    durable: bool = False
     fetch_dies_after: float | None = None

@@ -37,8 +37,26 @@ class Journal:
         os.close(self._file)
 
 
-def read_all(directory: Path, name: str = "") -> Iterator[Event]:
-    """Return everything that the processes of a run wrote, or one of them, file by file."""
-    for path in sorted(directory.glob(f"{name}*.history")):
-        with path.open("rb") as lines:
-            yield from read_lines(lines)
+class Histories:
+    """Reads what the processes of a run write, while they write it.
+
+    Args:
+        directory: Of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[Path, tuple[int, list[Event]]] = {}
+
+    def events(self, name: str = "") -> Iterator[Event]:
+        """Return everything so far, or what one process wrote, file by file."""
+        for path in sorted(self._directory.glob(f"{name}*.history")):
+            position, events = self._read.get(path, (0, []))
+            with path.open("rb") as file:
+                file.seek(position)
+                lines = file.read().splitlines(keepends=True)
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()  # is being written, or was when its process was killed
+            events.extend(read_lines(lines))
+            self._read[path] = position + sum(map(len, lines)), events
+            yield from events

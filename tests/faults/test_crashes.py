@@ -33,7 +33,7 @@ def mixture(trial: Trial, work: int = 300) -> list[Job | bytes]:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_workers_killed_at_random_points_lose_nothing(mode: str, begin: Begin) -> None:
-    async with begin(ordering=mode, seed=MODES.index(mode)) as trial:
+    async with begin(ordering=mode, seed=MODES.index(mode), durable=True) as trial:
         for name in ("one", "two"):
             trial.start(name)
         for name in ("one", "two", "one"):

@@ -21,7 +21,7 @@ from octopus.testing.history import Buried, Committing, Event, Note, Offered, Re
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from tests.faults.jobs import Deed, Job, WorkerPlan
-from tests.faults.journal import Journal, now, read_all
+from tests.faults.journal import Histories, Journal, now
 from tests.faults.recording import id_of
 
 QUICK: dict[str, Any] = {
@@ -94,6 +94,7 @@ class Trial:
         self._producer = self._transport.producer(delivery_timeout=20.0)
         self._admin = self._transport.admin()
         self._journal = Journal(directory / "trial.history")
+        self._histories = Histories(directory)
         self._sampling: asyncio.Task[None] | None = None
         self._jobs = 0
 
@@ -253,8 +254,12 @@ class Trial:
         """Count the events of a kind, of one worker or of all: `count(Note, "one", what="lost")`."""
         return sum(
             isinstance(event, kind) and all(getattr(event, field) == value for field, value in fields.items())
-            for event in read_all(self.directory, name)
+            for event in self._histories.events(name)
         )
+
+    def events(self, name: str = "") -> list[Event]:
+        """Return what has happened so far, in one worker or in all."""
+        return [*self._histories.events(name)]
 
     async def happened(
         self, kind: type[Event], name: str = "", *, times: int = 1, timeout: float = 20.0, **fields: object
@@ -290,7 +295,7 @@ class Trial:
                 await self.stop(name)
         await self._exhume()
         report = check(
-            read_all(self.directory),
+            self._histories.events(),
             ordering=self.ordering,  # type: ignore[arg-type]
             duplicates=self.excused if duplicates is None else duplicates,
             complete=complete,

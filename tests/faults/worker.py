@@ -1,6 +1,6 @@
 """A worker process under test: `python -m tests.faults.worker PLAN` runs `run_process` with a handler that keeps a diary.
 
-Every run of the handler is written down before it does anything, and its effect is on disk before it returns.
+Every run of the handler is written down before it does anything, and its effect before it returns.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Diary:
     """Does what jobs say and writes down what it does."""
 
     def __init__(self, plan: WorkerPlan) -> None:
-        self.journal = Journal(Path(plan.directory) / f"{plan.name}-{os.getpid()}.history", durable=True)
+        self.journal = Journal(Path(plan.directory) / f"{plan.name}-{os.getpid()}.history", durable=plan.durable)
         self._marks = Path(plan.directory)
         self._who = f"{plan.name}-{os.getpid()}"
         self._runs = count()

@@ -1,0 +1,196 @@
+"""Brokers that die, freeze, forget, and networks that are cut or slow: scenarios 16, 49 to 52, 54 and 55."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from octopus.testing.faults import Direction, EmbeddedBroker, TcpProxy
+from octopus.testing.history import Finished, Note
+from tests.faults.test_crashes import MODES, mixture
+from tests.faults.trial import Trial
+from tests.support.kafka_cluster import KafkaCluster
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+async def proxy(tmp_path: Path) -> AsyncIterator[TcpProxy]:
+    """A proxy with the embedded broker behind it."""
+    async with TcpProxy("127.0.0.1:1") as proxy, EmbeddedBroker(
+        tmp_path / "broker", advertised_port=proxy.port
+    ) as broker:
+        proxy.target = broker.address
+        yield proxy
+
+
+# ── the broker ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_broker_that_is_killed_under_load_loses_nothing(mode: str, broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address, ordering=mode, seed=MODES.index(mode)) as trial:
+        for name in ("one", "two"):
+            trial.start(name)
+        for _ in range(2):
+            await trial.publish(mixture(trial, 100))
+            await trial.progressed(trial.chance.randrange(20, 80))
+            trial.disturb("kill broker")
+            await broker.restart()
+        await trial.verdict(timeout=60)
+
+
+async def test_a_broker_that_freezes_and_thaws_loses_nothing(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address, ordering="key") as trial:
+        for name in ("one", "two"):
+            trial.start(name)
+        await trial.publish(trial.jobs(300, takes=0.01))
+        await trial.progressed(50)
+        broker.process.freeze()
+        trial.disturb("freeze broker")
+        await asyncio.sleep(4)  # longer than any request may take
+        broker.process.thaw()
+        await trial.publish(trial.jobs(50))
+        await trial.verdict(timeout=60)
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+async def test_an_outage_ends_without_a_restart_of_the_workers(seconds: float, broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address, ordering="key") as trial:
+        workers = [trial.start(name) for name in ("one", "two")]
+        await trial.publish(trial.jobs(300, takes=0.01))
+        await trial.progressed(50)
+        broker.process.kill()
+        trial.disturb("kill broker")
+        await asyncio.sleep(seconds)
+        await broker.start()
+        await trial.publish(trial.jobs(50))
+        await trial.settled(90)
+        assert all(worker.is_running for worker in workers)
+        await trial.verdict()
+
+
+async def test_a_broker_that_forgets_its_latest_records_stops_the_partition_instead_of_jumping(
+    broker: EmbeddedBroker,
+) -> None:
+    async with Trial(broker.directory.parent, broker.address, partitions=1) as trial:
+        worker = trial.start("one")
+        await trial.publish(trial.jobs(40))
+        await trial.settled()
+        then = broker.remember()
+        await trial.publish(trial.jobs(40))
+        await trial.settled()
+        await broker.forget_since(then)
+        await trial.until(lambda: "stops reading" in worker.written(), 40, "the worker says that it stops")
+        fresh = trial.jobs(20)
+        await trial.publish(fresh)  # at offsets that others had before
+        await trial.stop("one")
+        assert trial.count(Finished, failed=False) == 80
+        trial.start("one")
+        await trial.happened(Finished, times=100, failed=False)
+        assert {event.id for event in trial.events() if isinstance(event, Finished)} == {str(n) for n in range(100)}
+
+
+async def test_a_fetch_task_that_dies_in_silence_is_replaced(broker: EmbeddedBroker) -> None:
+    async with Trial(broker.directory.parent, broker.address) as trial:
+        trial.start("one", fetch_dies_after=3.0)
+        await trial.publish(trial.jobs(20))
+        await trial.happened(Note, "one", what="fetch task dies")
+        trial.disturb("fetch task dies")
+        await trial.publish(trial.jobs(50))
+        await trial.verdict()
+        assert trial.count(Note, "one", what="worker starts") == 1
+
+
+# ── the network ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["shorter than the session", "longer than the session"])
+@pytest.mark.parametrize("direction", ["to_server", "to_client"])
+async def test_a_network_that_is_cut_one_way_loses_nothing(
+    direction: Direction, seconds: float, proxy: TcpProxy, tmp_path: Path
+) -> None:
+    async with Trial(tmp_path, proxy.address, ordering="key") as trial:
+        trial.start("one")
+        await trial.publish(trial.jobs(300, takes=0.01))
+        await trial.progressed(30)
+        proxy.cut(direction)
+        trial.disturb("cut network")
+        await asyncio.sleep(seconds)
+        proxy.heal()
+        await trial.publish(trial.jobs(50))
+        await trial.verdict(timeout=60)
+
+
+async def test_connections_that_are_reset_again_and_again_lose_nothing(proxy: TcpProxy, tmp_path: Path) -> None:
+    async with Trial(tmp_path, proxy.address, ordering="key") as trial:
+        trial.start("one")
+        for _ in range(5):
+            await trial.publish(trial.jobs(60, takes=0.01))
+            await trial.progressed(20, timeout=60)
+            trial.disturb("reset connections")
+            proxy.reset()
+        await trial.verdict(timeout=60)
+
+
+@pytest.mark.parametrize("rate", [20_000.0, 200_000.0])
+async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, tmp_path: Path) -> None:
+    async with Trial(tmp_path, proxy.address, ordering="key") as trial:
+        trial.start("one")
+        await trial.happened(Note, "one", what="assigned")
+        proxy.rate = rate
+        await trial.publish(trial.jobs(200))
+        await trial.verdict(duplicates=0, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("delay", "loss"),
+    [(0.03, 0.02), pytest.param(0.15, 0.02, marks=pytest.mark.slow)],
+    ids=["60 ms there and back", "300 ms there and back"],
+)
+async def test_a_far_away_broker_costs_no_throughput(
+    delay: float, loss: float, proxy: TcpProxy, tmp_path: Path
+) -> None:
+    """What takes a round trip (fetch, commit) must not be waited for by the records: 400 of 20 ms, four at once, 2 s."""
+    async with Trial(tmp_path, proxy.address) as trial:
+        trial.start("one")
+        await trial.happened(Note, "one", what="assigned")
+        proxy.delay, proxy.loss = delay, loss
+        await trial.publish(trial.jobs(200))
+        await trial.settled()
+        jobs = trial.jobs(400, takes=0.02)
+        began = time.monotonic()
+        await trial.publish(jobs)
+        published = time.monotonic() - began
+        await trial.happened(Finished, times=600, timeout=30)
+        ran = [event.time for event in trial.events("one") if isinstance(event, Finished) and int(event.id) >= 200]
+        assert max(ran) - min(ran) < 2 * 2.0 + published
+        await trial.verdict(duplicates=0)
+
+
+# ── genuine Kafka ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_every_broker_of_a_cluster_goes_and_comes_back_under_load(
+    how: str, kafka_cluster_of_three: KafkaCluster, tmp_path: Path
+) -> None:
+    cluster = kafka_cluster_of_three
+    settings = {"consumer": {"session_timeout": 6, "rebalance_timeout": 12}}
+    async with Trial(tmp_path, cluster.bootstrap, ordering="key", settings=settings) as trial:
+        for name in ("one", "two"):
+            trial.start(name)
+        for node in cluster.nodes:  # among them the coordinator of the group and the leader of each partition
+            await trial.publish(mixture(trial, 100))
+            await trial.progressed(20, timeout=60)
+            trial.disturb(f"{how} broker", str(node))
+            await asyncio.to_thread(getattr(cluster, how), node)
+            await trial.publish(trial.jobs(100, takes=0.005))
+            await trial.progressed(50, timeout=90)
+            await asyncio.to_thread(cluster.restart if how == "kill" else cluster.resume, node)
+        await trial.verdict(timeout=120)
