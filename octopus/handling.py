@@ -4,13 +4,14 @@ Everything that can be known before the first record is decided here once; what 
 """
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from octopus.events import Batch, Event, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Route
 from octopus.serde import Decoder
@@ -25,7 +26,8 @@ Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
 
 Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
 HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
-Accepts = Callable[[StoredRecord], bool]
+Accepts = Callable[[bytes | None, Headers], bool]
+Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
 
 
 class Handling:
@@ -46,21 +48,39 @@ class Handling:
         self._encode = encode
         self._send = send
 
-    def bind(self, partition: TopicPartition) -> Handle:
-        """Return what handles single records of a partition."""
-        decode, accepts, call, publish = self._decode(partition), self._accepts(), self._call, self._publish
+    def bind(self, partition: TopicPartition, conclude: Conclude | None = None) -> Handle:
+        """Return what handles single records of a partition.
+
+        One closure, not a chain of them: each call or coroutine more costs a record a tenth of a microsecond.
+
+        Args:
+            partition: Whose.
+            conclude: The error boundary. None when middleware stands in between: then exceptions are raised.
+        """
+        direct, careful = self._decoder.direct, self._decoder.decode
+        accepts, call, publish = self._accepts(), self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
-            if accepts is not None and not accepts(stored):
-                return SKIPPED
-            argument = decode(stored)
-            if wants_event:
-                argument = Event(argument, Record.at(partition, stored), attempt)
-            result = await call(argument)
-            if result is not None:
-                await publish(result, stored.key)
-            return DONE
+            try:
+                value, headers = stored.value, stored.headers
+                if accepts is not None and not accepts(value, headers):
+                    return SKIPPED
+                try:
+                    argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
+                except Exception:  # noqa: BLE001 - decided again, where it becomes a DecodeError or a tombstone's None
+                    argument = careful(value, headers)
+                if wants_event:
+                    argument = Event(argument, Record.at(partition, stored), attempt)
+                result = await call(argument)
+                if result is not None:
+                    await publish(result, stored.key)
+                return DONE
+            except (Exception, CancelledError) as raised:
+                if conclude is None:
+                    raise
+                error = raised
+            return await conclude(stored, attempt, error)
 
         return handle
 
@@ -73,7 +93,7 @@ class Handling:
             partition: Whose.
             refuse: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
         """
-        decode, accepts, call, publish = self._decode(partition), self._accepts(), self._call, self._publish
+        decode, accepts, call, publish = self._decoder.decode, self._accepts(), self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
         async def handle(batch: Batch, attempt: int) -> BatchOutcome:
@@ -83,8 +103,9 @@ class Handling:
             for stored in batch:
                 outcome: Outcome = SKIPPED
                 try:
-                    if accepts is None or accepts(stored):
-                        argument = decode(stored)
+                    value, headers = stored.value, stored.headers
+                    if accepts is None or accepts(value, headers):
+                        argument = decode(value, headers)
                         if wants_event:
                             argument = Event(argument, Record.at(partition, stored), attempt)
                         arguments.append(argument)
@@ -110,29 +131,12 @@ class Handling:
             return None
         matches, plain = pattern.matches, self._plain.decode
 
-        def accepts(stored: StoredRecord) -> bool:
-            value = stored.value
+        def accepts(value: bytes | None, headers: Headers) -> bool:
             if value is None:
                 return False  # a tombstone has no fields to match
-            if not stored.headers:
-                return matches(value)
-            return matches(plain(value, stored.headers))
+            return matches(plain(value, headers) if headers else value)
 
         return accepts
-
-    def _decode(self, partition: TopicPartition) -> Callable[[StoredRecord], Any]:
-        direct, careful = self._decoder.direct, self._decoder.decode
-
-        def decode(stored: StoredRecord) -> Any:
-            value, headers = stored.value, stored.headers
-            if not headers and value is not None:
-                try:
-                    return direct(value)
-                except Exception:  # noqa: BLE001, S110 - decided again below, where it becomes a DecodeError
-                    pass
-            return careful(value, headers)
-
-        return decode
 
     async def _publish(self, result: Any, key: bytes | None) -> None:
         # A NamedTuple is one value, although it is a tuple.

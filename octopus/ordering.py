@@ -28,6 +28,10 @@ class Lanes(Protocol):
         """Free the lane of a record that was taken; tell whether there may be something to take now."""
         ...
 
+    def next(self, record: StoredRecord) -> StoredRecord | None:
+        """Release a record's lane and claim what may run next, in one step."""
+        ...
+
     @property
     def waiting(self) -> int:
         """How many records could be taken if no lane were busy."""
@@ -58,6 +62,13 @@ class PartitionLane:
         """Let the next record start."""
         self._busy = False
         return bool(self._queue)
+
+    def next(self, record: StoredRecord) -> StoredRecord | None:
+        """Claim the partition's next record; the lane goes from one to the other."""
+        if self._queue:
+            return self._queue.popleft()
+        self._busy = False
+        return None
 
     @property
     def waiting(self) -> int:
@@ -113,6 +124,17 @@ class KeyLanes:
                 return True
         return bool(self._queue)
 
+    def next(self, record: StoredRecord) -> StoredRecord | None:
+        """Pass the key on, and claim the next record whose key is free."""
+        key = record.key
+        if key is not None:
+            successors = self._behind.pop(key)
+            if successors:
+                successor = successors.popleft()
+                self._behind[key] = successors or None
+                return successor
+        return self.take()
+
     @property
     def waiting(self) -> int:
         """How many records are queued and not known to wait for their key."""
@@ -138,6 +160,10 @@ class NoLanes:
     def release(self, record: StoredRecord) -> bool:
         """Nothing was claimed."""
         return bool(self._queue)
+
+    def next(self, record: StoredRecord) -> StoredRecord | None:
+        """Claim the next record."""
+        return self._queue.popleft() if self._queue else None
 
     @property
     def waiting(self) -> int:
@@ -189,6 +215,11 @@ class BatchLane:
         """Let the next batch start."""
         self._busy = False
         return bool(self._queue)
+
+    def next(self, record: StoredRecord) -> Batch | None:
+        """Claim the next batch if it is ready."""
+        self._busy = False
+        return self.take()
 
     @property
     def waiting(self) -> int:

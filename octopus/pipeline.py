@@ -11,7 +11,7 @@ from octopus.errors import ConfigurationError
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.handling import Handling
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
-from octopus.middleware.errors import decide, guard, guard_batches
+from octopus.middleware.errors import boundary, decide, guard, guard_batches
 from octopus.middleware.timeouts import Deadlines
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
 from octopus.publishing import Publisher
@@ -90,8 +90,10 @@ class Pipeline:
         deadlines: Deadlines | None,
     ) -> Run:
         if route.batch is None:
-            handle = self._wrap(partition, handling.bind(partition), deadlines)
-            return guard(route.name, partition, handle, route.retry, letters.bury)
+            conclude = boundary(route.name, partition, route.retry, letters.bury)
+            if not self._middleware and deadlines is None:
+                return handling.bind(partition, conclude)
+            return guard(self._wrap(partition, handling.bind(partition), deadlines), conclude)
 
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
             return decide(route.retry, attempt, error)

@@ -17,6 +17,9 @@ logger = logging.getLogger("octopus.handlers")
 Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
 """One record and attempt to its outcome; it raises what the handler raises."""
 
+Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
+"""A record, its attempt and what it raised, to its outcome; raises again what is no failure."""
+
 HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
 """One batch and attempt to the outcome of each record; it raises what the handler raises."""
 
@@ -32,35 +35,36 @@ class Bury(Protocol):
         ...
 
 
-def guard(name: str, partition: TopicPartition, handle: Handle, policy: RetryPolicy, bury: Bury) -> Run:
-    """Make the handling of a partition's records total.
+def boundary(name: str, partition: TopicPartition, policy: RetryPolicy, bury: Bury) -> Conclude:
+    """Return what turns the exceptions of a partition's records into outcomes.
 
     Args:
         name: The handler's, for the log.
         partition: Whose records they are.
-        handle: Runs one record.
         policy: Decides about failures.
         bury: Takes dead letters.
     """
 
-    async def run(stored: StoredRecord, attempt: int) -> Outcome:
-        try:
-            return await handle(stored, attempt)
-        except FATAL:
-            raise
-        except Exception as failure:  # noqa: BLE001 - the boundary: every exception becomes an outcome here
-            error = failure
-        except asyncio.CancelledError as failure:
-            error = _from_within(failure)
-        return await conclude(stored, attempt, error)
-
-    async def conclude(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
-        outcome = decide(policy, attempt, error)
+    async def conclude(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
+        outcome = decide(policy, attempt, failure(error))
         record = Record.at(partition, stored)
         log(name, record, attempt, outcome)
         if isinstance(outcome, DeadLetter):
             await bury(record, outcome, attempt)
         return outcome
+
+    return conclude
+
+
+def guard(handle: Handle, conclude: Conclude) -> Run:
+    """Make total what middleware or a deadline stands around; a bare handling calls `conclude` itself."""
+
+    async def run(stored: StoredRecord, attempt: int) -> Outcome:
+        try:
+            return await handle(stored, attempt)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
+            error = raised
+        return await conclude(stored, attempt, error)
 
     return run
 
@@ -86,13 +90,9 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
         try:
             return await handle(batch, attempt)
-        except FATAL:
-            raise
-        except Exception as failure:  # noqa: BLE001 - the boundary: every exception becomes an outcome here
-            error = failure
-        except asyncio.CancelledError as failure:
-            error = _from_within(failure)
-        decision = decide(policy, attempt, error)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
+            error = raised
+        decision = decide(policy, attempt, failure(error))
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
             return BatchOutcome([(stored, decision) for stored in batch], decision)
@@ -144,11 +144,23 @@ def _text(error: BaseException) -> str:
         return "(its text cannot be read)"
 
 
-def _from_within(error: asyncio.CancelledError) -> Exception:
-    """Tell a handler that cancelled itself from one that is being cancelled: the first failed, the second must go."""
+def failure(error: BaseException) -> Exception:
+    """Return an exception that is an event's failure; raise again what is not.
+
+    A handler that cancelled itself failed; one that is being cancelled must go.
+
+    Raises:
+        HandlerStopped: The line stops.
+        MemoryError: No event's fault: nothing is settled.
+        asyncio.CancelledError: The run is being cancelled from outside.
+    """
+    if isinstance(error, FATAL) or not isinstance(error, Exception | asyncio.CancelledError):
+        raise error
+    if isinstance(error, Exception):
+        return error
     task = asyncio.current_task()
     if task is None or task.cancelling():
         raise error
-    failure = RuntimeError("the handler ended with CancelledError although nobody cancelled it")
-    failure.__cause__ = error
-    return failure
+    wrapped = RuntimeError("the handler ended with CancelledError although nobody cancelled it")
+    wrapped.__cause__ = error
+    return wrapped

@@ -116,6 +116,9 @@ class DrainingLanes:
     def take(self) -> None:
         return
 
+    def next(self, record: StoredRecord) -> None:
+        self.release(record)
+
     def release(self, record: StoredRecord) -> bool:
         self._running -= 1
         if self._running <= 0:

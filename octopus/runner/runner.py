@@ -218,51 +218,39 @@ class Runner:
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, lane: _Lane) -> None:
-        active, due, clock, batch = self._active, self._due, self._loop.time, self._batch
+        active, due, clock = self._active, self._due, self._loop.time
         stride = CLOCK_EVERY
         until_look, looked = stride, clock()
         while True:
-            if due:
-                generation, record, attempt = due.popleft()
-                if (due or active) and not self._spreading:
-                    self._spread_soon()  # what is behind a retry does not wait for it
-            else:
-                while active:
-                    generation = active[0]
-                    taken = generation.lanes.take()
-                    if taken is not None:
-                        break
-                    active.popleft().active = False
-                    if batch and generation.lanes.waiting:
-                        self._activate(generation)  # fewer than a batch are left: their window begins
-                    if self._ease is not None:
-                        resolve(self._ease)
-                else:
-                    lane.generation = None
-                    await self._rest()
-                    until_look, looked = stride, clock()
-                    continue
-                record, attempt = taken, 1
-            lane.generation, lane.record, lane.attempt = generation, record, attempt
-            lane.serial += 1
-            if len(active) > self._exclusive and not self._spreading:
-                self._spread_soon()
+            claimed = self._claim()
+            if claimed is None:
+                lane.generation = None
+                await self._rest()
+                until_look, looked = stride, clock()
+                continue
+            generation, record, attempt = claimed
+            following: StoredRecord | None = record
+            while following is not None:
+                record = following
+                lane.generation, lane.record, lane.attempt = generation, record, attempt
+                lane.serial += 1
+                if len(active) > self._exclusive and not self._spreading:
+                    self._spread_soon()
 
-            outcome = await generation.run(record, attempt)
+                outcome = await generation.run(record, attempt)
 
-            if outcome is DONE:
+                if outcome is SKIPPED:
+                    generation.skipped += 1
+                elif outcome is not DONE:
+                    self._conclude(generation, record, attempt, outcome)
+                    break
                 generation.ledger.settle(record.offset)
-                if generation.lanes.release(record) and not generation.active:
-                    self._activate(generation)
-            elif outcome is SKIPPED:
-                generation.skipped += 1
-                generation.ledger.settle(record.offset)
-                if generation.lanes.release(record) and not generation.active:
-                    self._activate(generation)
-            else:
-                self._conclude(generation, record, attempt, outcome)
-            until_look -= 1
-            if not until_look:
+                until_look -= 1
+                if due or not until_look:
+                    self._release(generation, record)
+                    break
+                following, attempt = generation.lanes.next(record), 1
+            if until_look <= 0:
                 lane.generation = None
                 if clock() - looked > YIELD_AFTER:
                     active.rotate(-1)  # one busy partition does not keep the others waiting
@@ -275,6 +263,30 @@ class Runner:
                     self._turn_awaited = True
                     self._loop.call_soon(self._turn)
                 until_look, looked = stride, clock()
+
+    def _claim(self) -> tuple[Generation, StoredRecord, int] | None:
+        """Take a record to run: a retry whose time has come, else of the first generation that has one."""
+        active, due = self._active, self._due
+        if due:
+            claimed = due.popleft()
+            if (due or active) and not self._spreading:
+                self._spread_soon()  # what is behind a retry does not wait for it
+            return claimed
+        while active:
+            generation = active[0]
+            taken = generation.lanes.take()
+            if taken is not None:
+                return generation, taken, 1
+            active.popleft().active = False
+            if self._batch and generation.lanes.waiting:
+                self._activate(generation)  # fewer than a batch are left: their window begins
+            if self._ease is not None:
+                resolve(self._ease)
+        return None
+
+    def _release(self, generation: Generation, record: StoredRecord) -> None:
+        if generation.lanes.release(record) and not generation.active:
+            self._activate(generation)
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
@@ -297,8 +309,7 @@ class Runner:
                     return
             case _:
                 self._settle(generation, record, outcome)
-        if generation.lanes.release(record) and not generation.active:
-            self._activate(generation)
+        self._release(generation, record)
 
     def _settle(self, generation: Generation, record: StoredRecord, outcome: Outcome) -> None:
         generation.buried += isinstance(outcome, DeadLetter)
@@ -425,6 +436,7 @@ class Runner:
         self._due.clear()
         self._delayed.clear()
         self._filling.clear()
+        self._forget({lane.generation for lane in self._lanes if lane.generation is not None})
         if self._alarm is not None:
             self._alarm.cancel()
 
