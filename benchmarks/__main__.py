@@ -8,9 +8,9 @@ from benchmarks import machine, report
 from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
-from benchmarks.suites import consume, publish
+from benchmarks.suites import consume, latency, publish
 
-SUITES = (consume, publish)
+SUITES = (consume, publish, latency)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
 
 

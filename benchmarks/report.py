@@ -93,14 +93,25 @@ def _table(title: str, lines: list[Line]) -> Table:
         table.add_column(FIGURES[name].heading, justify="right")
     table.add_column("±", justify="right")
     table.add_column("ratio", justify="right")
+    if by_cpu := any(line["cpu_ratios"] for line in lines):
+        table.add_column("by CPU", justify="right")
     for line in lines:
         figures = line["figures"]
         cells = [_number(figures[name], FIGURES[name].digits) if name in figures else "" for name in used]
-        ratios = list(line["ratios"].values())
-        ratio = f"{ratios[0]:.3g}" if ratios else ""
         name = line["case"] + (f" ({line['error']})" if "error" in line else "")
-        table.add_row(name, *([line["guarantee"]] if promised else []), *cells, _spread(line["runs"]), ratio)
+        table.add_row(
+            name,
+            *([line["guarantee"]] if promised else []),
+            *cells,
+            _spread(line["runs"]),
+            _first(line["ratios"]),
+            *([_first(line["cpu_ratios"])] if by_cpu else []),
+        )
     return table
+
+
+def _first(ratios: dict[str, float]) -> str:
+    return f"{next(iter(ratios.values())):.3g}" if ratios else ""
 
 
 def _spread(runs: list[float]) -> str:

@@ -52,6 +52,12 @@ def _publish(theirs: str, bound: float) -> Target:
     return Target(f"{ours}, 100 B : {theirs}", ("publish", "100 B", ours), ("publish", "100 B", theirs), bound)
 
 
+def _latency(figure: str, bound: float) -> Target:
+    theirs = "aiokafka getmany(500)"
+    sentence = f"octopus, idle, {figure.removesuffix('_ms')} : {theirs}"
+    return Target(sentence, ("latency", "idle", "octopus"), ("latency", "idle", theirs), bound, figure, at_least=False)
+
+
 TARGETS = [
     _consume(TYPED, "aiokafka getmany(500)", 1.0),
     _consume(TYPED, "aiokafka getmany(500)", 0.83, "100 B"),
@@ -66,4 +72,6 @@ TARGETS = [
     _consume(TYPED, TYPED, 0.5, round_trip_ms=60.0),
     _publish("aiokafka send, then flush", 6.0),
     _publish("confluent produce, then flush", 1.0),
+    _latency("p50_ms", 1.3),
+    _latency("p99_ms", 2.0),
 ]
