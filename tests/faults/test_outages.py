@@ -19,9 +19,10 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 async def proxy(tmp_path: Path) -> AsyncIterator[TcpProxy]:
     """A proxy with the embedded broker behind it."""
-    async with TcpProxy("127.0.0.1:1") as proxy, EmbeddedBroker(
-        tmp_path / "broker", advertised_port=proxy.port
-    ) as broker:
+    async with (
+        TcpProxy("127.0.0.1:1") as proxy,
+        EmbeddedBroker(tmp_path / "broker", advertised_port=proxy.port) as broker,
+    ):
         proxy.target = broker.address
         yield proxy
 
@@ -63,7 +64,8 @@ async def test_an_outage_ends_without_a_restart_of_the_workers(seconds: float, b
         await trial.publish(trial.jobs(300, takes=0.01))
         await trial.progressed(50)
         broker.process.kill()
-        trial.disturb("kill broker")
+        # what they have fetched goes on, and this broker forgets its groups: so much cannot be committed, and no more
+        trial.disturb("kill broker", excuses=300)
         await asyncio.sleep(seconds)
         await broker.start()
         await trial.publish(trial.jobs(50))
@@ -72,25 +74,23 @@ async def test_an_outage_ends_without_a_restart_of_the_workers(seconds: float, b
         await trial.verdict()
 
 
-async def test_a_broker_that_forgets_its_latest_records_stops_the_partition_instead_of_jumping(
+async def test_of_a_broker_that_lost_its_latest_records_nothing_that_is_there_is_skipped(
     broker: EmbeddedBroker,
 ) -> None:
     async with Trial(broker.directory.parent, broker.address, partitions=1) as trial:
-        worker = trial.start("one")
+        trial.start("one")
         await trial.publish(trial.jobs(40))
         await trial.settled()
         then = broker.remember()
         await trial.publish(trial.jobs(40))
         await trial.settled()
         await broker.forget_since(then)
-        await trial.until(lambda: "stops reading" in worker.written(), 40, "the worker says that it stops")
+        await trial.publish(trial.jobs(1))  # refused: the broker has forgotten what this producer sent
         fresh = trial.jobs(20)
-        await trial.publish(fresh)  # at offsets that others had before
-        await trial.stop("one")
-        assert trial.count(Finished, failed=False) == 80
-        trial.start("one")
-        await trial.happened(Finished, times=100, failed=False)
-        assert {event.id for event in trial.events() if isinstance(event, Finished)} == {str(n) for n in range(100)}
+        await trial.publish(fresh)  # at offsets that other records had before
+        for job in fresh:
+            await trial.happened(Finished, id=job.id)
+        assert trial.count(Finished) == 100
 
 
 async def test_a_fetch_task_that_dies_in_silence_is_replaced(broker: EmbeddedBroker) -> None:

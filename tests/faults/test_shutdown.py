@@ -99,7 +99,7 @@ async def test_a_second_signal_ends_it_at_once_and_commits_nothing_early(begin: 
         worker.terminate()
         assert await worker.ended(2) == 128 + signal.SIGTERM
         trial.start("one")
-        await trial.verdict()
+        await trial.verdict(duplicates=30)  # those that no commit had reached
         assert trial.count(Began, id="0") == 2
 
 

@@ -20,7 +20,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from octopus.errors import BatchTooLarge, ConfigurationError, PartitionLost, TransportError
+from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Chunk, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
@@ -197,7 +197,8 @@ class KafkaConsumer:
                 if task is not None and task.done():
                     if not task.cancelled():
                         task.result()
-                    raise kafka.KafkaError("one of the client's background tasks ended")
+                    # nothing is wrong with the broker or with us: a new client will do better
+                    raise ConnectionFailed("One of the background tasks of the Kafka client ended without a word.")
             failure = engine._client._client_id.failure
             if isinstance(failure, kafka.SaslAuthenticationFailed):
                 raise failure
