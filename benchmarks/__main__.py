@@ -8,9 +8,10 @@ from benchmarks import machine, report
 from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
+from benchmarks.suites import broker as broker_suite
 from benchmarks.suites import consume, latency, publish
 
-SUITES = (consume, publish, latency)
+SUITES = (consume, publish, latency, broker_suite)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
 
 

@@ -37,6 +37,7 @@ FIGURES: dict[str, Figure] = {
     "broker_cpu_us": Figure("µs CPU of broker", 2, False),
     "broker_memory_mb": Figure("broker MB", 0, False),
     "recovery_s_per_gb": Figure("s/GB", 2, False),
+    "megabytes": Figure("log MB"),
     "produced_per_second": Figure("produced/s"),
     "consumed_per_second": Figure("consumed/s"),
     "megabytes_per_second": Figure("MB/s", 1),

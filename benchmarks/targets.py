@@ -74,4 +74,14 @@ TARGETS = [
     _publish("confluent produce, then flush", 1.0),
     _latency("p50_ms", 1.3),
     _latency("p99_ms", 2.0),
+    Target("librdkafka consumes, 100 B", ("broker", "load, 100 B", "librdkafka consume"), None, 2e6),
+    Target(
+        "broker's memory after producing, MB",
+        ("broker", "load, 100 B", "librdkafka produce"),
+        None,
+        64,
+        "broker_memory_mb",
+        at_least=False,
+    ),
+    Target("embedded broker starts, s", ("broker", "embedded", "start"), None, 0.2, "seconds_to_first", at_least=False),
 ]

@@ -1,0 +1,72 @@
+"""librdkafka at full speed, and what it does to the broker."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import confluent_kafka
+
+from benchmarks.clients.confluent_consume import TUNED
+from benchmarks.records import values
+from benchmarks.stopwatch import rates
+from benchmarks.task import Task
+
+
+def run(task: Task) -> dict[str, float]:
+    """Consume or produce all records of the task."""
+    before = broker_cpu(task)
+    wall, cpu = time.perf_counter(), time.process_time()
+    way: Callable[[Task], None] = {"consume": consume, "produce": produce}[task.options["way"]]
+    way(task)
+    figures = rates(task.total, time.perf_counter() - wall, time.process_time() - cpu)
+    if before is not None:
+        after = broker_cpu(task)
+        assert after is not None
+        figures["broker_cpu_us"] = 1e6 * (after - before) / task.total
+        figures["broker_memory_mb"] = memory(task.options["broker_pid"])
+    return figures
+
+
+def consume(task: Task) -> None:
+    """Read every partition from its beginning, without a group."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": task.brokers, "group.id": "unused", **TUNED})
+    partitions = [confluent_kafka.TopicPartition(task.topic, number, 0) for number in range(task.partitions)]
+    consumer.assign(partitions)
+    seen = 0
+    while seen < task.total:
+        seen += len(consumer.consume(5000, 1.0))
+
+
+def produce(task: Task) -> None:
+    """Publish without delivery reports for each record; `flush` says whether all went well."""
+    producer = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": task.brokers,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    batch = [{"value": value} for value in values(task.value_bytes, 500, task.seed)]
+    for _ in range(0, task.total, len(batch)):
+        while producer.produce_batch(task.topic, batch) < len(batch) or len(producer) > 500_000:
+            producer.poll(0.01)
+    if left := producer.flush(60):
+        raise RuntimeError(f"{left} records were not acknowledged")
+
+
+def broker_cpu(task: Task) -> float | None:
+    """Return the CPU seconds that the broker has used, or None when it is not ours."""
+    pid = task.options["broker_pid"]
+    if pid is None:
+        return None
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ
+
+
+def memory(pid: int) -> float:
+    """Return the resident memory of a process, megabytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0

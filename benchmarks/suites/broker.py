@@ -1,0 +1,36 @@
+"""The broker under librdkafka, which asks more of it than Python clients can; and the embedded one's start and repair."""
+
+from benchmarks.cases import Case
+from benchmarks.records import Workload
+
+LOAD = "benchmarks.clients.broker_load"
+LIFE = "benchmarks.clients.broker_life"
+
+WORKLOAD = Workload(100, 4, 0, False, 500_000)
+
+
+def cases() -> list[Case]:
+    """Return all cases."""
+    return [
+        Case("broker", "load, 100 B", "librdkafka consume", LOAD, workload=WORKLOAD, options={"way": "consume"}),
+        Case(
+            "broker",
+            "load, 100 B",
+            "librdkafka produce",
+            LOAD,
+            workload=WORKLOAD,
+            fill=False,
+            options={"way": "produce"},
+        ),
+        Case("broker", "embedded", "start", LIFE, figure="seconds_to_first", options={"way": "start"}),
+        Case(
+            "broker",
+            "embedded",
+            "start again after a kill",
+            LIFE,
+            figure="recovery_s_per_gb",
+            workload=Workload(463, 4, 0, False, 500_000),
+            fill=False,
+            options={"way": "recover"},
+        ),
+    ]
