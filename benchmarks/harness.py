@@ -153,7 +153,8 @@ def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     task = dataclasses.replace(task, spawned=time.monotonic())
-    command = [python_of(case.environment), "-m", "benchmarks.child", plan.client_cores, case.module, task.to_json()]
+    cores = "" if case.every_core else plan.client_cores
+    command = [python_of(case.environment), "-m", "benchmarks.child", cores, case.module, task.to_json()]
     # Some frameworks keep files in the directory they are started in.
     with tempfile.TemporaryDirectory(prefix="octopus-bench-") as directory:
         try:

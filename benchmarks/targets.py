@@ -58,6 +58,12 @@ def _latency(figure: str, bound: float) -> Target:
     return Target(sentence, ("latency", "idle", "octopus"), ("latency", "idle", theirs), bound, figure, at_least=False)
 
 
+def _scale(group: str, ours: str, theirs: str) -> Target:
+    sentence = f"{group}: cost of a record at {ours} : {theirs}"
+    places = ("scale", group, ours), ("scale", group, theirs)
+    return Target(sentence, *places, 1.3, "cpu_us", at_least=False)
+
+
 TARGETS = [
     _consume(TYPED, "aiokafka getmany(500)", 1.0),
     _consume(TYPED, "aiokafka getmany(500)", 0.83, "100 B"),
@@ -74,6 +80,9 @@ TARGETS = [
     _publish("confluent produce, then flush", 1.0),
     _latency("p50_ms", 1.3),
     _latency("p99_ms", 2.0),
+    _scale("partitions", "1,000", "1"),
+    _scale("handlers in a group", "100", "1"),
+    _scale("backlog", "records x 10", "records"),
     Target("librdkafka consumes, 100 B", ("broker", "load, 100 B", "librdkafka consume"), None, 2e6),
     Target(
         "broker's memory after producing, MB",

@@ -65,13 +65,14 @@ class Topics:
     async def _fill(self, name: str, workload: Workload) -> None:
         headers: Any = HEADERS if workload.headers else ()
         now = int(time.time() * 1000)
+        run = max(1, min(100, workload.records // workload.partitions))
         producer = self._transport.producer()
         await producer.start()
         try:
             chunk: list[Outgoing] = []
             for number, (key, value) in enumerate(contents(workload, self._seed)):
                 # Without a key, round-robin: every partition gets its share, whatever the client's partitioner does.
-                partition = None if key is not None else number // 100 % workload.partitions
+                partition = None if key is not None else number // run % workload.partitions
                 chunk.append(Outgoing(name, value, key, headers, partition, now))
                 if len(chunk) == CHUNK or len(chunk) * workload.value_bytes > 2**24:
                     await producer.send_many(chunk)

@@ -1,6 +1,7 @@
 """aiokafka by itself: what its records cost before anybody looks at them."""
 
 import asyncio
+import time
 import uuid
 
 import aiokafka
@@ -28,6 +29,9 @@ async def consume(task: Task) -> dict[str, float]:
     watch = Stopwatch(task.warm_up, task.records)
     await consumer.start()
     try:
+        if task.options["way"] == "first":
+            await consumer.getone()
+            return {"seconds_to_first": time.monotonic() - task.spawned}
         await {"getmany": by_turns, "getone": one_by_one, "typed": handled}[task.options["way"]](consumer, watch)
     finally:
         await consumer.stop()

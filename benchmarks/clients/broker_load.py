@@ -65,8 +65,8 @@ def broker_cpu(task: Task) -> float | None:
 
 
 def memory(pid: int) -> float:
-    """Return the resident memory of a process, megabytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    """Return the resident memory of a process (0 for this one), megabytes."""
+    for line in Path(f"/proc/{pid or 'self'}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0

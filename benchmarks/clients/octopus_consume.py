@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.records import FILTERS
+from benchmarks.records import FILTERS, LOTS
 from benchmarks.stopwatch import Stopwatch, rates
 from benchmarks.structs import FileEvent
 from benchmarks.task import Task
@@ -28,14 +28,18 @@ async def consume(task: Task) -> dict[str, float]:
     watch = Stopwatch(task.warm_up, task.records)
     app = Octopus(f"bench-{uuid.uuid4().hex[:8]}")
     match = options.get("match")
-    app.on(
-        task.topic,
-        filter=None if match is None else FILTERS[match],
-        batch=options.get("batch"),
-        ordering=options.get("ordering", "partition"),
-        concurrency=options.get("concurrency", 100),
-        start="earliest",
-    )(handler(watch, options))
+    handle = handler(watch, options)
+    for name, pattern in filters(options).items():
+        app.on(
+            task.topic,
+            name=name,
+            group=app.name,
+            filter=pattern,
+            batch=options.get("batch"),
+            ordering=options.get("ordering", "partition"),
+            concurrency=options.get("concurrency", 100),
+            start="earliest",
+        )(handle)
     settings = config.load({"brokers": task.brokers})
     async with Worker(app, settings, threaded=options.get("threaded", True)) as worker:
         if match is not None:
@@ -45,6 +49,15 @@ async def consume(task: Task) -> dict[str, float]:
             if worker.failures:
                 raise worker.failures[0]
         return watch.figures()
+
+
+def filters(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the filter of each handler. Several share the lots out among them, so that each record is for one."""
+    if "handlers" in options:
+        count = options["handlers"]
+        lots = [f"lot-{number:02}" for number in range(LOTS)]
+        return {f"handle-{number:02}": {"lot": lots[number::count]} for number in range(count)}
+    return {"handle": FILTERS[options["match"]] if "match" in options else None}
 
 
 def handler(watch: Stopwatch, options: dict[str, Any]) -> Callable[..., Any]:

@@ -12,13 +12,22 @@ WORKLOAD = Workload(100, 4, 0, False, 500_000)
 def cases() -> list[Case]:
     """Return all cases."""
     return [
-        Case("broker", "load, 100 B", "librdkafka consume", LOAD, workload=WORKLOAD, options={"way": "consume"}),
+        Case(
+            "broker",
+            "load, 100 B",
+            "librdkafka consume",
+            LOAD,
+            workload=WORKLOAD,
+            every_core=True,
+            options={"way": "consume"},
+        ),
         Case(
             "broker",
             "load, 100 B",
             "librdkafka produce",
             LOAD,
             workload=WORKLOAD,
+            every_core=True,
             fill=False,
             options={"way": "produce"},
         ),
