@@ -179,10 +179,10 @@ class TcpProxy:
                 return
             if self.transform is not None:
                 chunk = self.transform(direction, chunk)
-            writer.write(chunk)
-            await writer.drain()
             if self.rate:
                 await asyncio.sleep(len(chunk) / self.rate)
+            writer.write(chunk)
+            await writer.drain()
 
     def _travel_time(self) -> float:
         lost = self.loss_delay if self.loss and self._chance.random() < self.loss else 0.0

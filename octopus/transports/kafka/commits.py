@@ -40,12 +40,20 @@ async def store(
                 raise kafka.CommitFailedError("the partitions were taken away meanwhile")
             try:
                 # a request that was sent cannot be taken back; the lock keeps the next one behind it
-                await asyncio.shield(coordinator._do_commit_offsets(assignment, stored))
+                request = asyncio.ensure_future(coordinator._do_commit_offsets(assignment, stored))
+                request.add_done_callback(_forget)
+                await asyncio.shield(request)
                 return
             except kafka.KafkaError as error:
                 if not error.retriable:
                     raise
         await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
+
+
+def _forget(request: "asyncio.Future[Any]") -> None:
+    """Look at the failure of a request that nobody waits for any more, so that asyncio does not report it."""
+    if not request.cancelled():
+        request.exception()
 
 
 async def read(
