@@ -9,9 +9,9 @@ from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
 from benchmarks.suites import broker as broker_suite
-from benchmarks.suites import consume, latency, publish, scale
+from benchmarks.suites import consume, latency, micro, publish, scale
 
-SUITES = (consume, publish, latency, broker_suite, scale)
+SUITES = (consume, publish, latency, broker_suite, scale, micro)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
 
 

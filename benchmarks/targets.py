@@ -83,6 +83,14 @@ TARGETS = [
     _scale("partitions", "1,000", "1"),
     _scale("handlers in a group", "100", "1"),
     _scale("backlog", "records x 10", "records"),
+    Target(
+        "pattern of three fields on a decoded value, ns",
+        ("patterns", "three fields, match", "octopus, decoded value"),
+        None,
+        1000,
+        "nanoseconds",
+        at_least=False,
+    ),
     Target("librdkafka consumes, 100 B", ("broker", "load, 100 B", "librdkafka consume"), None, 2e6),
     Target(
         "broker's memory after producing, MB",

@@ -1,0 +1,161 @@
+"""The ledger, the lanes and the runner, each by itself."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from benchmarks.clients.timing import per_item
+from benchmarks.records import values
+from benchmarks.structs import FileEvent
+from benchmarks.task import Task
+from octopus.events import StoredRecord, TopicPartition
+from octopus.offsets import OffsetLedger, encode_map
+from octopus.ordering import LANES
+from octopus.outcomes import DONE, Outcome
+from octopus.runner import Runner
+from octopus.types import Run
+
+RECORDS = 50_000
+TURN = 500
+
+
+class Stored(NamedTuple):
+    """As a client library hands it over."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def run(task: Task) -> dict[str, float]:
+    """Measure what the case names."""
+    ways: dict[str, Callable[[Task], Callable[[], int]]] = {
+        "ledger": ledger,
+        "map": offset_map,
+        "lanes": lanes,
+        "bare": bare,
+        "runner": through_runner,
+    }
+    return {"nanoseconds": per_item(ways[task.options["way"]](task))}
+
+
+def ledger(task: Task) -> Callable[[], int]:
+    """Receive records and settle them in an order that is shuffled within a window."""
+    window, draw = task.options["window"], random.Random(task.seed)
+    turns = []
+    for start in range(0, RECORDS, TURN):
+        offsets = [*range(start, start + TURN)]
+        order: list[int] = []
+        for at in range(0, TURN, window):
+            part = offsets[at : at + window]
+            order += draw.sample(part, len(part))
+        turns.append((offsets, order))
+
+    def settle() -> int:
+        ledger = OffsetLedger(0)
+        for offsets, order in turns:
+            ledger.receive(offsets, offsets[-1] + 1)
+            for offset in order:
+                ledger.settle(offset)
+            assert ledger.committable == offsets[-1] + 1
+        return RECORDS
+
+    return settle
+
+
+def offset_map(task: Task) -> Callable[[], int]:
+    """Write a map of many ranges; a call is an item."""
+    ranges = [(2 * number, 2 * number) for number in range(1, 1001)]
+
+    def write() -> int:
+        for _ in range(20):
+            assert encode_map(0, ranges)
+        return 20
+
+    return write
+
+
+def lanes(task: Task) -> Callable[[], int]:
+    """Put, take and release."""
+    kind, records = LANES[task.options["ordering"]], stored(task.options.get("keys", 1000), task)
+    turns = [records[start : start + TURN] for start in range(0, RECORDS, TURN)]
+
+    def through() -> int:
+        lanes = kind()
+        for turn in turns:
+            lanes.put(turn)
+            while (record := lanes.take()) is not None:
+                lanes.release(record)
+        return RECORDS
+
+    return through
+
+
+def bare(task: Task) -> Callable[[], int]:
+    """Decode and await, with nothing around it."""
+    records = stored(1000, task)
+    decode = msgspec.json.Decoder(FileEvent).decode
+
+    async def loop() -> None:
+        for record in records:
+            await handle(decode(record.value))
+
+    def through() -> int:
+        asyncio.run(loop())
+        return RECORDS
+
+    return through
+
+
+def through_runner(task: Task) -> Callable[[], int]:
+    """Decode and await in a runner, 500 records a turn, as the worker feeds it."""
+    records = stored(1000, task)
+    turns = [records[start : start + TURN] for start in range(0, RECORDS, TURN)]
+
+    async def loop() -> None:
+        runner = Runner(Decoding(), ordering=task.options["ordering"], concurrency=64)
+        generation = runner.open(TopicPartition("files", 0), 0)
+        for turn in turns:
+            runner.submit(generation, turn, turn[-1].offset + 1, TURN * 463)
+            await runner.quiet()
+        assert generation.ledger.committable == RECORDS
+        await runner.close()
+
+    def through() -> int:
+        asyncio.run(loop())
+        return RECORDS
+
+    return through
+
+
+class Decoding:
+    """An application that decodes and calls one handler."""
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return its path."""
+        decode = msgspec.json.Decoder(FileEvent).decode
+
+        async def run(record: StoredRecord, attempt: int) -> Outcome:
+            assert record.value is not None
+            await handle(decode(record.value))
+            return DONE
+
+        return run
+
+
+async def handle(event: FileEvent) -> None:
+    """Do nothing."""
+
+
+def stored(keys: int, task: Task) -> list[Stored]:
+    """Return records with keys drawn at random."""
+    draw, distinct = random.Random(task.seed), values(463, 1000, task.seed)
+    return [
+        Stored(offset, 0, b"key-%06d" % draw.randrange(keys), distinct[offset % len(distinct)])
+        for offset in range(RECORDS)
+    ]
