@@ -147,6 +147,29 @@ async def test_a_commit_that_does_not_come_back_is_given_up_and_repeated(virtual
         await until(lambda: committed(broker, "app.handle") == 1, 10)
 
 
+async def test_what_settles_while_a_commit_is_under_way_is_committed_by_the_next_one(virtual_time: VirtualTime) -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+
+    @app.on("t", ordering="none")
+    async def handle(value: int) -> None:
+        await asyncio.sleep(value)
+
+    async with working(app, broker) as worker:
+        await until(lambda: committed(broker, "app.handle") == 0)
+        consumer = worker._groups["app.handle"]._consumer
+        commit = consumer.commit
+
+        async def slow(offsets: Any) -> None:
+            await asyncio.sleep(5)
+            await commit(offsets)
+
+        consumer.commit = slow  # type: ignore[method-assign]
+        publish(broker, 0, 3)
+        await until(lambda: committed(broker, "app.handle") == 1, 10)
+        assert worker.status().groups[0].in_flight == 0
+        await until(lambda: committed(broker, "app.handle") == 2, 10)
+
+
 async def test_so_many_settled_records_are_committed_before_the_interval_ends(virtual_time: VirtualTime) -> None:
     app, broker = Octopus("app"), MemoryBroker()
 

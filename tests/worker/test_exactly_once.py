@@ -1,0 +1,346 @@
+"""Outputs that are visible exactly once, on the in-process broker: every record, every fault, every schedule."""
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from octopus import Event, Message, Octopus, Reject, RetryPolicy
+from octopus.errors import ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost, TopicNotFound
+from octopus.events import TopicPartition
+from octopus.testing import VirtualTime
+from octopus.transports.base import Commit, Outgoing
+from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.types import Next
+from tests.staged import P0, committed, dead_letters, publish, until, working
+
+QUICK = RetryPolicy(attempts=3, backoff=0.1, jitter=0)
+GROUP = "app.handle"
+
+
+def outputs(broker: MemoryBroker, topic: str = "out") -> list[Any]:
+    """Return what a reader of committed records sees, decoded."""
+    seen = []
+    for log in broker.topics.get(topic, []):
+        records, _ = log.read(log.start, 1_000_000)
+        seen += [msgspec.json.decode(record.value or b"null") for record in records]
+    return seen
+
+
+def copying(**options: Any) -> Octopus:
+    """Return an app that publishes what it gets, and the same again from inside the handler."""
+    app = Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once", **options)
+    async def handle(value: int) -> int:
+        await app.publish("side", value)
+        return value
+
+    return app
+
+
+async def test_outputs_and_offsets_become_visible_together(virtual_time: VirtualTime) -> None:
+    broker = MemoryBroker()
+    publish(broker, *range(10))
+    async with working(copying(), broker) as worker:
+        await worker.caught_up()
+        assert committed(broker, GROUP) == 10
+        assert outputs(broker) == outputs(broker, "side") == [*range(10)]
+
+
+async def test_nothing_is_visible_before_the_transaction_is_committed(virtual_time: VirtualTime) -> None:
+    broker, done = MemoryBroker(), asyncio.Event()
+    app = Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> int:
+        published = await app.publish("side", value)
+        assert published == ("side", -1, -1), "it has no place yet"
+        done.set()
+        return value
+
+    publish(broker, 1)
+    async with working(app, broker, worker={"transaction_interval": 5}):
+        await done.wait()
+        await asyncio.sleep(3)
+        assert outputs(broker) == outputs(broker, "side") == []
+        assert committed(broker, GROUP) == 0
+        await until(lambda: outputs(broker), 5)
+        assert committed(broker, GROUP) == 1
+
+
+async def test_what_a_failed_attempt_published_is_never_seen(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.middleware
+    async def audit(record: Any, call_next: Next) -> Any:
+        await app.publish("audit", record.offset)
+        return await call_next(record)
+
+    @app.on("t", to="out", delivery="exactly_once", retry=QUICK)
+    async def handle(event: Event[int]) -> list[int]:
+        await app.publish_many("side", [event.value, event.attempt])
+        if event.value == 1 and event.attempt < 3:
+            raise ValueError("not yet")
+        return [event.value, event.attempt]
+
+    publish(broker, 0, 1, 2)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == outputs(broker, "side") == [0, 1, 1, 3, 2, 1]
+    assert outputs(broker, "audit") == [0, 1, 2]
+
+
+async def test_dead_letters_are_part_of_the_transaction(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once", retry=QUICK)
+    async def handle(value: int) -> int:
+        await app.publish("side", value)
+        if value == 1:
+            raise ValueError("never")
+        if value == 2:
+            raise Reject("no twos")
+        return value
+
+    publish(broker, 0, 1, 2, 3)
+    broker.faults.fail_next("end", ConnectionFailed("away"), times=1)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == outputs(broker, "side") == [0, 3]
+    letters = [record for log in broker.topics["t.dead-letter"] for record in log.read(0, 100)[0]]
+    assert [letter.value for letter in letters] == [b"1", b"2"]
+
+
+async def test_a_retry_holds_its_lane_and_the_others_commit_past_it(virtual_time: VirtualTime) -> None:
+    broker, app, open_gate = MemoryBroker(), Octopus("app"), asyncio.Event()
+
+    @app.on("t", to="out", delivery="exactly_once", ordering="key", retry=0)
+    async def handle(value: int) -> int:
+        if value == 0 and not open_gate.is_set():
+            raise ValueError("later")
+        return value
+
+    for value in range(10):
+        publish(broker, value, key=b"%d" % (value % 2))
+    async with working(app, broker):
+        await until(lambda: len(outputs(broker)) == 5, 60)
+        assert sorted(outputs(broker)) == [1, 3, 5, 7, 9]
+        assert committed(broker, GROUP) == 0
+    # what was settled beyond the committed offset is in its metadata, so another worker does not repeat it
+    open_gate.set()
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+
+
+async def test_gaps_that_no_metadata_can_hold_wait_instead_of_being_repeated(virtual_time: VirtualTime) -> None:
+    broker, app, open_gate = MemoryBroker(), Octopus("app"), asyncio.Event()
+    later = {*range(0, 6000, 2)}
+
+    @app.on("t", to="out", delivery="exactly_once", ordering="none", concurrency=6000, retry=RetryPolicy(attempts=0, backoff=1))
+    async def handle(value: int) -> int:
+        if value in later and not open_gate.is_set():
+            raise ValueError("later")
+        return value
+
+    publish(broker, *range(6000))
+    async with working(app, broker, worker={"transaction_interval": 1}):
+        for _ in range(30):
+            await asyncio.sleep(1)
+        first = outputs(broker)
+    open_gate.set()
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert len(first) < 3000, "not all of it could be committed"
+    assert sorted(outputs(broker)) == [*range(6000)]
+
+
+@pytest.mark.parametrize("moment", ["begin", "send", "send_offsets", "end", "ended"])
+@pytest.mark.parametrize("error", [ConnectionFailed("away"), PartitionLost("fenced")], ids=["away", "fenced"])
+async def test_a_transaction_that_fails_anywhere_is_begun_anew_from_what_is_committed(
+    moment: str, error: Exception, virtual_time: VirtualTime
+) -> None:
+    broker, runs = MemoryBroker(), Counter[int]()
+    app = Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> int:
+        runs[value] += 1
+        await asyncio.sleep(0.03)
+        return value
+
+    async with working(app, broker) as worker:
+        publish(broker, *range(5))
+        await until(lambda: committed(broker, GROUP) == 5, 60)
+        broker.faults.fail_next(moment, error, times=2)
+        publish(broker, *range(5, 20))
+        await worker.caught_up()
+        assert worker.failures == []
+    assert outputs(broker) == [*range(20)]
+    assert max(runs.values()) > 1 or moment == "ended"
+
+
+async def test_an_output_that_the_broker_refuses_makes_its_event_a_dead_letter(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(max_record_bytes=1000), Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> list[Any]:
+        return [value, "x" * 2000 if value in (3, 4, 11) else value]
+
+    publish(broker, *range(20))
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == [value for value in range(20) if value not in (3, 4, 11) for _ in (0, 1)]
+    assert [letter.value for letter in dead_letters(broker)] == [b"3", b"4", b"11"]
+    reason = dict(dead_letters(broker)[0].headers)["octopus-dead-letter-reason"]
+    assert reason is not None
+    assert b"over the limit" in reason
+
+
+async def test_an_output_that_the_broker_refuses_stops_a_line_without_dead_letters(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(max_record_bytes=1000), Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once", dead_letter=False)
+    async def handle(value: int) -> Any:
+        return "x" * 2000 if value == 3 else value
+
+    publish(broker, *range(5))
+    async with working(app, broker) as worker:
+        with pytest.raises(HandlerStopped, match="has no dead-letter topic"):
+            await worker.wait()
+        assert worker.status().groups[0].stopped is not None
+    assert outputs(broker) == []
+    assert committed(broker, GROUP) == 0
+
+
+async def test_a_topic_that_may_not_be_created_is_the_failure_of_the_handler(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.on("t", delivery="exactly_once", retry=1)
+    async def handle(value: int) -> Message[int]:
+        return Message(value, topic="missing" if value == 1 else "out")
+
+    publish(broker, 0, 1, 2)
+    for topic in ("out", "t.dead-letter"):
+        broker.create_topic(topic)
+    async with working(app, broker, topics={"create": False}) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == [0, 2]
+    assert dict(dead_letters(broker)[0].headers)["octopus-dead-letter-error"] == b"octopus.errors.TopicNotFound"
+
+
+async def test_batches_publish_exactly_once(virtual_time: VirtualTime) -> None:
+    broker, app, attempts = MemoryBroker(), Octopus("app"), Counter[int]()
+
+    @app.on("t", to="out", delivery="exactly_once", batch=4, within=0.1, retry=QUICK)
+    async def handle(values: list[int]) -> list[int]:
+        await app.publish_many("side", values)
+        attempts[values[0]] += 1
+        if 5 in values or (8 in values and attempts[8] < 2):
+            raise ValueError("not this way")
+        return values
+
+    publish(broker, *range(12))
+    broker.append([Outgoing("t", b"not json"), Outgoing("t", b"12")])
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == outputs(broker, "side") == [value for value in range(13) if value != 5]
+    assert [letter.value for letter in dead_letters(broker)] == [b"5", b"not json"]
+
+
+async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished(virtual_time: VirtualTime) -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.on("t", to="first", group="both", delivery="exactly_once")
+    async def first(value: int) -> int:
+        return value
+
+    @app.on("t", to="second", group="both", delivery="exactly_once", retry=RetryPolicy(attempts=5, backoff=2, jitter=0))
+    async def second(event: Event[int]) -> int:
+        if event.value == 1 and event.attempt < 3:
+            assert outputs(broker, "first") == [0]
+            raise ValueError("not yet")
+        return event.value
+
+    publish(broker, 0, 1, 2)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert outputs(broker, "first") == outputs(broker, "second") == [0, 1, 2]
+
+
+async def test_what_a_task_publishes_after_its_attempt_is_published_as_it_comes(virtual_time: VirtualTime) -> None:
+    broker, app, tasks = MemoryBroker(), Octopus("app"), []
+
+    async def late(value: int) -> None:
+        await asyncio.sleep(1)
+        await app.publish("late", value)
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> int:
+        tasks.append(asyncio.create_task(late(value)))
+        return value
+
+    publish(broker, 1)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+        await asyncio.gather(*tasks)
+        assert outputs(broker, "late") == [1]
+
+
+async def test_a_former_owner_is_fenced_whatever_it_believes(virtual_time: VirtualTime) -> None:
+    broker = MemoryBroker()
+    broker.create_topic("out")
+    transport = MemoryTransport(broker)
+    zombie = transport.transactional_producer("app.handle/t/0")
+    await zombie.start()
+    await zombie.begin()
+    await zombie.send_many([Outgoing("out", b"0"), Outgoing("out", b"1")])
+    await zombie.send_offsets(GROUP, {P0: Commit(2)})
+    publish(broker, *range(4))
+    async with working(copying(), broker) as worker:
+        await worker.caught_up()
+        with pytest.raises(PartitionLost):
+            await zombie.commit()
+        publish(broker, 4)
+        await worker.caught_up()
+    assert outputs(broker) == [*range(5)]
+    assert committed(broker, GROUP) == 5
+
+
+async def test_an_owner_that_is_fenced_begins_anew(virtual_time: VirtualTime) -> None:
+    broker = MemoryBroker()
+    async with working(copying(), broker) as worker:
+        publish(broker, 0)
+        await worker.caught_up()
+        await MemoryTransport(broker).transactional_producer("app.handle/t/0").start()
+        publish(broker, 1, 2)
+        await worker.caught_up()
+        assert worker.failures == []
+    assert outputs(broker) == [0, 1, 2]
+
+
+async def test_a_stop_commits_what_is_finished(virtual_time: VirtualTime) -> None:
+    broker = MemoryBroker()
+    publish(broker, *range(5))
+    async with working(copying(), broker, worker={"transaction_interval": 1000}):
+        await until(lambda: "out" in broker.topics and "side" in broker.topics)
+        await asyncio.sleep(1)
+        assert outputs(broker) == []
+    assert outputs(broker) == [*range(5)]
+    assert committed(broker, GROUP) == 5
+
+
+async def test_a_refused_commit_of_the_group_ends_it(virtual_time: VirtualTime) -> None:
+    broker = MemoryBroker()
+    publish(broker, 1)
+    broker.faults.fail_next("send_offsets", NotAuthorized("not yours"))
+    async with working(copying(), broker) as worker:
+        with pytest.raises(NotAuthorized):
+            await worker.wait()
+    assert outputs(broker) == []
