@@ -149,9 +149,7 @@ async def test_a_handler_that_outlasts_the_session_runs_once(broker: EmbeddedBro
 
 async def test_a_handler_that_blocks_the_loop_beyond_the_session_keeps_its_partitions(broker: EmbeddedBroker) -> None:
     async with Trial(broker.directory.parent, broker.address) as trial:
-        trial.start("one")
-        trial.start("two")
-        await trial.happened(Note, "two", what="assigned")
+        await trial.working("one", "two")
         await trial.publish([*trial.jobs(20), *trial.jobs(1, "block", takes=3.0), *trial.jobs(20)])
         await trial.verdict(duplicates=0)
         assert trial.count(Note, what="lost") == 0

@@ -37,8 +37,7 @@ async def proxy(tmp_path: Path) -> AsyncIterator[TcpProxy]:
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_broker_that_is_killed_under_load_loses_nothing(mode: str, broker: EmbeddedBroker) -> None:
     async with Trial(broker.directory.parent, broker.address, ordering=mode, seed=MODES.index(mode)) as trial:
-        for name in ("one", "two"):
-            trial.start(name)
+        await trial.working("one", "two")
         for _ in range(2):
             await trial.publish(mixture(trial, 100))
             await trial.progressed(trial.chance.randrange(20, 80))
@@ -49,8 +48,7 @@ async def test_a_broker_that_is_killed_under_load_loses_nothing(mode: str, broke
 
 async def test_a_broker_that_freezes_and_thaws_loses_nothing(broker: EmbeddedBroker) -> None:
     async with Trial(broker.directory.parent, broker.address, ordering="key") as trial:
-        for name in ("one", "two"):
-            trial.start(name)
+        await trial.working("one", "two")
         await trial.publish(trial.jobs(300, takes=0.01))
         await trial.progressed(50)
         broker.process.freeze()
@@ -64,7 +62,7 @@ async def test_a_broker_that_freezes_and_thaws_loses_nothing(broker: EmbeddedBro
 @pytest.mark.parametrize("seconds", [5, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 async def test_an_outage_ends_without_a_restart_of_the_workers(seconds: float, broker: EmbeddedBroker) -> None:
     async with Trial(broker.directory.parent, broker.address, ordering="key") as trial:
-        workers = [trial.start(name) for name in ("one", "two")]
+        await trial.working("one", "two")
         await trial.publish(trial.jobs(300, takes=0.01))
         await trial.progressed(50)
         broker.process.kill()
@@ -73,7 +71,7 @@ async def test_an_outage_ends_without_a_restart_of_the_workers(seconds: float, b
         await broker.start()
         await trial.publish(trial.jobs(50))
         await trial.settled(90)
-        assert all(worker.is_running for worker in workers)
+        assert all(worker.is_running for worker in trial.workers.values()), trial.story()
         await trial.verdict()
 
 
@@ -81,7 +79,7 @@ async def test_of_a_broker_that_lost_its_latest_records_nothing_that_is_there_is
     broker: EmbeddedBroker,
 ) -> None:
     async with Trial(broker.directory.parent, broker.address, partitions=1) as trial:
-        trial.start("one")
+        await trial.working("one")
         await trial.publish(trial.jobs(40))
         await trial.settled()
         then = broker.remember()
@@ -116,7 +114,7 @@ async def test_a_network_that_is_cut_one_way_loses_nothing(
     direction: Direction, seconds: float, proxy: TcpProxy, tmp_path: Path
 ) -> None:
     async with Trial(tmp_path, proxy.address, ordering="key") as trial:
-        trial.start("one")
+        await trial.working("one")
         await trial.publish(trial.jobs(300, takes=0.01))
         await trial.progressed(30)
         proxy.cut(direction)
@@ -129,7 +127,7 @@ async def test_a_network_that_is_cut_one_way_loses_nothing(
 
 async def test_connections_that_are_reset_again_and_again_lose_nothing(proxy: TcpProxy, tmp_path: Path) -> None:
     async with Trial(tmp_path, proxy.address, ordering="key") as trial:
-        trial.start("one")
+        await trial.working("one")
         for _ in range(5):
             await trial.publish(trial.jobs(60, takes=0.01))
             await trial.progressed(20, timeout=60)
@@ -141,8 +139,7 @@ async def test_connections_that_are_reset_again_and_again_lose_nothing(proxy: Tc
 @pytest.mark.parametrize("rate", [20_000.0, 200_000.0])
 async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, tmp_path: Path) -> None:
     async with Trial(tmp_path, proxy.address, ordering="key") as trial:
-        trial.start("one")
-        await trial.happened(Note, "one", what="assigned")
+        await trial.working("one")
         proxy.rate = rate
         await trial.publish(trial.jobs(200))
         await trial.verdict(duplicates=0, timeout=60)
@@ -158,8 +155,7 @@ async def test_a_far_away_broker_costs_no_throughput(
 ) -> None:
     """What takes a round trip (fetch, commit) must not be waited for by the records: 400 of 20 ms, four at once, 2 s."""
     async with Trial(tmp_path, proxy.address) as trial:
-        trial.start("one")
-        await trial.happened(Note, "one", what="assigned")
+        await trial.working("one")
         proxy.delay, proxy.loss = delay, loss
         await trial.publish(trial.jobs(200))
         await trial.settled()
@@ -186,8 +182,7 @@ async def test_every_broker_of_a_cluster_goes_and_comes_back_under_load(
     cluster = kafka_cluster_of_three
     settings = {"consumer": {"session_timeout": 6, "rebalance_timeout": 12}}
     async with Trial(tmp_path, cluster.bootstrap, ordering="key", settings=settings) as trial:
-        for name in ("one", "two"):
-            trial.start(name)
+        await trial.working("one", "two")
         for node in cluster.nodes:  # among them the coordinator of the group and the leader of each partition
             await trial.publish(mixture(trial, 100))
             await trial.progressed(20, timeout=60)

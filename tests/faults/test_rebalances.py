@@ -95,8 +95,7 @@ async def test_partitions_that_come_straight_back_run_nothing_twice(begin: Begin
 async def test_a_static_member_that_restarts_in_time_causes_no_rebalance(begin: Begin) -> None:
     async with begin(ordering="key") as trial:
         lasting = config.merge(trial.settings, {"consumer": {"group_instance_id": "lasting", "session_timeout": 10}})
-        trial.start("one")
-        await trial.happened(Note, "one", what="assigned")
+        await trial.working("one")
         trial.start("two", settings=lasting)
         await trial.happened(Note, "two", what="assigned")
         before = trial.count(Note, "one", what="assigned")

@@ -135,6 +135,13 @@ class Trial:
         )
         return worker.start()
 
+    async def working(self, *names: str) -> None:
+        """Start workers and wait until each has partitions."""
+        for name in names:
+            self.start(name)
+        for name in names:
+            await self.happened(Note, name, what="assigned")
+
     def disturb(self, what: str, who: str = "", excuses: int = FAULT_EXCUSES) -> None:
         """Write a fault down, with the number of repeated effects it excuses."""
         self.excused += excuses
