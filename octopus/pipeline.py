@@ -14,6 +14,7 @@ from octopus.middleware.dead_letters import SUFFIX, DeadLetters
 from octopus.middleware.errors import boundary, decide, guard, guard_batches
 from octopus.middleware.timeouts import Deadlines
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
+from octopus.outputs import Outbox
 from octopus.publishing import Publisher
 from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
@@ -25,7 +26,7 @@ class Pipeline:
 
     Args:
         group: The group's name.
-        routes: Its handlers; more than one must agree on ordering and start.
+        routes: Its handlers; more than one must agree on ordering, start and delivery.
         middleware: The app's own, outermost first.
         codecs: The app's codecs.
         publisher: For what handlers return.
@@ -57,6 +58,7 @@ class Pipeline:
         self.batch = first.batch
         self.within = first.within
         self.start = first.start
+        self.delivery = first.delivery
         self.concurrency = max(route.concurrency for route in routes)
         self.topics = subscription(routes)
         self._middleware = tuple(middleware)
@@ -76,10 +78,24 @@ class Pipeline:
             for route in routes
         ]
 
-    def bind(self, partition: TopicPartition) -> Run:
-        """Return the compiled path for the records of one partition."""
-        runs = [self._bind(partition, *part) for part in self._parts if part[0].reads(partition.topic)]
-        return runs[0] if len(runs) == 1 else fan_out(runs)
+    def bind(self, partition: TopicPartition, outbox: Outbox | None = None) -> Run:
+        """Return the compiled path for the records of one partition.
+
+        Args:
+            partition: Which one.
+            outbox: Gets what is published, for `delivery="exactly_once"`, from a driver that has transactions.
+
+        Raises:
+            ConfigurationError: The driver has none.
+        """
+        if (outbox is not None) != (self.delivery == "exactly_once"):
+            raise ConfigurationError(
+                f"group {self.group!r} wants delivery={self.delivery!r}, which cannot be had here: a transaction spans what "
+                "is published and the offsets, so it needs a worker."
+            )
+        runs = [self._bind(partition, *part, outbox) for part in self._parts if part[0].reads(partition.topic)]
+        run = runs[0] if len(runs) == 1 else fan_out(runs)
+        return run if outbox is None else outbox.settling(run)
 
     def _bind(
         self,
@@ -88,18 +104,23 @@ class Pipeline:
         handling: Handling,
         letters: DeadLetters,
         deadlines: Deadlines | None,
+        outbox: Outbox | None,
     ) -> Run:
+        bury = letters.bury if outbox is None else outbox.burying(letters.bury)
         if route.batch is None:
-            conclude = boundary(route.name, partition, route.retry, letters.bury)
-            if not self._middleware and deadlines is None:
+            conclude = boundary(route.name, partition, route.retry, bury)
+            if not self._middleware and deadlines is None and outbox is None:
                 return handling.bind(partition, conclude)
-            return guard(self._wrap(partition, handling.bind(partition), deadlines), conclude)
+            handle = self._wrap(partition, handling.bind(partition), deadlines)
+            return guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
 
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
             return decide(route.retry, attempt, error)
 
         handle_batch = self._wrap(partition, handling.bind_batch(partition, refuse), deadlines)
-        return guard_batches(route.name, partition, handle_batch, route.retry, letters.bury)
+        if outbox is not None:
+            handle_batch = outbox.attempting(route.name, handle_batch, letters.bury)
+        return guard_batches(route.name, partition, handle_batch, route.retry, bury)
 
     def _wrap(
         self, partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]], deadlines: Deadlines | None
@@ -215,7 +236,7 @@ def _complete(batch: Batch, outcome: Any) -> BatchOutcome:
 def _agree(group: str, routes: Sequence[Route]) -> None:
     first = routes[0]
     for other in routes[1:]:
-        for field in ("ordering", "start", "batch"):
+        for field in ("ordering", "start", "batch", "delivery"):
             if getattr(first, field) != getattr(other, field):
                 raise ConfigurationError(
                     f"handlers {first.name!r} and {other.name!r} share group {group!r} but differ in {field}: "

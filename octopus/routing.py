@@ -16,6 +16,7 @@ from octopus.types import Handler
 H = TypeVar("H", bound=Callable[..., Any])
 
 Topics = str | Sequence[str] | re.Pattern[str]
+Delivery = Literal["at_least_once", "exactly_once"]
 StartAt = Literal["earliest", "latest"] | datetime | timedelta
 
 
@@ -38,6 +39,7 @@ class Route:
     dead_letter: str | bool | None = None
     timeout: float | None = None
     start: StartAt = "earliest"
+    delivery: Delivery = "at_least_once"
 
     def reads(self, topic: str) -> bool:
         """Tell whether this route reads a topic."""
@@ -83,6 +85,7 @@ class Router:
         dead_letter: str | bool | None = None,
         timeout: float | timedelta | None = None,
         start: StartAt = "earliest",
+        delivery: Delivery = "at_least_once",
         name: str | None = None,
     ) -> Callable[[H], H]:
         """Register a handler; the decorated function itself is returned unchanged.
@@ -104,6 +107,9 @@ class Router:
             timeout: Seconds after which a run of the handler is cancelled and counts as failed.
             start: Where the group starts when it has committed nothing: the end or the beginning of the log, a time
                 (aware datetime), or that long ago (timedelta).
+            delivery: `exactly_once`: what an event leads to through `to=`, `app.publish` and dead letters becomes visible
+                exactly once, together with the commit of its offset, in one Kafka transaction. Effects elsewhere stay
+                at least once, as everything is by default.
             name: The handler's name in groups, logs and dead letters; the function's when None.
 
         Raises:
@@ -131,6 +137,7 @@ class Router:
                 dead_letter=dead_letter,
                 timeout=None if timeout is None else _seconds(timeout),
                 start=start,
+                delivery=delivery,
             )
             _check(route)
             self._add(route)
@@ -250,6 +257,8 @@ def _check(route: Route) -> None:
             refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
         if isinstance(topic, str) and label == "dead_letter" and route.reads(topic):
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
+    if route.delivery not in ("at_least_once", "exactly_once"):
+        refuse(f"delivery={route.delivery!r} is neither 'at_least_once' nor 'exactly_once'.")
     if isinstance(route.start, str) and route.start not in ("earliest", "latest"):
         refuse(f"start={route.start!r} is neither 'earliest' nor 'latest', nor a datetime or timedelta.")
     if isinstance(route.start, datetime) and route.start.tzinfo is None:

@@ -89,7 +89,9 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     session_timeout: Annotated[Seconds, "Without a heartbeat for so long, a member has left its group."] = 45.0
     rebalance_timeout: Annotated[Seconds, "What all members have for draining and joining again."] = 60.0
-    fetch_max_wait: Annotated[Seconds, "How long a broker may wait for records before it answers that there are none."] = 0.1
+    fetch_max_wait: Annotated[
+        Seconds, "How long a broker may wait for records before it answers that there are none."
+    ] = 0.1
     fetch_max_bytes: Annotated[Bytes, "Most of one answer, all partitions together."] = 50 * MEBIBYTE
     max_partition_fetch_bytes: Annotated[Bytes, "Most of one answer for one partition."] = MEBIBYTE
     assignor: Annotated[
@@ -125,6 +127,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     commit_interval: Annotated[Seconds, "Offsets are committed at least this often while records settle."] = 1.0
     commit_every: Annotated[Count, "And after so many settled records."] = 5000
+    transaction_interval: Annotated[
+        Seconds, 'What handlers with delivery="exactly_once" publish becomes visible this often; more often costs more.'
+    ] = 0.1
     in_flight_bytes: Annotated[Bytes, "Fetched and not settled; then fetching pauses."] = 64 * MEBIBYTE
     in_flight_records: Annotated[Count, "The same, as a count."] = 10_000
     commit_timeout: Annotated[Seconds, "For one commit; after that it counts as unknown and is repeated."] = 10.0

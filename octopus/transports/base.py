@@ -176,6 +176,36 @@ class Producer(Protocol):
         ...
 
 
+class TransactionalProducer(Producer, Protocol):
+    """Publishes, and commits a group's offsets, all or nothing.
+
+    `start` fences: whoever had this producer's transactional id before can do nothing more, what it had begun is ended
+    (aborted, or committed if that was decided already), and offsets that are read from now on are final. After any
+    failure but that of `send_many` the outcome is unknown and nothing more is possible; only a new producer of the same
+    id may go on.
+    """
+
+    async def begin(self) -> None:
+        """Begin a transaction; what is published from now on belongs to it.
+
+        Raises:
+            PartitionLost: Another producer has this transactional id now. So do all others.
+        """
+        ...
+
+    async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
+        """Make a group's offsets part of the transaction."""
+        ...
+
+    async def commit(self) -> None:
+        """Make everything of the transaction visible and stored at once."""
+        ...
+
+    async def abort(self) -> None:
+        """Drop everything of the transaction."""
+        ...
+
+
 class TopicInfo(msgspec.Struct, frozen=True):
     """A topic as the cluster describes it."""
 
@@ -291,6 +321,10 @@ class Transport(Protocol):
 
     def producer(self, **options: Any) -> Producer:
         """Return a producer."""
+        ...
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
+        """Return a producer that shares its fate with the offsets it commits."""
         ...
 
     def admin(self) -> Admin:

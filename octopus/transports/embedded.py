@@ -19,7 +19,7 @@ from octopus.broker.storage import StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
-from octopus.transports.base import Admin, Consumer, Producer
+from octopus.transports.base import Admin, Consumer, Producer, TransactionalProducer
 from octopus.transports.broker_process import BrokerProcess, compiled_checksum, decompressors
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 
@@ -127,6 +127,10 @@ class EmbeddedTransport:
     def producer(self, **options: Any) -> Producer:
         """Return a producer; see `KafkaProducer` for the options."""
         return self._opened().producer(**options)
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
+        """Return a producer that shares its fate with the offsets it commits."""
+        return self._opened().transactional_producer(transactional_id, **options)
 
     def admin(self) -> Admin:
         """Return an admin client."""

@@ -20,6 +20,7 @@ from octopus.pipeline import Pipeline
 from octopus.routing import StartAt
 from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unreadable
+from octopus.types import Run
 from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
@@ -65,7 +66,7 @@ class GroupWorker:
         self._settings = settings
         self._epoch = now - asyncio.get_running_loop().time()
         self._runner = Runner(
-            pipeline,
+            self,
             ordering=pipeline.ordering,
             concurrency=pipeline.concurrency,
             batch=pipeline.batch,
@@ -83,6 +84,10 @@ class GroupWorker:
         self._commit_error: TransportError | None = None
         self._unreadable: dict[TopicPartition, TransportError] = {}
         self._fetched_at = self._committed_at = self._loop.time()
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return the compiled path for the records of one partition."""
+        return self.pipeline.bind(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,9 +181,10 @@ class GroupWorker:
             in_flight = generation.ledger.in_flight
             records += in_flight
             size += generation.bytes_in_flight
-            if not in_flight:
+            is_full = self._is_full(generation)
+            if not in_flight and not is_full:
                 self._busy.discard(generation)
-            if self._is_full(generation):
+            if is_full:
                 self._ready.discard(generation.partition)
             elif not self._throttled and generation.partition not in self._unreadable:
                 self._ready.add(generation.partition)

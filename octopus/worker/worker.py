@@ -15,14 +15,16 @@ import anyio.to_thread
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import OctopusError, PartitionLost, TransportError
+from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.transports import connect, consumer_options, producer_options
-from octopus.transports.base import Consumer, Transport
+from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.threaded import ThreadedConsumer
 from octopus.worker.group import GroupWorker
 from octopus.worker.status import WorkerStatus
+from octopus.worker.transactions import ExactlyOnceGroup
 from octopus.worker.watchdog import LoopWatchdog
 
 logger = logging.getLogger("octopus.worker")
@@ -86,9 +88,12 @@ class Worker:
         producer = TopicEnsurer(transport, self.settings.topics, **producer_options(self.settings.producer))
         await producer.start()
         stack.push_async_callback(producer.stop)
-        pipelines = self.app.pipelines(producer, self.settings, self._only)
+        outlet: Producer = producer
+        if any(route.delivery == "exactly_once" for route in self.app.routes):
+            outlet = CapturingProducer(producer, producer.ensure)
+        pipelines = self.app.pipelines(outlet, self.settings, self._only)
         await self._create_topics(producer, pipelines)
-        await stack.enter_async_context(self.app.serving(producer))
+        await stack.enter_async_context(self.app.serving(outlet))
         tasks = _Tasks()
         stack.push_async_callback(tasks.cancel)
         self._watchdog = LoopWatchdog(self.settings.worker.loop_block_warning, self._running_handlers)
@@ -154,9 +159,7 @@ class Worker:
         """Run a group; replace its consumer when that breaks and a new one may do better."""
         wait, longest = REBUILD_WAIT
         while True:
-            worker = self._groups[pipeline.group] = GroupWorker(
-                pipeline, self._consumer(pipeline), self.settings.worker, time.time()
-            )
+            worker = self._groups[pipeline.group] = self._group(pipeline)
             began = time.monotonic()
             try:
                 await worker.run()
@@ -180,11 +183,22 @@ class Worker:
                 self._failures.append(worker.stopped)
                 return
 
-    def _consumer(self, pipeline: Pipeline) -> Consumer:
+    def _group(self, pipeline: Pipeline) -> GroupWorker:
+        options = consumer_options(self.settings.consumer, self.settings.worker)
+        if pipeline.delivery == "at_least_once":
+            return GroupWorker(pipeline, self._consumer(pipeline, options), self.settings.worker, time.time())
+        options["isolation"] = "read_committed"  # what is aborted must not be handled either
+
+        def producer(transactional_id: str) -> TransactionalProducer:
+            return self._transport.transactional_producer(transactional_id, **producer_options(self.settings.producer))
+
+        return ExactlyOnceGroup(
+            pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), producer
+        )
+
+    def _consumer(self, pipeline: Pipeline, options: dict[str, Any]) -> Consumer:
         def make() -> Consumer:
-            return self._transport.consumer(
-                pipeline.group, pipeline.topics, **consumer_options(self.settings.consumer, self.settings.worker)
-            )
+            return self._transport.consumer(pipeline.group, pipeline.topics, **options)
 
         return ThreadedConsumer(make) if self._threaded else make()
 

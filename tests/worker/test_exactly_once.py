@@ -178,8 +178,8 @@ async def test_a_transaction_that_fails_anywhere_is_begun_anew_from_what_is_comm
     async with working(app, broker) as worker:
         publish(broker, *range(5))
         await until(lambda: committed(broker, GROUP) == 5, 60)
-        broker.faults.fail_next(moment, error, times=2)
         publish(broker, *range(5, 20))
+        broker.faults.fail_next(moment, error, times=2)
         await worker.caught_up()
         assert worker.failures == []
     assert outputs(broker) == [*range(20)]

@@ -54,6 +54,10 @@ class KafkaTransport:
         producer: KafkaProducer = _checked(KafkaProducer, options, self.settings)
         return producer
 
+    def transactional_producer(self, transactional_id: str, **options: Any) -> KafkaProducer:
+        """Return a producer that shares its fate with the offsets it commits."""
+        return self.producer(transactional_id=transactional_id, **options)
+
     def admin(self) -> KafkaAdmin:
         """Return an admin client."""
         return KafkaAdmin(self.settings)

@@ -68,7 +68,11 @@ class Faults:
         self._queued: dict[str, deque[OctopusError]] = {}
 
     def fail_next(self, what: str, error: OctopusError, *, times: int = 1) -> None:
-        """Let the next `times` calls of `what` (`fetch`, `commit`, `committed`, `send`) raise `error`."""
+        """Let the next `times` calls of `what` raise `error`.
+
+        `what` is `fetch`, `commit`, `committed` or `send`; of transactions `begin`, `send_offsets`, `end` (nothing came
+        of it) or `ended` (it is committed, or aborted, and nobody was told).
+        """
         self._queued.setdefault(what, deque()).extend([error] * times)
 
     def check(self, what: str) -> None:
@@ -78,20 +82,31 @@ class Faults:
 
 
 class Log:
-    """One partition. A hole (None) is an offset that compaction removed."""
+    """One partition. A hole (None) is an offset without a record: compacted, aborted, or a transaction's end.
+
+    Attributes:
+        open: Where each open transaction began to write.
+    """
 
     def __init__(self) -> None:
         self.start = 0
         self.records: list[Record | None] = []
+        self.open: dict[str, int] = {}
 
     @property
     def end(self) -> int:
         return self.start + len(self.records)
 
+    @property
+    def stable_end(self) -> int:
+        """The offset up to which everything is decided: no reader gets further."""
+        return min(self.open.values()) if self.open else self.end
+
     def read(self, offset: int, limit: int) -> tuple[list[Record], int]:
         """Return up to `limit` records from `offset` on, and the offset after the last place looked at."""
         found: list[Record] = []
-        while offset < self.end and len(found) < limit:
+        end = self.stable_end
+        while offset < end and len(found) < limit:
             if (record := self.records[offset - self.start]) is not None:
                 found.append(record)
             offset += 1
@@ -155,6 +170,24 @@ class Group:
             member.partitions = frozenset(dealt[member.member_id])
 
 
+class Transaction:
+    """What the broker knows of one transactional id: who may use it, and what is open.
+
+    Attributes:
+        epoch: Of the producer that may use it; earlier ones are fenced.
+        is_open: Whether a transaction is under way.
+        written: Offsets it has written, by partition.
+        offsets: What it will commit, by group.
+    """
+
+    def __init__(self, transactional_id: str) -> None:
+        self.transactional_id = transactional_id
+        self.epoch = 0
+        self.is_open = False
+        self.written: dict[TopicPartition, list[int]] = {}
+        self.offsets: dict[str, dict[TopicPartition, Commit]] = {}
+
+
 class MemoryBroker:
     """Topics and groups in memory.
 
@@ -175,15 +208,16 @@ class MemoryBroker:
         self.topics: dict[str, list[Log]] = {}
         self.configs: dict[str, dict[str, str]] = {}
         self.groups: dict[str, Group] = {}
+        self.transactions: dict[str, Transaction] = {}
         self._partitioner = Partitioner()
         self._joined = 0
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     # topics
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic; False when it exists."""
-        with self._lock:
+        with self.lock:
             if name in self.topics:
                 return False
             self.topics[name] = [Log() for _ in range(partitions)]
@@ -193,28 +227,28 @@ class MemoryBroker:
 
     def add_partitions(self, name: str, partitions: int) -> None:
         """Raise the number of partitions."""
-        with self._lock:
+        with self.lock:
             logs = self.logs(name)
             logs.extend(Log() for _ in range(partitions - len(logs)))
             self._topics_changed(name)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its records."""
-        with self._lock:
+        with self.lock:
             self.logs(name)
             del self.topics[name], self.configs[name]
             self._topics_changed(name)
 
     def delete_records(self, partition: TopicPartition, before: int) -> None:
         """Forget records before an offset, as retention does."""
-        with self._lock:
+        with self.lock:
             log = self.log(partition)
             del log.records[: max(0, before - log.start)]
             log.start = max(log.start, before)
 
     def remove(self, partition: TopicPartition, offset: int) -> None:
         """Leave a hole at an offset, as compaction does."""
-        with self._lock:
+        with self.lock:
             log = self.log(partition)
             log.records[offset - log.start] = None
 
@@ -252,18 +286,22 @@ class MemoryBroker:
         if start == "earliest":
             return log.start
         if start == "latest":
-            return log.end
+            return log.stable_end
         return log.at_time(int(float(start) * 1000))
 
-    def append(self, messages: Iterable[Outgoing]) -> list[Published]:
+    def append(self, messages: Iterable[Outgoing], transaction: Transaction | None = None) -> list[Published]:
         """Store messages in order. One that cannot be stored keeps none of the others from it; then its error is raised."""
         published: list[Published] = []
         errors: list[TransportError] = []
-        with self._lock:
+        with self.lock:
             self.faults.check("send")
             for message in messages:
                 try:
                     published.append(self._append(message))
+                    if transaction is not None:
+                        place = TopicPartition(*published[-1][:2])
+                        transaction.written.setdefault(place, []).append(published[-1].offset)
+                        self.log(place).open.setdefault(transaction.transactional_id, published[-1].offset)
                 except TransportError as error:
                     errors.append(error)
         self.changed.notify()
@@ -301,7 +339,7 @@ class MemoryBroker:
 
     def join(self, group: str, client_id: str, subscription: Subscription) -> Member:
         """Add a member and start a rebalance."""
-        with self._lock:
+        with self.lock:
             self._joined += 1
             member = Member(f"{client_id}-{self._joined}", client_id, subscription)
             self.group(group).members[member.member_id] = member
@@ -310,13 +348,13 @@ class MemoryBroker:
 
     def leave(self, group: str, member: Member) -> None:
         """Remove a member; the others share what it had."""
-        with self._lock:
+        with self.lock:
             if self.group(group).members.pop(member.member_id, None) is not None:
                 self._rebalance(self.group(group))
 
     def expel(self, group: str, member_id: str | None = None) -> None:
         """Throw a member out (all without a name), as a session time-out does: it loses its partitions unasked."""
-        with self._lock:
+        with self.lock:
             members = self.group(group).members
             for key in [member_id] if member_id is not None else list(members):
                 members.pop(key).expelled = True
@@ -324,7 +362,7 @@ class MemoryBroker:
 
     def give_back(self, group: str, member: Member) -> None:
         """Tell the group that a member has drained and may get its next assignment."""
-        with self._lock:
+        with self.lock:
             member.partitions = frozenset()
             member.ready = True
             self.group(group).finish(self.matching)
@@ -332,7 +370,7 @@ class MemoryBroker:
 
     def commit(self, group: str, member: Member, offsets: Mapping[TopicPartition, Commit]) -> None:
         """Store a member's offsets. Raises `PartitionLost` for partitions that are not its own; the rest is stored."""
-        with self._lock:
+        with self.lock:
             self.faults.check("commit")
             current = member.member_id in self.group(group).members
             foreign = [p for p in offsets if not current or p not in member.partitions]

@@ -21,6 +21,7 @@ from octopus.transports.base import (
     Unreadable,
 )
 from octopus.transports.memory.broker import Log, Member, MemoryBroker, Subscription, as_subscription
+from octopus.transports.memory.transactions import MemoryTransactionalProducer
 
 
 class MemoryTransport:
@@ -51,6 +52,10 @@ class MemoryTransport:
     def producer(self, **_options: Any) -> "MemoryProducer":
         """Return a producer."""
         return MemoryProducer(self.broker)
+
+    def transactional_producer(self, transactional_id: str, **_options: Any) -> MemoryTransactionalProducer:
+        """Return a producer that shares its fate with the offsets it commits."""
+        return MemoryTransactionalProducer(self.broker, transactional_id)
 
     def admin(self) -> "MemoryAdmin":
         """Return an admin client."""
@@ -194,7 +199,7 @@ class MemoryConsumer:
 
     def end_offset(self, partition: TopicPartition) -> int | None:
         """Return the partition's end."""
-        return self._broker.log(partition).end
+        return self._broker.log(partition).stable_end
 
     def known_partitions(self) -> set[TopicPartition]:
         """Return the partitions of the subscribed topics."""

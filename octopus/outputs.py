@@ -1,0 +1,222 @@
+"""What handlers publish under `delivery="exactly_once"`: kept back until their record settles.
+
+    an attempt publishes ──▶ kept; dropped if it fails ── its record settles ──▶ the outbox ──▶ a transaction
+
+So nothing of a failed attempt can become visible, and no transaction is open while a handler runs.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from octopus.events import Published, Record, StoredRecord, TopicPartition
+from octopus.middleware.errors import Bury, log
+from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.transports.base import Outgoing, Producer
+from octopus.types import BatchOutcome, Run
+
+Ensure = Callable[[Collection[str]], Awaitable[None]]
+"""Makes sure that topics exist; raises `TransportError` when they cannot."""
+
+
+class _Attempt:
+    """What one attempt has published so far."""
+
+    __slots__ = ("is_over", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[Outgoing] = []
+        self.is_over = False
+
+
+_current: ContextVar[_Attempt | None] = ContextVar("octopus attempt", default=None)
+
+
+@contextmanager
+def _attempting() -> Iterator[_Attempt]:
+    attempt = _Attempt()
+    token = _current.set(attempt)
+    try:
+        yield attempt
+    finally:
+        _current.reset(token)
+        attempt.is_over = True
+
+
+class CapturingProducer:
+    """Publishes; but what is published inside an attempt of a handler that delivers exactly once is kept with it.
+
+    What a task publishes that outlives its attempt belongs to no record any more and is published as it comes.
+
+    Args:
+        producer: Publishes everything else.
+        ensure: Makes sure that the topic of what is kept exists, so that a missing one is the handler's failure.
+    """
+
+    def __init__(self, producer: Producer, ensure: Ensure | None = None) -> None:
+        self._producer = producer
+        self._ensure = ensure
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Deliver what is queued, then close."""
+        await self._producer.stop()
+
+    async def send(self, message: Outgoing) -> Published:
+        """Publish or keep one message. One that is kept has no offset yet, perhaps no partition either: they are -1."""
+        attempt = _current.get()
+        if attempt is None or attempt.is_over:
+            return await self._producer.send(message)
+        return (await self._keep(attempt, [message]))[0]
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Publish or keep messages in order; see `send`."""
+        attempt = _current.get()
+        if attempt is None or attempt.is_over:
+            return await self._producer.send_many(messages)
+        return await self._keep(attempt, messages)
+
+    async def _keep(self, attempt: _Attempt, messages: Sequence[Outgoing]) -> list[Published]:
+        if self._ensure is not None:
+            await self._ensure({message.topic for message in messages})
+        attempt.messages.extend(messages)
+        return [
+            Published(message.topic, -1 if message.partition is None else message.partition, -1) for message in messages
+        ]
+
+
+class Contribution(NamedTuple):
+    """What one attempt, or one burial, publishes.
+
+    Attributes:
+        messages: In order.
+        first: Offset of its record, or of the first of its batch.
+        last: Offset of the last of its batch.
+        refuse: Gives what is to be published instead when a broker refuses the messages for good: dead letters. None
+            for those themselves.
+    """
+
+    messages: Sequence[Outgoing]
+    first: int
+    last: int
+    refuse: "Callable[[Exception], Awaitable[Contribution]] | None" = None
+
+
+class Outbox:
+    """What the settled records of one generation of a partition publish, until a transaction takes it.
+
+    Args:
+        partition: Whose records they are.
+
+    Attributes:
+        size_bytes: Key and value bytes that wait.
+    """
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self._partition = partition
+        self._kept: dict[int, list[Contribution]] = {}  # of records that are not settled, by offset
+        self._waiting: list[Contribution] = []
+        self.size_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, before: int | None = None) -> list[Contribution]:
+        """Return what waits and forget it.
+
+        Args:
+            before: Of records below this offset only.
+        """
+        taken = [each for each in self._waiting if before is None or each.last < before]
+        self._waiting = [] if before is None else [each for each in self._waiting if each.last >= before]
+        self.size_bytes -= sum(map(_size, taken))
+        return taken
+
+    def straddles(self, offset: int) -> bool:
+        """Tell whether something waits that records on both sides of an offset have published together."""
+        return any(each.first < offset <= each.last for each in self._waiting)
+
+    # ── what stands around a handler ──────────────────────────────────────────────────────────────────────────────
+
+    def attempting(
+        self, name: str, handle: Callable[[Any, int], Awaitable[Any]], bury: Bury
+    ) -> Callable[[Any, int], Awaitable[Any]]:
+        """Keep what a successful attempt publishes.
+
+        Args:
+            name: The handler's, for the log.
+            handle: One record or batch to its outcome; it raises what the handler raises.
+            bury: Takes the dead letters of what a broker refuses.
+        """
+
+        async def handle_captured(stored: StoredRecord, attempt: int) -> Any:
+            with _attempting() as captured:
+                outcome = await handle(stored, attempt)
+            settled = _settled(stored, outcome)
+            if captured.messages and settled:
+
+                async def refuse(error: Exception) -> Contribution:
+                    letter = DeadLetter(f"published what the broker refuses: {error}", error)
+                    with _attempting() as graves:
+                        for each in settled:
+                            record = Record.at(self._partition, each)
+                            log(name, record, attempt, letter)
+                            await bury(record, letter, attempt)
+                    return Contribution(graves.messages, stored.offset, settled[-1].offset)
+
+                self._keep(stored.offset, Contribution(captured.messages, stored.offset, settled[-1].offset, refuse))
+            return outcome
+
+        return handle_captured
+
+    def burying(self, bury: Bury) -> Bury:
+        """Keep dead letters."""
+
+        async def bury_captured(record: Record, letter: DeadLetter, attempt: int) -> None:
+            with _attempting() as captured:
+                await bury(record, letter, attempt)
+            if captured.messages:
+                self._keep(record.offset, Contribution(captured.messages, record.offset, record.offset))
+
+        return bury_captured
+
+    def settling(self, run: Run) -> Run:
+        """Let what is kept of a record wait for a transaction once the record settles."""
+
+        async def run_settling(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+            outcome = await run(stored, attempt)
+            # No suspension from here to where the runner settles the record: both happen, or neither.
+            if isinstance(outcome, BatchOutcome):
+                for single, _ in outcome.outcomes:
+                    self._release(single.offset)
+            elif not isinstance(outcome, Retry):
+                self._release(stored.offset)
+            return outcome
+
+        return run_settling
+
+    def _keep(self, offset: int, contribution: Contribution) -> None:
+        self._kept.setdefault(offset, []).append(contribution)
+
+    def _release(self, offset: int) -> None:
+        for contribution in self._kept.pop(offset, ()):
+            self._waiting.append(contribution)
+            self.size_bytes += _size(contribution)
+
+
+def _settled(stored: StoredRecord, outcome: Outcome | BatchOutcome) -> list[StoredRecord]:
+    """Return those whose attempt succeeded: a handler's outputs go with them."""
+    if isinstance(outcome, BatchOutcome):
+        return [single for single, result in outcome.outcomes if not isinstance(result, Retry | DeadLetter)]
+    return [] if isinstance(outcome, Retry) else [stored]
+
+
+def _size(contribution: Contribution) -> int:
+    return sum(len(message.key or b"") + len(message.value or b"") for message in contribution.messages)
+
+
+__all__ = ["CapturingProducer", "Contribution", "Outbox"]

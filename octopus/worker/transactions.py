@@ -1,0 +1,351 @@
+"""A consumer group whose outputs and offsets share transactions: `delivery="exactly_once"`.
+
+Every partition has a transactional producer of its own, whose transactional id is `group/topic/partition`. Starting one
+fences whoever had the partition before and ends what that left open; only then are the committed offsets read. So at any
+moment one process at most can commit for a partition, whatever it believes about its membership: a frozen owner that
+thaws, a commit that is late, a network that heals. Kafka's alternative, the group generation in the offset commit
+(KIP-447), needs requests that the client library does not speak.
+
+A transaction is open only while it is written. Handlers run outside of it; what they publish waits in an `Outbox` until
+their record settles. A transaction takes outbox and ledger at one moment, so they agree.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from octopus.config import WorkerSettings
+from octopus.errors import (
+    ConnectionFailed,
+    HandlerStopped,
+    NotAuthorized,
+    PartitionLost,
+    RecordTooLarge,
+    TopicNotFound,
+    TransportError,
+)
+from octopus.events import TopicPartition
+from octopus.offsets import encode_map
+from octopus.outputs import Contribution, Outbox
+from octopus.pipeline import Pipeline
+from octopus.runner import Generation
+from octopus.transports.base import Commit, Consumer, TransactionalProducer
+from octopus.types import Run
+from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
+
+logger = logging.getLogger("octopus.worker")
+
+REFUSED = (RecordTooLarge, NotAuthorized, TopicNotFound)
+"""What a broker says about a message, and will say again."""
+
+MAX_WAITING_BYTES = 16 * 2**20
+"""Outputs of a partition that wait for a transaction before its records wait, too."""
+
+START_TIMEOUT = 30.0
+"""Seconds in which producers have to start; a predecessor's transaction may still have to be ended."""
+
+MakeProducer = Callable[[str], TransactionalProducer]
+"""Makes a producer from its transactional id."""
+
+
+class PartitionTransactions:
+    """The transactions of one assignment of one partition.
+
+    After a failure it is finished: nothing is known about the transaction, and what its outbox held is gone. The records
+    come again from the committed offset, through another one.
+
+    Args:
+        group: Consumer group.
+        partition: Which one.
+        producer: Its own.
+        now: In loop time.
+
+    Attributes:
+        outbox: What waits.
+        ended_at: When the last transaction ended, in loop time.
+    """
+
+    def __init__(self, group: str, partition: TopicPartition, producer: TransactionalProducer, now: float) -> None:
+        self.outbox = Outbox(partition)
+        self.ended_at = now
+        self._group = group
+        self._partition = partition
+        self._producer = producer
+        self._committed_ahead: list[tuple[int, int]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+
+    async def start(self) -> None:
+        """Fence the partition's former owner and end its transaction."""
+        await self._producer.start()
+
+    async def stop(self, grace: float) -> None:
+        """Close, after at most `grace` seconds for the transaction that is under way. The next owner ends what is left."""
+        if self._running is not None and not self._running.done():
+            await asyncio.wait([self._running], timeout=grace)
+            self._running.cancel()
+        try:
+            await self._producer.stop()
+        except TransportError as error:
+            logger.debug("%s: closing the producer of %s: %s", self._group, self._partition, error)
+
+    async def commit(self, generation: Generation) -> None:
+        """Publish what waits and store what is settled, all or nothing.
+
+        Cancelling it leaves the transaction alone; the next call waits for it.
+
+        Raises:
+            TransportError: The outcome is unknown, or the partition has another owner.
+            HandlerStopped: The broker refuses outputs for good, and there is no place for dead letters.
+        """
+        while self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+        if self._failure is not None:
+            raise PartitionLost(f"an earlier transaction of {self._partition} failed") from self._failure
+        plan = self._plan(generation) if generation.is_open and generation.has_progress else None
+        if plan is not None:
+            self._running = asyncio.create_task(self._transact(generation, plan), name=f"octopus {self._partition}")
+            self._running.add_done_callback(_note_end)
+            await asyncio.shield(self._running)
+
+    def note_start(self, generation: Generation) -> None:
+        """Remember what is settled beyond the committed offset, as the commit's metadata says."""
+        self._committed_ahead = generation.ledger.settled_ahead()
+
+    def _plan(self, generation: Generation) -> "_Plan | None":
+        """Take what the next transaction consists of, at one moment; None when there is nothing it could bring."""
+        ledger = generation.ledger
+        offset, ahead, count = ledger.committable, ledger.settled_ahead(), ledger.ahead
+        metadata = encode_map(offset, ahead)
+        if metadata or not ahead:
+            return _Plan(self.outbox.take(), Commit(offset, metadata), ahead, count)
+        # The map does not fit. Elsewhere that means that some records run twice after a crash; here their outputs wait
+        # until the gaps close. What was committed ahead stays so: a part of a map that fitted fits.
+        if offset == generation.committed or self.outbox.straddles(offset):
+            return None
+        ahead = [(max(first, offset), last) for first, last in self._committed_ahead if last >= offset]
+        return _Plan(self.outbox.take(offset), Commit(offset, encode_map(offset, ahead)), ahead, count)
+
+    async def _transact(self, generation: Generation, plan: "_Plan") -> None:
+        try:
+            await self._write(plan.outputs)
+            await self._producer.send_offsets(self._group, {self._partition: plan.commit})
+            await self._producer.commit()
+        except BaseException as error:
+            self._failure = error
+            raise
+        self._committed_ahead = plan.ahead
+        self.ended_at = asyncio.get_running_loop().time()
+        generation.note_committed(plan.commit.offset, plan.ahead_count)
+
+    async def _write(self, outputs: list[Contribution]) -> None:
+        """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
+        while True:
+            try:
+                await self._try(outputs)
+            except REFUSED:
+                await self._producer.abort()
+                outputs = await self._without_refused(outputs)
+            else:
+                return
+
+    async def _try(self, outputs: Sequence[Contribution]) -> None:
+        await self._producer.begin()
+        messages = [message for each in outputs for message in each.messages]
+        if messages:
+            await self._producer.send_many(messages)
+
+    async def _without_refused(self, outputs: list[Contribution]) -> list[Contribution]:
+        """Find by halves whose messages are refused, in transactions that are aborted, and replace those."""
+        if len(outputs) > 1:
+            middle = len(outputs) // 2
+            kept = []
+            for half in (outputs[:middle], outputs[middle:]):
+                try:
+                    await self._try(half)
+                except REFUSED:
+                    await self._producer.abort()
+                    kept += await self._without_refused(half)
+                else:
+                    await self._producer.abort()
+                    kept += half
+            return kept
+        (refused,) = outputs
+        try:
+            await self._try([refused])
+        except REFUSED as error:
+            await self._producer.abort()
+            if refused.refuse is None:
+                raise HandlerStopped(f"{self._group} cannot write a dead letter: {error}") from error
+            return [await refused.refuse(error)]
+        await self._producer.abort()
+        return [refused]
+
+
+class _Plan(NamedTuple):
+    """What a transaction consists of.
+
+    Attributes:
+        outputs: Of the records that it settles.
+        commit: The offset, with the map of what is settled beyond it.
+        ahead: What the map says.
+        ahead_count: Records settled beyond the offset, when this was taken.
+    """
+
+    outputs: list[Contribution]
+    commit: Commit
+    ahead: list[tuple[int, int]]
+    ahead_count: int
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    """Look at an error that perhaps nobody waits for any more; the next commit tells it again."""
+    if not task.cancelled():
+        task.exception()
+
+
+class ExactlyOnceGroup(GroupWorker):
+    """Runs one pipeline on one consumer, as `GroupWorker`, and commits in transactions.
+
+    Any failure of a transaction ends it, and a new one begins from the committed offsets.
+
+    Args:
+        pipeline: What to run.
+        consumer: The group member; it must read committed records only.
+        settings: Limits and intervals.
+        now: Seconds since the epoch, for starts that are given as a time span.
+        producer: Makes transactional producers.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float, producer: MakeProducer
+    ) -> None:
+        super().__init__(pipeline, consumer, settings, now)
+        self._make_producer = producer
+        self._transactions: dict[TopicPartition, PartitionTransactions] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def bind(self, partition: TopicPartition) -> Run:
+        """Return the compiled path for the records of one partition."""
+        return self.pipeline.bind(partition, self._transactions[partition].outbox)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Fence former owners first: committed offsets are final only then."""
+        now = self._loop.time()
+        opened = {
+            partition: PartitionTransactions(
+                self.pipeline.group,
+                partition,
+                self._make_producer(transactional_id(self.pipeline.group, partition)),
+                now,
+            )
+            for partition in partitions
+        }
+        self._transactions |= opened
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await _all(each.start() for each in opened.values())
+        except TimeoutError as error:
+            raise ConnectionFailed(
+                f"the transactional producers of {self.pipeline.group} did not start within {START_TIMEOUT:g} s"
+            ) from error
+        await super().assigned(partitions)
+        for partition, transactions in opened.items():
+            transactions.note_start(self._generations[partition])
+
+    async def is_caught_up(self) -> bool:
+        """Ask the broker whether everything published until now is settled and its outputs are visible."""
+        generations = {**self._generations}
+        if not generations:
+            return False
+        ends = await self._consumer.offsets(generations, "latest")
+        return all(
+            generation.is_open and (generation.committed or 0) >= ends[partition]
+            for partition, generation in generations.items()
+        )
+
+    async def _leave(self) -> None:
+        try:
+            await super()._leave()
+        finally:
+            self._close_transactions([*self._transactions])
+            if self._closing:
+                await asyncio.wait(self._closing, timeout=2 * self._settings.commit_timeout)
+
+    def _close(self, partitions: Iterable[TopicPartition]) -> None:
+        partitions = [*partitions]
+        super()._close(partitions)
+        self._close_transactions(partitions)
+
+    def _close_transactions(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            transactions = self._transactions.pop(partition, None)
+            if transactions is not None:
+                closing = asyncio.create_task(transactions.stop(self._settings.commit_timeout))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+    def _is_full(self, generation: Generation) -> bool:
+        waiting = self._transactions[generation.partition].outbox.size_bytes
+        return waiting > MAX_WAITING_BYTES or super()._is_full(generation)
+
+    async def _commit_regularly(self) -> None:
+        interval = max(self._settings.transaction_interval, SHORTEST_COMMIT_INTERVAL)
+        while True:
+            try:
+                async with asyncio.timeout(interval):
+                    await self._commit_wanted.wait()
+            except TimeoutError:
+                pass
+            self._commit_wanted.clear()
+            self._settled_at_commit = self._settled
+            await _all(
+                self._transact(generation) for generation in [*self._generations.values()] if self._is_due(generation)
+            )
+
+    def _is_due(self, generation: Generation) -> bool:
+        """Outputs are waited for; offsets alone are not, so they go as seldom as without transactions."""
+        if not generation.has_progress:
+            return False
+        transactions = self._transactions[generation.partition]
+        return bool(transactions.outbox) or self._loop.time() - transactions.ended_at >= self._settings.commit_interval
+
+    async def _transact(self, generation: Generation) -> None:
+        try:
+            await self._transactions[generation.partition].commit(generation)
+        except HandlerStopped as error:
+            self.stopped = error
+            raise
+        except TransportError as error:
+            if not generation.is_open:  # it went to somebody else meanwhile
+                logger.info("%s: no transaction for %s: %s", self.pipeline.group, generation.partition, error)
+                return
+            self._commit_error = error
+            if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
+                raise
+            # Nothing is known about the transaction, but all about what is committed: begin there.
+            raise TransportError(f"a transaction failed: {error}", retryable=True) from error
+        self._committed_at = self._loop.time()
+        self._commit_error = None
+
+    async def _commit(self, generations: Iterable[Generation]) -> None:
+        """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
+        due = [generation for generation in generations if generation.is_open and generation.has_progress]
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout):
+                await _all(self._transactions[generation.partition].commit(generation) for generation in due)
+        except (TransportError, HandlerStopped, TimeoutError) as error:
+            logger.warning("%s: the last transaction failed: %s", self.pipeline.group, error or "it took too long")
+
+
+def transactional_id(group: str, partition: TopicPartition) -> str:
+    """Return the id of a partition's owner. It begins with the group, as authorizations by prefix need it."""
+    return f"{group}/{partition.topic}/{partition.partition}"
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    """Do everything side by side; when all of it has ended, raise the first error."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
