@@ -96,7 +96,7 @@ PEERS: list[tuple[str, str, str, dict[str, object]]] = [
         WITH_HOLES,
         {"environment": "faststream_confluent", "policy": "ack", "share": 0.03},
     ),
-    ("quix", "quix", WITH_HOLES, {"environment": "quix"}),
+    ("quix", "quix", ONCE_AT_LEAST, {"environment": "quix"}),
     ("arroyo", "arroyo", ONCE_AT_LEAST, {"environment": "arroyo"}),
     ("faust", "faust", WITH_HOLES, {"environment": "faust", "share": 0.2}),
     ("faust typed", "faust", WITH_HOLES, {"environment": "faust", "typed": True, "share": 0.2}),
