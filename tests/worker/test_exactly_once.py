@@ -143,7 +143,14 @@ async def test_gaps_that_no_metadata_can_hold_wait_instead_of_being_repeated(vir
     broker, app, open_gate = MemoryBroker(), Octopus("app"), asyncio.Event()
     later = {*range(0, 6000, 2)}
 
-    @app.on("t", to="out", delivery="exactly_once", ordering="none", concurrency=6000, retry=RetryPolicy(attempts=0, backoff=1))
+    @app.on(
+        "t",
+        to="out",
+        delivery="exactly_once",
+        ordering="none",
+        concurrency=6000,
+        retry=RetryPolicy(attempts=0, backoff=1),
+    )
     async def handle(value: int) -> int:
         if value in later and not open_gate.is_set():
             raise ValueError("later")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import aiokafka.errors as kafka
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from octopus.errors import ConnectionFailed, OctopusError, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.kafka.connection import ClientName
@@ -28,7 +28,9 @@ _STATE_LOST = (
     kafka.OutOfOrderSequenceNumber,
     kafka.UnknownProducerId,
     kafka.ProducerFenced,
+    kafka.InvalidProducerEpoch,
     kafka.InvalidProducerIdMapping,
+    kafka.InvalidTxnState,
 )
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -78,6 +80,7 @@ class KafkaProducer:
         self._flusher: asyncio.Task[None] | None = None
         self._in_flight_bytes = 0
         self._state_lost = False
+        self._written: set[KafkaTopicPartition] = set()  # by the transaction that is open
 
     # life
 
@@ -283,6 +286,8 @@ class KafkaProducer:
     def _settle(self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
+            if self._transactional_id is not None:
+                self._written.add(KafkaTopicPartition(*batch.partition))
             if batch.indexes:
                 publication.store(batch.indexes, batch.partition, future.result().offset)
             return
@@ -314,7 +319,10 @@ class KafkaProducer:
             queued.rotate(1)
 
     def _translated(self, partition: TopicPartition, error: BaseException, engine: Any) -> OctopusError:
-        ours = translated(error, f"publishing to {partition}", self._settings.brokers, engine.client._client_id)
+        if self._transactional_id is not None and isinstance(error, _STATE_LOST):
+            ours: OctopusError = self._fenced(f"publishing to {partition}")
+        else:
+            ours = translated(error, f"publishing to {partition}", self._settings.brokers, engine.client._client_id)
         ours.__cause__ = error
         return ours
 
@@ -322,24 +330,45 @@ class KafkaProducer:
 
     async def begin(self) -> None:
         """Begin a transaction; what is published from now on belongs to it."""
-        with self._mapped("beginning a transaction"):
+        self._written.clear()
+        async with self._step("beginning a transaction"):
             await self._engine.begin_transaction()
 
     async def commit(self) -> None:
-        """Commit the transaction."""
-        with self._mapped("committing a transaction"):
+        """Make everything of the transaction visible and stored at once."""
+        async with self._step("committing a transaction"):
             await self._engine.commit_transaction()
 
     async def abort(self) -> None:
-        """Abort the transaction; readers of committed records never see what was published in it."""
-        with self._mapped("aborting a transaction"):
+        """Drop everything of the transaction; readers of committed records never see it."""
+        # After an error of one partition the engine takes the transaction for empty and would not end it at the broker:
+        # what was written before would be part of the next one.
+        self._engine._txn_manager._txn_partitions.update(self._written)
+        async with self._step("aborting a transaction"):
             await self._engine.abort_transaction()
 
     async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
         """Make a group's offsets part of the transaction."""
         stored = {KafkaTopicPartition(*partition): OffsetAndMetadata(*commit) for partition, commit in offsets.items()}
-        with self._mapped(f"adding offsets of group {group!r} to a transaction"):
+        async with self._step(f"adding offsets of group {group!r} to a transaction"):
             await self._engine.send_offsets_to_transaction(stored, group)
 
-    def _mapped(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return mapped(doing, self._settings.brokers, self._engine.client._client_id if self._engine else None)
+    @contextlib.asynccontextmanager
+    async def _step(self, doing: str) -> AsyncIterator[None]:
+        """Map what goes wrong, and bound the engine's retries in time; it goes on until it is stopped."""
+        if self._state_lost:
+            raise self._fenced(doing)
+        try:
+            with mapped(doing, self._settings.brokers, self._engine.client._client_id):
+                async with asyncio.timeout(self._delivery_timeout):
+                    yield
+        except TransportError as error:
+            if isinstance(error.__cause__, _STATE_LOST):
+                raise self._fenced(doing) from error
+            raise
+
+    def _fenced(self, doing: str) -> PartitionLost:
+        return PartitionLost(
+            f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
+            f"{self._transactional_id!r} now, or this one's transaction took too long."
+        )
