@@ -104,8 +104,7 @@ async def test_after_a_kill_only_what_was_unfinished_comes_again(begin: Begin) -
 
 async def test_a_frozen_worker_that_thaws_commits_nothing_of_what_others_have(begin: Begin) -> None:
     async with begin(ordering="key") as trial:
-        trial.start("one")
-        trial.start("two")
+        await trial.working("one", "two")
         await trial.publish(trial.jobs(400, takes=0.02))
         await trial.happened(Finished, "one")
         await trial.happened(Finished, "two")

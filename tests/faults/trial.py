@@ -297,10 +297,7 @@ class Trial:
         """
         if complete:
             await self.settled(timeout)
-        for name, worker in self.workers.items():
-            if worker.is_running:
-                await self.stop(name)
-        await self._exhume()
+        await self.end()
         report = check(
             self._histories.events(),
             ordering=self.ordering,  # type: ignore[arg-type]
@@ -310,6 +307,13 @@ class Trial:
         found = "\n".join(map(str, report.anomalies[:20]))
         assert not report.anomalies, f"{len(report.anomalies)} anomalies\n{found}\n{self.story()}"
         return report
+
+    async def end(self) -> None:
+        """Stop the workers, and write down who is in the dead-letter topic."""
+        for name, worker in self.workers.items():
+            if worker.is_running:
+                await self.stop(name)
+        await self._exhume()
 
     def story(self) -> str:
         """Return the last words of everybody, for the report of a failure."""
