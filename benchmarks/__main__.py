@@ -9,9 +9,9 @@ from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
 from benchmarks.suites import broker as broker_suite
-from benchmarks.suites import consume, latency, micro, publish, scale
+from benchmarks.suites import consume, latency, micro, paper, publish, scale
 
-SUITES = (consume, publish, latency, broker_suite, scale, micro)
+SUITES = (consume, publish, latency, broker_suite, scale, micro, paper)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
 
 
@@ -60,7 +60,7 @@ def run(cases: list[Case], options: argparse.Namespace, publish: report.Publish)
     served = [case for case in cases if case.suite not in WITHOUT_BROKER]
     if served:
         kind, link = options.broker, options.rtt
-        with broker(kind, broker_cores, round_trip=link, durability=options.durability) as running:
+        with broker(kind, broker_cores, round_trip=link, durability=options.durability, nodes=options.nodes) as running:
             measure(served, plan, running, publish)
 
 
@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     )
     grammar.add_argument("--rtt", type=duration, default=0.0, metavar="60ms", help="round-trip time of the link to it")
     grammar.add_argument("--durability", choices=("os", "fsync"), default="os", help="of the embedded broker")
+    grammar.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of the Apache Kafka (default: 1)")
     grammar.add_argument("--rounds", type=int, default=5, help="runs of each case (default: %(default)s)")
     grammar.add_argument("--records", type=int, default=200_000, help="in a topic (default: %(default)s)")
     grammar.add_argument("--deadline", type=float, default=180.0, help="seconds for one run (default: %(default)g)")

@@ -24,6 +24,7 @@ class Case:
         fill: Whether the topic must have the records before it runs.
         share: Part of the records that is measured: slow peers need not read all of them.
         options: For the module.
+        copies: Of its topic; more than one needs as many brokers.
         every_core: Whether the process may use the broker's cores as well: when the broker is what is measured.
         environment: Name of a peer's environment; empty for this project's own.
     """
@@ -41,6 +42,7 @@ class Case:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: str = ""
     every_core: bool = False
+    copies: int = 1
 
     @property
     def identity(self) -> str:

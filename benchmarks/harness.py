@@ -25,6 +25,7 @@ from benchmarks.environments import EnvironmentFailed, python_of, versions_of
 from benchmarks.records import HEADERS, SEED, Workload
 from benchmarks.task import Task, read_answer
 from benchmarks.topics import Topics
+from octopus.errors import OctopusError
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +104,7 @@ def _measure_group(cases: list[Case], plan: Plan, running: RunningBroker | None,
                     with _prepared(case, plan, running, topics) as task:
                         tasks[case.name] = task
                         runs[case.name].append(_run(case, task, plan))
-                except (RunFailed, EnvironmentFailed) as error:
+                except (RunFailed, EnvironmentFailed, OctopusError) as error:
                     errors[case.name] = str(error)
                     _say(f"     failed: {error}")
     except KeyboardInterrupt:
@@ -130,7 +131,11 @@ def _prepared(case: Case, plan: Plan, running: RunningBroker | None, topics: Top
     python_of(case.environment)
     workload = plan.scaled(case.workload or Workload(100, 1, 0, False, NOMINAL_RECORDS))
     wants_topic = case.workload is not None and topics is not None
-    topic = asyncio.run(topics.ready(workload, fill=case.fill)) if wants_topic and topics is not None else ""
+    topic = (
+        asyncio.run(topics.ready(workload, fill=case.fill, copies=case.copies))
+        if wants_topic and topics is not None
+        else ""
+    )
     total = max(int(workload.records * case.share), 2)
     warm_up = min(max(total // 20, 1), 5000)
     try:

@@ -29,13 +29,13 @@ class Topics:
         self._made: dict[Workload, str] = {}
         self._numbers = itertools.count()
 
-    async def ready(self, workload: Workload, *, fill: bool) -> str:
+    async def ready(self, workload: Workload, *, fill: bool, copies: int = 1) -> str:
         """Return the name of a topic: the one with this workload's records, or an empty one that is new each time."""
         if fill and workload in self._made:
             return self._made[workload]
         name = f"{self._prefix}-{next(self._numbers)}"
         async with self._admin() as admin:
-            await admin.create_topic(name, partitions=workload.partitions)
+            await admin.create_topic(name, partitions=workload.partitions, replication=copies)
         if fill:
             await self._fill(name, workload)
             self._made[workload] = name

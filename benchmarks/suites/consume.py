@@ -4,6 +4,7 @@ from benchmarks.cases import Case
 from benchmarks.records import FILTERS, Workload
 
 OCTOPUS = "benchmarks.clients.octopus_consume"
+OCTOPUS_TRANSPORT = "benchmarks.clients.octopus_transport"
 AIOKAFKA = "benchmarks.clients.aiokafka_consume"
 CONFLUENT = "benchmarks.clients.confluent_consume"
 
@@ -53,6 +54,7 @@ def _group(group: str) -> list[Case]:
         case("aiokafka getone", AIOKAFKA, NONE, way="getone"),
         case("confluent consume(500)", CONFLUENT, NONE),
         case("confluent consume(500), tuned", CONFLUENT, NONE, tuned=True),
+        case("octopus transport, no handler", OCTOPUS_TRANSPORT, NONE),
         case("octopus typed", OCTOPUS),
         case("octopus typed, one loop", OCTOPUS, threaded=False),
         case("octopus untyped", OCTOPUS, type="dict"),
@@ -96,10 +98,17 @@ PEERS: list[tuple[str, str, str, dict[str, object]]] = [
         WITH_HOLES,
         {"environment": "faststream_confluent", "policy": "ack", "share": 0.03},
     ),
+    (
+        "faststream confluent batch ACK",
+        "faststream_confluent",
+        WITH_HOLES,
+        {"environment": "faststream_confluent", "policy": "ack", "batch": True, "share": 0.3},
+    ),
     ("quix", "quix", ONCE_AT_LEAST, {"environment": "quix"}),
     ("arroyo", "arroyo", ONCE_AT_LEAST, {"environment": "arroyo"}),
     ("faust", "faust", WITH_HOLES, {"environment": "faust", "share": 0.2}),
     ("faust typed", "faust", WITH_HOLES, {"environment": "faust", "typed": True, "share": 0.2}),
     ("kstreams", "kstreams", NONE, {"environment": "kstreams"}),
+    ("kstreams, 500 at once", "kstreams", NONE, {"environment": "kstreams", "many": True}),
     ("asyncfast", "asyncfast", WITH_HOLES, {"environment": "asyncfast", "share": 0.5}),
 ]
