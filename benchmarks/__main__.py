@@ -1,6 +1,7 @@
 """Measure Octopus beside its peers. `report FILE` shows lines that were measured before."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["report"]:
         return show_report(arguments[1:])
     options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.CRITICAL)  # a topic that is being deleted worries clients
     cases = select([case for suite in SUITES for case in suite.cases()], options.names)
     if not cases:
         print(f"No case is called {' or '.join(options.names)}; --list shows all.", file=sys.stderr)

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -162,23 +163,26 @@ def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:
     command = [python_of(case.environment), "-m", "benchmarks.child", cores, case.module, task.to_json()]
     # Some frameworks keep files in the directory they are started in.
     with tempfile.TemporaryDirectory(prefix="octopus-bench-") as directory:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command,
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=plan.deadline,
-                check=False,
-            )
+            output, errors = process.communicate(timeout=plan.deadline)
         except subprocess.TimeoutExpired:
             raise RunFailed(f"no result within {plan.deadline:g} s") from None
-    figures = read_answer(done.stdout)
+        finally:
+            _end_session(process)
+    figures = read_answer(output)
     if figures is None:
-        said = done.stderr.strip().splitlines()
-        raise RunFailed(said[-1] if said else f"exit code {done.returncode}")
+        said = errors.strip().splitlines()
+        raise RunFailed(said[-1] if said else f"exit code {process.returncode}")
     return figures
 
 

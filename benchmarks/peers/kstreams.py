@@ -1,4 +1,4 @@
-"""kstreams: raw bytes, no commit; one record at a time, or 500 where the case says so."""
+"""kstreams: raw bytes, no commit; fetched one at a time, or 500 where the case says so."""
 
 import asyncio
 import uuid
@@ -21,29 +21,18 @@ async def consume(task: Task) -> None:
     seen, stop = 0, watch.first_stop
     engine = create_engine(title="bench", backend=Kafka(bootstrap_servers=[task.brokers]))
 
-    subscription = {
-        "group_id": f"bench-{uuid.uuid4().hex}",
-        "auto_offset_reset": "earliest",
-        "enable_auto_commit": False,
-    }
-
-    if task.options.get("many"):
-
-        @engine.stream(task.topic, get_many=GetMany(max_records=500, timeout_ms=1000), **subscription)
-        async def handle_many(records: list[ConsumerRecord]) -> None:
-            nonlocal seen, stop
-            seen += len(records)
-            if seen >= stop:
-                stop = watch.mark(seen)
-
-    else:
-
-        @engine.stream(task.topic, **subscription)
-        async def handle(record: ConsumerRecord) -> None:
-            nonlocal seen, stop
-            seen += 1
-            if seen >= stop:
-                stop = watch.mark(seen)
+    @engine.stream(
+        task.topic,
+        group_id=f"bench-{uuid.uuid4().hex}",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        get_many=GetMany(max_records=500, timeout_ms=1000) if task.options.get("many") else None,
+    )
+    async def handle(record: ConsumerRecord) -> None:
+        nonlocal seen, stop
+        seen += 1
+        if seen >= stop:
+            stop = watch.mark(seen)
 
     await engine.start()
     while not watch.is_done:

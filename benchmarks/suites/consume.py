@@ -109,6 +109,6 @@ PEERS: list[tuple[str, str, str, dict[str, object]]] = [
     ("faust", "faust", WITH_HOLES, {"environment": "faust", "share": 0.2}),
     ("faust typed", "faust", WITH_HOLES, {"environment": "faust", "typed": True, "share": 0.2}),
     ("kstreams", "kstreams", NONE, {"environment": "kstreams"}),
-    ("kstreams, 500 at once", "kstreams", NONE, {"environment": "kstreams", "many": True}),
+    ("kstreams, 500 a fetch", "kstreams", NONE, {"environment": "kstreams", "many": True}),
     ("asyncfast", "asyncfast", WITH_HOLES, {"environment": "asyncfast", "share": 0.5}),
 ]
