@@ -83,11 +83,11 @@ class Judge:
         self.plan = Plan(f"once-{secrets.token_hex(4)}", brokers)
         self.published = 0
         self.group = f"{self.plan.name}.handle"
-        self._transport = KafkaTransport(KafkaSettings(brokers=brokers, metadata_max_age=2.0))
+        self.transport = KafkaTransport(KafkaSettings(brokers=brokers, metadata_max_age=2.0))
         self._ends: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> "Judge":
-        self.admin, self._producer = self._transport.admin(), self._transport.producer()
+        self.admin, self._producer = self.transport.admin(), self.transport.producer()
         await self.admin.start()
         await self._producer.start()
         await self.admin.create_topic(self.plan.name, partitions=PARTITIONS)

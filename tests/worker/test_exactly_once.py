@@ -1,18 +1,14 @@
 """Outputs that are visible exactly once, on the in-process broker: every record, every fault, every schedule."""
 
 import asyncio
-import random
 from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from octopus import Event, Message, Octopus, Reject, RetryPolicy
-from octopus.errors import ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost, TopicNotFound
-from octopus.events import TopicPartition
+from octopus.errors import ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
 from octopus.testing import VirtualTime
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport

@@ -110,6 +110,7 @@ class KafkaProducer:
         if not engine._closed:
             error = None if task.cancelled() else task.exception()
             self._state_lost = True
+            _look_at_error(engine)
             engine._message_accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
 
     async def stop(self) -> None:
@@ -344,6 +345,7 @@ class KafkaProducer:
         # After an error of one partition the engine takes the transaction for empty and would not end it at the broker:
         # what was written before would be part of the next one.
         self._engine._txn_manager._txn_partitions.update(self._written)
+        _look_at_error(self._engine)
         async with self._step("aborting a transaction"):
             await self._engine.abort_transaction()
 
@@ -372,3 +374,10 @@ class KafkaProducer:
             f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
             f"{self._transactional_id!r} now, or this one's transaction took too long."
         )
+
+
+def _look_at_error(engine: Any) -> None:
+    """Look at the error of a transaction that nobody waits for, or asyncio would complain that nobody did."""
+    waiter = engine._txn_manager._transaction_waiter
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()
