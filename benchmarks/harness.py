@@ -186,6 +186,13 @@ def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:
     return figures
 
 
+def _end_session(process: subprocess.Popen[str]) -> None:
+    """End a run with all that it has started, feeders for example; Ctrl-C does not reach them by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _line(case: Case, task: Task | None, runs: Mapping[str, list[dict[str, float]]], errors: Mapping[str, str]) -> Line:
     figures = medians(runs[case.name])
     line: Line = {
