@@ -95,10 +95,10 @@ class TestClient(Views):
             topics = Topics(self._broker, self._journal)
             groups = topics.groups = [
                 Group(self.app, pipeline, topics, self._settings)
-                for pipeline in self.app.pipelines(topics, self._settings, self._only)
+                for pipeline in self.app.pipelines(topics.outlet, self._settings, self._only)
             ]
             self._clock.hold_while(topics.is_in_thread)
-            await stack.enter_async_context(self.app.serving(topics))
+            await stack.enter_async_context(self.app.serving(topics.outlet))
             stack.push_async_callback(topics.close)
             for group in groups:
                 group.begin(self._wall_clock())

@@ -8,10 +8,11 @@ import anyio.to_thread
 
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import HandlerStopped
+from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
 from octopus.offsets import decode_map, encode_map
 from octopus.outcomes import Outcome
+from octopus.outputs import CapturingProducer, Outbox
 from octopus.pipeline import Pipeline, fan_out
 from octopus.routing import Timer
 from octopus.runner import Generation, Runner
@@ -32,6 +33,7 @@ class Topics:
     def __init__(self, broker: MemoryBroker, journal: Journal) -> None:
         self.broker = broker
         self.journal = journal
+        self.outlet = CapturingProducer(self)
         self.groups: list[Group] = []
         self.progress = asyncio.Event()
         self.out_of_patience = False
@@ -58,6 +60,18 @@ class Topics:
             for group in self.groups:
                 group.deliver(partition)
         return stored
+
+    async def send_outputs(self, outbox: Outbox) -> None:
+        """Store what waits for a transaction, and dead letters in the place of what a broker would refuse."""
+        for outputs in outbox.take():
+            try:
+                for message in outputs.messages:
+                    self.broker.check(message)
+            except TransportError as error:
+                if outputs.refuse is None:
+                    raise HandlerStopped(f"a dead letter cannot be written: {error}") from error
+                outputs = await outputs.refuse(error)
+            await self.send_many(outputs.messages)
 
     # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,7 +120,7 @@ class Group:
         self._topics = topics
         self._broker = topics.broker
         # A pipeline for each handler alone, so that the outcome of each can be seen.
-        self._handlers = [(route, app.pipelines(topics, settings, [route.name])[0]) for route in pipeline.routes]
+        self._handlers = [(route, app.pipelines(topics.outlet, settings, [route.name])[0]) for route in pipeline.routes]
         self._subscription = as_subscription(pipeline.topics)
         self._generations: dict[TopicPartition, Generation] = {}
         self._has_threads = any(not route.signature.is_async for route in pipeline.routes)
@@ -125,13 +139,15 @@ class Group:
     def bind(self, partition: TopicPartition) -> Run:
         """Return what runs a partition's records through every handler of the group and notes each outcome."""
         runs = [
-            self._observed(route.name, partition, single.bind(partition))
+            self._observed(route.name, partition, single)
             for route, single in self._handlers
             if route.reads(partition.topic)
         ]
         return runs[0] if len(runs) == 1 else fan_out(runs)
 
-    def _observed(self, handler: str, partition: TopicPartition, run: Run) -> Run:
+    def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
+        outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None
+        run = pipeline.bind(partition, outbox)
         note, progress = self._topics.journal.note_all, self._topics.progress
 
         async def observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
@@ -140,6 +156,8 @@ class Group:
                 await asyncio.sleep(0)
             try:
                 outcome = await run(stored, attempt)
+                if outbox is not None:
+                    await self._topics.send_outputs(outbox)
                 note(handler, partition, stored, attempt, outcome)
             finally:
                 progress.set()

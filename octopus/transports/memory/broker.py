@@ -322,6 +322,13 @@ class MemoryBroker:
         log.records.append(Record(message.topic, number, offset, timestamp, message.key, message.value, headers))
         return Published(message.topic, number, offset)
 
+    def check(self, message: Outgoing) -> None:
+        """Raise what storing a message would raise."""
+        self._check_size(message)
+        self.ensure_topic(message.topic)
+        if message.partition is not None:
+            self.log(TopicPartition(message.topic, message.partition))
+
     def _check_size(self, message: Outgoing) -> None:
         size = len(message.key or b"") + len(message.value or b"")
         size += sum(len(name) + len(value or b"") for name, value in message.headers)

@@ -66,7 +66,7 @@ def handler(
         **settings: Over those of the app: `brokers=`, …
 
     Raises:
-        ConfigurationError: A setting, or an unknown handler.
+        ConfigurationError: A setting, an unknown handler, or one that delivers exactly once.
     """
     return Trigger(
         app,
@@ -96,6 +96,13 @@ class Trigger:
     ) -> None:
         if margin < 0:
             raise ConfigurationError(f"margin={margin!r} must not be negative.")
+        for route in app.routes:
+            if route.delivery == "exactly_once" and (not only or route.name in only):
+                raise ConfigurationError(
+                    f"handler {route.name!r} wants delivery='exactly_once', which a function cannot give: the event source "
+                    "mapping commits the offsets, outside of any transaction. Run it in a worker, or let it be "
+                    "'at_least_once' and make what it publishes repeatable."
+                )
         self.app = app
         self.settings = config.load(config.merge(app.settings, config.from_environment(os.environ), settings))
         self._only = only
