@@ -16,7 +16,7 @@ from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Route
 from octopus.serde import Decoder
 from octopus.transports.base import Outgoing
-from octopus.types import BatchOutcome, Codec
+from octopus.types import BatchOutcome, Codec, Stretch
 
 Encode = Callable[[str | None, Any, bytes | None], Outgoing]
 """Topic unless the value says, value, key unless the value says."""
@@ -48,39 +48,56 @@ class Handling:
         self._encode = encode
         self._send = send
 
-    def bind(self, partition: TopicPartition, conclude: Conclude | None = None) -> Handle:
-        """Return what handles single records of a partition.
+    def bind(self, partition: TopicPartition) -> Handle:
+        """Return what handles single records of a partition and raises what the handler raises."""
+        handle = self.bind_stretch(partition, None)
 
-        One closure, not a chain of them: each call or coroutine more costs a record a tenth of a microsecond.
+        async def handle_one(stored: StoredRecord, attempt: int) -> Outcome:
+            return await handle(Stretch((stored,), attempt))
+
+        return handle_one
+
+    def bind_stretch(
+        self, partition: TopicPartition, conclude: Conclude | None
+    ) -> Callable[[Stretch], Awaitable[Outcome]]:
+        """Return what handles records of a partition back to back, until one is neither done nor skipped.
+
+        One closure around one loop, not a chain of calls: each call or coroutine more costs a record a tenth of a
+        microsecond, which is a tenth of what fetching it costs.
 
         Args:
             partition: Whose.
-            conclude: The error boundary. None when middleware stands in between: then exceptions are raised.
+            conclude: The error boundary. None when something stands in between: then exceptions are raised.
         """
         direct, careful = self._decoder.direct, self._decoder.decode
         accepts, call, publish = self._accepts(), self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
-        async def handle(stored: StoredRecord, attempt: int) -> Outcome:
+        async def handle(stretch: Stretch) -> Outcome:
+            outcome: Outcome = DONE
             try:
-                value, headers = stored.value, stored.headers
-                if accepts is not None and not accepts(value, headers):
-                    return SKIPPED
-                try:
-                    argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
-                except Exception:  # noqa: BLE001 - decided again, where it becomes a DecodeError or a tombstone's None
-                    argument = careful(value, headers)
-                if wants_event:
-                    argument = Event(argument, Record.at(partition, stored), attempt)
-                result = await call(argument)
-                if result is not None:
-                    await publish(result, stored.key)
-                return DONE
+                for stored in stretch.cursor:
+                    value, headers = stored.value, stored.headers
+                    if accepts is not None and not accepts(value, headers):
+                        stretch.skipped += 1
+                        outcome = SKIPPED
+                        continue
+                    try:
+                        argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
+                    except Exception:  # noqa: BLE001 - decided again, where it becomes a DecodeError or a tombstone's None
+                        argument = careful(value, headers)
+                    if wants_event:
+                        argument = Event(argument, Record.at(partition, stored), stretch.attempt_of(stored))
+                    result = await call(argument)
+                    if result is not None:
+                        await publish(result, stored.key)
+                    outcome = DONE
+                return outcome
             except (Exception, CancelledError) as raised:
                 if conclude is None:
                     raise
                 error = raised
-            return await conclude(stored, attempt, error)
+            return await conclude(stored, stretch.attempt_of(stored), error)
 
         return handle
 

@@ -69,6 +69,15 @@ class OffsetLedger:
         while settled and waiting[0] in settled:
             settled.remove(waiting.popleft())
 
+    def settle_first(self, count: int) -> None:
+        """Settle the first `count` open records, those that a sequential lane has finished."""
+        waiting, settled = self._open, self._settled
+        self.settled_count += count
+        for _ in range(count):
+            waiting.popleft()
+            while settled and waiting and waiting[0] in settled:
+                settled.remove(waiting.popleft())
+
     @property
     def committable(self) -> int:
         """The offset to commit: everything received before it is settled."""

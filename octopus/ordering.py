@@ -58,6 +58,22 @@ class PartitionLane:
         self._busy = True
         return self._queue.popleft()
 
+    def take_stretch(self, limit: int) -> list[StoredRecord]:
+        """Claim up to `limit` records, to run one after the other; none while the lane is busy."""
+        queue = self._queue
+        if self._busy or not queue:
+            return []
+        self._busy = True
+        if len(queue) > limit:
+            return [queue.popleft() for _ in range(limit)]
+        records = list(queue)
+        queue.clear()
+        return records
+
+    def put_back(self, records: Iterable[StoredRecord]) -> None:
+        """Return what was claimed and has not begun, in order, to the front."""
+        self._queue.extendleft(reversed([*records]))
+
     def release(self, record: StoredRecord) -> bool:
         """Let the next record start."""
         self._busy = False

@@ -18,7 +18,7 @@ from octopus.outputs import Outbox
 from octopus.publishing import Publisher
 from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
-from octopus.types import BatchOutcome, Codec, Middleware, Run
+from octopus.types import BatchOutcome, Codec, Middleware, Run, RunStretch, stretched
 
 
 class Pipeline:
@@ -97,6 +97,14 @@ class Pipeline:
         run = runs[0] if len(runs) == 1 else fan_out(runs)
         return run if outbox is None else outbox.settling(run)
 
+    def bind_stretch(self, partition: TopicPartition) -> RunStretch:
+        """Return the compiled path for records that run back to back. Raises as `bind`."""
+        reading = [part for part in self._parts if part[0].reads(partition.topic)]
+        route, handling, letters, deadlines = reading[0]
+        if len(reading) > 1 or self._middleware or deadlines or route.batch or self.delivery == "exactly_once":
+            return stretched(self.bind(partition))
+        return handling.bind_stretch(partition, boundary(route.name, partition, route.retry, letters.bury))
+
     def _bind(
         self,
         partition: TopicPartition,
@@ -109,8 +117,6 @@ class Pipeline:
         bury = letters.bury if outbox is None else outbox.burying(letters.bury)
         if route.batch is None:
             conclude = boundary(route.name, partition, route.retry, bury)
-            if not self._middleware and deadlines is None and outbox is None:
-                return handling.bind(partition, conclude)
             handle = self._wrap(partition, handling.bind(partition), deadlines)
             return guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
 

@@ -1,10 +1,11 @@
 """The signatures everything is made of."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from operator import length_hint
 from typing import Any, NamedTuple, Protocol
 
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
-from octopus.outcomes import Outcome, Retry
+from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 
 Handler = Callable[..., Any]
 """The user's function, sync or async."""
@@ -28,6 +29,75 @@ Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
 Total: it never raises, but for cancellation and `HandlerStopped`, which stops the line. A dead letter is published and
 acknowledged before it is returned."""
 
+
+class Stretch:
+    """Records that run one after the other without a look at anything else, and how far they are.
+
+    Where they are is read off the iterator, so keeping count costs a record nothing.
+
+    Attributes:
+        records: What was claimed.
+        cursor: Goes over them; the record it gave last is the one that runs.
+        attempt: Of the first; the others are at their first.
+        skipped: How many of them the filter dropped; kept by whoever runs them.
+        noted: How many are in the ledger already.
+    """
+
+    __slots__ = ("attempt", "cursor", "noted", "records", "skipped")
+
+    def __init__(self, records: Sequence[StoredRecord], attempt: int = 1) -> None:
+        self.begin(records, attempt)
+
+    def begin(self, records: Sequence[StoredRecord], attempt: int) -> None:
+        """Start over with other records."""
+        self.records = records
+        self.cursor = iter(records)
+        self.attempt = attempt
+        self.skipped = self.noted = 0
+
+    @property
+    def taken(self) -> int:
+        """How many have begun; all but the last of them are finished, and the last one may be."""
+        return len(self.records) - length_hint(self.cursor)
+
+    @property
+    def current(self) -> StoredRecord:
+        """The record that runs."""
+        records = self.records  # read once: a watchdog may ask from another thread
+        return records[min(max(self.taken, 1), len(records)) - 1]
+
+    def attempt_of(self, record: StoredRecord) -> int:
+        """Return the attempt that a record of the stretch is at."""
+        return self.attempt if record is self.records[0] else 1
+
+    def end(self) -> list[StoredRecord]:
+        """Let nothing more of it begin; return what has not."""
+        begun = self.taken
+        left = list(self.cursor)
+        self.records = self.records[:begun]
+        return left
+
+
+RunStretch = Callable[[Stretch], Awaitable[Outcome | BatchOutcome]]
+"""A stretch to the outcome of the last of its records that was taken. Ends early at one that is neither done nor skipped."""
+
+
+def stretched(run: Run) -> RunStretch:
+    """Run the records of a stretch one by one."""
+
+    async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
+        outcome: Outcome | BatchOutcome = DONE
+        for stored in stretch.cursor:
+            outcome = await run(stored, stretch.attempt_of(stored))
+            if outcome is SKIPPED:
+                stretch.skipped += 1
+            elif outcome is not DONE:
+                break
+        return outcome
+
+    return run_stretch
+
+
 Next = Callable[[Record | Batch], Awaitable[Outcome]]
 """The rest of the chain, as middleware sees it."""
 
@@ -38,8 +108,8 @@ Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 class Application(Protocol):
     """An async callable from record to outcome, bound to a partition once so that routing is not paid per record."""
 
-    def bind(self, partition: TopicPartition) -> Run:
-        """Return the compiled path for the records of one partition."""
+    def bind(self, partition: TopicPartition) -> "RunStretch":
+        """Return the compiled path for the records of one partition; `stretched` makes one of a `Run`."""
         ...
 
 

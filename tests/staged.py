@@ -13,7 +13,7 @@ from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, RunStretch, stretched
 from octopus.worker import Worker
 
 P0, P1, P2 = (TopicPartition("t", number) for number in range(3))
@@ -41,7 +41,7 @@ class Stage:
         self.cancelled: list[int] = []
         self.batches: list[list[int]] = []
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             if isinstance(stored, Batch):
                 self.batches.append([each.offset for each in stored])
@@ -56,7 +56,7 @@ class Stage:
             finally:
                 self.running[partition].pop(stored.offset, None)
 
-        return run
+        return stretched(run)
 
     @property
     def offsets(self) -> list[int]:

@@ -15,7 +15,7 @@ from octopus.offsets import decode_map, encode_map
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.runner import Generation, Runner
 from octopus.testing import VirtualTime
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, RunStretch, stretched
 from tests.staged import P0, P1, P2, Stage, record, records, turns, until
 
 
@@ -25,11 +25,11 @@ class Plain:
     def __init__(self, function: Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome]]) -> None:
         self._function = function
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         async def run(stored: StoredRecord, attempt: int) -> Outcome:
             return await self._function(partition, stored, attempt)
 
-        return run
+        return stretched(run)
 
 
 @pytest.fixture

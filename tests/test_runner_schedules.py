@@ -13,7 +13,7 @@ from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.runner import Generation, Runner
 from octopus.testing import VirtualTimeLoop
-from octopus.types import Run
+from octopus.types import RunStretch, stretched
 from tests.staged import P0, P1
 
 FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}
@@ -56,7 +56,7 @@ class Model:
         self.submitted: dict[TopicPartition, int] = {P0: 0, P1: 0}
         self.committed: dict[TopicPartition, tuple[int, str]] = {P0: (0, ""), P1: (0, "")}
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         self.epoch[partition] += 1
         epoch = self.epoch[partition]
         order: dict[object, int] = {}
@@ -89,7 +89,7 @@ class Model:
                 self.finished[partition].add(stored.offset)
             return FINAL[plan["final"]]
 
-        return run
+        return stretched(run)
 
     def lane_of(self, stored: StoredRecord) -> object:
         return {"partition": "all", "key": stored.key, "none": None}[self.ordering]

@@ -16,7 +16,7 @@ from octopus.offsets import OffsetLedger, encode_map
 from octopus.ordering import LANES
 from octopus.outcomes import DONE, Outcome
 from octopus.runner import Runner
-from octopus.types import Run
+from octopus.types import RunStretch, stretched
 
 RECORDS = 50_000
 TURN = 500
@@ -136,7 +136,7 @@ def through_runner(task: Task) -> Callable[[], int]:
 class Decoding:
     """An application that decodes and calls one handler."""
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         """Return its path."""
         decode = msgspec.json.Decoder(FileEvent).decode
 
@@ -145,7 +145,7 @@ class Decoding:
             await handle(decode(record.value))
             return DONE
 
-        return run
+        return stretched(run)
 
 
 async def handle(event: FileEvent) -> None:

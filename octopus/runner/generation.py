@@ -5,7 +5,7 @@ import asyncio
 from octopus.events import StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger
 from octopus.ordering import Lanes
-from octopus.types import Run
+from octopus.types import RunStretch, Stretch
 
 
 class Generation:
@@ -16,36 +16,38 @@ class Generation:
 
     Attributes:
         partition: Which one.
-        ledger: What is settled.
         committed: The offset last committed, or None.
         mean_bytes: Average size of its records, for back-pressure.
         skipped: Records its filter dropped.
         buried: Records sent to the dead-letter topic.
         retried: Attempts that ended in a retry.
+        stretch: The records that run back to back now, when the partition is one lane.
         window: Ends the wait of a batch for company, while one is filling.
     """
 
     __slots__ = (
         "_committed_ahead",
+        "_ledger",
         "active",
         "buried",
         "committed",
         "is_open",
         "lanes",
-        "ledger",
         "mean_bytes",
         "partition",
         "retried",
         "run",
         "skipped",
+        "stretch",
         "window",
     )
 
-    def __init__(self, partition: TopicPartition, run: Run, lanes: Lanes, ledger: OffsetLedger) -> None:
+    def __init__(self, partition: TopicPartition, run: RunStretch, lanes: Lanes, ledger: OffsetLedger) -> None:
         self.partition = partition
         self.run = run
         self.lanes = lanes
-        self.ledger = ledger
+        self._ledger = ledger
+        self.stretch: Stretch | None = None
         self.committed: int | None = None
         self._committed_ahead = 0
         self.mean_bytes = 0.0
@@ -53,6 +55,19 @@ class Generation:
         self.active = False
         self.is_open = True
         self.window: asyncio.TimerHandle | None = None
+
+    @property
+    def ledger(self) -> OffsetLedger:
+        """What is settled. Whoever looks sees what the running stretch has finished up to now."""
+        if self.stretch is not None:
+            self.note(self.stretch, self.stretch.taken - 1)
+        return self._ledger
+
+    def note(self, stretch: Stretch, finished: int) -> None:
+        """Settle the first `finished` records of a stretch, as far as they are not settled already."""
+        if finished > stretch.noted:
+            self._ledger.settle_first(finished - stretch.noted)
+            stretch.noted = finished
 
     @property
     def has_progress(self) -> bool:
@@ -77,7 +92,8 @@ class Generation:
     def close(self) -> None:
         """Revoke the capability: nothing settles through this generation any more."""
         self.is_open = False
-        self.ledger = ClosedLedger(self.ledger)
+        self._ledger = ClosedLedger(self.ledger)
+        self.stretch = None
         if not isinstance(self.lanes, DrainingLanes):
             self.lanes = DrainingLanes(0)
         if self.window is not None:
@@ -94,6 +110,9 @@ class ClosedLedger(OffsetLedger):
         self.settled_count = ledger.settled_count
 
     def settle(self, offset: int) -> None:
+        return
+
+    def settle_first(self, count: int) -> None:
         return
 
 

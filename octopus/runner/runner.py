@@ -18,10 +18,10 @@ from itertools import count
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger
-from octopus.ordering import LANES, BatchLane, Lanes, Ordering
+from octopus.ordering import LANES, BatchLane, Lanes, Ordering, PartitionLane
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
 from octopus.runner.generation import DrainingLanes, Generation, resolve
-from octopus.types import Application, BatchOutcome
+from octopus.types import Application, BatchOutcome, Stretch
 
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
@@ -42,12 +42,11 @@ CANCELLED_WAIT = 1.0
 class _Lane:
     """What one lane task is doing, for those who drain or watch."""
 
-    __slots__ = ("attempt", "generation", "record", "serial")
+    __slots__ = ("generation", "serial", "stretch")
 
     def __init__(self) -> None:
         self.generation: Generation | None = None
-        self.record: StoredRecord | None = None
-        self.attempt = 1
+        self.stretch = Stretch(())
         self.serial = 0
 
 
@@ -79,6 +78,7 @@ class Runner:
     ) -> None:
         self._application = application
         self._lanes_of = LANES[ordering]
+        self._sequential = ordering == "partition" and batch is None
         self._exclusive = 1 if ordering == "partition" else 0
         self._concurrency = concurrency
         self._batch = batch
@@ -198,11 +198,11 @@ class Runner:
     def running(self) -> list[tuple[Generation, StoredRecord, int]]:
         """The records whose handlers are running, with a number that changes from record to record."""
         # Copied first, in one step: the watchdog asks from its own thread.
-        seen = [(lane.generation, lane.record, lane.serial) for lane in [*self._lanes]]
+        seen = [(lane.generation, lane.stretch, lane.serial) for lane in [*self._lanes]]
         return [
-            (generation, record, serial)
-            for generation, record, serial in seen
-            if generation is not None and record is not None
+            (generation, stretch.current, (serial << 16) + stretch.taken)
+            for generation, stretch, serial in seen
+            if generation is not None and stretch.records
         ]
 
     @property
@@ -221,35 +221,47 @@ class Runner:
         active, due, clock = self._active, self._due, self._loop.time
         stride = CLOCK_EVERY
         until_look, looked = stride, clock()
+        stretch = lane.stretch
         while True:
-            claimed = self._claim()
+            claimed = self._claim(until_look)
             if claimed is None:
                 lane.generation = None
                 await self._rest()
                 until_look, looked = stride, clock()
                 continue
-            generation, record, attempt = claimed
-            following: StoredRecord | None = record
-            while following is not None:
-                record = following
-                lane.generation, lane.record, lane.attempt = generation, record, attempt
+            generation, records, attempt = claimed
+            lane.generation = generation
+            sequential = self._sequential
+            while True:
+                stretch.begin(records, attempt)
+                if sequential:
+                    generation.stretch = stretch
                 lane.serial += 1
                 if len(active) > self._exclusive and not self._spreading:
                     self._spread_soon()
 
-                outcome = await generation.run(record, attempt)
+                outcome = await generation.run(stretch)
 
-                if outcome is SKIPPED:
-                    generation.skipped += 1
-                elif outcome is not DONE:
-                    self._conclude(generation, record, attempt, outcome)
+                until_look -= len(records)
+                if outcome is not DONE and outcome is not SKIPPED:
+                    self._conclude(generation, stretch, outcome)
                     break
+                generation.skipped += stretch.skipped
+                if sequential:
+                    if generation.stretch is stretch:
+                        generation.note(stretch, stretch.taken)
+                        generation.stretch = None
+                    self._release(generation, records[-1])
+                    break
+                record = records[0]
                 generation.ledger.settle(record.offset)
-                until_look -= 1
-                if due or not until_look:
+                if due or until_look <= 0:
                     self._release(generation, record)
                     break
-                following, attempt = generation.lanes.next(record), 1
+                following = generation.lanes.next(record)
+                if following is None:
+                    break
+                records, attempt = (following,), 1
             if until_look <= 0:
                 lane.generation = None
                 if clock() - looked > YIELD_AFTER:
@@ -264,21 +276,24 @@ class Runner:
                     self._loop.call_soon(self._turn)
                 until_look, looked = stride, clock()
 
-    def _claim(self) -> tuple[Generation, StoredRecord, int] | None:
-        """Take a record to run: a retry whose time has come, else of the first generation that has one."""
+    def _claim(self, limit: int) -> tuple[Generation, Sequence[StoredRecord], int] | None:
+        """Take what to run: a retry whose time has come, else records of the first generation that has some."""
         active, due = self._active, self._due
         if due:
-            claimed = due.popleft()
+            generation, record, attempt = due.popleft()
             if (due or active) and not self._spreading:
                 self._spread_soon()  # what is behind a retry does not wait for it
-            return claimed
+            return generation, (record,), attempt
         while active:
             generation = active[0]
-            taken = generation.lanes.take()
-            if taken is not None:
-                return generation, taken, 1
+            lanes = generation.lanes
+            if isinstance(lanes, PartitionLane):
+                if stretch := lanes.take_stretch(limit):
+                    return generation, stretch, 1
+            elif (taken := lanes.take()) is not None:
+                return generation, (taken,), 1
             active.popleft().active = False
-            if self._batch and generation.lanes.waiting:
+            if self._batch and lanes.waiting:
                 self._activate(generation)  # fewer than a batch are left: their window begins
             if self._ease is not None:
                 resolve(self._ease)
@@ -290,22 +305,29 @@ class Runner:
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
-    def _conclude(
-        self, generation: Generation, record: StoredRecord, attempt: int, outcome: Outcome | BatchOutcome
-    ) -> None:
+    def _conclude(self, generation: Generation, stretch: Stretch, outcome: Outcome | BatchOutcome) -> None:
+        """Act on the outcome of the record at which a stretch ended; what has not begun waits again."""
+        record, attempt = stretch.current, stretch.attempt_of(stretch.current)
+        left = stretch.end()
+        generation.skipped += stretch.skipped
+        if generation.stretch is stretch:
+            generation.note(stretch, stretch.taken - 1)
+            generation.stretch = None
+        if left and isinstance(generation.lanes, PartitionLane):
+            generation.lanes.put_back(left)
         match outcome:
             case Retry():
                 self._delay(generation, record, attempt, outcome)
                 return
             case BatchOutcome(outcomes, retry):
-                left = Batch()
+                again = Batch()
                 for single, result in outcomes:
                     if isinstance(result, Retry):
-                        left.append(single)
+                        again.append(single)
                     else:
                         self._settle(generation, single, result)
-                if left and retry is not None:
-                    self._delay(generation, left, attempt, retry)
+                if again and retry is not None:
+                    self._delay(generation, again, attempt, retry)
                     return
             case _:
                 self._settle(generation, record, outcome)
@@ -410,11 +432,11 @@ class Runner:
 
     def _lane_ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
         self._lanes.pop(lane, None)
-        generation, record = lane.generation, lane.record
+        generation = lane.generation
         leaving = generation is not None and isinstance(generation.lanes, DrainingLanes)
-        if generation is not None and record is not None and (leaving or task.cancelled()):
+        if generation is not None and lane.stretch.records and (leaving or task.cancelled()):
             # Who is leaving no longer waits for it; otherwise whoever cancelled it was not us, so it runs again.
-            self._delay(generation, record, lane.attempt, Retry(CANCELLED_WAIT))
+            self._conclude(generation, lane.stretch, Retry(CANCELLED_WAIT))
         if not task.cancelled():
             error = task.exception()
             assert error is not None, "a lane works until it is cancelled"
@@ -445,6 +467,8 @@ class Runner:
         leaving = {*generations}
         self._filling -= leaving
         for generation in leaving:
+            if generation.stretch is not None:
+                generation.stretch.end()
             if not isinstance(generation.lanes, DrainingLanes):
                 generation.lanes = DrainingLanes(sum(lane.generation is generation for lane in self._lanes))
         due = [entry for entry in self._due if entry[0] not in leaving]

@@ -20,7 +20,7 @@ from octopus.testing.journal import Journal
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, Run, RunStretch, stretched
 from octopus.worker.group import resolve_start
 
 YIELD_EVERY = 256
@@ -136,14 +136,14 @@ class Group:
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         """Return what runs a partition's records through every handler of the group and notes each outcome."""
         runs = [
             self._observed(route.name, partition, single)
             for route, single in self._handlers
             if route.reads(partition.topic)
         ]
-        return runs[0] if len(runs) == 1 else fan_out(runs)
+        return stretched(runs[0] if len(runs) == 1 else fan_out(runs))
 
     def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
         outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None

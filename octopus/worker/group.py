@@ -20,7 +20,7 @@ from octopus.pipeline import Pipeline
 from octopus.routing import StartAt
 from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unreadable
-from octopus.types import Run
+from octopus.types import RunStretch
 from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
@@ -85,9 +85,9 @@ class GroupWorker:
         self._unreadable: dict[TopicPartition, TransportError] = {}
         self._fetched_at = self._committed_at = self._loop.time()
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind(partition)
+        return self.pipeline.bind_stretch(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 

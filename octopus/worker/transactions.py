@@ -31,7 +31,7 @@ from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation
 from octopus.transports.base import Commit, Consumer, TransactionalProducer
-from octopus.types import Run
+from octopus.types import RunStretch, stretched
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 
 logger = logging.getLogger("octopus.worker")
@@ -226,9 +226,9 @@ class ExactlyOnceGroup(GroupWorker):
         self._transactions: dict[TopicPartition, PartitionTransactions] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind(partition, self._transactions[partition].outbox)
+        return stretched(self.pipeline.bind(partition, self._transactions[partition].outbox))
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Fence former owners first: committed offsets are final only then."""

@@ -10,7 +10,7 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation, Runner
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, RunStretch, stretched
 
 logger = logging.getLogger("octopus.triggers")
 
@@ -89,7 +89,7 @@ class Delivery:
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> Run:
+    def bind(self, partition: TopicPartition) -> RunStretch:
         """Return what runs one record or batch, unless time is up."""
         inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
 
@@ -112,7 +112,7 @@ class Delivery:
                     return BatchOutcome(outcomes, LEFT_OPEN)
             return outcome
 
-        return run
+        return stretched(run)
 
     def _fits(self, after: float) -> bool:
         return self._retry_in_process and self._clock() + after < self._stop_at
