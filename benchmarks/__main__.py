@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         run(cases, options, keep)
-    except Interrupted as interrupted:
-        lines += interrupted.lines
+    except Interrupted:
+        return 130
     finally:
         if lines and str(options.json) != "-":
             report.show(lines)

@@ -129,7 +129,8 @@ def _kafka(port: int, advertised: int, nodes: int) -> Iterator[RunningBroker]:
 
 @contextlib.contextmanager
 def _link(listen: int, target: int, round_trip: float) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.delay", str(listen), str(target), str(round_trip)])
+    command = [sys.executable, "-m", "benchmarks.delay", str(listen), str(target), str(round_trip)]
+    process = subprocess.Popen(command, start_new_session=True)
     try:
         deadline = time.monotonic() + BROKER_START
         while True:

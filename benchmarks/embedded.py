@@ -31,7 +31,8 @@ def start_embedded(
         RuntimeError: It ended, or took longer than `START` seconds.
     """
     command = [sys.executable, "-m", "benchmarks.embedded", str(directory), str(port), str(advertised), durability]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    # A session of its own, so that Ctrl-C reaches it through us, last; it ends with us in any case.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + START
     while time.monotonic() < deadline and process.poll() is None:
         pid, address = read_owner(directory)

@@ -82,9 +82,15 @@ def measure(cases: Iterable[Case], plan: Plan, running: RunningBroker | None, pu
         for _, group in itertools.groupby(cases, key=lambda case: (case.suite, case.group)):
             for line in _measure_group(list(group), plan, running, topics):
                 publish(shared | line)
+    except Interrupted as interrupted:
+        for line in interrupted.lines:
+            if line["rounds"]:
+                publish(shared | line)
+        raise
     finally:
         if topics is not None:
-            asyncio.run(topics.remove_all())
+            with contextlib.suppress(OctopusError):  # a broker of ours may be gone already
+                asyncio.run(topics.remove_all())
 
 
 def _measure_group(cases: list[Case], plan: Plan, running: RunningBroker | None, topics: Topics | None) -> list[Line]:

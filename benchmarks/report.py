@@ -67,6 +67,7 @@ def plot(lines: Iterable[Line], path: Path) -> None:
         axis.margins(x=0.15)
         axis.set_title(f"{suite}: {group} — {broker}" + (f", {round_trip:g} ms" if round_trip else ""), fontsize=9)
         axis.set_xlabel(FIGURES[name].heading, fontsize=8)
+        axis.xaxis.set_major_formatter("{x:,.6g}")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)

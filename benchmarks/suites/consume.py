@@ -14,6 +14,7 @@ WITH_HOLES = "at least once*"
 
 WORKLOADS = {
     "463 B": Workload(463, 40, 1000, True, 100_000),
+    "463 B, no headers": Workload(463, 40, 1000, False, 100_000),
     "100 B": Workload(100, 4, 0, False, 100_000),
     "2.5 KB": Workload(2500, 40, 1000, True, 100_000),
     "64 KB": Workload(65_536, 40, 1000, True, 100_000),
@@ -72,6 +73,8 @@ def _group(group: str) -> list[Case]:
                 "octopus 1 ms of I/O, 1,000 at once", OCTOPUS, ordering="none", concurrency=1000, work="io", share=0.5
             ),
         ]
+    if group == "463 B, no headers":
+        return main  # for us alone: what headers cost
     return main + [
         case(name, f"benchmarks.peers.{module}", guarantee, **more) for name, module, guarantee, more in PEERS
     ]  # type: ignore[arg-type]
