@@ -48,6 +48,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
         settings: Of the worker.
         durable: Whether an effect is on disk before the handler returns. A killed process leaves to the system what it
             has written, so only the death of the machine needs it.
+        clock_jumps: Seconds by which its wall clock jumps forward and back, all the time.
         fetch_dies_after: Seconds after which the client's fetch task is cancelled, once.
     """
 
@@ -65,4 +66,5 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     dead_letter: bool | None = None
     settings: dict[str, Any] = {}
     durable: bool = False
+    clock_jumps: float = 0.0
     fetch_dies_after: float | None = None

@@ -1,11 +1,14 @@
-"""Workers that are killed or freeze: scenarios 11, 12, 14, 15, 22 to 25, 35 and 39."""
+"""Workers that are killed or freeze: scenarios 11, 12, 14, 15, 22 to 25, 35, 39, 47 and 48."""
 
+import os
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from octopus import config
-from octopus.testing.faults import EmbeddedBroker
+from octopus.testing.faults import ChildProcess, EmbeddedBroker
 from octopus.testing.history import Began, Finished, Note
 from tests.faults.jobs import Job
 from tests.faults.trial import Trial
@@ -162,3 +165,24 @@ async def test_what_is_no_exception_ends_the_process_and_settles_nothing(deed: s
         assert await trial.workers["one"].ended(20) == code
         trial.start("one")
         await trial.verdict(duplicates=0)
+
+
+async def test_a_wall_clock_that_jumps_by_an_hour_harms_nothing(begin: Begin) -> None:
+    async with begin(ordering="key", clock_jumps=3600.0) as trial:
+        await trial.working("one")
+        # dead letters bear the time at which they were produced, which here says nothing: so none of them
+        await trial.publish([*trial.jobs(200, takes=0.005), *trial.jobs(10, "fail once"), *trial.jobs(10, "later")])
+        await trial.progressed(50)
+        await trial.working("two")
+        await trial.verdict(duplicates=0)
+
+
+@pytest.mark.slow
+async def test_a_machine_that_is_too_busy_only_takes_longer(begin: Begin) -> None:
+    async with begin(ordering="key") as trial:
+        with ExitStack() as neighbours:
+            for _ in range(2 * (os.cpu_count() or 1)):
+                neighbours.enter_context(ChildProcess([sys.executable, "-c", "while True: pass"]))
+            await trial.working("one", "two")
+            await trial.publish(mixture(trial))
+            await trial.verdict(duplicates=0, timeout=60)

@@ -156,11 +156,19 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     return app
 
 
+def let_clock_jump(seconds: float) -> None:
+    """Make `time.time` of this process unreliable from now on."""
+    true, calls = time.time, count()
+    time.time = lambda: true() + seconds * (next(calls) // 10 % 3 - 1)
+
+
 def main(text: str) -> int:
     """Run a worker until it is stopped; return its exit code."""
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     plan = msgspec.json.decode(text, type=WorkerPlan)
+    if plan.clock_jumps:
+        let_clock_jump(plan.clock_jumps)
     diary = Diary(plan)
     diary.journal.write(Note(time=now(), what="worker starts", who=plan.name))
 
