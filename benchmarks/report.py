@@ -124,8 +124,8 @@ def _spread(runs: list[float]) -> str:
 
 def _targets(lines: list[Line]) -> Table:
     table = Table(title="Targets", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", "at", "asked", "measured", ""):
-        table.add_column(heading, justify="right" if heading in ("asked", "measured") else "left")
+    for heading in ("target", "at", "asked", "measured", "", "by CPU"):
+        table.add_column(heading, justify="right" if heading in ("asked", "measured", "by CPU") else "left")
     by_broker: dict[str, dict[tuple[str, str, str, float], Line]] = defaultdict(dict)
     for line in lines:
         by_broker[line["broker"]][line["suite"], line["group"], line["case"], line["round_trip_ms"]] = line
@@ -136,7 +136,9 @@ def _targets(lines: list[Line]) -> Table:
                 met = measured >= target.bound if target.at_least else measured <= target.bound
                 sign = "≥" if target.at_least else "≤"
                 asked, got = f"{sign} {target.bound:g}", f"{measured:.3g}"
-                table.add_row(target.sentence, broker, asked, got, "yes" if met else "[bold]not yet[/bold]")
+                by_cpu = target.by_cpu(known)
+                verdict = "yes" if met else "[bold]not yet[/bold]"
+                table.add_row(target.sentence, broker, asked, got, verdict, f"{by_cpu:.3g}" if by_cpu else "")
     return table
 
 

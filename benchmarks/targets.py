@@ -34,11 +34,22 @@ class Target:
 
     def measured(self, lines: Mapping[Key, Mapping[str, Any]]) -> float | None:
         """Return the ratio or figure, or None when it was not measured."""
-        ours = lines.get((*self.ours, self.round_trip_ms), {}).get("figures", {}).get(self.figure)
-        if self.theirs is None or ours is None:
-            return ours  # type: ignore[no-any-return]
-        theirs = lines.get((*self.theirs, 0.0), {}).get("figures", {}).get(self.figure)
-        return ours / theirs if theirs else None
+        ours, theirs = self._figures(lines, self.figure)
+        return ours if self.theirs is None else _quotient(ours, theirs)
+
+    def by_cpu(self, lines: Mapping[Key, Mapping[str, Any]]) -> float | None:
+        """Return the ratio of records per CPU second, which a busy machine disturbs less, or None."""
+        ours, theirs = self._figures(lines, "cpu_us")
+        return _quotient(theirs, ours) if self.theirs is not None and self.figure == "records_per_second" else None
+
+    def _figures(self, lines: Mapping[Key, Mapping[str, Any]], name: str) -> tuple[float | None, float | None]:
+        ours = lines.get((*self.ours, self.round_trip_ms), {})
+        theirs = lines.get((*self.theirs, 0.0), {}) if self.theirs is not None else {}
+        return ours.get("figures", {}).get(name), theirs.get("figures", {}).get(name)
+
+
+def _quotient(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
 
 
 def _consume(ours: str, theirs: str, bound: float, group: str = "463 B", **more: Any) -> Target:
