@@ -22,6 +22,7 @@ from octopus.ordering import KeyLanes
 from octopus.runner import Runner
 from octopus.serde import Decoder
 from octopus.transports.memory import MemoryTransport
+from octopus.types import RunStretch
 
 RECORDS = 4000
 TURN = 500
@@ -79,6 +80,19 @@ def bare_loop(records: list[Record], handler: Callable[[File], Awaitable[None]] 
     return lambda: asyncio.run(loop())
 
 
+class App:
+    """What a worker makes of an app with one handler."""
+
+    def __init__(self, app: Octopus) -> None:
+        [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
+
+    def bind(self, partition: TopicPartition) -> RunStretch:
+        return self._pipeline.bind_stretch(partition)
+
+    def runner(self) -> Runner:
+        return Runner(self, ordering=self._pipeline.ordering, concurrency=self._pipeline.concurrency)
+
+
 def our_path(records: list[Record], **options: Any) -> Callable[[], None]:
     """A whole app with one handler, fed 500 records a turn as a worker feeds it."""
     app = Octopus("speed")
@@ -90,9 +104,7 @@ def our_path(records: list[Record], **options: Any) -> Callable[[], None]:
     turns = [records[start : start + TURN] for start in range(0, len(records), TURN)]
 
     async def loop() -> None:
-        producer = MemoryTransport().producer()
-        [pipeline] = app.pipelines(producer, config.load({}))
-        runner = Runner(pipeline, ordering=pipeline.ordering, concurrency=pipeline.concurrency)
+        runner = App(app).runner()
         generation = runner.open(P0, 0)
         for turn in turns:
             runner.submit(generation, turn, turn[-1].offset + 1, TURN * len(VALUE))
@@ -132,8 +144,7 @@ def test_a_handler_that_suspends_costs_a_few_bare_ones() -> None:
         await asyncio.sleep(0)
 
     async def loop() -> None:
-        [pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
-        runner = Runner(pipeline, ordering="partition", concurrency=1)
+        runner = App(app).runner()
         generation = runner.open(P0, 0)
         runner.submit(generation, records, len(records), len(records) * len(VALUE))
         await runner.quiet()

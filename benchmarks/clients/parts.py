@@ -11,12 +11,13 @@ from benchmarks.clients.timing import per_item
 from benchmarks.records import values
 from benchmarks.structs import FileEvent
 from benchmarks.task import Task
-from octopus.events import StoredRecord, TopicPartition
+from octopus import Octopus, config
+from octopus.events import TopicPartition
 from octopus.offsets import OffsetLedger, encode_map
 from octopus.ordering import LANES
-from octopus.outcomes import DONE, Outcome
 from octopus.runner import Runner
-from octopus.types import RunStretch, stretched
+from octopus.transports.memory import MemoryTransport
+from octopus.types import RunStretch
 
 RECORDS = 50_000
 TURN = 500
@@ -113,12 +114,14 @@ def bare(task: Task) -> Callable[[], int]:
 
 
 def through_runner(task: Task) -> Callable[[], int]:
-    """Decode and await in a runner, 500 records a turn, as the worker feeds it."""
+    """An app with one handler in a runner, 500 records a turn, as the worker feeds it."""
     records = stored(1000, task)
     turns = [records[start : start + TURN] for start in range(0, RECORDS, TURN)]
+    app = Octopus("bench")
+    app.on("files", ordering=task.options["ordering"], concurrency=64)(handle)
 
     async def loop() -> None:
-        runner = Runner(Decoding(), ordering=task.options["ordering"], concurrency=64)
+        runner = Runner(Bound(app), ordering=task.options["ordering"], concurrency=64)
         generation = runner.open(TopicPartition("files", 0), 0)
         for turn in turns:
             runner.submit(generation, turn, turn[-1].offset + 1, TURN * 463)
@@ -133,19 +136,15 @@ def through_runner(task: Task) -> Callable[[], int]:
     return through
 
 
-class Decoding:
-    """An application that decodes and calls one handler."""
+class Bound:
+    """What a worker makes of an app."""
+
+    def __init__(self, app: Octopus) -> None:
+        [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
     def bind(self, partition: TopicPartition) -> RunStretch:
-        """Return its path."""
-        decode = msgspec.json.Decoder(FileEvent).decode
-
-        async def run(record: StoredRecord, attempt: int) -> Outcome:
-            assert record.value is not None
-            await handle(decode(record.value))
-            return DONE
-
-        return stretched(run)
+        """Return the path of a partition's records."""
+        return self._pipeline.bind_stretch(partition)
 
 
 async def handle(event: FileEvent) -> None:
