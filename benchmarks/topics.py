@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from benchmarks.records import HEADERS, Workload, contents
-from octopus.transports import open_transport
 from octopus.transports.base import Admin, Outgoing
+from octopus.transports.opening import open_transport
 
 CHUNK = 5000
 

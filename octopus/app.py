@@ -13,9 +13,9 @@ from octopus.pipeline import Pipeline
 from octopus.publishing import HeadersLike, Publisher, SynchronousPublisher
 from octopus.routing import Route, Router
 from octopus.serde import JSON
-from octopus.transports import connect, producer_options
 from octopus.transports.base import Producer
 from octopus.transports.ensure import TopicEnsurer
+from octopus.transports.opening import connect, producer_options
 from octopus.types import Codec, Middleware
 
 M = TypeVar("M", bound=Middleware)

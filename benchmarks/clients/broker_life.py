@@ -9,7 +9,7 @@ from benchmarks.brokers import end, pinned
 from benchmarks.clients.broker_load import memory, produce
 from benchmarks.embedded import start_embedded
 from benchmarks.task import Task
-from octopus.transports import open_transport
+from octopus.transports.opening import open_transport
 
 
 def run(task: Task) -> dict[str, float]:

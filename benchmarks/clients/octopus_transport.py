@@ -10,8 +10,8 @@ from benchmarks.stopwatch import Stopwatch
 from benchmarks.task import Task
 from octopus import config
 from octopus.events import TopicPartition
-from octopus.transports import connect, consumer_options
 from octopus.transports.base import Chunk, Consumer
+from octopus.transports.opening import connect, consumer_options
 
 
 def run(task: Task) -> dict[str, float]:

@@ -182,7 +182,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> ConfigurationError:
 
 
 async def _answers(settings: Settings, address: str) -> bool:
-    from octopus.transports import open_transport
+    from octopus.transports.opening import open_transport
 
     transport = open_transport(address)
     try:

@@ -23,8 +23,8 @@ from octopus.cli.screen import spell_bytes, spell_count
 from octopus.config import Secret, Settings
 from octopus.errors import OctopusError
 from octopus.events import TopicPartition
-from octopus.transports import connect, open_transport
 from octopus.transports.base import Admin, Transport
+from octopus.transports.opening import connect, open_transport
 
 LOW_DISK_BYTES = 1_000_000_000
 SLOW_BROKER = 0.5

@@ -11,9 +11,9 @@ from octopus.cli.logs import configure_logs
 from octopus.cli.options import Options
 from octopus.cli.screen import notices
 from octopus.config import LogSettings, Settings
-from octopus.transports import connect, producer_options
 from octopus.transports.base import Admin, Transport
 from octopus.transports.ensure import TopicEnsurer
+from octopus.transports.opening import connect, producer_options
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from octopus.cli.reaching import administering
 from octopus.config import Settings
 from octopus.errors import TopicNotFound, TransportError
 from octopus.events import StoredRecord, TopicPartition
-from octopus.transports import consumer_options
 from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
+from octopus.transports.opening import consumer_options
 
 AT_ONCE = 500
 WAIT = 0.25

@@ -18,9 +18,9 @@ from octopus.errors import OctopusError, PartitionLost, TransportError
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
-from octopus.transports import connect, consumer_options, producer_options
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
 from octopus.transports.ensure import TopicEnsurer
+from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
 from octopus.worker.group import GroupWorker
 from octopus.worker.status import WorkerStatus

@@ -22,7 +22,7 @@ from octopus.config import Settings
 from octopus.events import TopicPartition
 from octopus.testing.faults import Mischief, die, end_with_parent, first_time, hang, hang_on
 from octopus.testing.history import Began, Finished, Note
-from octopus.transports import connect
+from octopus.transports.opening import connect
 from octopus.worker import run_process
 from tests.faults.jobs import FILTER, Job, WorkerPlan
 from tests.faults.journal import Journal, now

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from octopus.transports import open_transport
 from octopus.transports.base import Admin, Producer, Transport
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.opening import open_transport
 
 from .members import Member
 

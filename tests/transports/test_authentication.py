@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from octopus.errors import ConfigurationError, ConnectionFailed, LoginRequired, NotAuthorized, OctopusError
-from octopus.transports import open_transport
 from octopus.transports.base import Outgoing, Producer, Transport
 from octopus.transports.kafka import KafkaTransport
+from octopus.transports.opening import open_transport
 from tests.support.kafka_cluster import KafkaCluster
 
 from .members import Member

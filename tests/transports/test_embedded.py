@@ -14,8 +14,8 @@ import pytest
 from octopus.broker.lock import read_owner
 from octopus.errors import ConfigurationError, TransportError
 from octopus.events import Published
-from octopus.transports import open_transport
 from octopus.transports.base import Outgoing, Transport
+from octopus.transports.opening import open_transport
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from octopus.errors import (
     TransportError,
 )
 from octopus.events import Published, TopicPartition
-from octopus.transports import open_transport
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka.guards import guards
+from octopus.transports.opening import open_transport
 
 from .members import Member
 

@@ -7,9 +7,9 @@ import pytest
 
 from octopus.errors import ConnectionFailed, CorruptBatch, PartitionLost
 from octopus.events import TopicPartition
-from octopus.transports import open_transport
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.opening import open_transport
 from octopus.transports.partitioner import murmur2
 
 from .members import Member, together

@@ -13,7 +13,7 @@ from octopus.broker.settings import BrokerSettings
 from octopus.broker.thread import BrokerThread
 from octopus.events import TopicPartition
 from octopus.testing import records
-from octopus.transports import open_transport
+from octopus.transports.opening import open_transport
 from tests.support.runtime_api import RuntimeApi, start_runtime
 from tests.triggers.lambda_events import encode, failures
 

@@ -11,9 +11,9 @@ import msgspec
 from octopus.config import Settings
 from octopus.errors import TransportError
 from octopus.events import Published
-from octopus.transports import connect, producer_options
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.ensure import TopicEnsurer
+from octopus.transports.opening import connect, producer_options
 
 logger = logging.getLogger("octopus.triggers")
 

@@ -1,0 +1,144 @@
+"""Opens any transport: by address, or as the settings ask for."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerSettings
+from octopus.errors import ConfigurationError
+from octopus.transports.base import Transport
+from octopus.types import TokenProvider
+
+SCHEMES = ("memory", "embedded", "kafka")
+
+
+def open_transport(brokers: str, **settings: Any) -> Transport:
+    """Return the transport for an address. Nothing connects yet.
+
+    Args:
+        brokers: `memory://name`, `embedded://` or `embedded:///directory`, `kafka://host:port,host:port` or just
+            `host:port,host:port`. A query (`?security_protocol=SASL_SSL`) gives settings as text.
+        settings: Passed to the transport: see `MemoryBroker`, `EmbeddedTransport`, `KafkaSettings`.
+
+    Raises:
+        ConfigurationError: Unknown scheme or setting.
+    """
+    scheme, separator, rest = brokers.strip().partition("://")
+    if not separator:
+        scheme, rest = "kafka", scheme
+    location, _, query = rest.partition("?")
+    settings = {**dict(parse_qsl(query)), **settings}
+    match scheme:
+        case "memory":
+            from octopus.transports.memory import memory_transport
+
+            return memory_transport(location, settings)
+        case "embedded":
+            from octopus.transports.embedded import EmbeddedTransport
+
+            return _configured(EmbeddedTransport, unquote(urlsplit(f"//{location}").path or location), settings)
+        case "kafka":
+            from octopus.transports.kafka import KafkaTransport
+
+            return KafkaTransport.at(location, settings)
+        case _:
+            close = difflib.get_close_matches(scheme, SCHEMES, 1)
+            hint = f" Did you mean {close[0]}://{rest}?" if close else f" Known are {', '.join(SCHEMES)} and host:port."
+            raise ConfigurationError(f"There is no transport for {brokers!r}.{hint}")
+
+
+def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
+    """Return the transport that the settings ask for. Nothing connects yet.
+
+    Args:
+        settings: No `brokers` means the embedded broker.
+        client_id: What the broker's logs call us; the app's name without.
+
+    Raises:
+        ConfigurationError: It cannot be made from these settings.
+    """
+    brokers = ",".join(settings.brokers)
+    if not brokers or brokers.startswith("embedded:"):
+        from octopus.transports.embedded import EmbeddedTransport
+
+        return EmbeddedTransport.from_settings(settings, brokers, client_id=client_id or settings.app)
+    if brokers.startswith("memory:"):
+        return open_transport(brokers)
+    return _kafka(settings, client_id or settings.app)
+
+
+def _kafka(settings: Settings, client_id: str) -> Transport:
+    from octopus.transports.kafka import KafkaSettings, KafkaTransport
+
+    security = settings.security
+    return KafkaTransport(
+        KafkaSettings(
+            brokers=",".join(settings.brokers).removeprefix("kafka://"),
+            client_id=client_id,
+            security_protocol=security.protocol,  # type: ignore[arg-type]  # "auto" is resolved when settings are made
+            sasl_mechanism="OAUTHBEARER" if security.mechanism == "AWS_MSK_IAM" else security.mechanism,  # type: ignore[arg-type]
+            username=security.username or "",
+            password=security.password.reveal() if security.password else "",
+            token_provider=_token_provider(settings),
+            ca_file=security.ca_file,
+            certificate_file=security.certificate_file,
+            key_file=security.key_file,
+            key_password=security.key_password.reveal() if security.key_password else None,
+            request_timeout=settings.producer.request_timeout,
+            metadata_max_age=settings.consumer.metadata_max_age,
+            commit_timeout=settings.worker.commit_timeout,
+            decompression_limit_bytes=settings.consumer.decompression_limit_bytes,
+        )
+    )
+
+
+def _token_provider(settings: Settings) -> TokenProvider | None:
+    security = settings.security
+    if security.mechanism == "AWS_MSK_IAM":
+        from octopus.auth.msk import MskTokenProvider
+
+        return MskTokenProvider(security.region)
+    if security.token or security.token_file:
+        from octopus.auth.tokens import FixedToken, TokenFile
+
+        return FixedToken(security.token.reveal()) if security.token else TokenFile(security.token_file or "")
+    return None
+
+
+def producer_options(producer: ProducerSettings) -> dict[str, Any]:
+    """Return what `Transport.producer` takes."""
+    return {
+        "linger": producer.linger,
+        "max_batch_bytes": producer.max_batch_bytes,
+        "max_record_bytes": producer.max_record_bytes,
+        "max_in_flight_bytes": producer.max_in_flight_bytes,
+        "compression": None if producer.compression == "none" else producer.compression,
+        "delivery_timeout": producer.delivery_timeout,
+    }
+
+
+def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings) -> dict[str, Any]:
+    """Return what `Transport.consumer` takes beside group and topics."""
+    return {
+        "session_timeout": consumer.session_timeout,
+        # Longer than the drain budget, or a slow drain would be thrown out of the group it hands over to.
+        "rebalance_timeout": max(consumer.rebalance_timeout, worker.revoke_budget + worker.commit_timeout + 5.0),
+        "fetch_max_wait": consumer.fetch_max_wait,
+        "fetch_max_bytes": consumer.fetch_max_bytes,
+        "max_partition_fetch_bytes": consumer.max_partition_fetch_bytes,
+        "assignor": consumer.assignor,
+        "isolation": consumer.isolation,
+        "group_instance_id": consumer.group_instance_id,
+    }
+
+
+def _configured(kind: Any, location: str, settings: Mapping[str, Any]) -> Transport:
+    try:
+        transport: Transport = kind(location or None, **settings)
+    except TypeError as error:
+        raise ConfigurationError(f"{kind.__name__} does not take these settings: {error}.") from error
+    return transport
+
+
+__all__ = ["connect", "consumer_options", "open_transport", "producer_options"]
