@@ -1,5 +1,6 @@
 """Transactions of every transport: all or nothing, offsets included, and one owner at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -8,7 +9,7 @@ from octopus.errors import PartitionLost, RecordTooLarge
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, TransactionalProducer, Transport
 
-from .conftest import Join
+from .conftest import KAFKA, Join
 from .members import together
 
 Own = Callable[[str], Awaitable[TransactionalProducer]]
@@ -98,3 +99,19 @@ async def test_a_refused_record_does_not_end_the_transaction(own: Own, admin: Ad
     reader = await join(f"{fresh}-reader", fresh)
     await reader.until(lambda: reader.count)
     assert reader.values() == [b"again"]
+
+
+@pytest.mark.parametrize("transport", [KAFKA], indirect=True)
+async def test_an_offset_that_a_transaction_is_about_to_change_is_waited_for(
+    own: Own, topic: str, join: Join, fresh: str
+) -> None:
+    owner, place = await own(fresh), TopicPartition(topic, 0)
+    member = await join(fresh, topic)
+    assert (await member.consumer.committed([place]))[place] is None
+    await owner.begin()
+    await owner.send_offsets(fresh, {place: Commit(3, "a map")})
+    asked = asyncio.create_task(member.consumer.committed([place]))
+    done, _ = await asyncio.wait([asked], timeout=0.5)
+    assert not done
+    await owner.commit()
+    assert (await asked)[place] == Commit(3, "a map")

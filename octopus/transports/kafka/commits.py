@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit
+from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries
 
 _NOT_COORDINATOR = 16
 
@@ -72,13 +72,12 @@ async def read(
     topics: dict[str, list[int]] = {}
     for topic, number in found:
         topics.setdefault(topic, []).append(number)
-    request = OffsetFetchRequest(group, list(topics.items()))
     unanswered = set(found)
-    for topic, entries in (await _ask(coordinator, group, request)).topics:
-        for number, offset, metadata, _ in entries:
-            unanswered.discard(TopicPartition(topic, number))
-            if offset >= 0:
-                found[TopicPartition(topic, number)] = Commit(offset, metadata or "")
+    reply = await _ask(coordinator, group, StableOffsetFetch(group, list(topics.items())))
+    for partition, offset, metadata, _ in entries(reply):
+        unanswered.discard(partition)
+        if offset >= 0:
+            found[partition] = Commit(offset, metadata)
     if unanswered:
         raise kafka.KafkaError(f"the broker did not answer for {', '.join(map(str, sorted(unanswered)))}")
     return found
@@ -89,12 +88,13 @@ async def _ask(coordinator: Any, group: str, request: Any) -> Any:
         await coordinator.ensure_coordinator_known()
         try:
             reply = await coordinator._send_req(request)
-            codes = [code for _, entries in reply.topics for *_, code in entries if code]
+            codes = [code for *_, code in entries(reply) if code]
             if _NOT_COORDINATOR in codes:
                 coordinator.coordinator_dead()
             if not codes:
                 return reply
-            raise kafka.for_code(codes[0])(f"group {group!r}")
+            if codes[0] != UNSTABLE:
+                raise kafka.for_code(codes[0])(f"group {group!r}")
         except kafka.KafkaError as error:
             if not error.retriable:
                 raise
