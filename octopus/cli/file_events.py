@@ -68,6 +68,8 @@ class FileWatcher:
         recursive: Whether everything below them counts.
         patterns: Of names (`*.tif`); all when empty.
         existing: Whether files that are there already count as created.
+        exclude: Directories below them that do not count, such as the embedded broker's: what it writes about an event
+            would be the next event.
         polling: Look at the files again and again instead of being notified, for network file systems.
     """
 
@@ -78,9 +80,11 @@ class FileWatcher:
         recursive: bool = True,
         patterns: Sequence[str] = (),
         existing: bool = False,
+        exclude: Sequence[Path] = (),
         polling: bool | None = None,
     ) -> None:
         self._directories = [directory.absolute() for directory in directories]
+        self._excluded = [directory.expanduser().absolute() for directory in exclude]
         self._recursive = recursive
         self._patterns = patterns
         self._existing = existing
@@ -174,6 +178,8 @@ class FileWatcher:
 
     def _walk(self, path: Path) -> Iterator[tuple[Path, State]]:
         is_top = path in self._directories
+        if any(path.is_relative_to(directory) for directory in self._excluded):
+            return
         try:
             status = path.stat()
             if stat.S_ISREG(status.st_mode):

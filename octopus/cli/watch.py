@@ -73,7 +73,12 @@ def watch(
     settings = options.settings()
     configure_logs(settings.log, notices())
     watcher = FileWatcher(
-        directories, recursive=recursive, patterns=pattern, existing=existing, polling=True if poll else None
+        directories,
+        recursive=recursive,
+        patterns=pattern,
+        existing=existing,
+        exclude=_broker_directories(settings),
+        polling=True if poll else None,
     )
     run_async(options, _watch(settings, watcher, to, key, count, options))
 
@@ -160,6 +165,11 @@ class Relay:
                 self.on_published(event)
 
 
+def _broker_directories(settings: Settings) -> list[Path]:
+    """Return where the embedded broker keeps its records, which must not become events themselves."""
+    return [Path(settings.broker.directory)] if settings.broker.directory else []
+
+
 def watching_companion(pairs: Sequence[tuple[Path, str]]) -> Callable[[Worker], Awaitable[None]]:
     """Return a companion of a worker that publishes what happens in directories through the worker's app.
 
@@ -174,7 +184,7 @@ def watching_companion(pairs: Sequence[tuple[Path, str]]) -> Callable[[Worker], 
 
                 return await worker.app.publish_many(topic, [Message(m.value, key=m.key) for m in messages])
 
-            watcher = FileWatcher([directory])
+            watcher = FileWatcher([directory], exclude=_broker_directories(worker.settings))
             await watcher.look()
             logger.info("watching %s, events go to %s", directory, topic)
             try:

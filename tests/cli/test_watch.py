@@ -97,6 +97,15 @@ async def test_existing_files_count_as_created_when_wanted_and_names_are_chosen(
     assert len(following.seen) == 2
 
 
+async def test_what_the_broker_writes_about_an_event_is_no_event(tmp_path: Path) -> None:
+    (tmp_path / "broker" / "topics").mkdir(parents=True)
+    async with Following(FileWatcher([tmp_path], exclude=[tmp_path / "broker"])) as following:
+        (tmp_path / "broker" / "topics" / "0.log").write_text("1")
+        (tmp_path / "broker.txt").write_text("1")
+        await following.until(("created", "broker.txt"))
+    assert following.seen == [("created", "broker.txt")]
+
+
 async def test_a_name_that_is_not_utf8_is_told_with_escapes(tmp_path: Path) -> None:
     async with Following(FileWatcher([tmp_path])) as following:
         try:
