@@ -24,9 +24,8 @@ async def come_and_go(trial: Trial, rounds: int, work: int) -> None:
         await trial.publish(mixture(trial, work))
         name = trial.chance.choice(["two", "three"])
         if name in away:
-            trial.start(name)
+            await trial.working(name)
             away.discard(name)
-            await trial.happened(Note, name, what="assigned", timeout=40)
         else:
             assert await trial.stop(name) == 0
             away.add(name)

@@ -137,10 +137,11 @@ class Trial:
 
     async def working(self, *names: str) -> None:
         """Start workers and wait until each has partitions."""
+        before = {name: self.count(Note, name, what="assigned") for name in names}
         for name in names:
             self.start(name)
-        for name in names:
-            await self.happened(Note, name, what="assigned")
+        for name, times in before.items():
+            await self.happened(Note, name, what="assigned", times=times + 1, timeout=40)
 
     def disturb(self, what: str, who: str = "", excuses: int = FAULT_EXCUSES) -> None:
         """Write a fault down, with the number of repeated effects it excuses."""
