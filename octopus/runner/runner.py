@@ -9,17 +9,16 @@ fetched, and reads the ledger to know what may be committed.
 """
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Collection, Sequence
 from functools import partial
-from itertools import count
 
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger
 from octopus.ordering import LANES, BatchLane, Lanes, Ordering, PartitionLane
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
+from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
 from octopus.types import Application, BatchOutcome, Stretch
 
@@ -31,9 +30,6 @@ CLOCK_EVERY = 64
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
-
-FARTHEST_ALARM = 86_400.0
-"""Seconds; a retry that is further away (for ever, even) is looked at once a day. uvloop cannot count beyond years."""
 
 CANCELLED_WAIT = 1.0
 """Seconds before a record runs again whose task was cancelled by somebody else, its own handler for example."""
@@ -89,9 +85,7 @@ class Runner:
 
         self._active: deque[Generation] = deque()  # may have something to take
         self._due: deque[tuple[Generation, StoredRecord, int]] = deque()  # retries whose time has come
-        self._delayed: list[tuple[float, int, Generation, StoredRecord, int]] = []  # a heap
-        self._alarm: asyncio.TimerHandle | None = None
-        self._sequence = count()
+        self._delays = Delays(self._loop, self._due.append, self._spread_soon)
 
         self._lanes: dict[_Lane, asyncio.Task[None]] = {}
         self._idle: list[asyncio.Future[None]] = []
@@ -208,12 +202,12 @@ class Runner:
     @property
     def delayed(self) -> int:
         """How many records wait for their next attempt."""
-        return len(self._delayed) + len(self._due)
+        return len(self._delays) + len(self._due)
 
     @property
     def next_due(self) -> float | None:
         """When the next retry is due, in loop time."""
-        return self._delayed[0][0] if self._delayed else None
+        return self._delays.next_due
 
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -345,26 +339,7 @@ class Runner:
             return
         if not self._reschedule or self._closing or self.stopped.done():
             return  # The lane stays claimed: what comes behind this record in its lane must not run before it.
-        due_at = self._loop.time() + max(0.0, retry.after)
-        heapq.heappush(self._delayed, (due_at, next(self._sequence), generation, record, attempt + retry.counted))
-        if self._delayed[0][0] == due_at:
-            self._set_alarm(due_at)
-
-    def _set_alarm(self, at: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(min(at, self._loop.time() + FARTHEST_ALARM), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        now = self._loop.time()
-        while self._delayed and self._delayed[0][0] <= now:
-            _, _, generation, record, attempt = heapq.heappop(self._delayed)
-            self._due.append((generation, record, attempt))
-        if self._delayed:
-            self._set_alarm(self._delayed[0][0])
-        if self._due:
-            self._spread_soon()
+        self._delays.add(retry.after, generation, record, attempt + retry.counted)
 
     def _activate(self, generation: Generation) -> None:
         lanes = generation.lanes
@@ -456,11 +431,9 @@ class Runner:
     def _clear(self) -> None:
         self._active.clear()
         self._due.clear()
-        self._delayed.clear()
+        self._delays.clear()
         self._filling.clear()
         self._forget({lane.generation for lane in self._lanes if lane.generation is not None})
-        if self._alarm is not None:
-            self._alarm.cancel()
 
     def _forget(self, generations: Collection[Generation]) -> None:
         """Drop everything of these generations that has not begun, and let them hand out nothing more."""
@@ -474,8 +447,7 @@ class Runner:
         due = [entry for entry in self._due if entry[0] not in leaving]
         self._due.clear()  # the lanes hold on to this very deque
         self._due.extend(due)
-        self._delayed = [entry for entry in self._delayed if entry[2] not in leaving]
-        heapq.heapify(self._delayed)
+        self._delays.forget(leaving)
         self._note_quiet()
 
     def _leaving(self, partition: TopicPartition) -> list[DrainingLanes]:
