@@ -13,7 +13,7 @@ from benchmarks.suites import broker as broker_suite
 from benchmarks.suites import consume, latency, micro, paper, publish, scale
 
 SUITES = (consume, publish, latency, broker_suite, scale, micro, paper)
-WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import"}
+WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import", "embedded"}
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.embedded import start_embedded
 
@@ -123,8 +124,8 @@ def _kafka(port: int, advertised: int, nodes: int) -> Iterator[RunningBroker]:
     # No TieredStopAtLevel here: the tests' Java machine is quick to start and slow ever after.
     cluster = KafkaCluster(nodes, properties=properties, port=port if nodes == 1 else None, java_options=["-Xmx1g"])
     with cluster:
-        pid = cluster.describe()["nodes"][0]["pid"]
-        yield RunningBroker(cluster.bootstrap, f"Apache Kafka {kafka_version()}", pid, nodes)
+        nodes_now: Any = cluster.describe()["nodes"]
+        yield RunningBroker(cluster.bootstrap, f"Apache Kafka {kafka_version()}", nodes_now[0]["pid"], nodes)
 
 
 @contextlib.contextmanager

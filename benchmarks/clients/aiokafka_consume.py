@@ -6,6 +6,7 @@ import uuid
 
 import aiokafka
 import msgspec
+import uvloop
 
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.structs import FileEvent
@@ -14,7 +15,9 @@ from benchmarks.task import Task
 
 def run(task: Task) -> dict[str, float]:
     """Consume the topic from its beginning."""
-    return asyncio.run(consume(task))
+    factory = uvloop.new_event_loop if task.options.get("uvloop") else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(consume(task))
 
 
 async def consume(task: Task) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """How long the embedded broker takes to start: with nothing, and after it was killed with a full log."""
 
 import asyncio
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -28,8 +29,9 @@ def recover(task: Task, directory: Path) -> dict[str, float]:
         nothing, _ = start(Path(empty))
     process, address = start_embedded(directory)
     try:
+        task = dataclasses.replace(task, brokers=address, topic="filled")
         asyncio.run(create(address, task))
-        produce(Task(**{**task.__dict__, "brokers": address}))
+        produce(task)
     finally:
         process.kill()
         process.wait()

@@ -31,15 +31,15 @@ def cases() -> list[Case]:
             fill=False,
             options={"way": "produce"},
         ),
-        Case("broker", "embedded", "start", LIFE, figure="seconds_to_first", options={"way": "start"}),
+        Case("embedded", "start", "with nothing", LIFE, figure="seconds_to_first", options={"way": "start"}),
         Case(
-            "broker",
             "embedded",
-            "start again after a kill",
+            "start",
+            "again after a kill",
             LIFE,
             figure="recovery_s_per_gb",
             workload=Workload(463, 4, 0, False, 500_000),
-            fill=False,
+            fill=False,  # it fills one of its own
             options={"way": "recover"},
         ),
     ]

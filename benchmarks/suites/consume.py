@@ -51,6 +51,7 @@ def _group(group: str) -> list[Case]:
 
     main = [
         case(BASELINE, AIOKAFKA, NONE, way="getmany"),
+        case("aiokafka getmany(500), uvloop", AIOKAFKA, NONE, way="getmany", uvloop=True),
         case("aiokafka getmany(500), typed handler", AIOKAFKA, NONE, way="typed"),
         case("aiokafka getone", AIOKAFKA, NONE, way="getone"),
         case("confluent consume(500)", CONFLUENT, NONE),
@@ -60,7 +61,7 @@ def _group(group: str) -> list[Case]:
         case("octopus typed, one loop", OCTOPUS, threaded=False),
         case("octopus untyped", OCTOPUS, type="dict"),
         case("octopus pydantic", OCTOPUS, type="pydantic"),
-        case("octopus batch of 500", OCTOPUS, batch=500),
+        case("octopus batch of 500", OCTOPUS, batch=500, share=0.8),  # without the last, partial ones
         *(case(f"octopus filtered {percent} %", OCTOPUS, match=percent) for percent in FILTERS),
     ]
     if group == "463 B":
@@ -77,7 +78,7 @@ def _group(group: str) -> list[Case]:
         return main  # for us alone: what headers cost
     return main + [
         case(name, f"benchmarks.peers.{module}", guarantee, **more) for name, module, guarantee, more in PEERS
-    ]  # type: ignore[arg-type]
+    ]
 
 
 PEERS: list[tuple[str, str, str, dict[str, object]]] = [

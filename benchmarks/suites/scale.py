@@ -1,5 +1,7 @@
 """Scale: whether a record costs the same when there is more of everything, and what a start or a rebalance costs."""
 
+from typing import Any
+
 from benchmarks.cases import Case
 from benchmarks.records import Workload
 from benchmarks.suites.consume import BASELINE
@@ -17,14 +19,17 @@ def cases() -> list[Case]:
     return [*_partitions(), *_handlers(), *_backlog(), *_keys(), *_stuck(), *_start(), *_rebalance()]
 
 
+_BOTH: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("", OCTOPUS, "1", {}),
+    ("aiokafka getmany(500), ", AIOKAFKA, "aiokafka getmany(500), 1", {"way": "getmany"}),
+]
+
+
 def _partitions() -> list[Case]:
     # More partitions need more records, or there would be nothing but beginnings and ends.
     return [
         _case("partitions", f"{who}{count:,}", module, Workload(100, count, 0, False, 2 * NOMINAL), base, **options)
-        for who, module, base, options in (
-            ("", OCTOPUS, "1", {}),
-            ("aiokafka getmany(500), ", AIOKAFKA, "aiokafka getmany(500), 1", {"way": "getmany"}),
-        )
+        for who, module, base, options in _BOTH
         for count in (1, 10, 100, 1000)
     ]
 
@@ -90,12 +95,9 @@ def _start() -> list[Case]:
             workload,
             BASELINE,
             figure="seconds_to_first",
-            **options,
+            way="first",
         )
-        for name, module, options in (
-            (BASELINE, AIOKAFKA, {"way": "first"}),
-            ("octopus", SCALE, {"way": "first"}),
-        )
+        for name, module in ((BASELINE, AIOKAFKA), ("octopus", SCALE))
     ]
 
 
@@ -123,7 +125,7 @@ def _case(
     *,
     figure: str = "records_per_second",
     fill: bool = True,
-    **options: object,
+    **options: Any,
 ) -> Case:
     return Case(
         "scale",
