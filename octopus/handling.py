@@ -14,7 +14,7 @@ import anyio.to_thread
 from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Route
-from octopus.serde import Decoder
+from octopus.serde import Decoder, announces_type
 from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Codec, Stretch
 
@@ -78,6 +78,8 @@ class Handling:
             try:
                 for stored in stretch.cursor:
                     value, headers = stored.value, stored.headers
+                    if headers and not announces_type(headers):
+                        headers = ()  # those that are there do not matter here
                     if accepts is not None and not accepts(value, headers):
                         stretch.skipped += 1
                         outcome = SKIPPED

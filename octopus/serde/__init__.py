@@ -18,7 +18,7 @@ NaN and Infinity are written as null, because JSON has no word for them.
 """
 
 from octopus.serde.codecs import JSON, MESSAGE_PACK, JsonCodec, MessagePackCodec
-from octopus.serde.decoding import Decoder
+from octopus.serde.decoding import Decoder, announces_type
 from octopus.serde.encoding import encode
 
-__all__ = ["JSON", "MESSAGE_PACK", "Decoder", "JsonCodec", "MessagePackCodec", "encode"]
+__all__ = ["JSON", "MESSAGE_PACK", "Decoder", "JsonCodec", "MessagePackCodec", "announces_type", "encode"]

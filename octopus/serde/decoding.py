@@ -152,6 +152,14 @@ class Decoder(Generic[T]):
             raise DecodeError(f"{codec.content_type} cannot be decoded into {name}: {error}") from error
 
 
+def announces_type(headers: Headers) -> bool:
+    """Tell whether a record says what its bytes are; one that does not is read by the default codec."""
+    for name, _ in headers:
+        if len(name) == 12 and name.lower() == "content-type":
+            return True
+    return False
+
+
 def _compile(codec: Codec, annotation: Any) -> Decode:
     try:
         return codec.decoder(annotation)
