@@ -21,7 +21,7 @@ from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
 from octopus.transports.base import Admin, Consumer, Producer, TransactionalProducer
 from octopus.transports.broker_process import BrokerProcess, compiled_checksum, decompressors
-from octopus.transports.kafka import KafkaSettings, KafkaTransport
+from octopus.transports.kafka import KafkaTransport
 
 Mode = Literal["process", "thread"]
 
@@ -80,6 +80,7 @@ class EmbeddedTransport:
         self._idle_exit = float(idle_exit)
         self._start_timeout = float(start_timeout)
         self._options = {"create_topics": True, **options}
+        KafkaTransport.at("localhost", self._options)  # a wrong one is named here, not when the broker runs
         self._thread: BrokerThread | None = None
         self._kafka: KafkaTransport | None = None
 
@@ -112,7 +113,7 @@ class EmbeddedTransport:
         """
         if self._kafka is None:
             address = await self._running() or await self._started()
-            self._kafka = KafkaTransport(KafkaSettings(brokers=address, **self._options))
+            self._kafka = KafkaTransport.at(address, self._options)
 
     async def close(self) -> None:
         """End a broker in this program; one in a process of its own ends when nobody is connected any more."""
