@@ -1,17 +1,15 @@
 """A broker in memory, on the test's own loop."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka.record.util import calc_crc32c
-from wire_client import WireClient
+from wire_client import Start, WireClient
 
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage
-
-Start = Callable[..., Awaitable[Broker]]
 
 
 @pytest.fixture

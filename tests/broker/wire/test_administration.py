@@ -1,6 +1,7 @@
 """Topics, settings and groups from outside: what is done, and the documented code for what is refused."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiokafka.record.util import calc_crc32c
@@ -15,15 +16,16 @@ from requests_and_answers import (
     produce,
     produced,
 )
-from wire_client import WireClient
+from wire_client import WireClient, connected
 
 from octopus.broker.codes import Code
+from octopus.broker.faults import Faults as DiskFaults
 from octopus.broker.node import NODE_ID
 from octopus.broker.server import Broker
 from octopus.broker.storage import Storage
 from octopus.broker.wire import Reader, Writer
 
-DESCRIBE_GROUPS, LIST_GROUPS, DELETE_GROUPS = 15, 16, 42
+LEAVE_GROUP, DESCRIBE_GROUPS, LIST_GROUPS, DELETE_GROUPS = 13, 15, 16, 42
 DELETE_RECORDS, DESCRIBE_LOG_DIRS, CREATE_PARTITIONS = 21, 35, 37
 DESCRIBE_CONFIGS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS = 32, 33, 44
 TOPIC, BROKER = 2, 4
@@ -497,3 +499,47 @@ async def test_a_deleted_topic_takes_its_offsets_along(storage: Storage, client:
         Code.UNKNOWN_TOPIC_OR_PARTITION,
         Code.NONE,
     }
+
+
+async def test_members_leave_together_and_each_is_answered_for_itself(broker: Broker, client: WireClient) -> None:
+    member = await group_of_one(client, "present")
+
+    async def left(*members: str) -> tuple[int, dict[str, int]]:
+        body = Writer().string("present")
+        answer = await client.ask(LEAVE_GROUP, 3, body.array(members, lambda each: body.string(each).string(None)))
+        answer.int32()
+        code = answer.int16()
+        return code, dict(answer.array(lambda: ((answer.string(), answer.nullable_string())[0], answer.int16())))
+
+    broker.faults.fail(LEAVE_GROUP, Code.NOT_COORDINATOR)
+    assert await left(member) == (Code.NOT_COORDINATOR, {})
+    assert await left(member, "stranger") == (Code.NONE, {member: Code.NONE, "stranger": Code.UNKNOWN_MEMBER_ID})
+    assert (await groups_described(client, "present"))["present"][2] == []
+
+
+# a disk that fails
+
+
+async def test_what_the_disk_refuses_did_not_happen_and_works_later(tmp_path: Path) -> None:
+    disk = DiskFaults()
+    storage = Storage.open(tmp_path / "data", faults=disk)
+    async with Broker(storage) as broker, connected(broker.address) as client:
+        await created(client, topics(("t", 1, 1, [], {"segment.ms": "5"})))
+        more = Writer().int32(1).string("t").int32(2).int32(-1).int32(5000).boolean(False)
+        for error, code in ((5, Code.KAFKA_STORAGE_ERROR), (0, Code.NONE)):
+            disk.write_error = error
+            assert (await created(client, topics(("u", 1, 1, [], {}))))["u"][0] == code
+            assert (await replaced(client, "t", {"segment.ms": "6"}))[0] == code
+            answer = await client.ask(CREATE_PARTITIONS, 0, more)
+            assert (answer.int32(), answer.int32(), answer.string(), answer.int16()) == (0, 1, "t", code)
+            found = {name: (len(topic.partitions), topic.config) for name, topic in storage.topics.items()}
+            unchanged = {"t": (1, {"segment.ms": "5"})}
+            assert found == (unchanged if error else {"t": (2, {"segment.ms": "6"}), "u": (1, {})})
+        disk.write_error = 5
+        delete = Writer().int32(1).string("u").int32(5000)
+        answer = await client.ask(DELETE_TOPICS, 0, delete)
+        assert (answer.int32(), answer.string(), answer.int16()) == (1, "u", Code.KAFKA_STORAGE_ERROR)
+        assert set(storage.topics) == {"t", "u"}
+        disk.write_error = 0
+        answer = await client.ask(DELETE_TOPICS, 0, delete)
+        assert (answer.int32(), answer.string(), answer.int16()) == (1, "u", Code.NONE)

@@ -3,9 +3,8 @@
 import struct
 
 import pytest
-from conftest import Start
 from requests_and_answers import API_VERSIONS, METADATA, SASL_AUTHENTICATE, SASL_HANDSHAKE
-from wire_client import WireClient, connected
+from wire_client import Start, WireClient, connected
 
 from octopus.broker.codes import Code
 from octopus.broker.limits import Limits

@@ -4,7 +4,6 @@ import asyncio
 import struct
 
 import pytest
-from conftest import Start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests_and_answers import (
@@ -20,7 +19,7 @@ from requests_and_answers import (
     produce,
     produced,
 )
-from wire_client import WireClient, connected, content_of, eventually, frame
+from wire_client import Start, WireClient, connected, content_of, eventually, frame
 
 from octopus.broker.api import TABLE
 from octopus.broker.codes import Code

@@ -5,7 +5,11 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from octopus.broker.server import Broker
 from octopus.broker.wire import Part, Reader, Writer
+
+Start = Callable[..., Awaitable[Broker]]
+"""Starts a broker with settings of the test's choice."""
 
 
 class WireClient:
