@@ -15,12 +15,13 @@ from typing import Any
 import aiokafka
 import msgspec
 
+import octopus.worker.worker
 from octopus import Event, Octopus, Reject, RetryPolicy, config
 from octopus.events import TopicPartition
-from octopus.testing.faults import end_with_parent
+from octopus.testing.faults import die, end_with_parent
 from octopus.testing.history import Event as HistoryEvent
 from octopus.testing.history import Finished, Offered, Polled, Stored, check
-from octopus.transports.base import Outgoing
+from octopus.transports.base import Outgoing, TransactionalProducer, Transport
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from octopus.worker import run_process
 
@@ -39,12 +40,14 @@ class Plan(msgspec.Struct):
         name: Of the run; topics and group begin with it.
         brokers: `host:port`.
         takes: Seconds that a handler takes, at most.
+        mortality: How likely the worker is to die (SIGKILL) before or after each step of a transaction.
         settings: Over those of `QUICK`.
     """
 
     name: str
     brokers: str
     takes: float = 0.004
+    mortality: float = 0.0
     settings: dict[str, Any] = {}
 
 
@@ -65,6 +68,39 @@ def app_of(plan: Plan) -> Octopus:
         return event.value
 
     return app
+
+
+class MortalTransport:
+    """Passes everything on; its process dies in the middle of some transactions."""
+
+    def __init__(self, transport: Transport, mortality: float) -> None:
+        self._transport = transport
+        self._mortality = mortality
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> Any:
+        return _Mortal(self._transport.transactional_producer(transactional_id, **options), self._mortality)
+
+
+class _Mortal:
+    def __init__(self, producer: TransactionalProducer, mortality: float) -> None:
+        self._producer = producer
+        self._mortality = mortality
+
+    def __getattr__(self, name: str) -> Any:
+        step = getattr(self._producer, name)
+
+        async def perhaps_the_last(*arguments: Any) -> Any:
+            if name != "start" and random.random() < self._mortality:
+                after = asyncio.create_task(step(*arguments)) if random.random() < 0.5 else None
+                await asyncio.sleep(random.uniform(0, 0.02))  # somewhere inside the step, or before it
+                assert after is None or not after.done() or after.exception() is None
+                die()
+            return await step(*arguments)
+
+        return perhaps_the_last
 
 
 def settings_of(plan: Plan) -> config.Settings:
@@ -178,6 +214,10 @@ def main(arguments: Sequence[str]) -> int:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     plan = msgspec.json.decode(arguments[0], type=Plan)
+    connect = octopus.worker.worker.connect
+    octopus.worker.worker.connect = lambda *given, **options: MortalTransport(  # type: ignore[assignment,return-value]
+        connect(*given, **options), plan.mortality
+    )
     return int(run_process(app_of(plan), settings_of(plan)))
 
 

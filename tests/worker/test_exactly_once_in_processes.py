@@ -89,6 +89,32 @@ async def test_kills_at_random_moments_repeat_nothing(seed: int, judge: Judge, w
     await judge.verdict()
 
 
+async def test_deaths_in_the_middle_of_transactions_repeat_nothing(judge: Judge, workers: Workers) -> None:
+    judge.plan.mortality = 0.04
+    judge.plan.takes = 0.02
+    deaths = 0
+
+    async def keep_two() -> None:
+        nonlocal deaths
+        for name in ("one", "two"):
+            workers.start(name, judge)
+        while True:
+            for name in ("one", "two"):
+                if not workers[name].is_running:
+                    deaths += 1
+                    workers.start(name, judge)
+            await asyncio.sleep(0.05)
+
+    keeping = asyncio.create_task(keep_two())
+    try:
+        while deaths < 3:
+            await judge.publish(200)
+            await judge.progressed(judge.published, timeout=90)
+        await judge.verdict()
+    finally:
+        keeping.cancel()
+
+
 async def test_a_frozen_owner_that_thaws_is_fenced(judge: Judge, workers: Workers) -> None:
     judge.plan.takes = 0.02
     workers.start("one", judge)
