@@ -143,6 +143,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Count | None, 'So many dead letters of one handler in dead_letter_window stop it; "none" for no limit.'
     ] = 1000
     dead_letter_window: Annotated[Seconds, "See dead_letter_limit."] = 60.0
+    health_port: Annotated[
+        Port | None,
+        "Answers /live, /ready and /status here; of several processes the second takes the next port, and so on.",
+    ] = None
+    health_host: Annotated[str, "Address the health endpoints listen on."] = "127.0.0.1"
 
 
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from octopus.config import WorkerSettings
-from octopus.errors import ConnectionFailed, HandlerStopped, PartitionLost, TransportError
+from octopus.errors import ConnectionFailed, HandlerStopped, OctopusError, PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.offsets import decode_map, encode_map
 from octopus.pipeline import Pipeline
@@ -57,11 +57,14 @@ class GroupWorker:
 
     Attributes:
         stopped: Why the line stopped, or None.
+        failure: What the consumer broke with, or None.
     """
 
     def __init__(self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float) -> None:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
+        self.failure: OctopusError | None = None
+        self._joined_at: float | None = None
         self._consumer = consumer
         self._settings = settings
         self._epoch = now - asyncio.get_running_loop().time()
@@ -100,6 +103,7 @@ class GroupWorker:
         committer = asyncio.create_task(self._commit_regularly(), name=f"octopus commit {self.pipeline.group}")
         try:
             await self._consumer.start(self)
+            self._joined_at = self._loop.time()
             await self._consume(committer)
         finally:
             committer.cancel()
@@ -364,6 +368,15 @@ class GroupWorker:
             for partition, generation in self._generations.items()
         )
 
+    async def reach(self) -> None:
+        """Ask the broker something small, to see that it answers.
+
+        Raises:
+            TransportError: It does not.
+        """
+        if partitions := [*self._generations][:1] or [*self._consumer.known_partitions()][:1]:
+            await self._consumer.offsets(partitions, "latest")
+
     async def is_caught_up(self) -> bool:
         """Ask the broker whether everything published until now is settled."""
         generations = {**self._generations}
@@ -384,6 +397,8 @@ class GroupWorker:
             handlers=tuple(route.name for route in self.pipeline.routes),
             partitions=tuple(sorted(self._generations)),
             stopped=str(self.stopped) if self.stopped else None,
+            failure=str(self.failure) if self.failure else None,
+            since_join=None if self._joined_at is None else now - self._joined_at,
             unreadable={str(partition): str(error) for partition, error in self._unreadable.items()},
             settled=totals.settled,
             skipped=totals.skipped,

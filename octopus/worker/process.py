@@ -17,6 +17,7 @@ from octopus import config
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, HandlerStopped, OctopusError
+from octopus.worker.health import health_endpoints
 from octopus.worker.worker import Worker
 
 logger = logging.getLogger("octopus.worker")
@@ -92,6 +93,8 @@ def run_process(
     The first SIGTERM or SIGINT drains: fetching stops, what runs may finish within `worker.drain_timeout`, offsets are
     committed, the groups are left. The second ends the process at once; nothing unfinished is committed.
     """
+    if settings.worker.health_port is not None:
+        companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
     with _loop_factory() as factory, asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(app, settings, only, until_caught_up, companions))
 

@@ -39,6 +39,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         handlers: Names of its handlers.
         partitions: What it reads now.
         stopped: Why its line stopped, or None.
+        failure: What its consumer broke with, or None; unless that is final, another one is on its way.
+        since_join: Seconds since its consumer connected, or None while it does not.
         unreadable: Partitions that cannot be read on, with the reason.
         settled: Records whose outcome is final, since the start of the process.
         skipped: Of these, those the filter dropped.
@@ -57,6 +59,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     handlers: tuple[str, ...]
     partitions: tuple[TopicPartition, ...] = ()
     stopped: str | None = None
+    failure: str | None = None
+    since_join: float | None = None
     unreadable: dict[str, str] = {}
     settled: int = 0
     skipped: int = 0

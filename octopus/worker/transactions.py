@@ -303,6 +303,8 @@ class ExactlyOnceGroup(GroupWorker):
             await _all(
                 self._transact(generation) for generation in [*self._generations.values()] if self._is_due(generation)
             )
+            if not any(generation.has_progress for generation in self._generations.values()):
+                self._committed_at = self._loop.time()
 
     def _is_due(self, generation: Generation) -> bool:
         """Outputs are waited for; offsets alone are not, so they go as seldom as without transactions."""

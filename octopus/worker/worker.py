@@ -143,6 +143,14 @@ class Worker:
         """Why groups ended, if some did."""
         return [*self._failures]
 
+    async def reach(self) -> None:
+        """See that the broker answers every group.
+
+        Raises:
+            TransportError: It does not answer one of them.
+        """
+        await asyncio.gather(*[group.reach() for group in self._groups.values()])
+
     def status(self) -> WorkerStatus:
         """Return a snapshot for people and health checks."""
         return WorkerStatus(
@@ -164,6 +172,7 @@ class Worker:
             try:
                 await worker.run()
             except OctopusError as error:
+                worker.failure = error
                 if not _is_passing(error):
                     logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
                     self._failures.append(error)
