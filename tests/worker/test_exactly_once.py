@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from octopus import Event, Message, Octopus, Reject, RetryPolicy, config
+from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
@@ -191,12 +191,12 @@ async def test_gaps_that_no_metadata_can_hold_wait_instead_of_being_repeated(vir
     )
     async def handle(value: int) -> int:
         if value in later and not open_gate.is_set():
-            raise ValueError("later")
+            raise RetryLater(1)
         return value
 
     publish(broker, *range(4000))
     async with working(app, broker, worker={"transaction_interval": 1}):
-        for _ in range(30):
+        for _ in range(8):
             await asyncio.sleep(1)
         first = outputs(broker)
     open_gate.set()

@@ -58,13 +58,13 @@ async def test_retries_and_dead_letters_are_inside_the_transactions(judge: Judge
 
 async def test_members_that_come_and_go_under_load_repeat_nothing(judge: Judge) -> None:
     judge.plan.takes = 0.02
-    await judge.publish(600)
+    await judge.publish(300)
     async with working(judge):
-        await judge.progressed(50)
+        await judge.progressed(30)
         async with working(judge):
-            await judge.progressed(200)
-        await judge.publish(100)
-        await judge.progressed(400)
+            await judge.progressed(120)
+        await judge.publish(50)
+        await judge.progressed(200)
     async with working(judge) as last:
         await judge.verdict()
         assert last.failures == []

@@ -172,7 +172,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     steps=st.lists(STEPS, min_size=3, max_size=14),
     seed=st.integers(0, 2**16),
