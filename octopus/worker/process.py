@@ -16,7 +16,7 @@ from typing import Any
 from octopus import config
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import ConfigurationError, HandlerStopped, OctopusError
+from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
 from octopus.worker.health import health_endpoints
 from octopus.worker.worker import Worker
 
@@ -91,7 +91,8 @@ def run_process(
     """Run an app in this process until a signal, the end of its lines, or the end of its backlog.
 
     The first SIGTERM or SIGINT drains: fetching stops, what runs may finish within `worker.drain_timeout`, offsets are
-    committed, the groups are left. The second ends the process at once; nothing unfinished is committed.
+    committed, the groups are left. The second ends the process at once; nothing unfinished is committed. A broker that
+    cannot be reached at the start, or refuses, ends it with `UNREACHABLE`: whoever keeps processes running tries again.
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
@@ -118,6 +119,10 @@ async def _run(
                 await _until_end(worker, stop, until_caught_up, companions)
         except HandlerStopped:
             pass
+        except (TransportError, AuthError) as error:
+            what = "ends" if starting is None else "does not start"
+            logger.error("%s %s: %s", app.name, what, error)  # noqa: TRY400 - a sentence says it all
+            return ExitCode.UNREACHABLE
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,6 +122,32 @@ def test_the_exit_code_tells_how_it_ended(start: Callable[[str], Program], mode:
     if mode in ("mistaken", "refused"):
         assert "Traceback" not in program.errors.read_text()
     assert program.committed == (20 if mode == "quick" else 0)
+
+
+AWAY = """
+import logging, sys
+from octopus import Octopus, config
+from octopus.worker import run_process
+logging.basicConfig(level="INFO")
+app = Octopus("app", brokers="127.0.0.1:PORT")
+@app.on("t")
+async def handle(value: int) -> None: ...
+app.run() if sys.argv[1] == "app.run" else sys.exit(run_process(app, config.load(app.settings)))
+"""
+
+
+@pytest.mark.parametrize("way", ["app.run", "run_process"])
+def test_a_worker_that_starts_while_the_broker_is_away_ends_with_a_sentence(tmp_path: Path, way: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.resolve().parents[2])}
+    command = [sys.executable, "-c", AWAY.replace("PORT", str(port)), way]
+    ended = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert f"app does not start: Kafka at 127.0.0.1:{port} failed while connecting" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_app_runs_itself(start: Callable[[str], Program]) -> None:
