@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from octopus.events import Published, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
 from octopus.middleware.errors import Bury, log
 from octopus.outcomes import DeadLetter, Outcome, Retry
 from octopus.transports.base import Outgoing, Producer
@@ -188,7 +188,13 @@ class Outbox:
         """Let what is kept of a record wait for a transaction once the record settles."""
 
         async def run_settling(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-            outcome = await run(stored, attempt)
+            try:
+                outcome = await run(stored, attempt)
+            except BaseException:
+                # Cancelled, or the line stops: if the record comes again, all of its handlers run again.
+                for each in stored if isinstance(stored, Batch) else (stored,):
+                    self._kept.pop(each.offset, None)
+                raise
             # No suspension from here to where the runner settles the record: both happen, or neither.
             if isinstance(outcome, BatchOutcome):
                 for single, _ in outcome.outcomes:

@@ -319,6 +319,31 @@ async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished
     assert outputs(broker, "first") == outputs(broker, "second") == [0, 1, 2]
 
 
+async def test_a_run_that_somebody_cancels_leaves_nothing_behind(virtual_time: VirtualTime) -> None:
+    broker, app, runs = MemoryBroker(), Octopus("app"), Counter[str]()
+
+    @app.on("t", to="first", group="both", delivery="exactly_once")
+    async def first(value: int) -> int:
+        runs["first"] += 1
+        return value
+
+    @app.on("t", to="second", group="both", delivery="exactly_once")
+    async def second(value: int) -> int:
+        runs["second"] += 1
+        if runs["second"] == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(1)
+        return value
+
+    publish(broker, 0, 1)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert runs == {"first": 3, "second": 3}
+    assert outputs(broker, "first") == outputs(broker, "second") == [0, 1]
+
+
 async def test_what_a_task_publishes_after_its_attempt_is_published_as_it_comes(virtual_time: VirtualTime) -> None:
     broker, app, tasks = MemoryBroker(), Octopus("app"), []
 
