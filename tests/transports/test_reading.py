@@ -20,10 +20,11 @@ def numbered(topic: str, count: int, partition: int = 0) -> list[Outgoing]:
 async def test_records_come_in_order_with_everything_they_were_published_with(
     join: Join, producer: Producer, topic: str
 ) -> None:
+    stamp = int(time.time()) * 1000 + 123  # of today: a cluster deletes what is older than its retention
     headers = [("a", b"\x00\xff"), ("a", None), ("b", b"")]
     await producer.send_many(
         [
-            Outgoing(topic, b"first", b"key", headers, 1, 1_700_000_000_123),
+            Outgoing(topic, b"first", b"key", headers, 1, stamp),
             Outgoing(topic, None, b"tombstone", partition=1),
             Outgoing(topic, b"", None, partition=1),
         ]
@@ -31,7 +32,7 @@ async def test_records_come_in_order_with_everything_they_were_published_with(
     member = await join(topic, topic)
     await member.until(lambda: member.count == 3)
     first, tombstone, empty = member.records[TopicPartition(topic, 1)]
-    assert (first.offset, first.timestamp, first.key, first.value) == (0, 1_700_000_000_123, b"key", b"first")
+    assert (first.offset, first.timestamp, first.key, first.value) == (0, stamp, b"key", b"first")
     assert [(name, value) for name, value in first.headers] == headers
     assert (tombstone.key, tombstone.value) == (b"tombstone", None)
     assert (empty.offset, empty.key, empty.value) == (2, None, b"")
@@ -125,16 +126,17 @@ async def test_seeking_moves_the_position_and_drops_what_was_fetched(
 
 
 async def test_offsets_resolve_ends_and_times(join: Join, producer: Producer, topic: str) -> None:
-    times = [1_700_000_000_000, 1_700_000_010_000, 1_700_000_020_000]
-    await producer.send_many([Outgoing(topic, b"x", partition=0, timestamp=time) for time in times])
+    base = int(time.time()) - 3600  # of today: a cluster deletes what is older than its retention
+    times = [(base + after) * 1000 for after in (0, 10, 20)]
+    await producer.send_many([Outgoing(topic, b"x", partition=0, timestamp=each) for each in times])
     member = await join(topic, topic)
     zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
     consumer = member.consumer
     assert await consumer.offsets({zero, one}, "earliest") == {zero: 0, one: 0}
     assert await consumer.offsets({zero, one}, "latest") == {zero: 3, one: 0}
-    assert await consumer.offsets({zero, one}, 1_700_000_010.0) == {zero: 1, one: 0}
-    assert await consumer.offsets({zero}, 1_700_000_010.001) == {zero: 2}
-    assert await consumer.offsets({zero}, 1_800_000_000.0) == {zero: 3}
+    assert await consumer.offsets({zero, one}, base + 10.0) == {zero: 1, one: 0}
+    assert await consumer.offsets({zero}, base + 10.001) == {zero: 2}
+    assert await consumer.offsets({zero}, base + 86_400.0) == {zero: 3}
 
 
 async def test_the_end_is_known_after_a_fetch_without_asking(join: Join, producer: Producer, topic: str) -> None:

@@ -170,7 +170,8 @@ def out_of_range_reset(target: Target) -> None:
 
 @check()
 def long_poll_latency(target: Target) -> None:
-    """The consumer waits at the end of the log; each record must wake it. The best of three rounds: machines hiccup."""
+    """The consumer waits at the end of the log; each record must wake it. The best of ten rounds: machines
+    hiccup, but a broker that answers on a tick is slow in all of them."""
     topic = create(target, "round-trip")
     client = consumer(target, fetch_wait_max_ms=500)
     client.assign([TopicPartition(topic, 0, 0)])
@@ -188,7 +189,7 @@ def long_poll_latency(target: Target) -> None:
     for n in range(20):
         round_trip(n)
     worst = []
-    for _ in range(3):
+    for _ in range(10):
         times = sorted(round_trip(n) for n in range(50))
         worst.append(times[47])
         if worst[-1] < 0.020:
