@@ -14,7 +14,8 @@ from octopus.broker.lock import read_owner
 from octopus.broker.process import run
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
-from octopus.transports.broker_process import compiled_checksum, decompressors
+from octopus.transports.broker_process import decompressors
+from octopus.transports.checksum import crc32c
 
 IDLE_EXIT = 900.0
 """Seconds without a connection after which it ends, in case nobody is left to end it."""
@@ -57,6 +58,6 @@ if __name__ == "__main__":
         BrokerSettings(port=int(sys.argv[2]), advertised_port=int(sys.argv[3]) or None),
         StorageSettings(durability="fsync" if sys.argv[4] == "fsync" else "os"),
         idle_exit=IDLE_EXIT,
-        checksum=compiled_checksum(),
+        checksum=crc32c,
         decompressors=decompressors(),
     )

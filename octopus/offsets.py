@@ -8,7 +8,7 @@ the position behind everything received when nothing is open.
 import base64
 import binascii
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 MAP_PREFIX = "octopus-offsets-1"
 MAP_LIMIT = 4096
@@ -18,6 +18,9 @@ MAP_LIMIT = 4096
 class OffsetLedger:
     """Received and settled offsets of one generation of one partition.
 
+    What was received is kept as runs of consecutive offsets, so that records which arrive and settle in order, as nearly all
+    do, cost a step of a number each and no memory.
+
     Args:
         position: The offset that will be received next.
         settled_ahead: Inclusive ranges at or above `position` that an earlier owner settled (`decode_map` reads them).
@@ -26,28 +29,41 @@ class OffsetLedger:
         settled_count: How many records were settled since the start.
     """
 
-    __slots__ = ("_ahead", "_open", "_position", "_settled", "settled_count")
+    __slots__ = ("_ahead", "_first", "_position", "_received", "_runs", "_settled", "_stop", "settled_count")
 
     def __init__(self, position: int, settled_ahead: Sequence[tuple[int, int]] = ()) -> None:
         self._position = position
-        self._open: deque[int] = deque()  # received, in order, from the first unsettled one on
+        self._first = position  # the first open offset, while there are runs
+        self._stop = position  # where the first run ends
+        self._runs: deque[range] = deque()  # received, in order, from the one with the first open offset on
         self._settled: set[int] = set()  # settled, but behind an open one
         self._ahead = deque(settled_ahead)
+        self._received = 0
         self.settled_count = 0
 
     def receive(self, offsets: Sequence[int], position: int) -> Collection[int]:
         """Note records as received, in order, and where the next fetch starts.
 
+        Args:
+            offsets: A range costs the same whatever its length.
+            position: Behind the last of them.
+
         Returns:
             Those an earlier owner settled already: not to be run again.
         """
-        self._open.extend(offsets)
+        runs = self._runs
+        was_empty = not runs
+        runs.extend((offsets,) if isinstance(offsets, range) and offsets else _runs(offsets))
+        if was_empty and runs:
+            self._first, self._stop = runs[0].start, runs[0].stop
+        self._received += len(offsets)
         self._position = position
         if not self._ahead:
             return ()
         known = [offset for offset in offsets if self._was_settled(offset)]
         for offset in known:
             self.settle(offset)
+        self._received -= len(known)
         self.settled_count -= len(known)
         return known
 
@@ -57,31 +73,49 @@ class OffsetLedger:
         Raises:
             ValueError: It was settled before, or never received.
         """
-        waiting = self._open
-        if not waiting or offset < waiting[0] or offset in self._settled:
+        runs, settled, first = self._runs, self._settled, self._first
+        if not runs or offset < first or offset in settled or offset >= runs[-1].stop:
             raise ValueError(f"offset {offset} was settled twice, or never received")
         self.settled_count += 1
-        if offset != waiting[0]:
-            self._settled.add(offset)
+        if offset != first:
+            settled.add(offset)
             return
-        waiting.popleft()
-        settled = self._settled
-        while settled and waiting[0] in settled:
-            settled.remove(waiting.popleft())
+        first += 1
+        if first == self._stop:
+            first = self._next_run()
+        while settled and first in settled:
+            settled.remove(first)
+            first += 1
+            if first == self._stop:
+                first = self._next_run()
+        self._first = first
 
     def settle_first(self, count: int) -> None:
         """Settle the first `count` open records, those that a sequential lane has finished."""
-        waiting, settled = self._open, self._settled
-        self.settled_count += count
+        while count and not self._settled:
+            step = min(count, self._stop - self._first)
+            self.settled_count += step
+            count -= step
+            self._first += step
+            if self._first == self._stop:
+                self._first = self._next_run()
         for _ in range(count):
-            waiting.popleft()
-            while settled and waiting and waiting[0] in settled:
-                settled.remove(waiting.popleft())
+            self.settle(self._first)
+
+    def _next_run(self) -> int:
+        """Leave the first run, which is settled, and return the first offset of the next one."""
+        self._runs.popleft()
+        if not self._runs:
+            self._stop = self._position
+            return self._position
+        following = self._runs[0]
+        self._stop = following.stop
+        return following.start
 
     @property
     def committable(self) -> int:
         """The offset to commit: everything received before it is settled."""
-        return self._open[0] if self._open else self._position
+        return self._first if self._runs else self._position
 
     @property
     def position(self) -> int:
@@ -91,7 +125,7 @@ class OffsetLedger:
     @property
     def in_flight(self) -> int:
         """How many records are received and not settled."""
-        return len(self._open) - len(self._settled)
+        return self._received - self.settled_count
 
     @property
     def ahead(self) -> int:
@@ -100,13 +134,13 @@ class OffsetLedger:
 
     def unsettled(self) -> list[int]:
         """Return the offsets that are received and not settled, in order."""
-        return [offset for offset in self._open if offset not in self._settled]
+        return [offset for offset in self._from_first() if offset not in self._settled]
 
     def settled_ahead(self) -> list[tuple[int, int]]:
         """Return inclusive ranges of offsets settled beyond the committable one, merged over offsets that do not exist."""
         ranges: list[tuple[int, int]] = []
         first = last = -1
-        for offset in self._open if self._settled else ():
+        for offset in self._from_first() if self._settled else ():
             if offset in self._settled:
                 first, last = (offset if first < 0 else first), offset
             elif first >= 0:
@@ -116,11 +150,24 @@ class OffsetLedger:
             ranges.append((first, last))
         return ranges + [bounds for bounds in self._ahead if bounds[0] >= self._position]
 
+    def _from_first(self) -> Iterator[int]:
+        for run in self._runs:
+            yield from range(max(run.start, self._first), run.stop)
+
     def _was_settled(self, offset: int) -> bool:
         ahead = self._ahead
         while ahead and ahead[0][1] < offset:
             ahead.popleft()
         return bool(ahead) and ahead[0][0] <= offset
+
+
+def _runs(offsets: Sequence[int]) -> Iterator[range]:
+    """Split increasing offsets where some do not exist."""
+    start = 0
+    for index in range(1, len(offsets) + 1):
+        if index == len(offsets) or offsets[index] != offsets[index - 1] + 1:
+            yield range(offsets[start], offsets[index - 1] + 1)
+            start = index
 
 
 def encode_map(base: int, ranges: Sequence[tuple[int, int]], limit: int = MAP_LIMIT) -> str:

@@ -5,7 +5,7 @@ for its retry. So a retry holds exactly its own lane: the partition, the key, or
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol
 
 from octopus.events import Batch, StoredRecord
@@ -41,55 +41,66 @@ class Lanes(Protocol):
 class PartitionLane:
     """The whole partition is one lane: a record starts when its predecessor is settled."""
 
-    __slots__ = ("_busy", "_queue")
+    __slots__ = ("_begun", "_busy", "_runs", "waiting")
 
     def __init__(self) -> None:
-        self._queue: deque[StoredRecord] = deque()
+        self._runs: deque[Sequence[StoredRecord]] = deque()  # as they were put, none of them empty
+        self._begun = 0  # how many of the first run were handed out
         self._busy = False
+        self.waiting = 0
 
     def put(self, records: Iterable[StoredRecord]) -> None:
-        """Queue records."""
-        self._queue.extend(records)
+        """Queue records; a sequence is kept as it is, and must not be changed any more."""
+        run = records if isinstance(records, Sequence) else [*records]
+        if run:
+            self._runs.append(run)
+            self.waiting += len(run)
 
     def take(self) -> StoredRecord | None:
         """Claim the partition's next record."""
-        if self._busy or not self._queue:
-            return None
-        self._busy = True
-        return self._queue.popleft()
+        taken = self.take_stretch(1)
+        return taken[0] if taken else None
 
-    def take_stretch(self, limit: int) -> list[StoredRecord]:
+    def take_stretch(self, limit: int) -> Sequence[StoredRecord]:
         """Claim up to `limit` records, to run one after the other; none while the lane is busy."""
-        queue = self._queue
-        if self._busy or not queue:
-            return []
+        if self._busy or not self._runs:
+            return ()
         self._busy = True
-        if len(queue) > limit:
-            return [queue.popleft() for _ in range(limit)]
-        records = list(queue)
-        queue.clear()
-        return records
+        return self._next(limit)
 
-    def put_back(self, records: Iterable[StoredRecord]) -> None:
+    def _next(self, limit: int) -> Sequence[StoredRecord]:
+        run, begun = self._runs[0], self._begun
+        end = begun + limit
+        if end >= len(run):
+            self._runs.popleft()
+            self._begun = 0
+            taken = run[begun:] if begun else run
+        else:
+            self._begun = end
+            taken = run[begun:end]
+        self.waiting -= len(taken)
+        return taken
+
+    def put_back(self, records: Sequence[StoredRecord]) -> None:
         """Return what was claimed and has not begun, in order, to the front."""
-        self._queue.extendleft(reversed([*records]))
+        if self._begun:
+            self._runs[0] = self._runs[0][self._begun :]
+            self._begun = 0
+        if records:
+            self._runs.appendleft(records)
+            self.waiting += len(records)
 
     def release(self, record: StoredRecord) -> bool:
         """Let the next record start."""
         self._busy = False
-        return bool(self._queue)
+        return bool(self._runs)
 
     def next(self, record: StoredRecord) -> StoredRecord | None:
         """Claim the partition's next record; the lane goes from one to the other."""
-        if self._queue:
-            return self._queue.popleft()
+        if self._runs:
+            return self._next(1)[0]
         self._busy = False
         return None
-
-    @property
-    def waiting(self) -> int:
-        """How many records are queued."""
-        return len(self._queue)
 
 
 class KeyLanes:

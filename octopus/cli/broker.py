@@ -22,7 +22,8 @@ from octopus.cli.reaching import administering, reaching, run_async
 from octopus.cli.screen import document, note, notices, say, spell_count, table
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
-from octopus.transports.broker_process import BrokerProcess, compiled_checksum, decompressors
+from octopus.transports.broker_process import BrokerProcess, decompressors
+from octopus.transports.checksum import crc32c
 from octopus.worker.process import ExitCode
 
 verb = App(name="broker", help="Start, find and stop the embedded broker.", help_epilogue="")
@@ -67,7 +68,7 @@ def start(
         configure_logs(settings.log, notices())
         logging.getLogger("octopus.broker").setLevel("INFO" if not options.quiet else "WARNING")
         try:
-            run_broker(*arguments, checksum=compiled_checksum(), decompressors=decompressors())
+            run_broker(*arguments, checksum=crc32c, decompressors=decompressors())
         except OSError as error:
             raise _cannot_listen(settings, error) from error
         return

@@ -127,9 +127,13 @@ class Runner:
         if self.stopped.done() or not generation.is_open:
             return
         before = generation.bytes_in_flight
-        known = generation.ledger.receive([record.offset for record in records], position)
         if not records:
+            generation.ledger.receive((), position)
             return
+        first, last = records[0].offset, records[-1].offset
+        whole = last - first + 1 == len(records)  # offsets increase, so then none is missing
+        offsets = range(first, last + 1) if whole else [record.offset for record in records]
+        known = generation.ledger.receive(offsets, position)
         # Over all that is in flight: small records must not make large ones before them look small.
         generation.mean_bytes = (before + size_bytes) / (generation.ledger.in_flight + len(known))
         if known:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from octopus.broker.batch import Decompressors
-from octopus.broker.checksum import Checksum, crc32c
 from octopus.broker.lock import LockedError
 from octopus.broker.process import run
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
 from octopus.errors import TransportError
+from octopus.transports.checksum import crc32c
 from octopus.transports.decompression import DECOMPRESSORS, Decompressor
 
 _LOST_THE_RACE = 75  # another broker owns the directory: fine, that one is joined
@@ -74,21 +74,12 @@ def main(text: str) -> int:
             BrokerSettings(host=given["host"], port=given["port"], default_partitions=given["default_partitions"]),
             StorageSettings(**given["storage"]),
             idle_exit=given["idle_exit"],
-            checksum=compiled_checksum(),
+            checksum=crc32c,
             decompressors=decompressors(),
         )
     except LockedError:
         return _LOST_THE_RACE
     return 0
-
-
-def compiled_checksum() -> Checksum:
-    """Return aiokafka's compiled CRC-32C, or the broker's own."""
-    try:
-        from aiokafka.record._crecords.cutil import crc32c_cython
-    except ImportError:
-        return crc32c
-    return crc32c_cython
 
 
 def decompressors() -> Decompressors:

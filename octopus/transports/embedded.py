@@ -20,7 +20,8 @@ from octopus.broker.thread import BrokerThread
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
 from octopus.transports.base import Admin, Consumer, Producer, TransactionalProducer
-from octopus.transports.broker_process import BrokerProcess, compiled_checksum, decompressors
+from octopus.transports.broker_process import BrokerProcess, decompressors
+from octopus.transports.checksum import crc32c
 from octopus.transports.kafka import KafkaTransport
 
 Mode = Literal["process", "thread"]
@@ -165,7 +166,7 @@ class EmbeddedTransport:
             self._directory,
             self._broker_settings,
             self._storage_settings,
-            checksum=compiled_checksum(),
+            checksum=crc32c,
             decompressors=decompressors(),
         )
         try:

@@ -152,7 +152,7 @@ class GroupWorker:
         wait = SHORT_WAIT if held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
-                return await self._consumer.fetch(self._ready, max_records=FETCH_RECORDS, timeout=wait)
+                return await self._consumer.fetch(self._ready, max_records=self._fetch_records, timeout=wait)
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
@@ -181,27 +181,33 @@ class GroupWorker:
         """Ask for partitions that have room and leave alone those that do not; looks at busy ones only."""
         most_records, most_bytes = self._settings.in_flight_records, self._settings.in_flight_bytes
         records = size = 0
-        for generation in [*self._busy]:
-            in_flight = generation.ledger.in_flight
-            records += in_flight
+        for generation in self._busy:
+            records += generation.ledger.in_flight
             size += generation.bytes_in_flight
-            is_full = self._is_full(generation)
-            if not in_flight and not is_full:
-                self._busy.discard(generation)
-            if is_full:
-                self._ready.discard(generation.partition)
-            elif not self._throttled and generation.partition not in self._unreadable:
-                self._ready.add(generation.partition)
         # The first half goes to whoever comes first, the second in equal shares: so a partition that hangs takes no more
-        # than its share of it, and the others go on.
+        # than its share of it. And when all is taken, partitions that hold nothing of it still get a little: the others go
+        # on, however many hang.
         self._crowded = max(records / most_records, size / most_bytes) > 0.5
         throttled = records > most_records or size > most_bytes
-        if throttled:
-            self._ready.clear()
-        elif self._throttled:
-            full = {generation.partition for generation in self._busy if self._is_full(generation)}
-            self._ready.update(self._generations.keys() - self._unreadable.keys() - full)
-        self._throttled = throttled
+        if throttled != self._throttled:
+            self._throttled = throttled
+            self._ready.update(self._generations.keys() - self._unreadable.keys())
+        for generation in [*self._busy]:
+            is_idle = not generation.ledger.in_flight
+            has_room = is_idle if throttled else not self._is_full(generation)
+            if not has_room:
+                self._ready.discard(generation.partition)
+            elif generation.partition not in self._unreadable:
+                self._ready.add(generation.partition)
+            if is_idle and has_room:
+                self._busy.discard(generation)
+
+    @property
+    def _fetch_records(self) -> int:
+        """How many records to take at once: less when a full turn would be much of what may be in flight."""
+        most = self._settings.in_flight_records
+        share = most // (2 * len(self._generations)) if self._throttled and self._generations else most // 4
+        return max(1, min(FETCH_RECORDS, share))
 
     def _is_full(self, generation: Generation) -> bool:
         if generation.lanes.waiting > FETCH_RECORDS or generation.ledger.ahead > MAX_AHEAD:

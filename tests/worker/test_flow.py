@@ -67,6 +67,27 @@ async def test_a_partition_that_hangs_is_held_back_while_the_others_go_on(virtua
     assert len(done) == 15_000
 
 
+async def test_partitions_that_hang_never_starve_the_others_however_many_there_are(virtual_time: VirtualTime) -> None:
+    app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), []
+    broker.create_topic("t", 6)
+
+    @app.on("t", ordering="key", concurrency=10)
+    async def handle(event: Event[int]) -> None:
+        if event.partition < 5:
+            await release.wait()
+        done.append(event.partition)
+
+    for partition in range(6):
+        broker.append([Outgoing("t", b"0", b"hot", partition=partition) for _ in range(1_000)])
+    async with working(app, broker, worker={"in_flight_records": 100}) as worker:
+        await until(lambda: len(done) == 1_000, 60)
+        assert {*done} == {5}
+        assert worker.status().groups[0].in_flight <= 200
+        release.set()
+        await worker.caught_up()
+    assert len(done) == 6_000
+
+
 async def test_a_slow_key_among_many_does_not_hold_the_others(virtual_time: VirtualTime) -> None:
     app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), []
 

@@ -14,7 +14,8 @@ from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
 from octopus.testing.faults.network import free_port
 from octopus.testing.faults.processes import ChildProcess, end_with_parent, python_module
-from octopus.transports.broker_process import compiled_checksum, decompressors
+from octopus.transports.broker_process import decompressors
+from octopus.transports.checksum import crc32c
 
 START_TIMEOUT = 30.0
 
@@ -133,7 +134,7 @@ def main(text: str) -> None:
             limits=Limits(min_session_timeout_ms=given["min_session_timeout_ms"]),
         ),
         StorageSettings(durability=given["durability"]),
-        checksum=compiled_checksum(),
+        checksum=crc32c,
         decompressors=decompressors(),
     )
 

@@ -1,25 +1,29 @@
-"""aiokafka's connection with its two authentication faults put right, and a memory for why connecting failed.
+"""aiokafka's connection with its two authentication faults put right, a memory for why connecting failed, and less copying.
 
 aiokafka 0.14 authenticates once: when the session ends the broker cuts the connection, losing answers in flight. And it
 takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. Its client also logs
 every connection failure and reports "unable to bootstrap"; here the failure is kept on the client's name, which aiokafka
-hands to each connection.
+hands to each connection. Once a connection is open, `Frames` reads its socket and `fetched` the answers that carry records.
 """
 
 import asyncio
 import logging
 import random
 import re
+import time
 from collections.abc import Awaitable
 from typing import Any, Self
 
 import aiokafka
 import aiokafka.client
 import aiokafka.conn
+import aiokafka.consumer.fetcher
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed
 
 from octopus.errors import AuthError, OctopusError
+from octopus.transports.kafka import fetched
+from octopus.transports.kafka.frames import Frames
 from octopus.types import TokenProvider
 
 TESTED = "0.14.0"
@@ -29,6 +33,7 @@ TESTED = "0.14.0"
 _Authenticator: Any = aiokafka.conn.OAuthAuthenticator
 _Connection: Any = aiokafka.conn.AIOKafkaConnection
 _client_module: Any = aiokafka.client
+_fetcher_module: Any = aiokafka.consumer.fetcher
 
 METADATA_REQUEST = 3
 SASL_REQUESTS = (17, 36)
@@ -119,7 +124,33 @@ class Connection(_Connection):  # type: ignore[misc]
             self._remember(error)
             raise
         self._remember(None)
+        self._take_over()
         return connected
+
+    def _take_over(self) -> None:
+        """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered."""
+        if self._writer is not None:
+            self._read_task.cancel()
+            self._writer.transport.set_protocol(Frames(self, self._protocol))
+
+    def frame_received(self, frame: bytes | memoryview) -> None:
+        """Answer the oldest request."""
+        if self._requests:
+            expected, request, waiting = self._requests[0]
+            if getattr(request, "API_KEY", None) == fetched.API_KEY and request.API_VERSION in fetched.VERSIONS:
+                # aiokafka's own way copies every record twice and decodes lengths one by one
+                received = int.from_bytes(frame[:4], "big")
+                if received == expected:
+                    if not waiting.done():
+                        waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
+                    self._last_action = time.monotonic()
+                    self._requests.popleft()
+                    return
+            self._handle_frame(bytes(frame))
+
+    def frames_ended(self, error: BaseException | None) -> None:
+        """Close; requests without an answer fail."""
+        self.close(aiokafka.conn.CloseReason.CONNECTION_BROKEN, error or ConnectionResetError("the broker hung up"))
 
     def _remember(self, failure: BaseException | None) -> None:
         if isinstance(self._client_id, ClientName):
@@ -227,3 +258,4 @@ def install() -> None:
     logging.getLogger("aiokafka.conn").addFilter(_no_tokens)
     if aiokafka.__version__ == TESTED:
         _client_module.create_conn = create_connection
+        _fetcher_module.MemoryRecords = fetched.FetchedBatches

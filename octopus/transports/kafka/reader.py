@@ -6,7 +6,6 @@ aiokafka's own compiled records. At most two fetched buffers per partition are h
 """
 
 from collections import deque
-from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -17,6 +16,7 @@ from octopus.errors import CorruptBatch, TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import Chunk
 from octopus.transports.kafka.connection import TESTED
+from octopus.transports.kafka.fetched import Batch
 
 READ_COMMITTED = 1
 
@@ -54,17 +54,16 @@ class Buffer:
         self._committed_only = fetched._isolation_level == READ_COMMITTED
         self._aborted: deque[tuple[int, int]] = deque(fetched._aborted_transactions)
         self._aborted_producers: set[int] = set()
-        self._batch: Any = None
-        self._records: Any = None
-        self._batches: deque[Any] = deque()
-        records = fetched._records
+        self._batch: Any = None  # the one that is being read
+        self._records: Any = None  # an iterator over what is left of it
+        self._batches: deque[Batch | Exception] = deque()
         try:
-            while records.has_next():
-                self._batches.append(records.next_batch())
+            while (batch := fetched._records.next()) is not None:
+                self._batches.append(batch)
         except Exception as error:  # noqa: BLE001 - the bytes are not ours; any failure to frame them is corruption
             self._batches.append(error)
-        whole = [batch for batch in self._batches if not isinstance(batch, Exception)]
-        self.until: int = max(self.next_offset, whole[-1].next_offset) if whole else self.next_offset
+        whole = [batch for batch in self._batches if isinstance(batch, Batch)]
+        self.until: int = max(self.next_offset, whole[-1].records.next_offset) if whole else self.next_offset
         """Where the fetcher goes on."""
 
     @property
@@ -78,34 +77,31 @@ class Buffer:
         An unreadable batch ends the buffer: `error` is set, and `next_offset` is the first offset that was not delivered.
         """
         start = self.next_offset
-        parts: list[Sequence[StoredRecord]] = []
-        count = size = 0
-        while count < limit:
+        found: list[StoredRecord] = []
+        size = 0
+        while len(found) < limit:
             if self._batch is None and not self._advance():
                 break
             batch = self._batch
+            wanted = limit - len(found)
             try:
-                records: list[Any] = list(islice(self._records, limit - count))
+                records: list[Any] = list(islice(self._records, wanted))
             except Exception as error:  # noqa: BLE001 - see above
                 self._fail(error)
                 break
-            if len(records) < limit - count:
+            if len(records) < wanted:
                 # compaction may have removed the last records of a batch: its header knows where it ends
-                self.next_offset, self._batch = max(self.next_offset, batch.next_offset), None
+                self.next_offset, self._batch = max(self.next_offset, batch.records.next_offset), None
+            if records and records[0].offset < start:
+                # the broker sends whole batches, also from before the position
+                records = [record for record in records if record.offset >= start]
             if records:
-                if records[0].offset < start and not parts:
-                    # the broker sends whole batches, also from before the position
-                    records = [record for record in records if record.offset >= start]
-                if records:
-                    self.next_offset = max(self.next_offset, records[-1].offset + 1)
-                    parts.append(records)
-                    count += len(records)
-                    size += sum([len(record.value or b"") for record in records])
-        if self.next_offset == start and not parts:
+                self.next_offset = max(self.next_offset, records[-1].offset + 1)
+                size += batch.size_of(records)
+                found = found + records if found else records
+        if self.next_offset == start and not found:
             return None
-        return Chunk(
-            self.partition, parts[0] if len(parts) == 1 else [r for part in parts for r in part], self.next_offset, size
-        )
+        return Chunk(self.partition, found, self.next_offset, size)
 
     def _advance(self) -> bool:
         """Move to the next batch that holds records for us; False at the end."""
@@ -115,18 +111,18 @@ class Buffer:
                 self._fail(batch)
                 return False
             try:
-                if not batch.validate_crc():
+                if not batch.is_whole:
                     self._fail(CorruptBatch("its checksum does not match"))
                     return False
-                skipped = self._is_aborted(batch) or batch.is_control_batch
+                skipped = self._is_aborted(batch.records) or batch.records.is_control_batch
             except Exception as error:  # noqa: BLE001 - see above
                 self._fail(error)
                 return False
             if not skipped:
                 # a batch may be asked for an iterator only once, and `islice` would ask for one each time
-                self._batch, self._records = batch, chain(batch)
+                self._batch, self._records = batch, chain(batch.records)
                 return True
-            self.next_offset = batch.next_offset
+            self.next_offset = batch.records.next_offset
         return False
 
     def _is_aborted(self, batch: Any) -> bool:
@@ -141,7 +137,7 @@ class Buffer:
 
     def _fail(self, error: Exception) -> None:
         self._batches.clear()
-        self._batch = None
+        self._batch = self._records = None
         kind = type(error) if isinstance(error, TransportError) else CorruptBatch
         reason = str(error) or type(error).__name__
         self.error = kind(f"{self.partition}@{self.next_offset} cannot be read: {reason.rstrip('.')}.")

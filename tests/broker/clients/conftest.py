@@ -7,7 +7,8 @@ import pytest
 
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.thread import BrokerThread
-from octopus.transports.broker_process import compiled_checksum, decompressors
+from octopus.transports.broker_process import decompressors
+from octopus.transports.checksum import crc32c
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with BrokerThread(
         tmp_path_factory.mktemp("broker"),
         BrokerSettings(maintenance_interval=0.5),
-        checksum=compiled_checksum(),
+        checksum=crc32c,
         decompressors=decompressors(),
     ) as broker:
         yield broker.address

@@ -1,0 +1,170 @@
+"""Reads answers to Fetch where they are: what is handed on are views of the frame, not copies of it.
+
+Source: the Fetch response of Kafka's protocol guide, versions 4 to 11, and record batches as in KIP-98.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import aiokafka.errors as kafka
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
+
+from octopus.events import StoredRecord
+from octopus.transports.checksum import crc32c
+
+API_KEY = 1
+VERSIONS = range(4, 12)
+
+_INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
+_HEAD = struct.Struct(">ihqq")  # partition, error code, high watermark, last stable offset
+_INT64 = struct.Struct(">q")
+_ABORTED = struct.Struct(">qq")
+
+_BATCH = struct.Struct(">qi")  # base offset, length of what follows
+_MAGIC_AT, _CHECKSUM_AT, _CHECKED_FROM, _ATTRIBUTES_AT, _COUNT_AT = 16, 17, 21, 22, 57
+_SHORTEST = {
+    0: 26,
+    1: 34,
+    2: 61,
+}  # bytes of the header of a batch, or of the smallest message before there were batches
+_CODEC_MASK = 0x07
+
+
+def read_answer(kind: Any, frame: bytes | memoryview) -> Any:
+    """Read a Fetch response behind its header.
+
+    Args:
+        kind: aiokafka's class for the version, one of `VERSIONS`; an object of it is returned.
+        frame: Correlation id and response.
+
+    Raises:
+        struct.error: The frame is too short for what it says.
+        ValueError: A name is not UTF-8, or a length leads out of the frame.
+    """
+    view = memoryview(frame)
+    version = kind.API_VERSION
+    (throttle_time,) = _INT32.unpack_from(view, 4)
+    at = 8
+    session: tuple[int, ...] = ()
+    if version >= 7:
+        session = _INT16.unpack_from(view, at) + _INT32.unpack_from(view, at + 2)
+        at += 6
+    topics = []
+    count, at = _count(view, at)
+    for _ in range(count):
+        (length,) = _INT16.unpack_from(view, at)
+        at += 2 + length
+        name = str(view[at - length : at], "utf-8")
+        partitions = []
+        inner, at = _count(view, at)
+        for _ in range(inner):
+            partition, at = _partition(view, at, version)
+            partitions.append(partition)
+        topics.append((name, partitions))
+    return kind(throttle_time, *session, topics)
+
+
+def _partition(view: memoryview, at: int, version: int) -> tuple[tuple[Any, ...], int]:
+    """Return the fields in the order of aiokafka's schema, and where they end."""
+    fields: tuple[Any, ...] = _HEAD.unpack_from(view, at)
+    at += _HEAD.size
+    if version >= 5:
+        fields += _INT64.unpack_from(view, at)  # the log's start
+        at += 8
+    count, at = _count(view, at)
+    aborted = [_ABORTED.unpack_from(view, at + 16 * index) for index in range(count)]
+    at += 16 * len(aborted)
+    fields += (aborted,)
+    if version >= 11:
+        fields += _INT32.unpack_from(view, at)  # the replica to read from
+        at += 4
+    length, at = _count(view, at)
+    if length > len(view) - at:
+        raise ValueError(f"a partition says that it has {length} bytes, of {len(view) - at} that are left")
+    return (*fields, view[at : at + length]), at + length
+
+
+def _count(view: memoryview, at: int) -> tuple[int, int]:
+    """Return a length, none (-1) being 0, and what follows it."""
+    (count,) = _INT32.unpack_from(view, at)
+    return max(count, 0), at + 4
+
+
+class Batch(NamedTuple):
+    """A record batch where it lies.
+
+    Attributes:
+        records: aiokafka's compiled reader for it.
+        view: Its bytes.
+    """
+
+    records: Any
+    view: memoryview
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its checksum is right."""
+        if self.view[_MAGIC_AT] < 2:
+            return bool(self.records.validate_crc())
+        return crc32c(self.view[_CHECKED_FROM:]) == int.from_bytes(self.view[_CHECKSUM_AT:_CHECKED_FROM], "big")
+
+    def size_of(self, records: Sequence[StoredRecord]) -> int:
+        """Return the bytes of some of its records, approximately: their share of the batch, unless that is compressed."""
+        view = self.view
+        if view[_MAGIC_AT] < 2 or view[_ATTRIBUTES_AT] & _CODEC_MASK:
+            return sum([len(record.value or b"") for record in records])
+        count: int = _INT32.unpack_from(view, _COUNT_AT)[0]
+        return len(view) * len(records) // max(count, 1)
+
+
+class FetchedBatches:
+    """The batches of one partition of an answer. Does for aiokafka's fetcher what its `MemoryRecords` does.
+
+    A last batch that is cut off, as brokers may send it, is as good as not there.
+    """
+
+    __slots__ = ("_at", "_end", "_view")
+
+    def __init__(self, data: bytes | memoryview | None) -> None:
+        self._view = memoryview(data or b"")
+        self._at = self._end = 0
+        self._find()
+
+    def size_in_bytes(self) -> int:
+        """Return the size of everything."""
+        return len(self._view)
+
+    def has_next(self) -> bool:
+        """Tell whether there is another whole batch."""
+        return self._end > self._at
+
+    def next_batch(self) -> Any:
+        """Return aiokafka's reader for the next batch, or None. Raises `CorruptRecordException`."""
+        batch = self.next()
+        return batch.records if batch is not None else None
+
+    def next(self) -> Batch | None:
+        """Return the next batch, or None at the end.
+
+        Raises:
+            CorruptRecordException: It is shorter than its own header.
+        """
+        if not self.has_next():
+            return None
+        view = self._view[self._at : self._end]
+        magic = view[_MAGIC_AT] if len(view) > _MAGIC_AT else 0
+        if len(view) < _SHORTEST.get(magic, 61):
+            raise kafka.CorruptRecordException(f"a batch of {len(view)} bytes is shorter than its header")
+        self._at = self._end
+        self._find()
+        return Batch(DefaultRecordBatch(view) if magic >= 2 else LegacyRecordBatch(view, magic), view)
+
+    def _find(self) -> None:
+        if len(self._view) - self._at < _BATCH.size:
+            return
+        _, length = _BATCH.unpack_from(self._view, self._at)
+        end = self._at + _BATCH.size + max(length, 0)
+        if end <= len(self._view):
+            self._end = end

@@ -1,0 +1,137 @@
+"""Splits what a broker sends into frames, without copying large ones and without new memory for each.
+
+A stream reader copies every byte three times into memory that the kernel has to clear first; of what a record of half a
+kilobyte costs a consumer that was half (`scripts/bench "consume:463 B:octopus transport*"`). Here the socket writes a large
+frame where it stays until its records have been read, and the place is used again for a later one.
+"""
+
+import asyncio
+import struct
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+SMALL = 64 * 1024
+"""Bytes up to which frames share one buffer and are copied out of it: most answers are far smaller."""
+
+SPARE = 3
+"""Large buffers kept: one whose records are being read, one that waits to be, one that is being filled."""
+
+GRAIN = 256 * 1024
+"""Large buffers are multiples of this, so that one serves frames of slightly different sizes."""
+
+_SIZE = struct.Struct(">i")
+
+
+class Owner(Protocol):
+    """A connection, as far as its frames are concerned."""
+
+    def frame_received(self, frame: bytes | memoryview) -> None:
+        """Take a frame; a view is valid for as long as somebody keeps it."""
+        ...
+
+    def frames_ended(self, error: BaseException | None) -> None:
+        """Hear that nothing more will come."""
+        ...
+
+
+class Frames(asyncio.BufferedProtocol):
+    """Takes over a connection's socket from the stream protocol that it was opened with.
+
+    Args:
+        owner: Gets the frames; not kept alive.
+        streams: Goes on pausing and resuming the writer, and hears of the end.
+    """
+
+    def __init__(self, owner: Owner, streams: asyncio.Protocol) -> None:
+        self._owner: Callable[[], Owner | None] = weakref.ref(owner)
+        self._streams = streams
+        self._small = memoryview(bytearray(SMALL))
+        self._large: memoryview | None = None  # the frame that is being filled, if it is a large one
+        self._filled = 0
+        self._buffers = Buffers()
+
+    def get_buffer(self, sizehint: int) -> Any:
+        """Say where the next bytes go."""
+        return (self._small if self._large is None else self._large)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand over the frames that are complete."""
+        self._filled += nbytes
+        try:
+            if self._large is None:
+                self._split()
+            elif self._filled == len(self._large):
+                frame, self._large, self._filled = self._large, None, 0
+                self._deliver(frame)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a frame, what follows it cannot be trusted
+            self._end(error)
+
+    def _split(self) -> None:
+        start, filled, small = 0, self._filled, self._small
+        while filled - start >= 4:
+            (size,) = _SIZE.unpack_from(small, start)
+            if size < 0:
+                raise ValueError(f"a frame says that it has {size} bytes")
+            start += 4
+            if filled - start >= size:
+                self._deliver(bytes(small[start : start + size]))
+                start += size
+            elif size > SMALL - 4:
+                self._large = self._buffers.take(size)
+                self._filled = filled - start
+                self._large[: self._filled] = small[start:filled]
+                return
+            else:
+                start -= 4
+                break
+        if start:
+            small[: filled - start] = bytes(small[start:filled])
+        self._filled = filled - start
+
+    def _deliver(self, frame: bytes | memoryview) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.frame_received(frame)
+
+    def eof_received(self) -> bool:
+        """Let the socket be closed: half a connection is of no use."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell both."""
+        self._streams.connection_lost(error)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.frames_ended(error)
+
+    def pause_writing(self) -> None:
+        """Let writers wait."""
+        self._streams.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self._streams.resume_writing()
+
+
+class Buffers:
+    """Large buffers that are used again once nobody looks into them."""
+
+    def __init__(self) -> None:
+        self._all: list[bytearray] = []
+
+    def take(self, size: int) -> memoryview:
+        """Return a view of `size` bytes that nobody else sees."""
+        for index, buffer in enumerate(self._all):
+            # A view of a buffer, or of a part of it, is a reference to it: what is left are the list, the name, the argument.
+            if len(buffer) >= size and sys.getrefcount(buffer) == 3:
+                self._all.append(self._all.pop(index))
+                return memoryview(buffer)[:size]
+        # Zeroed by the kernel page by page as it is filled, so rounding up costs no memory.
+        buffer = bytearray(-(-size // GRAIN) * GRAIN)
+        self._all = [*self._all[1 - SPARE :], buffer]
+        return memoryview(buffer)[:size]
