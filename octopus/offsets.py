@@ -10,9 +10,20 @@ import binascii
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
+from octopus.events import StoredRecord
+
 MAP_PREFIX = "octopus-offsets-1"
 MAP_LIMIT = 4096
 """Bytes a broker keeps of a commit's metadata (`offset.metadata.max.bytes`)."""
+
+
+def offsets_of(records: Sequence[StoredRecord]) -> Sequence[int]:
+    """Return the offsets of consecutive records of a partition: a range when none is missing between them."""
+    if not records:
+        return ()
+    first, last = records[0].offset, records[-1].offset
+    # Offsets increase, so that many of them between these two are all there are.
+    return range(first, last + 1) if last - first + 1 == len(records) else [record.offset for record in records]
 
 
 class OffsetLedger:
@@ -90,17 +101,22 @@ class OffsetLedger:
                 first = self._next_run()
         self._first = first
 
-    def settle_first(self, count: int) -> None:
-        """Settle the first `count` open records, those that a sequential lane has finished."""
-        while count and not self._settled:
-            step = min(count, self._stop - self._first)
-            self.settled_count += step
-            count -= step
-            self._first += step
-            if self._first == self._stop:
-                self._first = self._next_run()
-        for _ in range(count):
-            self.settle(self._first)
+    def settle_run(self, offsets: Sequence[int]) -> None:
+        """Settle several, in increasing order. Raises as `settle`.
+
+        Args:
+            offsets: A range costs a step, whatever its length, when it is all of what is open at first.
+        """
+        if (
+            isinstance(offsets, range)
+            and not self._settled
+            and offsets.start == self._first < offsets.stop <= self._stop
+        ):
+            self.settled_count += len(offsets)
+            self._first = offsets.stop if offsets.stop < self._stop else self._next_run()
+            return
+        for offset in offsets:
+            self.settle(offset)
 
     def _next_run(self) -> int:
         """Leave the first run, which is settled, and return the first offset of the next one."""

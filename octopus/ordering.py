@@ -1,7 +1,8 @@
 """Who may run next: lanes by partition, by key, or none. Pure; no locks, no tasks.
 
-`take` hands out a record together with its lane; the lane stays claimed until `release`, also while the record waits
-for its retry. So a retry holds exactly its own lane: the partition, the key, or nothing.
+`take` hands out a stretch of records that may run one after the other, and claims their lanes. A lane stays claimed until
+`release`, also while its record waits for a retry: so a retry holds exactly its own lane, the partition, the key, or nothing.
+A stretch whose record suspends is given up: `put_back` takes what has not begun, and others may run it.
 """
 
 from collections import deque
@@ -16,20 +17,24 @@ Ordering = Literal["partition", "key", "none"]
 class Lanes(Protocol):
     """The lanes of one partition."""
 
-    def put(self, records: Iterable[StoredRecord]) -> None:
-        """Queue records behind those already there."""
+    def put(self, records: Sequence[StoredRecord]) -> None:
+        """Queue records behind those already there; the sequence must not be changed any more."""
         ...
 
-    def take(self) -> StoredRecord | None:
-        """Claim the next record whose lane is free, or None."""
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        """Claim up to `limit` records that may run one after the other; none when their lanes are busy."""
         ...
 
-    def release(self, record: StoredRecord) -> bool:
-        """Free the lane of a record that was taken; tell whether there may be something to take now."""
+    def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
+        """Return the end of a stretch, which has not begun, to the front. The lane of `running`, before it, stays claimed."""
         ...
 
-    def next(self, record: StoredRecord) -> StoredRecord | None:
-        """Release a record's lane and claim what may run next, in one step."""
+    def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
+        """Free the lanes of records that were taken, but for those that `unfinished` records of their stretch need.
+
+        Returns:
+            Whether there may be something to take now.
+        """
         ...
 
     @property
@@ -38,37 +43,25 @@ class Lanes(Protocol):
         ...
 
 
-class PartitionLane:
-    """The whole partition is one lane: a record starts when its predecessor is settled."""
+class Queue:
+    """Records in order, as they were put: what is taken from a sequence is a slice of it, not one record after the other."""
 
-    __slots__ = ("_begun", "_busy", "_runs", "waiting")
+    __slots__ = ("_begun", "_runs", "waiting")
 
     def __init__(self) -> None:
-        self._runs: deque[Sequence[StoredRecord]] = deque()  # as they were put, none of them empty
+        self._runs: deque[Sequence[StoredRecord]] = deque()  # none of them empty
         self._begun = 0  # how many of the first run were handed out
-        self._busy = False
         self.waiting = 0
 
-    def put(self, records: Iterable[StoredRecord]) -> None:
-        """Queue records; a sequence is kept as it is, and must not be changed any more."""
-        run = records if isinstance(records, Sequence) else [*records]
-        if run:
-            self._runs.append(run)
-            self.waiting += len(run)
-
-    def take(self) -> StoredRecord | None:
-        """Claim the partition's next record."""
-        taken = self.take_stretch(1)
-        return taken[0] if taken else None
-
-    def take_stretch(self, limit: int) -> Sequence[StoredRecord]:
-        """Claim up to `limit` records, to run one after the other; none while the lane is busy."""
-        if self._busy or not self._runs:
-            return ()
-        self._busy = True
-        return self._next(limit)
+    def put(self, records: Sequence[StoredRecord]) -> None:
+        """Queue records."""
+        if records:
+            self._runs.append(records)
+            self.waiting += len(records)
 
     def _next(self, limit: int) -> Sequence[StoredRecord]:
+        if not self._runs:
+            return ()
         run, begun = self._runs[0], self._begun
         end = begun + limit
         if end >= len(run):
@@ -81,8 +74,8 @@ class PartitionLane:
         self.waiting -= len(taken)
         return taken
 
-    def put_back(self, records: Sequence[StoredRecord]) -> None:
-        """Return what was claimed and has not begun, in order, to the front."""
+    def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
+        """Return records to the front."""
         if self._begun:
             self._runs[0] = self._runs[0][self._begun :]
             self._begun = 0
@@ -90,17 +83,42 @@ class PartitionLane:
             self._runs.appendleft(records)
             self.waiting += len(records)
 
-    def release(self, record: StoredRecord) -> bool:
-        """Let the next record start."""
-        self._busy = False
-        return bool(self._runs)
 
-    def next(self, record: StoredRecord) -> StoredRecord | None:
-        """Claim the partition's next record; the lane goes from one to the other."""
-        if self._runs:
-            return self._next(1)[0]
+class PartitionLane(Queue):
+    """The whole partition is one lane: a record starts when its predecessor is settled."""
+
+    __slots__ = ("_busy",)
+
+    def __init__(self) -> None:
+        super().__init__()
         self._busy = False
-        return None
+
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        """Claim the partition's next records; none while the lane is busy."""
+        if self._busy:
+            return ()
+        taken = self._next(limit)
+        self._busy = bool(taken)
+        return taken
+
+    def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
+        """Let the next record start, unless the stretch goes on."""
+        self._busy = bool(unfinished)
+        return bool(self._runs) and not unfinished
+
+
+class NoLanes(Queue):
+    """No order: every record may start at once."""
+
+    __slots__ = ()
+
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        """Claim the next records."""
+        return self._next(limit)
+
+    def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
+        """Nothing was claimed."""
+        return bool(self._runs)
 
 
 class KeyLanes:
@@ -116,86 +134,74 @@ class KeyLanes:
         self._ready: deque[StoredRecord] = deque()  # their predecessor is done and the key is still claimed for them
         self._behind: dict[bytes, deque[StoredRecord] | None] = {}  # claimed keys and who waits for them
 
-    def put(self, records: Iterable[StoredRecord]) -> None:
+    def put(self, records: Sequence[StoredRecord]) -> None:
         """Queue records."""
         self._queue.extend(records)
 
-    def take(self) -> StoredRecord | None:
-        """Claim the next record whose key is free; set aside those whose key is not."""
-        if self._ready:
-            return self._ready.popleft()
-        queue, behind = self._queue, self._behind
-        while queue:
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        """Claim the next records whose keys are free; set aside those whose keys are not.
+
+        Several of one key may be in one stretch: there, too, they run one after the other.
+        """
+        queue, ready, behind = self._queue, self._ready, self._behind
+        taken: list[StoredRecord] = []
+        while ready and len(taken) < limit:
+            record = ready.popleft()
+            taken.append(record)
+            if (key := record.key) is not None and (successors := behind[key]) is not None:
+                while successors and len(taken) < limit:
+                    taken.append(successors.popleft())
+                behind[key] = successors or None
+        claimed: set[bytes] = set()  # by this very call
+        while queue and len(taken) < limit:
             record = queue.popleft()
             key = record.key
-            if key is None:
-                return record
-            if key not in behind:
+            if key is None or key in claimed:
+                taken.append(record)
+            elif key not in behind:
                 behind[key] = None
-                return record
-            successors = behind[key]
-            if successors is None:
+                claimed.add(key)
+                taken.append(record)
+            elif (successors := behind[key]) is None:
                 behind[key] = deque((record,))
             else:
                 successors.append(record)
-        return None
+        return taken
 
-    def release(self, record: StoredRecord) -> bool:
-        """Free the record's key, or pass it on to the next record of that key."""
-        key = record.key
-        if key is not None:
-            successors = self._behind.pop(key)
-            if successors:
+    def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
+        """Return records to the front: of each key the first is ready, unless the running record has that key."""
+        claimed = {running.key}
+        again: dict[bytes, list[StoredRecord]] = {}
+        ready = []
+        for record in records:
+            key = record.key
+            if key is None:
+                ready.append(record)
+            elif key in claimed:
+                again.setdefault(key, []).append(record)
+            else:
+                claimed.add(key)
+                ready.append(record)
+        self._ready.extendleft(reversed(ready))
+        for key, successors in again.items():
+            self._behind[key] = deque((*successors, *(self._behind[key] or ())))
+
+    def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
+        """Free the records' keys, or pass each on to the next record of that key."""
+        behind = self._behind
+        keys = {record.key for record in records}
+        if unfinished:
+            keys -= {record.key for record in unfinished}
+        for key in keys:
+            if key is not None and (successors := behind.pop(key)):
                 self._ready.append(successors.popleft())
-                self._behind[key] = successors or None
-                return True
-        return bool(self._queue)
-
-    def next(self, record: StoredRecord) -> StoredRecord | None:
-        """Pass the key on, and claim the next record whose key is free."""
-        key = record.key
-        if key is not None:
-            successors = self._behind.pop(key)
-            if successors:
-                successor = successors.popleft()
-                self._behind[key] = successors or None
-                return successor
-        return self.take()
+                behind[key] = successors or None
+        return bool(self._ready or self._queue)
 
     @property
     def waiting(self) -> int:
         """How many records are queued and not known to wait for their key."""
         return len(self._queue) + len(self._ready)
-
-
-class NoLanes:
-    """No order: every record may start at once."""
-
-    __slots__ = ("_queue",)
-
-    def __init__(self) -> None:
-        self._queue: deque[StoredRecord] = deque()
-
-    def put(self, records: Iterable[StoredRecord]) -> None:
-        """Queue records."""
-        self._queue.extend(records)
-
-    def take(self) -> StoredRecord | None:
-        """Claim the next record."""
-        return self._queue.popleft() if self._queue else None
-
-    def release(self, record: StoredRecord) -> bool:
-        """Nothing was claimed."""
-        return bool(self._queue)
-
-    def next(self, record: StoredRecord) -> StoredRecord | None:
-        """Claim the next record."""
-        return self._queue.popleft() if self._queue else None
-
-    @property
-    def waiting(self) -> int:
-        """How many records are queued."""
-        return len(self._queue)
 
 
 class BatchLane:
@@ -230,23 +236,21 @@ class BatchLane:
         """Whether records wait for company, and nobody has said yet that they waited long enough."""
         return bool(self._queue) and not self._flush
 
-    def take(self) -> Batch | None:
-        """Claim the next batch once it is full or its window is over."""
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        """Claim the next batch, as one record, once it is full or its window is over."""
         if not self.is_ready:
-            return None
+            return ()
         self._busy, self._flush = True, False
         queue = self._queue
-        return Batch(queue.popleft() for _ in range(min(self._size, len(queue))))
+        return (Batch(queue.popleft() for _ in range(min(self._size, len(queue)))),)
 
-    def release(self, record: StoredRecord) -> bool:
+    def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
+        """Do nothing: a batch is a stretch by itself."""
+
+    def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Let the next batch start."""
         self._busy = False
         return bool(self._queue)
-
-    def next(self, record: StoredRecord) -> Batch | None:
-        """Claim the next batch if it is ready."""
-        self._busy = False
-        return self.take()
 
     @property
     def waiting(self) -> int:

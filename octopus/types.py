@@ -77,6 +77,11 @@ class Stretch:
         self.records = self.records[:begun]
         return left
 
+    def keep_last(self) -> None:
+        """Forget those that are finished, after `end`."""
+        self.records = self.records[-1:]
+        self.noted = 0
+
 
 RunStretch = Callable[[Stretch], Awaitable[Outcome | BatchOutcome]]
 """A stretch to the outcome of the last of its records that was taken. Ends early at one that is neither done nor skipped."""

@@ -7,83 +7,116 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octopus.events import Batch, Record
-from octopus.ordering import LANES, BatchLane, KeyLanes, NoLanes, Ordering, PartitionLane
+from octopus.events import Batch, Record, StoredRecord
+from octopus.ordering import LANES, BatchLane, KeyLanes, Lanes, NoLanes, Ordering, PartitionLane
 
 
 def record(offset: int, key: bytes | None = None) -> Record:
     return Record("t", 0, offset, 0, key)
 
 
-def test_a_partition_lane_hands_out_one_record_at_a_time() -> None:
+def records(count: int) -> list[Record]:
+    return [record(offset) for offset in range(count)]
+
+
+def one(lanes: Lanes) -> StoredRecord:
+    [taken] = lanes.take()
+    return taken
+
+
+def test_a_partition_lane_hands_out_one_stretch_at_a_time() -> None:
     lane = PartitionLane()
-    lane.put([record(0), record(1)])
-    first = lane.take()
-    assert first == record(0)
-    assert lane.take() is None
-    assert lane.release(first)
-    assert lane.take() == record(1)
-    assert not lane.release(record(1))
+    lane.put(records(3))
+    assert lane.take(2) == records(2)
+    assert not lane.take()
+    assert lane.release(records(2))
+    assert lane.take(5) == [record(2)]
+    assert not lane.release([record(2)])
+
+
+def test_what_a_partition_lane_takes_back_comes_first_and_it_stays_claimed() -> None:
+    lane = PartitionLane()
+    lane.put(records(5))
+    taken = lane.take(3)
+    lane.put_back(taken[1:], taken[0])
+    assert (lane.waiting, [*lane.take()]) == (4, [])
+    assert not lane.release([], unfinished=[record(0)])
+    assert lane.release([record(0)])
+    assert [*lane.take(9), *lane.take(9)] == [record(1), record(2)]
+    lane.release([record(1), record(2)])
+    assert lane.take(9) == [record(3), record(4)]
 
 
 def test_a_busy_key_holds_back_only_its_own_successors() -> None:
     lanes = KeyLanes()
     lanes.put([record(0, b"a"), record(1, b"a"), record(2, b"b"), record(3, b"a")])
-    first, second = lanes.take(), lanes.take()
+    first, second = one(lanes), one(lanes)
     assert [first, second] == [record(0, b"a"), record(2, b"b")]
-    assert lanes.take() is None
+    assert not lanes.take()
     assert lanes.waiting == 0
-    assert lanes.release(record(0, b"a"))
-    assert lanes.take() == record(1, b"a")
-    assert lanes.take() is None, "the key is claimed again"
+    assert lanes.release([record(0, b"a")])
+    assert one(lanes) == record(1, b"a")
+    assert not lanes.take(), "the key is claimed again"
     lanes.put([record(4, b"a")])
-    assert lanes.take() is None
-    lanes.release(record(1, b"a"))
-    assert lanes.take() == record(3, b"a")
-    lanes.release(record(3, b"a"))
-    assert lanes.take() == record(4, b"a")
-    assert not lanes.release(record(4, b"a"))
+    assert not lanes.take()
+    lanes.release([record(1, b"a")])
+    assert lanes.take(9) == [record(3, b"a"), record(4, b"a")], "one after the other they may run in one stretch"
+    assert not lanes.release([record(3, b"a"), record(4, b"a")])
+
+
+def test_what_key_lanes_take_back_is_ready_but_for_what_has_the_key_of_the_running_record() -> None:
+    lanes = KeyLanes()
+    lanes.put([record(0, b"a"), record(1, b"b"), record(2, b"a"), record(3, b"c"), record(4, b"c"), record(5)])
+    taken = lanes.take(9)
+    assert [each.offset for each in taken] == [0, 1, 2, 3, 4, 5]
+    lanes.put([record(6, b"a"), record(7, b"c")])
+    lanes.put_back(taken[2:], taken[1])  # 0 is finished, 1 is running
+    assert lanes.release(taken[:1], taken[1:])
+    started = [one(lanes) for _ in range(3)]
+    assert [each.offset for each in started] == [2, 3, 5], "each key once"
+    assert not lanes.take(9)
+    assert lanes.release([record(2, b"a")])
+    assert one(lanes) == record(6, b"a")
+    assert lanes.release([record(3, b"c")])
+    assert lanes.take(9) == [record(4, b"c"), record(7, b"c")]
 
 
 def test_records_without_a_key_have_no_order() -> None:
     lanes = KeyLanes()
-    lanes.put([record(0), record(1)])
-    assert (lanes.take(), lanes.take()) == (record(0), record(1))
-    assert not lanes.release(record(0))
+    lanes.put(records(2))
+    assert (one(lanes), one(lanes)) == (record(0), record(1))
+    assert not lanes.release([record(0)])
 
 
 def test_without_order_everything_may_start() -> None:
     lanes = NoLanes()
     lanes.put([record(0, b"a"), record(1, b"a")])
     assert lanes.waiting == 2
-    assert lanes.take() == record(0, b"a")
-    assert lanes.release(record(0, b"a"))
-    assert lanes.take() == record(1, b"a")
-    assert lanes.take() is None
+    assert one(lanes) == record(0, b"a")
+    assert lanes.release([record(0, b"a")])
+    assert one(lanes) == record(1, b"a")
+    assert not lanes.take()
 
 
 def test_a_batch_waits_until_it_is_full() -> None:
     lane = BatchLane(3)
-    lane.put([record(0), record(1)])
-    assert lane.take() is None
+    lane.put(records(2))
+    assert not lane.take()
     lane.put([record(2), record(3)])
-    assert lane.take() == Batch([record(0), record(1), record(2)])
+    assert one(lane) == Batch(records(3))
 
 
 def test_a_batch_is_taken_as_it_is_when_its_window_is_over() -> None:
     lane = BatchLane(3)
     lane.flush()
-    assert lane.take() is None, "an empty batch is no batch"
+    assert not lane.take(), "an empty batch is no batch"
     lane.put([record(0)])
-    batch = lane.take()
-    assert batch == Batch([record(0)])
+    assert one(lane) == Batch([record(0)])
     lane.put([record(1), record(2), record(3)])
-    assert lane.take() is None, "one batch of a partition at a time"
-    assert lane.release(record(0))
+    assert not lane.take(), "one batch of a partition at a time"
+    assert lane.release([record(0)])
     assert lane.waiting == 3
-    taken = lane.take()
-    assert taken is not None
-    assert taken.offset == 1
+    assert one(lane).offset == 1
 
 
 def test_a_batch_stands_for_its_first_record() -> None:
@@ -98,25 +131,37 @@ def test_every_record_runs_once_and_no_lane_is_entered_twice(
 ) -> None:
     lanes = LANES[ordering]()
     coming = [record(offset, key) for offset, key in enumerate(keys)]
-    running: list[Record] = []
-    started: list[Record] = []
-    while coming or running or lanes.waiting:
-        match random.choice(["put", "take", "release"]):
+    stretches: list[list[StoredRecord]] = []  # the first of each runs
+    started: list[StoredRecord] = []
+    while coming or stretches or lanes.waiting:
+        match random.choice(["put", "take", "next", "split"]):
             case "put" if coming:
-                lanes.put([coming.pop(0)])
-            case "release" if running:
-                done = running.pop(random.randrange(len(running)))
-                lanes.release(done)
+                count = random.randint(1, 4)
+                lanes.put(coming[:count])
+                del coming[:count]
+            case "next" if stretches:
+                stretch = random.choice(stretches)
+                done = stretch.pop(0)
+                if stretch:  # as when a stretch goes on after a record
+                    started.append(stretch[0])
+                    lanes.release([done], stretch)
+                else:
+                    stretches.remove(stretch)
+                    lanes.release([done])
+            case "split" if stretches:
+                stretch = random.choice(stretches)
+                lanes.put_back(stretch[1:], stretch[0])
+                del stretch[1:]
             case _:
-                taken = lanes.take()
-                if taken is not None:
-                    assert isinstance(taken, Record)
-                    if ordering == "partition":
-                        assert not running
-                    if ordering == "key":
-                        assert taken.key is None or taken.key not in [other.key for other in running]
-                    running.append(taken)
-                    started.append(taken)
+                if taken := lanes.take(random.randint(1, 6)):
+                    stretches.append([*taken])
+                    started.append(taken[0])
+        running = [stretch[0] for stretch in stretches]
+        if ordering == "partition":
+            assert len(running) <= 1
+        if ordering == "key":
+            claimed = [each.key for each in running if each.key is not None]
+            assert len({*claimed}) == len(claimed)
     assert sorted(each.offset for each in started) == [*range(len(keys))]
     per_lane = defaultdict(list)
     for each in started:

@@ -1,6 +1,7 @@
 """A real `Worker` with the settings of `octopus run`."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from benchmarks.structs import FileEvent
 from benchmarks.task import Task
 from octopus import Event, Octopus, config
 from octopus.worker import Worker
+from octopus.worker.collector import patient_collector
 
 
 def run(task: Task) -> dict[str, float]:
     """Consume the topic from its beginning."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    # Embedded in somebody's program, the collector is somebody else's.
+    collector = patient_collector() if task.options.get("threaded", True) else contextlib.nullcontext()
+    with collector, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(consume(task))
 
 

@@ -90,8 +90,8 @@ def lanes(task: Task) -> Callable[[], int]:
         lanes = kind()
         for turn in turns:
             lanes.put(turn)
-            while (record := lanes.take()) is not None:
-                lanes.release(record)
+            while taken := lanes.take(64):
+                lanes.release(taken)
         return RECORDS
 
     return through

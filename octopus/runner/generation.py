@@ -1,9 +1,10 @@
 """One assignment of one partition, and what is left of it when it ends."""
 
 import asyncio
+from collections.abc import Sequence
 
 from octopus.events import StoredRecord, TopicPartition
-from octopus.offsets import OffsetLedger
+from octopus.offsets import OffsetLedger, offsets_of
 from octopus.ordering import Lanes
 from octopus.types import RunStretch, Stretch
 
@@ -21,7 +22,7 @@ class Generation:
         skipped: Records its filter dropped.
         buried: Records sent to the dead-letter topic.
         retried: Attempts that ended in a retry.
-        stretch: The records that run back to back now, when the partition is one lane.
+        stretches: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
         window: Ends the wait of a batch for company, while one is filling.
     """
 
@@ -38,7 +39,7 @@ class Generation:
         "retried",
         "run",
         "skipped",
-        "stretch",
+        "stretches",
         "window",
     )
 
@@ -47,7 +48,7 @@ class Generation:
         self.run = run
         self.lanes = lanes
         self._ledger = ledger
-        self.stretch: Stretch | None = None
+        self.stretches: list[Stretch] = []
         self.committed: int | None = None
         self._committed_ahead = 0
         self.mean_bytes = 0.0
@@ -58,15 +59,15 @@ class Generation:
 
     @property
     def ledger(self) -> OffsetLedger:
-        """What is settled. Whoever looks sees what the running stretch has finished up to now."""
-        if self.stretch is not None:
-            self.note(self.stretch, self.stretch.taken - 1)
+        """What is settled. Whoever looks sees what running stretches have finished up to now."""
+        for stretch in self.stretches:
+            self.note(stretch, stretch.taken - 1)
         return self._ledger
 
     def note(self, stretch: Stretch, finished: int) -> None:
         """Settle the first `finished` records of a stretch, as far as they are not settled already."""
         if finished > stretch.noted:
-            self._ledger.settle_first(finished - stretch.noted)
+            self._ledger.settle_run(offsets_of(stretch.records[stretch.noted : finished]))
             stretch.noted = finished
 
     @property
@@ -93,7 +94,7 @@ class Generation:
         """Revoke the capability: nothing settles through this generation any more."""
         self.is_open = False
         self._ledger = ClosedLedger(self.ledger)
-        self.stretch = None
+        self.stretches.clear()
         if not isinstance(self.lanes, DrainingLanes):
             self.lanes = DrainingLanes(0)
         if self.window is not None:
@@ -112,12 +113,12 @@ class ClosedLedger(OffsetLedger):
     def settle(self, offset: int) -> None:
         return
 
-    def settle_first(self, count: int) -> None:
+    def settle_run(self, offsets: Sequence[int]) -> None:
         return
 
 
 class DrainingLanes:
-    """Hands out nothing more and tells when the last running record came back."""
+    """Hands out nothing more and tells when the last running stretch came back."""
 
     __slots__ = ("_running", "done")
 
@@ -132,16 +133,17 @@ class DrainingLanes:
     def put(self, records: object) -> None:
         return
 
-    def take(self) -> None:
+    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
+        return ()
+
+    def put_back(self, records: object, running: object) -> None:
         return
 
-    def next(self, record: StoredRecord) -> None:
-        self.release(record)
-
-    def release(self, record: StoredRecord) -> bool:
-        self._running -= 1
-        if self._running <= 0:
-            resolve(self.done)
+    def release(self, records: object, unfinished: Sequence[StoredRecord] = ()) -> bool:
+        if not unfinished:
+            self._running -= 1
+            if self._running <= 0:
+                resolve(self.done)
         return False
 
 

@@ -15,8 +15,8 @@ from functools import partial
 
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
-from octopus.offsets import OffsetLedger
-from octopus.ordering import LANES, BatchLane, Lanes, Ordering, PartitionLane
+from octopus.offsets import OffsetLedger, offsets_of
+from octopus.ordering import LANES, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
@@ -25,8 +25,9 @@ from octopus.types import Application, BatchOutcome, Stretch
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
 
-CLOCK_EVERY = 64
-"""Records between two looks at the clock, fewer once they prove slow; a look costs a tenth of a small handler."""
+FIRST_LOOK, LAST_LOOK = 32, 256
+"""Records between two looks at the clock: at first, and once they prove quick; fewer when they prove slow. Also how many
+run back to back: what each stretch costs is nothing to a record of a long one."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
@@ -74,7 +75,6 @@ class Runner:
     ) -> None:
         self._application = application
         self._lanes_of = LANES[ordering]
-        self._sequential = ordering == "partition" and batch is None
         self._exclusive = 1 if ordering == "partition" else 0
         self._concurrency = concurrency
         self._batch = batch
@@ -90,6 +90,9 @@ class Runner:
         self._lanes: dict[_Lane, asyncio.Task[None]] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._spreading = False
+        self._spreads = 0  # how often `_spread` has run: it does only when lanes have suspended
+        self._splittable: list[_Lane] = []  # lanes that were given more than the record they may suspend in
+        self._reach = 1  # how many records of free lanes run back to back, while handlers do not suspend
         self._ease: asyncio.Future[None] | None = None
         self._filling: set[Generation] = set()  # batches that wait for their window's end
         self._turn_awaited = False
@@ -127,13 +130,9 @@ class Runner:
         if self.stopped.done() or not generation.is_open:
             return
         before = generation.bytes_in_flight
+        known = generation.ledger.receive(offsets_of(records), position)
         if not records:
-            generation.ledger.receive((), position)
             return
-        first, last = records[0].offset, records[-1].offset
-        whole = last - first + 1 == len(records)  # offsets increase, so then none is missing
-        offsets = range(first, last + 1) if whole else [record.offset for record in records]
-        known = generation.ledger.receive(offsets, position)
         # Over all that is in flight: small records must not make large ones before them look small.
         generation.mean_bytes = (before + size_bytes) / (generation.ledger.in_flight + len(known))
         if known:
@@ -168,15 +167,21 @@ class Runner:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
         await self._quiet.wait()
 
-    async def eased(self, timeout: float) -> None:
-        """Wait until some partition has nothing left to take, or `timeout` seconds."""
+    @property
+    def supply(self) -> int:
+        """How many records wait for nothing but a free lane task."""
+        return sum([generation.lanes.waiting for generation in self._active])
+
+    async def eased(self, timeout: float) -> bool:
+        """Wait until some partition has nothing left to take; return False after `timeout` seconds."""
         self._ease = ease = self._loop.create_future()
-        timer = self._loop.call_later(timeout, resolve, ease)
+        timer = self._loop.call_later(timeout, ease.cancel)
         try:
-            await ease
+            await asyncio.wait([ease])
         finally:
             timer.cancel()
             self._ease = None
+        return not ease.cancelled()
 
     async def close(self) -> bool:
         """Cancel what is still running; nothing of it is settled.
@@ -216,8 +221,8 @@ class Runner:
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, lane: _Lane) -> None:
-        active, due, clock = self._active, self._due, self._loop.time
-        stride = CLOCK_EVERY
+        active, clock = self._active, self._loop.time
+        stride = FIRST_LOOK
         until_look, looked = stride, clock()
         stretch = lane.stretch
         while True:
@@ -229,46 +234,41 @@ class Runner:
                 continue
             generation, records, attempt = claimed
             lane.generation = generation
-            sequential = self._sequential
-            while True:
-                stretch.begin(records, attempt)
-                if sequential:
-                    generation.stretch = stretch
-                lane.serial += 1
-                if len(active) > self._exclusive and not self._spreading:
-                    self._spread_soon()
+            lane.serial += 1
+            stretch.begin(records, attempt)
+            several = len(records) > 1
+            if several:
+                generation.stretches.append(stretch)
+                if not self._exclusive:
+                    self._splittable.append(lane)
+            if not self._spreading and (len(active) > self._exclusive or (several and not self._exclusive)):
+                self._spread_soon()
+            spreads = self._spreads
 
-                outcome = await generation.run(stretch)
+            outcome = await generation.run(stretch)
 
-                until_look -= len(records)
-                if outcome is not DONE and outcome is not SKIPPED:
-                    self._conclude(generation, stretch, outcome)
-                    break
+            until_look -= len(records)
+            if outcome is DONE or outcome is SKIPPED:
+                if several and stretch in generation.stretches:
+                    generation.stretches.remove(stretch)
                 generation.skipped += stretch.skipped
-                if sequential:
-                    if generation.stretch is stretch:
-                        generation.note(stretch, stretch.taken)
-                        generation.stretch = None
-                    self._release(generation, records[-1])
-                    break
-                record = records[0]
-                generation.ledger.settle(record.offset)
-                if due or until_look <= 0:
-                    self._release(generation, record)
-                    break
-                following = generation.lanes.next(record)
-                if following is None:
-                    break
-                records, attempt = (following,), 1
+                generation.note(stretch, stretch.taken)
+                self._release(generation, stretch.records)
+                if spreads == self._spreads and self._reach < LAST_LOOK:
+                    self._reach *= 2  # it did not suspend
+            else:
+                self._conclude(generation, stretch, outcome)
             if until_look <= 0:
                 lane.generation = None
-                if clock() - looked > YIELD_AFTER:
+                elapsed = clock() - looked
+                if elapsed > YIELD_AFTER:
                     active.rotate(-1)  # one busy partition does not keep the others waiting
                     if self._turn_awaited:
-                        stride = stride // 2 or 1  # slow and never suspending: look sooner
+                        # slow and never suspending: look so early that the next look is in time
+                        stride = max(1, min(stride, int(stride * YIELD_AFTER / elapsed)))
                         await asyncio.sleep(0)
-                elif stride < CLOCK_EVERY:
-                    stride *= 2
+                else:
+                    stride = min(2 * stride, LAST_LOOK)
                 if not self._turn_awaited:
                     self._turn_awaited = True
                     self._loop.call_soon(self._turn)
@@ -282,37 +282,49 @@ class Runner:
             if (due or active) and not self._spreading:
                 self._spread_soon()  # what is behind a retry does not wait for it
             return generation, (record,), attempt
+        if not self._exclusive:
+            limit = min(limit, self._reach)
         while active:
             generation = active[0]
-            lanes = generation.lanes
-            if isinstance(lanes, PartitionLane):
-                if stretch := lanes.take_stretch(limit):
-                    return generation, stretch, 1
-            elif (taken := lanes.take()) is not None:
-                return generation, (taken,), 1
+            if records := generation.lanes.take(limit):
+                return generation, records, 1
             active.popleft().active = False
-            if self._batch and lanes.waiting:
+            if self._batch and generation.lanes.waiting:
                 self._activate(generation)  # fewer than a batch are left: their window begins
             if self._ease is not None:
                 resolve(self._ease)
         return None
 
-    def _release(self, generation: Generation, record: StoredRecord) -> None:
-        if generation.lanes.release(record) and not generation.active:
+    def _split(self, lane: _Lane) -> None:
+        """Let others run what is left of a stretch whose record suspended, and what waits for those that are finished."""
+        generation, stretch = lane.generation, lane.stretch
+        if generation is not None and stretch in generation.stretches and stretch.taken:
+            self._reach = 1
+            self._reduce(generation, stretch)
+
+    def _reduce(self, generation: Generation, stretch: Stretch) -> None:
+        """Settle what a stretch has finished and give back what has not begun; it has nothing but its running record then."""
+        left = stretch.end()
+        finished, running = stretch.records[:-1], stretch.records[-1]
+        generation.note(stretch, len(finished))
+        generation.stretches.remove(stretch)
+        stretch.keep_last()
+        generation.lanes.put_back(left, running)
+        if generation.lanes.release(finished, (running, *left)):
+            self._activate(generation)
+
+    def _release(self, generation: Generation, records: Sequence[StoredRecord]) -> None:
+        if generation.lanes.release(records) and not generation.active:
             self._activate(generation)
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
     def _conclude(self, generation: Generation, stretch: Stretch, outcome: Outcome | BatchOutcome) -> None:
         """Act on the outcome of the record at which a stretch ended; what has not begun waits again."""
+        if stretch in generation.stretches:
+            self._reduce(generation, stretch)
         record, attempt = stretch.current, stretch.attempt_of(stretch.current)
-        left = stretch.end()
         generation.skipped += stretch.skipped
-        if generation.stretch is stretch:
-            generation.note(stretch, stretch.taken - 1)
-            generation.stretch = None
-        if left and isinstance(generation.lanes, PartitionLane):
-            generation.lanes.put_back(left)
         match outcome:
             case Retry():
                 self._delay(generation, record, attempt, outcome)
@@ -329,7 +341,7 @@ class Runner:
                     return
             case _:
                 self._settle(generation, record, outcome)
-        self._release(generation, record)
+        self._release(generation, (record,))
 
     def _settle(self, generation: Generation, record: StoredRecord, outcome: Outcome) -> None:
         generation.buried += isinstance(outcome, DeadLetter)
@@ -339,7 +351,7 @@ class Runner:
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
         generation.retried += 1
         if isinstance(generation.lanes, DrainingLanes):
-            generation.lanes.release(record)
+            generation.lanes.release((record,))
             return
         if not self._reschedule or self._closing or self.stopped.done():
             return  # The lane stays claimed: what comes behind this record in its lane must not run before it.
@@ -373,13 +385,17 @@ class Runner:
 
     def _spread_soon(self) -> None:
         # Runs only when the running lane suspends or yields: until then another lane could not run anyway.
-        if self._idle or len(self._lanes) < self._concurrency:
+        if self._idle or self._splittable or len(self._lanes) < self._concurrency:
             self._spreading = True
             self._quiet.clear()
             self._loop.call_soon(self._spread)
 
     def _spread(self) -> None:
         self._spreading = False
+        self._spreads += 1
+        for lane in self._splittable:
+            self._split(lane)
+        self._splittable.clear()
         if self.stopped.done() or not (self._active or self._due):
             self._note_quiet()
         elif self._idle:
@@ -444,8 +460,8 @@ class Runner:
         leaving = {*generations}
         self._filling -= leaving
         for generation in leaving:
-            if generation.stretch is not None:
-                generation.stretch.end()
+            for stretch in generation.stretches:
+                stretch.end()
             if not isinstance(generation.lanes, DrainingLanes):
                 generation.lanes = DrainingLanes(sum(lane.generation is generation for lane in self._lanes))
         due = [entry for entry in self._due if entry[0] not in leaving]

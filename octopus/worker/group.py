@@ -37,6 +37,9 @@ UNASSIGNED_WAIT = 0.05
 SHORT_WAIT = 0.01
 """The same while other partitions are full: they may have room again soon."""
 
+EASE_WAIT = 0.1
+"""The same while it is for the handlers to go on."""
+
 ANCHOR = "octopus-anchor-1"
 
 SHORTEST_COMMIT_INTERVAL = 0.01
@@ -145,9 +148,11 @@ class GroupWorker:
 
     async def _fetch(self) -> list[Fetched]:
         held = len(self._generations) - len(self._ready) - len(self._unreadable)
-        if held and not self._ready:
-            # Everything is full: wait for a handler instead of the broker, but give the group machinery its turn.
-            await self._runner.eased(0.1)
+        if (held and not self._ready) or self._runner.supply >= FETCH_RECORDS:
+            # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
+            # of it would only be cold by the time its turn comes. But give the group machinery its turn.
+            if await self._runner.eased(EASE_WAIT):
+                return []
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
         wait = SHORT_WAIT if held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
         try:

@@ -17,6 +17,7 @@ from octopus import config
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
+from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
 from octopus.worker.worker import Worker
 
@@ -96,7 +97,7 @@ def run_process(
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
-    with _loop_factory() as factory, asyncio.Runner(loop_factory=factory) as runner:
+    with patient_collector(), _loop_factory() as factory, asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(app, settings, only, until_caught_up, companions))
 
 

@@ -425,6 +425,7 @@ async def test_a_consumer_in_a_thread_delivers_commits_and_rebalances() -> None:
         async with working(make(), broker, threaded=True) as second:
             await first.caught_up()
             await second.caught_up()
+        await until(lambda: len(first.status().groups[0].partitions) == 2)
         publish(broker, 40, partition=1)
         await first.caught_up()
     assert sorted(seen) == [*range(41)]

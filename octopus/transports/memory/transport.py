@@ -72,7 +72,7 @@ class MemoryConsumer:
         self._client_id = client_id
         self._positions: dict[TopicPartition, int] = {}
         self._held: frozenset[TopicPartition] = frozenset()  # what the listener was told of
-        self._readable: frozenset[TopicPartition] = frozenset()
+        self._readable: list[TopicPartition] = []  # of those, the ones with a position; who had a turn goes to the end
         self._task: asyncio.Task[None] | None = None
         self._member: Member | None = None
         self._failure: BaseException | None = None
@@ -115,7 +115,7 @@ class MemoryConsumer:
                 await listener.lost(lost)
             self._member = self._broker.join(self._group, self._client_id, self._subscription)
         elif group.rebalancing and not member.ready:
-            self._readable = frozenset()
+            self._readable = []
             if self._held:
                 await listener.revoked(self._held)
             if not member.expelled:
@@ -126,14 +126,14 @@ class MemoryConsumer:
             await listener.assigned(self._held)
             if unset := self._held - set(self._positions):
                 raise TransportError(f"{', '.join(map(str, sorted(unset)))} were assigned but given no position.")
-            self._readable = self._held
+            self._readable = sorted(self._held)
             self._broker.changed.notify()
         else:
             return False
         return True
 
     def _release(self) -> frozenset[TopicPartition]:
-        held, self._held, self._readable = self._held, frozenset(), frozenset()
+        held, self._held, self._readable = self._held, frozenset(), []
         self._positions.clear()
         return held
 
@@ -154,8 +154,8 @@ class MemoryConsumer:
 
     def _read(self, partitions: Collection[TopicPartition], max_records: int) -> list[Fetched]:
         found: list[Fetched] = []
-        for partition in partitions:
-            if partition not in self._readable or max_records <= 0:
+        for partition in [*self._readable]:
+            if partition not in partitions or max_records <= 0:
                 continue
             position = self._positions[partition]
             try:
@@ -174,6 +174,8 @@ class MemoryConsumer:
             max_records -= len(chunk.records)
             if chunk.next_offset > position:
                 found.append(chunk)
+                self._readable.remove(partition)
+                self._readable.append(partition)
             if fault is not None and chunk.next_offset >= fault[0]:
                 found.append(Unreadable(partition, fault[1]))
         return found
