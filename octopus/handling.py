@@ -26,7 +26,6 @@ Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
 
 Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
 HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
-Accepts = Callable[[bytes | None, Headers], bool]
 Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
 
 
@@ -58,7 +57,7 @@ class Handling:
         return handle_one
 
     def bind_stretch(
-        self, partition: TopicPartition, conclude: Conclude | None
+        self, partition: TopicPartition, conclude: Conclude | None, *, filtered: bool = True
     ) -> Callable[[Stretch], Awaitable[Outcome]]:
         """Return what handles records of a partition back to back, until one is neither done nor skipped.
 
@@ -68,9 +67,11 @@ class Handling:
         Args:
             partition: Whose.
             conclude: The error boundary. None when something stands in between: then exceptions are raised.
+            filtered: Whether to ask the filter; not when that has been done.
         """
         direct, careful = self._decoder.direct, self._decoder.decode
-        accepts, call, publish = self._accepts(), self._call, self._publish
+        matches = self._route.pattern.matches_bytes if self._route.pattern is not None and filtered else None
+        accepts, call, publish = self._accepts, self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
         async def handle(stretch: Stretch) -> Outcome:
@@ -80,7 +81,9 @@ class Handling:
                     value, headers = stored.value, stored.headers
                     if headers and not announces_type(headers):
                         headers = ()  # those that are there do not matter here
-                    if accepts is not None and not accepts(value, headers):
+                    if matches is not None and not (
+                        accepts(value, headers) if headers or value is None else matches(value)
+                    ):
                         stretch.skipped += 1
                         outcome = SKIPPED
                         continue
@@ -112,7 +115,7 @@ class Handling:
             partition: Whose.
             refuse: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
         """
-        decode, accepts, call, publish = self._decoder.decode, self._accepts(), self._call, self._publish
+        decode, accepts, call, publish = self._decoder.decode, self._accepts, self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
         async def handle(batch: Batch, attempt: int) -> BatchOutcome:
@@ -123,7 +126,7 @@ class Handling:
                 outcome: Outcome = SKIPPED
                 try:
                     value, headers = stored.value, stored.headers
-                    if accepts is None or accepts(value, headers):
+                    if accepts(value, headers):
                         argument = decode(value, headers)
                         if wants_event:
                             argument = Event(argument, Record.at(partition, stored), attempt)
@@ -144,18 +147,14 @@ class Handling:
 
         return handle
 
-    def _accepts(self) -> Accepts | None:
+    def _accepts(self, value: bytes | None, headers: Headers) -> bool:
+        """Ask the filter about any record: it may have no value, or be something else than JSON."""
         pattern = self._route.pattern
         if pattern is None:
-            return None
-        matches, plain = pattern.matches, self._plain.decode
-
-        def accepts(value: bytes | None, headers: Headers) -> bool:
-            if value is None:
-                return False  # a tombstone has no fields to match
-            return matches(plain(value, headers) if headers else value)
-
-        return accepts
+            return True
+        if value is None:
+            return False  # a tombstone has no fields to match
+        return pattern.matches(self._plain.decode(value, headers) if headers else value)
 
     async def _publish(self, result: Any, key: bytes | None) -> None:
         # A NamedTuple is one value, although it is a tuple.

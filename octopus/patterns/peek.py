@@ -8,7 +8,7 @@ what is inside of an object matters, scalars are dropped and lists are read whol
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -16,22 +16,33 @@ from octopus.errors import DecodeError
 from octopus.patterns.numbers import RawNumber, read_number
 
 Bytes = bytes | bytearray | memoryview
-Reader = Callable[[Bytes], dict[str, Any] | None]
+
+
+class Reader(NamedTuple):
+    """The two ways to read an event's bytes.
+
+    Attributes:
+        decode: The decoder itself: right for most events, and it raises, whatever it likes, for all others.
+        read: Right for every event: its fields, or None for JSON that is not an object. It raises DecodeError.
+    """
+
+    decode: Callable[[Bytes], dict[str, Any]]
+    read: Callable[[Bytes], dict[str, Any] | None]
+
 
 #: Objects deeper than this are read whole: each level costs a type, and few patterns go deeper.
 _MAX_LEVELS = 4
 
 
 def build_reader(paths: frozenset[str], exact: bool) -> Reader:
-    """Build the function that reads an event's bytes.
+    """Build the functions that read an event's bytes.
 
     Args:
         paths: The dotted paths to read, among others perhaps.
         exact: Whether numbers that no double represents must keep their text.
 
     Returns:
-        A function from JSON text to the object, without the fields that lead to no path; None for JSON that
-        is not an object. It raises DecodeError.
+        Functions from JSON text to the object, without the fields that lead to no path.
     """
     decode = msgspec.json.Decoder(_object_type(paths, _MAX_LEVELS), float_hook=read_number if exact else None).decode
 
@@ -46,7 +57,21 @@ def build_reader(paths: frozenset[str], exact: bool) -> Reader:
             raise DecodeError("the event nests too deeply to be read") from error
         return event
 
-    return read
+    return Reader(decode, read)
+
+
+def build_test(reader: Reader, predicate: Callable[[dict[str, Any]], bool]) -> Callable[[bytes], bool]:
+    """Join reader and predicate into one closure over an event's bytes; it raises DecodeError."""
+    decode, read = reader
+
+    def test(data: bytes) -> bool:
+        try:
+            event: dict[str, Any] | None = decode(data)
+        except Exception:  # noqa: BLE001 - read again, where it becomes a DecodeError, or turns out to be no object
+            event = read(data)
+        return event is not None and predicate(event)
+
+    return test
 
 
 def _object_type(paths: Iterable[str], levels: int) -> Any:

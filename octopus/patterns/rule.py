@@ -79,17 +79,26 @@ def _build_quick(
     nested = tuple(one for one in requirements if "." in one.path)
     check_all = _build_check(requirements, requirements, otherwise)
     check_nested = _build_check(nested, requirements, otherwise)
+    if not top:
+        return check_all
+    (first, first_likely, first_accepts), *rest = top
 
     def quick(event: Event) -> bool | _Undecided:
-        for name, likely, accepts in top:
+        # The first field by itself: it decides about most events that do not match.
+        value = event.get(first)
+        if type(value) is not first_likely:  # null and an absent field among others
+            return check_all(event)
+        if not first_accepts(value):
+            return False
+        for name, likely, accepts in rest:
             value = event.get(name)
-            if type(value) is not likely:  # null and an absent field among others
+            if type(value) is not likely:
                 return check_all(event)
             if not accepts(value):
                 return False
-        return check_nested(event)
+        return not nested or check_nested(event)
 
-    return quick if top else check_all
+    return quick
 
 
 def _likeliest(table: Table) -> tuple[type, Test]:
