@@ -28,7 +28,8 @@ def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
     """Publish this client's part of the records, a chunk after the other."""
 
     async def publish() -> Done:
-        app = Octopus("bench", settings={"brokers": [task.brokers]})
+        batch = {"max_batch_bytes": task.options["batch_bytes"]} if "batch_bytes" in task.options else {}
+        app = Octopus("bench", settings={"brokers": [task.brokers], "producer": batch})
         size = max(100, min(CHUNK, CHUNK_BYTES // task.value_bytes) // 100 * 100)
         chunk = [values[index % len(values)] for index in range(size)]
         async with app.connected():

@@ -57,8 +57,8 @@ def sweep_of(lines: Iterable[Line]) -> list[Line]:
 def calibrates(line: Line) -> bool:
     """Tell whether a point of the sweep is for calibration; the others are for checking."""
     partitions = {"librdkafka": 2, "octopus": 4}[line["options"]["client"]]
-    near, cluster = not line["round_trip_ms"], nodes(line) > 1
-    return bool(near and cluster and line["options"]["clients"] == 1 and line["partitions"] == partitions)
+    usual = not line["round_trip_ms"] and nodes(line) > 1 and "batch_bytes" not in line["options"]
+    return bool(usual and line["options"]["clients"] == 1 and line["partitions"] == partitions)
 
 
 def calibrate(lines: Sequence[Line]) -> Costs:

@@ -162,6 +162,8 @@ def _as_measured(line: Line, found: Costs) -> tuple[Outcome, Outcome]:
         "round_trip": line["round_trip_ms"] / 1000,
     }
     client = found.clients[options["client"]]
+    if "batch_bytes" in options:
+        client = dataclasses.replace(client, batch_bytes=options["batch_bytes"])
     # Our consumers read the whole topic each, in groups of their own; librdkafka's share it.
     apart = options["client"] == "octopus"
     groups = (1.0,) * (options["clients"] if apart else 1)

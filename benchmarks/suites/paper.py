@@ -17,6 +17,9 @@ CLIENTS = (1, 2, 4)
 RATES = (500, 2000, 8000)
 """Events per second that are offered, for latencies of a system that keeps up."""
 
+LARGE_BATCHES = "octopus, 1 MiB batches"
+"""With `producer.max_batch_bytes` of 1 MiB instead of 64 KiB."""
+
 Point = tuple[str, str, str, int, int, int]
 """Client, size, acks, partitions, copies, how many producers and as many consumers."""
 
@@ -31,6 +34,7 @@ SWEEP: list[Point] = [
     *(("octopus", size, "all", 4, copies, 1) for copies in COPIES for size in SIZES),
     *(("octopus", "1 KB", "all", partitions, 3, 1) for partitions in PARTITIONS),
     *(("octopus", "1 KB", "all", 4, 3, clients) for clients in CLIENTS[:2]),
+    *((LARGE_BATCHES, size, "all", 4, 3, 1) for size in ("1 KB", "4 KB")),
 ]
 
 RECORDS = {"32 B": 800_000, "1 KB": 100_000, "4 KB": 50_000}
@@ -44,6 +48,7 @@ def cases() -> list[Case]:
 
 def _point(point: Point) -> Case:
     client, size, acks, partitions, copies, clients = point
+    batch = {"batch_bytes": 2**20} if client == LARGE_BATCHES else {}
     copied = f"{copies} {'copy' if copies == 1 else 'copies'}"
     return Case(
         "paper",
@@ -55,7 +60,7 @@ def _point(point: Point) -> Case:
         fill=False,
         every_core=True,
         copies=copies,
-        options={"way": "sweep", "client": client, "acks": acks, "clients": clients},
+        options={"way": "sweep", "client": client.partition(",")[0], "acks": acks, "clients": clients, **batch},
     )
 
 
