@@ -5,6 +5,7 @@ python -m benchmarks.clients.sweep CLIENT WAY NUMBER TASK     is one of them
 Beside the rates it takes what a simulation needs: CPU time of clients and brokers, and how many requests there were.
 """
 
+import dataclasses
 import json
 import os
 import random
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clients import sweep_librdkafka, sweep_octopus
-from benchmarks.clients.sweeping import Done, percentile
+from benchmarks.clients.sweeping import Busy, Done, percentile
 from benchmarks.task import Task, answer, read_answer
 
 CLIENTS: dict[str, Any] = {"librdkafka": sweep_librdkafka, "octopus": sweep_octopus}
 
 SETTLING = 0.5
 """Seconds after the last acknowledgement in which followers catch up; what brokers compute then is counted, too."""
+
+ON_OUR_BROKERS = ("broker_cpu_us", "broker_seconds", "broker_cores_taken", "client_cores_taken")
+"""What is known of brokers that were started here. `taken` is the part of the cores that others used meanwhile."""
 
 IDLE = 5.0
 """Seconds in which nobody asks for anything."""
@@ -53,8 +57,8 @@ def produce_and_consume(task: Task) -> dict[str, float]:
         "consumer_cpu_us": consumed["cpu_us"],
         "records_per_produce": produced["records_per_request"],
         "records_per_fetch": consumed["records_per_request"],
-        **{f"produce_{name}": value for name, value in produced.items() if name.startswith("broker_")},
-        **{f"consume_{name}": value for name, value in consumed.items() if name.startswith("broker_")},
+        **{f"produce_{name}": produced[name] for name in ON_OUR_BROKERS if name in produced},
+        **{f"consume_{name}": consumed[name] for name in ON_OUR_BROKERS if name in consumed},
     }
 
 
@@ -66,11 +70,9 @@ def paced(task: Task) -> dict[str, float]:
 
 def idle(task: Task) -> dict[str, float]:
     """Measure what brokers compute when nobody asks."""
-    before = brokers_cpu(task)
+    before = look(task)
     time.sleep(IDLE)
-    if before is None:
-        return {}
-    return {"broker_idle_percent": 100 * (brokers_cpu(task) - before) / IDLE}
+    return {"broker_idle_percent": 100 * (look(task).brokers - before.brokers) / IDLE}
 
 
 def together(way: str, task: Task) -> dict[str, float]:
@@ -92,6 +94,7 @@ def together(way: str, task: Task) -> dict[str, float]:
             raise RuntimeError(f"a client ended with exit code {client.returncode}")
         answers.append(figures)
     time.sleep(SETTLING)
+    settled = look(task)
     first, last = min(answers, key=lambda one: one["begin"]), max(answers, key=lambda one: one["end"])
     records = sum(one["records"] for one in answers)
     found = {
@@ -101,19 +104,26 @@ def together(way: str, task: Task) -> dict[str, float]:
         "p50_ms": statistics.median(one["p50_ms"] for one in answers),
         "p99_ms": max(one["p99_ms"] for one in answers),
     }
-    if "brokers_cpu" in first:
-        found["broker_cpu_us"] = 1e6 * (brokers_cpu(task) - first["brokers_cpu"]) / records
+    if task.options["broker_pids"]:
+        wall = last["end"] - first["begin"]
+        before, after = Busy(*first["before"]), Busy(*last["after"])
+        cpu = sum(one["cpu"] for one in answers)
+        broker_cores, client_cores = (_count(task.options[f"{whose}_cores"]) for whose in ("broker", "client"))
+        found["broker_cpu_us"] = 1e6 * (settled.brokers - before.brokers) / records
         found["broker_seconds"] = time.monotonic() - first["begin"]
+        ours = after.brokers - before.brokers
+        found["broker_cores_taken"] = (after.broker_cores - before.broker_cores - ours) / (wall * broker_cores)
+        found["client_cores_taken"] = (after.client_cores - before.client_cores - cpu) / (wall * client_cores)
     return found
 
 
-def one_client(name: str, way: str, number: int, task: Task) -> dict[str, float]:
+def one_client(name: str, way: str, number: int, task: Task) -> dict[str, Any]:
     """Be one of the clients, on the clients' cores when the brokers have others."""
     if task.options["broker_pids"] and task.options["client_cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in task.options["client_cores"].split(",")})
     # Random, so that nothing between here and the disk can make less of it.
     values = [random.Random(task.seed + index).randbytes(task.value_bytes) for index in range(100)]
-    done: Done = getattr(CLIENTS[name], way)(number, task, values, lambda: brokers_cpu(task))
+    done: Done = getattr(CLIENTS[name], way)(number, task, values, lambda: look(task))
     return {
         "begin": done.begin,
         "end": done.end,
@@ -122,19 +132,34 @@ def one_client(name: str, way: str, number: int, task: Task) -> dict[str, float]
         "requests": done.requests,
         "p50_ms": 1000 * percentile(done.latencies, 0.50),
         "p99_ms": 1000 * percentile(done.latencies, 0.99),
-        **({"brokers_cpu": done.brokers_cpu} if done.brokers_cpu is not None else {}),
+        "before": dataclasses.astuple(done.before),
+        "after": dataclasses.astuple(done.after),
     }
 
 
-def brokers_cpu(task: Task) -> Any:
-    """Return the CPU seconds that all brokers have used, or None when they are not ours."""
+def look(task: Task) -> Busy:
+    """Return how busy brokers and cores were until now; zeros when the brokers are not ours."""
     pids = task.options["broker_pids"]
-    return sum(map(_cpu, pids)) if pids else None
+    if not pids:
+        return Busy(0.0, 0.0, 0.0)
+    return Busy(sum(map(_process, pids)), *(_cores(task.options[f"{whose}_cores"]) for whose in ("broker", "client")))
 
 
-def _cpu(pid: int) -> float:
+def _process(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cores(named: str) -> float:
+    """Return the CPU seconds of everybody on some cores."""
+    wanted = {f"cpu{core}" for core in named.split(",")}
+    rows = [row.split() for row in Path("/proc/stat").read_text().splitlines()]
+    # user, nice, system; not idle and waiting for disks; interrupts, and what the host took
+    return sum(sum(map(int, [*row[1:4], *row[6:9]])) for row in rows if row[0] in wanted) / os.sysconf("SC_CLK_TCK")
+
+
+def _count(cores: str) -> int:
+    return len(cores.split(","))
 
 
 if __name__ == "__main__":

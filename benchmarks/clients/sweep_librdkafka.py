@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import confluent_kafka
 
 from benchmarks.clients.confluent_consume import TUNED
-from benchmarks.clients.sweeping import EVERY, BrokersCpu, Done, share
+from benchmarks.clients.sweeping import EVERY, Done, Look, share
 from benchmarks.task import Task
 
 QUEUED = 50_000
@@ -28,7 +28,7 @@ SETTINGS = {
 """What an address may carry, by Octopus' names and by librdkafka's."""
 
 
-def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish this client's part of the records as fast as it can."""
     requests = Requests("Produce")
     producer = _producer(task, requests)
@@ -41,7 +41,7 @@ def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
             done.latencies.append(message.latency())
 
     batch: list[Any] = [{"value": values[index % len(values)]} for index in range(EVERY - 1)]
-    done = Done(share(task) // EVERY * EVERY, brokers_cpu())
+    done = Done(share(task) // EVERY * EVERY, look)
     for start in range(0, done.records, EVERY):
         while len(producer) > QUEUED:
             producer.poll(0.001)
@@ -57,10 +57,10 @@ def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
     return done
 
 
-def paced(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def paced(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish one record after the other, each when it is due."""
     producer = _producer(task, Requests("Produce"))
-    done = Done(task.total, brokers_cpu())
+    done = Done(task.total, look)
     begin, interval = time.monotonic() + 0.5, 1 / task.options["rate"]
     for index in range(task.total):
         due = begin + index * interval
@@ -78,14 +78,14 @@ def paced(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Brokers
     return done
 
 
-def consume(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Read this client's partitions to their present end."""
     requests = Requests("Fetch")
     consumer = confluent_kafka.Consumer({**settings(task.brokers), "group.id": "unused", **TUNED, **requests.settings})
     mine = [confluent_kafka.TopicPartition(task.topic, one, 0) for one in range(task.partitions)]
     mine = mine[number :: task.options["clients"]]
     wanted = sum(consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in mine)
-    done = Done(wanted, brokers_cpu())
+    done = Done(wanted, look)
     consumer.assign(mine)
     seen = 0
     while seen < wanted:

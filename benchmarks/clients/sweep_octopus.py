@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 from aiokafka.conn import AIOKafkaConnection
 
-from benchmarks.clients.sweeping import BrokersCpu, Done, share
+from benchmarks.clients.sweeping import Done, Look, share
 from benchmarks.task import Task
 from octopus import Octopus, config
 from octopus.worker import Worker
@@ -24,7 +24,7 @@ CHUNK = 5000
 CHUNK_BYTES = 8 * 2**20
 
 
-def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish this client's part of the records, a chunk after the other."""
 
     async def publish() -> Done:
@@ -35,7 +35,7 @@ def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
         async with app.connected():
             await app.publish_many(task.topic, chunk[:1])  # finds the leaders
             requests = Requests("ProduceRequest")
-            done = Done(max(share(task) // size, 1) * size, brokers_cpu())
+            done = Done(max(share(task) // size, 1) * size, look)
             for _ in range(0, done.records, size):
                 began = time.monotonic()
                 await app.publish_many(task.topic, chunk)
@@ -47,7 +47,7 @@ def produce(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
     return _run(publish())
 
 
-def paced(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def paced(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish one record after the other, each when it is due."""
 
     async def publish() -> Done:
@@ -59,7 +59,7 @@ def paced(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Brokers
 
         async with app.connected():
             await app.publish(task.topic, values[0])
-            done = Done(task.total, brokers_cpu())
+            done = Done(task.total, look)
             begin, interval = time.monotonic() + 0.5, 1 / task.options["rate"]
             async with asyncio.TaskGroup() as publishing:
                 for index in range(task.total):
@@ -74,7 +74,7 @@ def paced(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Brokers
     return _run(publish())
 
 
-def consume(number: int, task: Task, values: Sequence[bytes], brokers_cpu: BrokersCpu) -> Done:
+def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Read the whole topic; the clock starts with the first record."""
 
     async def read() -> Done:
@@ -89,7 +89,7 @@ def consume(number: int, task: Task, values: Sequence[bytes], brokers_cpu: Broke
             nonlocal done, seen
             if done is None:
                 requests.count = 0
-                done = Done(wanted, brokers_cpu())
+                done = Done(wanted, look)
             seen += 1
             if seen == wanted:
                 done.stop()

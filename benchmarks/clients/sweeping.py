@@ -6,8 +6,23 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.task import Task
 
-BrokersCpu = Callable[[], float | None]
-"""CPU seconds of all brokers until now, or None when they are not ours."""
+
+@dataclasses.dataclass(frozen=True)
+class Busy:
+    """CPU seconds until now.
+
+    Attributes:
+        brokers: Of all brokers; 0 when they are not ours.
+        broker_cores: Of everybody on the cores that the brokers have.
+        client_cores: Of everybody on those that the clients have.
+    """
+
+    brokers: float
+    broker_cores: float
+    client_cores: float
+
+
+Look = Callable[[], Busy]
 
 EVERY = 100
 """At full speed one record of so many is timed."""
@@ -19,25 +34,31 @@ class Done:
 
     Attributes:
         records: Published, or read.
-        brokers_cpu: CPU seconds of the brokers when the clock started.
+        look: Tells how busy everybody was until now.
         requests: Produce or Fetch requests.
         latencies: Seconds from when a record was handed over, or due, until it was acknowledged.
         begin: Monotonic seconds.
         end: Monotonic seconds.
         cpu: Seconds of this process, all threads.
+        before: How busy everybody was when the clock started.
+        after: And when it stopped.
     """
 
     records: int
-    brokers_cpu: float | None
+    look: Look
     requests: int = 0
     latencies: list[float] = dataclasses.field(default_factory=list)
     begin: float = dataclasses.field(default_factory=time.monotonic)
     end: float = 0.0
     cpu: float = dataclasses.field(default_factory=time.process_time)
 
+    def __post_init__(self) -> None:
+        self.before = self.after = self.look()
+
     def stop(self) -> None:
         """Stop the clock."""
         self.end, self.cpu = time.monotonic(), time.process_time() - self.cpu
+        self.after = self.look()
 
 
 def share(task: Task) -> int:

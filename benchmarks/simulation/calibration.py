@@ -88,6 +88,7 @@ def _broker(points: list[Line], idle: float) -> Broker:
     append, fetch = [], []
     for line in points:
         row = _row(line, "records_per_produce")
+        # How often followers fetched is not measured: once for each produce request, while there are few at a time.
         copied = [(line["copies"] - 1) * one for one in (row[0], row[2])]
         append.append(([*row, *copied], _broker_seconds(line, "produce", idle)))
         fetch.append((_row(line, "records_per_fetch"), _broker_seconds(line, "consume", idle)))

@@ -9,14 +9,18 @@ import random
 from collections import deque
 
 from benchmarks.simulation import consumer, producer
+from benchmarks.simulation.machine import Machine, transfer
 from benchmarks.simulation.scenario import Outcome, Scenario
 from benchmarks.simulation.timeline import Process, Signal, Station, Timeline
 
 REPLICA_FETCH_BYTES = 2**20
 """Kafka's `replica.fetch.max.bytes`, of one partition."""
 
-TICK = 0.01
-"""How often brokers do what they do when idle, seconds."""
+PAGE_CACHE = 0.5
+"""Brokers acknowledge before the disk has it; until what is not written takes it so long to write, seconds."""
+
+TICK = 0.005
+"""How often cores do what is none of our business, seconds."""
 
 ENDLESS = 10**15
 """End of a partition that holds more than can be read."""
@@ -38,15 +42,6 @@ def simulate(scenario: Scenario, seconds: float, warm_up: float | None = None) -
     return cluster.outcome()
 
 
-class Machine:
-    """Cores, and a link in each direction."""
-
-    def __init__(self, timeline: Timeline, cores: Station, bandwidth: float) -> None:
-        self.cores = cores
-        self.outward = Station(timeline, speed=bandwidth)
-        self.inward = Station(timeline, speed=bandwidth)
-
-
 class Partition:
     """A log: how far it is written, copied and visible, and what waits for it.
 
@@ -61,8 +56,6 @@ class Partition:
         self.end = end
         self.visible = end
         self.copied = dict.fromkeys(followers, end)
-        self.batches: deque[int] = deque()
-        """End of each batch that a follower lacks; for counting them."""
         self.ends: list[int] = []
         self.shown_at: list[float] = []
         """For each time that records became visible: up to where, and when."""
@@ -72,6 +65,12 @@ class Partition:
     def when_shown(self, offset: int) -> float:
         """Return when a record became visible."""
         return self.shown_at[bisect.bisect_right(self.ends, offset)]
+
+
+def _followers(number: int, brokers: int, copies: int) -> list[int]:
+    """Return where the further copies of a partition are: spread as Kafka spreads them, each leader's over all others."""
+    leader, shift = number % brokers, number // brokers
+    return [(leader + 1 + (shift + copy) % (brokers - 1)) % brokers for copy in range(copies - 1)]
 
 
 class Cluster:
@@ -107,7 +106,7 @@ class Cluster:
         self.partitions = [
             Partition(
                 number % scenario.brokers,
-                [(number + step) % scenario.brokers for step in range(1, scenario.copies)],
+                _followers(number, scenario.brokers, scenario.copies),
                 ENDLESS if scenario.backlog else 0,
             )
             for number in range(scenario.partitions)
@@ -136,10 +135,17 @@ class Cluster:
             for number in range(scenario.consumers):
                 consumer.start(self, mine[number :: scenario.consumers])
         for leader in range(scenario.brokers):
-            for step in range(1, scenario.copies):
-                self.timeline.start(self._follow(leader, (leader + step) % scenario.brokers))
-            if scenario.broker.idle:
-                self.timeline.start(self._idle(self.brokers[leader]))
+            for follower in range(scenario.brokers):
+                mine = [one for one in self.led[leader] if follower in self.partitions[one].copied]
+                for fetcher in range(scenario.replica_fetchers):
+                    if shared := mine[fetcher :: scenario.replica_fetchers]:
+                        self.timeline.start(self._follow(leader, follower, shared))
+            self._occupy(self.brokers[leader].cores, scenario.broker.idle)
+        stations = self._stations()
+        for station in stations["broker cores"]:
+            self._occupy(station, scenario.broker_cores_taken * scenario.broker_cores)
+        for station in stations["client cores"]:
+            self._occupy(station, scenario.client_cores_taken * (scenario.client_cores or 1))
 
     def client(self) -> Machine:
         """Return a machine for a client."""
@@ -202,12 +208,15 @@ class Cluster:
         if not partition.copied:
             self._show(partition, partition.end)
             return None
-        partition.batches.append(partition.end)
         if self.scenario.acks != "all":
             return None
         signal = Signal(self.timeline)
         partition.waiting.append((partition.end, signal))
         return partition, partition.end, signal
+
+    def write(self, broker: int, size: float) -> float:
+        """Give a broker's disk bytes to write; return how long to wait for room in memory, where they are kept till then."""
+        return max(0.0, self.disks[broker].serve(size) - PAGE_CACHE)
 
     def _show(self, partition: Partition, end: int) -> None:
         """Let consumers read up to an offset, and acknowledge up to there."""
@@ -221,11 +230,11 @@ class Cluster:
 
     # brokers
 
-    def _follow(self, leader: int, follower: int) -> Process:
+    def _follow(self, leader: int, follower: int, numbers: list[int]) -> Process:
         """Copy what another broker leads: one fetch after the other, each telling how far the last one went."""
         scenario = self.scenario
         source, target = self.brokers[leader], self.brokers[follower]
-        mine = [self.partitions[one] for one in self.led[leader] if follower in self.partitions[one].copied]
+        mine = [self.partitions[one] for one in numbers]
         most = max(1, REPLICA_FETCH_BYTES // scenario.event_bytes)
         positions = [partition.end for partition in mine]
         while True:
@@ -238,30 +247,31 @@ class Cluster:
                 wanted = [one for one, partition in enumerate(mine) if partition.end > positions[one]]
                 if not wanted:
                     yield self.written[leader]
-            batches = records = 0
+            records = 0
             for one in wanted:
-                start, end = positions[one], min(mine[one].end, positions[one] + most)
-                batches += sum(1 for batch_end in mine[one].batches if start < batch_end <= end)
-                records += end - start
+                end = min(mine[one].end, positions[one] + most)
+                records += end - positions[one]
                 positions[one] = end
             size = records * scenario.event_bytes
-            half = scenario.broker.copy.of(records, size, max(batches, 1)) / 2
+            half = scenario.broker.copy.of(records, size) / 2
             yield source.cores.serve(half)
-            yield source.outward.serve(size)
-            yield scenario.broker_round_trip / 2
-            yield target.inward.serve(size)
+            yield transfer(source, target, size) + scenario.broker_round_trip / 2
             yield target.cores.serve(half)
-            yield self.disks[follower].serve(size)
+            yield self.write(follower, size)
 
     def _note_copied(self, partition: Partition, follower: int, position: int) -> None:
         partition.copied[follower] = position
         everywhere = min(partition.copied.values())
         if everywhere > partition.visible:
             self._show(partition, everywhere)
-        while partition.batches and partition.batches[0] <= everywhere:
-            partition.batches.popleft()
 
-    def _idle(self, broker: Machine) -> Process:
-        while True:
-            broker.cores.serve(self.scenario.broker.idle * TICK)
-            yield TICK
+    def _occupy(self, cores: Station, amount: float) -> None:
+        """Keep cores busy with something else, so many of them in the mean."""
+
+        def forever() -> Process:
+            while True:
+                cores.serve(amount * TICK)
+                yield TICK
+
+        if amount:
+            self.timeline.start(forever())

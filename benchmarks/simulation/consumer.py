@@ -3,6 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
+from benchmarks.simulation.machine import transfer
 from benchmarks.simulation.timeline import Process, Signal
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class _Consumer:
             records = sum(end - first for _, first, end in brought)
             size = records * scenario.event_bytes
             yield broker.cores.serve(scenario.broker.fetch.of(records, size))
-            yield broker.outward.serve(size)
-            yield scenario.round_trip / 2
-            yield self.machine.inward.serve(size)
+            yield transfer(broker, self.machine, size) + scenario.round_trip / 2
             for one, first, end in brought:
                 self.unread[one] += end - first
             self.cluster.counts["fetched"] += records

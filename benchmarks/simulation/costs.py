@@ -57,8 +57,7 @@ class Broker:
 
     Attributes:
         append: For what producers send to a leader.
-        copy: For each further copy, half of it at the leader and half at the follower; a request here is a batch as a
-            producer sent it.
+        copy: For each further copy, half of it at the leader and half at the follower; a request is a follower's fetch.
         fetch: For what consumers read.
         idle: CPU seconds in a second with nothing to do.
     """

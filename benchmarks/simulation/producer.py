@@ -4,6 +4,7 @@ import dataclasses
 from collections import deque
 from typing import TYPE_CHECKING
 
+from benchmarks.simulation.machine import transfer
 from benchmarks.simulation.timeline import Process, Signal
 
 if TYPE_CHECKING:
@@ -123,13 +124,11 @@ class _Producer:
         records = sum(batch.count for batch in batches)
         size = records * scenario.event_bytes
         cluster.requests["produce"] += 1
-        yield self.machine.outward.serve(size)
         if scenario.acks == "0":
             self._acknowledge(batches)
-        yield scenario.round_trip / 2
-        yield broker.inward.serve(size)
+        yield transfer(self.machine, broker, size) + scenario.round_trip / 2
         yield broker.cores.serve(scenario.broker.append.of(records, size))
-        yield cluster.disks[leader].serve(size)
+        yield cluster.write(leader, size)
         waits = [cluster.append(batch.partition, batch.count) for batch in batches]
         if scenario.acks == "0":
             under_way.end()  # buffers of sockets hold a few requests, and then the sender waits

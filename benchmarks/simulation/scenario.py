@@ -19,12 +19,15 @@ class Scenario:
         copies: Of each partition.
         acks: `0`, `1` or `all`.
         brokers: How many.
+        replica_fetchers: Kafka's `num.replica.fetchers`: how many fetches of one broker from another go on at once.
         broker_cores: Of each broker; or of all together with `one_machine`.
         one_machine: Whether all brokers share one machine's cores.
         producers: How many.
         groups: For each consumer group, the part of the partitions that it reads.
         consumers: In each group.
         client_cores: For all clients together; None gives each its own.
+        broker_cores_taken: The part of the brokers' cores that other programs use.
+        client_cores_taken: The part of the clients' cores that other programs use.
         rate: Events a second that each producer is offered; None for as fast as it can.
         regular: Whether offered events come at equal distances; else at random.
         backlog: Whether the topic holds more than can be read; else consumers read what is produced.
@@ -45,12 +48,15 @@ class Scenario:
     copies: int = 1
     acks: str = "all"
     brokers: int = 1
+    replica_fetchers: int = 1
     broker_cores: int = 1
     one_machine: bool = False
     producers: int = 1
     groups: tuple[float, ...] = ()
     consumers: int = 1
     client_cores: int | None = None
+    broker_cores_taken: float = 0.0
+    client_cores_taken: float = 0.0
     rate: float | None = None
     regular: bool = True
     backlog: bool = False

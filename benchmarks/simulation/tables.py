@@ -167,7 +167,9 @@ def _as_measured(line: Line, found: Costs) -> tuple[Outcome, Outcome]:
     # Our consumers read the whole topic each, in groups of their own; librdkafka's share it.
     apart = options["client"] == "octopus"
     groups = (1.0,) * (options["clients"] if apart else 1)
-    produced = simulate(Scenario(client, found.broker, producers=options["clients"], **common), 2.0)
+    produced = simulate(
+        Scenario(client, found.broker, producers=options["clients"], **common, **_taken(line, "produce")), 2.0
+    )
     consumed = simulate(
         Scenario(
             client,
@@ -177,10 +179,16 @@ def _as_measured(line: Line, found: Costs) -> tuple[Outcome, Outcome]:
             consumers=1 if apart else options["clients"],
             backlog=True,
             **common,
+            **_taken(line, "consume"),
         ),
         2.0,
     )
     return produced, consumed
+
+
+def _taken(line: Line, way: str) -> dict[str, float]:
+    """Return the part of the cores that other programs used while a point was measured."""
+    return {f"{whose}_cores_taken": line["figures"][f"{way}_{whose}_cores_taken"] for whose in ("broker", "client")}
 
 
 def _per(one: float, other: float) -> float:
@@ -251,8 +259,8 @@ def at_scale(lines: Sequence[Line]) -> str:
                 number(outcome.consumed / 1e6),
                 f"{100 * busy['client cores']:.0f} %",
                 f"{100 * busy['broker cores']:.0f} %",
-                f"{100 * max(busy['broker link in'], busy['broker link out']):.0f} %",
-                f"{100 * busy['disk']:.0f} %",
+                f"{100 * max(busy['broker links in'], busy['broker links out']):.0f} %",
+                f"{100 * busy['disks']:.0f} %",
                 f"{1000 * percentile(after, 0.5):.1f} / {1000 * percentile(after, 0.99):.1f}",
                 f"{1000 * percentile(handled, 0.5):.1f} / {1000 * percentile(handled, 0.99):.1f}",
             ]

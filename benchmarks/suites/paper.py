@@ -37,7 +37,7 @@ SWEEP: list[Point] = [
     *((LARGE_BATCHES, size, "all", 4, 3, 1) for size in ("1 KB", "4 KB")),
 ]
 
-RECORDS = {"32 B": 800_000, "1 KB": 100_000, "4 KB": 50_000}
+RECORDS = {"32 B": 800_000, "1 KB": 100_000, "4 KB": 30_000}
 """For a plan of 100,000: small events need more of them to take a while."""
 
 
