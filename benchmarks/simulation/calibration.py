@@ -90,8 +90,8 @@ def _broker(points: list[Line], idle: float) -> Broker:
         row = _row(line, "records_per_produce")
         # How often followers fetched is not measured: once for each produce request, while there are few at a time.
         copied = [(line["copies"] - 1) * one for one in (row[0], row[2])]
-        append.append(([*row, *copied], _broker_seconds(line, "produce", idle)))
-        fetch.append((_row(line, "records_per_fetch"), _broker_seconds(line, "consume", idle)))
+        append.append(([*row, *copied], broker_seconds(line, "produce", idle)))
+        fetch.append((_row(line, "records_per_fetch"), broker_seconds(line, "consume", idle)))
     request, record, byte, copied_request, copied_byte = _solve(append)
     return Broker(Cost(request, record, byte), Cost(copied_request, 0.0, copied_byte), Cost(*_solve(fetch)), idle)
 
@@ -101,7 +101,7 @@ def _row(line: Line, requests: str) -> list[float]:
     return [1 / line["figures"][requests], 1.0, float(line["value_bytes"])]
 
 
-def _broker_seconds(line: Line, way: str, idle: float) -> float:
+def broker_seconds(line: Line, way: str, idle: float) -> float:
     """Return the brokers' seconds for a record, without what they do when idle."""
     figures = line["figures"]
     rested = idle * nodes(line) * figures[f"{way}_broker_seconds"] / _handled(line, way)
