@@ -30,12 +30,12 @@ def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
     async def publish() -> Done:
         batch = {"max_batch_bytes": task.options["batch_bytes"]} if "batch_bytes" in task.options else {}
         app = Octopus("bench", settings={"brokers": [task.brokers], "producer": batch})
-        size = max(100, min(CHUNK, CHUNK_BYTES // task.value_bytes) // 100 * 100)
+        size = chunk_size(task)
         chunk = [values[index % len(values)] for index in range(size)]
         async with app.connected():
             await app.publish_many(task.topic, chunk[:1])  # finds the leaders
             requests = Requests("ProduceRequest")
-            done = Done(max(share(task) // size, 1) * size, look)
+            done = Done(published(task), look)
             for _ in range(0, done.records, size):
                 began = time.monotonic()
                 await app.publish_many(task.topic, chunk)
@@ -79,7 +79,7 @@ def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
 
     async def read() -> Done:
         app = Octopus(f"bench-{uuid.uuid4().hex[:8]}")
-        wanted = task.options["clients"] * share(task) // 100 * 99  # some producers round down
+        wanted = task.options["clients"] * published(task)
         seen = 0
         done: Done | None = None
         requests = Requests("FetchRequest")
@@ -103,6 +103,17 @@ def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
         return done
 
     return _run(read())
+
+
+def chunk_size(task: Task) -> int:
+    """Return how many records are handed over at once."""
+    return max(100, min(CHUNK, CHUNK_BYTES // task.value_bytes) // 100 * 100)
+
+
+def published(task: Task) -> int:
+    """Return how many records one producer publishes: whole chunks, at least one."""
+    size = chunk_size(task)
+    return max(share(task) // size, 1) * size
 
 
 class Requests:

@@ -90,8 +90,10 @@ def _broker(points: list[Line], idle: float) -> Broker:
         row = _row(line, "records_per_produce")
         # How often followers fetched is not measured: once for each produce request, while there are few at a time.
         copied = [(line["copies"] - 1) * one for one in (row[0], row[2])]
-        append.append(([*row, *copied], broker_seconds(line, "produce", idle)))
-        fetch.append((_row(line, "records_per_fetch"), broker_seconds(line, "consume", idle)))
+        if known(line, "produce", idle):
+            append.append(([*row, *copied], broker_seconds(line, "produce", idle)))
+        if known(line, "consume", idle):
+            fetch.append((_row(line, "records_per_fetch"), broker_seconds(line, "consume", idle)))
     request, record, byte, copied_request, copied_byte = _solve(append)
     return Broker(Cost(request, record, byte), Cost(copied_request, 0.0, copied_byte), Cost(*_solve(fetch)), idle)
 
@@ -101,11 +103,16 @@ def _row(line: Line, requests: str) -> list[float]:
     return [1 / line["figures"][requests], 1.0, float(line["value_bytes"])]
 
 
+def known(line: Line, way: str, idle: float) -> bool:
+    """Tell whether brokers worked enough to be seen beside what they do when idle."""
+    return broker_seconds(line, way, idle) > 0.5e-6 * line["figures"][f"{way}_broker_cpu_us"]
+
+
 def broker_seconds(line: Line, way: str, idle: float) -> float:
     """Return the brokers' seconds for a record, without what they do when idle."""
     figures = line["figures"]
     rested = idle * nodes(line) * figures[f"{way}_broker_seconds"] / _handled(line, way)
-    return float(max(figures[f"{way}_broker_cpu_us"] / 1e6 - rested, 1e-9))
+    return float(figures[f"{way}_broker_cpu_us"] / 1e6 - rested)
 
 
 def _handled(line: Line, way: str) -> float:

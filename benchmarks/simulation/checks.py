@@ -19,22 +19,35 @@ def check(lines: Sequence[Line]) -> str:
             continue
         figures = line["figures"]
         produced, consumed = _produced_as_measured(line, found), _consumed_as_measured(line, found)
-        for what, simulated, real in (
-            ("produced/s", produced.produced, figures["produced_per_second"]),
-            ("consumed/s", consumed.consumed, figures["consumed_per_second"]),
-            ("events a request", _per(produced.produced, produced.produce_requests), figures["records_per_produce"]),
-            ("brokers' µs, produced", _broker_us(produced, found, line), _worked_us(line, found, "produce")),
+        row = [_point(line)]
+        for simulated, real in (
+            (produced.produced, figures["produced_per_second"]),
+            (consumed.consumed, figures["consumed_per_second"]),
+            (_per(produced.produced, produced.produce_requests), figures["records_per_produce"]),
+            (_broker_us(produced, found, line), 1e6 * broker_seconds(line, "produce", found.broker.idle)),
         ):
-            rows.append([_point(line), what, number(real), number(simulated), error(simulated, real)])
+            row += [number(real), number(simulated), error(simulated, real)]
+        rows.append(row)
+    headings = ["point"]
+    for name in ("produced/s", "consumed/s", "events a produce request", "brokers' µs, produced"):
+        headings += [name, "simulated", "off by"]
+    return table(headings, rows)
+
+
+def latency(lines: Sequence[Line]) -> str:
+    """Time until acknowledgements at given rates, beside what the simulation says."""
+    found = calibrate(lines)
+    rows = []
     for line in lines:
-        if (line["suite"], line["group"]) == ("paper", "acknowledged after"):
-            after = _produced_as_measured(line, found, line["options"]["rate"]).acknowledged_after
-            name = f"{line['options']['client']}, {line['options']['rate']:,}/s offered, {_copies(line)}"
-            for part in (0.5, 0.99):
-                real, simulated = line["figures"][f"p{100 * part:g}_ms"], 1000 * percentile(after, part)
-                what = f"acknowledged after, p{100 * part:g} ms"
-                rows.append([name, what, number(real), number(simulated), error(simulated, real)])
-    return table(("point", "figure", "measured", "simulated", "off by"), rows)
+        if (line["suite"], line["group"]) != ("paper", "acknowledged after"):
+            continue
+        after = _produced_as_measured(line, found, line["options"]["rate"]).acknowledged_after
+        row = [f"{line['options']['client']}, {line['options']['rate']:,}/s offered, {_copies(line)}"]
+        for part in (0.5, 0.99):
+            real, simulated = line["figures"][f"p{100 * part:g}_ms"], 1000 * percentile(after, part)
+            row += [number(real), number(simulated), error(simulated, real)]
+        rows.append(row)
+    return table(["point", "p50 ms", "simulated", "off by", "p99 ms", "simulated", "off by"], rows)
 
 
 def _point(line: Line) -> str:

@@ -19,7 +19,7 @@ REPLICA_FETCH_BYTES = 2**20
 PAGE_CACHE = 0.5
 """Brokers acknowledge before the disk has it; until what is not written takes it so long to write, seconds."""
 
-TICK = 0.005
+TICK = 0.001
 """How often cores do what is none of our business, seconds."""
 
 ENDLESS = 10**15

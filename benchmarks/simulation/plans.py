@@ -56,8 +56,8 @@ def plan(lines: Sequence[Line]) -> str:
                     _count(inward / DISK),
                 ]
             )
-    headings = ("events/s, in + out", "size", "producer cores", "the same, librdkafka", "worker cores", "broker cores")
-    headings += ("GB/s into brokers", "GB/s out of them", "links of 10 Gbit/s", "disks of 1 GB/s")
+    headings = ["events/s, in + out", "size", "producer cores", "the same, librdkafka", "worker cores", "broker cores"]
+    headings += ["GB/s into brokers", "GB/s out of them", "links of 10 Gbit/s", "disks of 1 GB/s"]
     return table(headings, rows)
 
 
@@ -67,6 +67,7 @@ def _count(amount: float) -> str:
 
 
 BROKER_CORES = 16
+"""Of each broker in a plan that is simulated."""
 
 
 def at_scale(lines: Sequence[Line]) -> str:
@@ -95,9 +96,9 @@ def at_scale(lines: Sequence[Line]) -> str:
                 f"{1000 * percentile(handled, 0.5):.1f} / {1000 * percentile(handled, 0.99):.1f}",
             ]
         )
-    headings = ("size", "producers", "workers", "brokers × cores", "partitions", "M produced/s", "M consumed/s")
-    headings += ("clients busy", "broker cores", "broker links", "disks", "acknowledged after, p50 / p99 ms")
-    return table((*headings, "handled after, p50 / p99 ms"), rows)
+    headings = ["size", "producers", "workers", "brokers × cores", "partitions", "M produced/s", "M consumed/s"]
+    headings += ["clients busy", "broker cores", "broker links", "disks", "acknowledged after, p50 / p99 ms"]
+    return table([*headings, "handled after, p50 / p99 ms"], rows)
 
 
 def planned(found: Costs, bytes_: int) -> Scenario:
@@ -179,20 +180,22 @@ def distance(lines: Sequence[Line]) -> str:
     for milliseconds in (0.5, 10, 60, 150):
         row = [f"{milliseconds:g}"]
         for partitions, one, fetch in ((4, client, 2**20), (4, larger, 8 * 2**20), (40, client, 2**20)):
-            common = {
-                "event_bytes": 1024,
-                "partitions": partitions,
-                "copies": 3,
-                "brokers": 3,
-                "broker_cores": 4,
-                "round_trip": milliseconds / 1000,
-                "broker_round_trip": NEAR,
-                "bandwidth": LINK,
-                "fetch_partition_bytes": fetch,
-            }
+            producing = Scenario(
+                one,
+                found.broker,
+                event_bytes=1024,
+                partitions=partitions,
+                copies=3,
+                brokers=3,
+                broker_cores=4,
+                round_trip=milliseconds / 1000,
+                broker_round_trip=NEAR,
+                bandwidth=LINK,
+                fetch_partition_bytes=fetch,
+            )
+            consuming = dataclasses.replace(producing, producers=0, groups=(1.0,), backlog=True)
             took = 2.0 + 40 * milliseconds / 1000
-            produced = simulate(Scenario(one, found.broker, **common), took)
-            consumed = simulate(Scenario(one, found.broker, producers=0, groups=(1.0,), backlog=True, **common), took)
+            produced, consumed = simulate(producing, took), simulate(consuming, took)
             row += [number(produced.produced), number(consumed.consumed)]
         rows.append(row)
     headings = ["round trip, ms"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from benchmarks.simulation.calibration import Line, calibrate, sweep_of
-from benchmarks.simulation.checks import batches_of, check
+from benchmarks.simulation.checks import batches_of, check, latency
 from benchmarks.simulation.markdown import number, size, table
 from benchmarks.simulation.plans import SIZES, at_scale, distance, plan, saturation
 from benchmarks.simulation.shares import append_seconds, consume_seconds, fetch_seconds, produce_seconds
@@ -78,6 +78,7 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "costs": costs,
     "one core": one_core,
     "check": check,
+    "latency": latency,
     "plan": plan,
     "at scale": at_scale,
     "saturation": saturation,

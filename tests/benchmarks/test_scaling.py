@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
 LINES = sorted((ROOT / "benchmarks" / "results").glob("paper-*.jsonl"))
 
-SIMULATED = {"check", "at scale", "saturation", "distance"}
+SIMULATED = {"check", "latency", "at scale", "saturation", "distance"}
 """These take seconds each."""
 
 
