@@ -94,6 +94,8 @@ def _broker(points: list[Line], idle: float) -> Broker:
             append.append(([*row, *copied], broker_seconds(line, "produce", idle)))
         if known(line, "consume", idle):
             fetch.append((_row(line, "records_per_fetch"), broker_seconds(line, "consume", idle)))
+    if not append or not fetch:
+        raise Uncalibrated("Brokers did no more than when idle: measure with more --records.")
     request, record, byte, copied_request, copied_byte = _solve(append)
     return Broker(Cost(request, record, byte), Cost(copied_request, 0.0, copied_byte), Cost(*_solve(fetch)), idle)
 

@@ -69,7 +69,7 @@ def test_errors_have_a_sign() -> None:
 
 PRODUCE, CONSUME = Cost(40e-6, 1e-6, 0.5e-9), Cost(20e-6, 2e-6, 0.1e-9)
 APPEND, COPY, FETCH = Cost(150e-6, 0.5e-6, 1e-9), Cost(100e-6, 0.0, 2e-9), Cost(80e-6, 0.2e-6, 0.3e-9)
-IDLE = 0.02
+IDLE = 0.002
 
 
 def measured(point: paper.Point) -> dict[str, Any]:
