@@ -4,28 +4,16 @@ import json
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl
 
 import confluent_kafka
 
+from benchmarks.address import for_librdkafka
 from benchmarks.clients.confluent_consume import TUNED
 from benchmarks.clients.sweeping import EVERY, Done, Look, share
 from benchmarks.task import Task
 
 QUEUED = 50_000
 """Records that may wait in the producer: what is handed over faster waits outside."""
-
-SETTINGS = {
-    "security_protocol": "security.protocol",
-    "sasl_mechanism": "sasl.mechanism",
-    "username": "sasl.username",
-    "password": "sasl.password",
-    "ca_file": "ssl.ca.location",
-    "certificate_file": "ssl.certificate.location",
-    "key_file": "ssl.key.location",
-    "key_password": "ssl.key.password",
-}
-"""What an address may carry, by Octopus' names and by librdkafka's."""
 
 
 def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
@@ -81,7 +69,9 @@ def paced(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
 def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Read this client's partitions to their present end."""
     requests = Requests("Fetch")
-    consumer = confluent_kafka.Consumer({**settings(task.brokers), "group.id": "unused", **TUNED, **requests.settings})
+    consumer = confluent_kafka.Consumer(
+        {**for_librdkafka(task.brokers), "group.id": "unused", **TUNED, **requests.settings}
+    )
     mine = [confluent_kafka.TopicPartition(task.topic, one, 0) for one in range(task.partitions)]
     mine = mine[number :: task.options["clients"]]
     wanted = sum(consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in mine)
@@ -129,7 +119,7 @@ def _producer(task: Task, requests: Requests) -> Any:
     acks = task.options["acks"]
     producer = confluent_kafka.Producer(
         {
-            **settings(task.brokers),
+            **for_librdkafka(task.brokers),
             "acks": acks,
             "enable.idempotence": acks == "all",
             "linger.ms": 5,
@@ -139,9 +129,3 @@ def _producer(task: Task, requests: Requests) -> Any:
     )
     producer.list_topics(task.topic, timeout=10)
     return producer
-
-
-def settings(address: str) -> dict[str, Any]:
-    """Return what librdkafka is to be told for an address as Octopus takes it: `[kafka://]host:port[?setting=value]`."""
-    brokers, _, query = address.partition("://")[2].partition("?") if "://" in address else address.partition("?")
-    return {"bootstrap.servers": brokers} | {SETTINGS[name]: value for name, value in parse_qsl(query)}

@@ -13,6 +13,7 @@ from typing import Any
 import uvloop
 from aiokafka.conn import AIOKafkaConnection
 
+from benchmarks.address import for_octopus
 from benchmarks.clients.sweeping import Done, Look, share
 from benchmarks.task import Task
 from octopus import Octopus, config
@@ -29,7 +30,7 @@ def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
 
     async def publish() -> Done:
         batch = {"max_batch_bytes": task.options["batch_bytes"]} if "batch_bytes" in task.options else {}
-        app = Octopus("bench", settings={"brokers": [task.brokers], "producer": batch})
+        app = Octopus("bench", settings={**for_octopus(task.brokers), "producer": batch})
         size = chunk_size(task)
         chunk = [values[index % len(values)] for index in range(size)]
         async with app.connected():
@@ -51,7 +52,7 @@ def paced(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish one record after the other, each when it is due."""
 
     async def publish() -> Done:
-        app = Octopus("bench", settings={"brokers": [task.brokers]})
+        app = Octopus("bench", settings=for_octopus(task.brokers))
 
         async def one(due: float, value: bytes) -> None:
             await app.publish(task.topic, value)
@@ -95,7 +96,7 @@ def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
                 done.stop()
                 done.requests = requests.count
 
-        async with Worker(app, config.load({"brokers": [task.brokers]}), threaded=True) as worker:
+        async with Worker(app, config.load(for_octopus(task.brokers)), threaded=True) as worker:
             while done is None or not done.end:
                 await asyncio.sleep(0.02)
                 if worker.failures:

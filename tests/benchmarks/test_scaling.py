@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.clients.sweep_librdkafka import settings
+from benchmarks.address import for_librdkafka, for_octopus
 from benchmarks.simulation.__main__ import main
 from benchmarks.simulation.calibration import Uncalibrated, calibrate, calibrates
 from benchmarks.simulation.costs import Cost
@@ -15,6 +15,7 @@ from benchmarks.simulation.markdown import error, number, table
 from benchmarks.simulation.page import found, put
 from benchmarks.simulation.tables import TABLES
 from benchmarks.suites import paper
+from octopus import config
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
@@ -137,9 +138,9 @@ def test_lines_without_brokers_say_so(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_an_address_says_to_librdkafka_what_it_says_to_octopus() -> None:
-    assert settings("127.0.0.1:9092,127.0.0.1:9093") == {"bootstrap.servers": "127.0.0.1:9092,127.0.0.1:9093"}
+    assert for_librdkafka("127.0.0.1:9092,127.0.0.1:9093") == {"bootstrap.servers": "127.0.0.1:9092,127.0.0.1:9093"}
     secured = "kafka://b:9094?security_protocol=SASL_SSL&sasl_mechanism=PLAIN&username=alice&password=x&ca_file=ca.pem"
-    assert settings(secured) == {
+    assert for_librdkafka(secured) == {
         "bootstrap.servers": "b:9094",
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "PLAIN",
@@ -147,3 +148,6 @@ def test_an_address_says_to_librdkafka_what_it_says_to_octopus() -> None:
         "sasl.password": "x",
         "ssl.ca.location": "ca.pem",
     }
+    assert config.load(for_octopus(secured)).security.username == "alice"
+    with pytest.raises(ValueError, match="cannot carry passwort"):
+        for_octopus("kafka://b:9094?passwort=x")
