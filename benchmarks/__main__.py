@@ -1,4 +1,4 @@
-"""Measure Octopus beside its peers. `report FILE` shows lines that were measured before."""
+"""Measure Octopus beside its peers. `report FILE` shows lines that were measured before, `scaling FILE` what follows from them."""
 
 import argparse
 import logging
@@ -9,6 +9,7 @@ from benchmarks import machine, report
 from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
+from benchmarks.simulation import __main__ as simulation
 from benchmarks.suites import broker as broker_suite
 from benchmarks.suites import consume, latency, micro, paper, publish, scale
 
@@ -20,6 +21,8 @@ def main(arguments: list[str]) -> int:
     """Measure, or report."""
     if arguments[:1] == ["report"]:
         return show_report(arguments[1:])
+    if arguments[:1] == ["scaling"]:
+        return simulation.main(arguments[1:])
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.CRITICAL)  # a topic that is being deleted worries clients
     cases = select([case for suite in SUITES for case in suite.cases()], options.names)
@@ -91,11 +94,14 @@ def parser() -> argparse.ArgumentParser:
         "--broker",
         default="embedded",
         metavar="embedded|kafka|HOST:PORT",
-        help="which broker (default: %(default)s); kafka starts a genuine Apache Kafka",
+        help="which broker (default: %(default)s); kafka starts a genuine Apache Kafka; "
+        "an address may carry settings: kafka://HOST:PORT?security_protocol=SASL_SSL&username=…",
     )
     grammar.add_argument("--rtt", type=duration, default=0.0, metavar="60ms", help="round-trip time of the link to it")
     grammar.add_argument("--durability", choices=("os", "fsync"), default="os", help="of the embedded broker")
-    grammar.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of the Apache Kafka (default: 1)")
+    grammar.add_argument(
+        "--nodes", type=int, choices=(1, 3), default=1, help="of the Apache Kafka (default: %(default)s)"
+    )
     grammar.add_argument("--rounds", type=int, default=5, help="runs of each case (default: %(default)s)")
     grammar.add_argument("--records", type=int, default=200_000, help="in a topic (default: %(default)s)")
     grammar.add_argument("--deadline", type=float, default=180.0, help="seconds for one run (default: %(default)g)")

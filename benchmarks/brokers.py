@@ -26,14 +26,12 @@ class RunningBroker:
     Attributes:
         address: Bootstrap servers, as clients are to see them.
         description: For the lines.
-        pid: Of its process, when it is ours.
-        nodes: How many brokers.
+        pids: Of its processes, when they are ours.
     """
 
     address: str
     description: str
-    pid: int | None = None
-    nodes: int = 1
+    pids: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
@@ -66,7 +64,7 @@ def broker(
                 with pinned(cores):
                     running = stack.enter_context(_kafka(private, public, nodes))
             case _:
-                running = RunningBroker(kind, f"cluster at {kind}")
+                running = RunningBroker(kind, f"cluster at {kind.partition('?')[0]}")  # a query may hold a password
         if round_trip:
             with pinned(cores):
                 stack.enter_context(_link(public, private, round_trip))
@@ -102,7 +100,7 @@ def _embedded(port: int, advertised: int, durability: str) -> Iterator[RunningBr
     directory = Path(tempfile.mkdtemp(prefix="octopus-bench-"))
     process, address = start_embedded(directory, port=port, advertised=advertised, durability=durability)
     try:
-        yield RunningBroker(address, f"octopus embedded {__version__} ({durability})", process.pid)
+        yield RunningBroker(address, f"octopus embedded {__version__} ({durability})", (process.pid,))
     finally:
         end(process)
         shutil.rmtree(directory, ignore_errors=True)
@@ -125,7 +123,8 @@ def _kafka(port: int, advertised: int, nodes: int) -> Iterator[RunningBroker]:
     cluster = KafkaCluster(nodes, properties=properties, port=port if nodes == 1 else None, java_options=["-Xmx1g"])
     with cluster:
         nodes_now: Any = cluster.describe()["nodes"]
-        yield RunningBroker(cluster.bootstrap, f"Apache Kafka {kafka_version()}", nodes_now[0]["pid"], nodes)
+        name = f"Apache Kafka {kafka_version()}" + (f", {nodes} brokers" if nodes > 1 else "")
+        yield RunningBroker(cluster.bootstrap, name, tuple(node["pid"] for node in nodes_now))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,12 @@ FIGURES: dict[str, Figure] = {
     "recovery_s_per_gb": Figure("s/GB", 2, False),
     "megabytes": Figure("log MB"),
     "produced_per_second": Figure("produced/s"),
+    "produced_mb_per_second": Figure("MB/s", 1),
+    "producer_cpu_us": Figure("µs CPU", 2, False),
+    "produce_broker_cpu_us": Figure("of brokers", 2, False),
     "consumed_per_second": Figure("consumed/s"),
-    "megabytes_per_second": Figure("MB/s", 1),
+    "consumed_mb_per_second": Figure("MB/s", 1),
+    "consumer_cpu_us": Figure("µs CPU", 2, False),
+    "consume_broker_cpu_us": Figure("of brokers", 2, False),
+    "broker_idle_percent": Figure("% of a core", 1, False),
 }

@@ -154,7 +154,12 @@ def _prepared(case: Case, plan: Plan, running: RunningBroker | None, topics: Top
             warm_up=warm_up,
             value_bytes=workload.value_bytes,
             seed=SEED,
-            options=case.options | {"broker_cores": plan.broker_cores, "broker_pid": running.pid if running else None},
+            options=case.options
+            | {
+                "broker_cores": plan.broker_cores,
+                "client_cores": plan.client_cores,
+                "broker_pids": list(running.pids) if running else [],
+            },
         )
     finally:
         if topics is not None and topic and not case.fill:
@@ -213,11 +218,13 @@ def _line(case: Case, task: Task | None, runs: Mapping[str, list[dict[str, float
         "rounds": len(runs[case.name]),
         "runs": [_significant(run[case.figure]) for run in runs[case.name]],
         "versions": versions_of(case.environment) or machine.versions(),
+        "options": case.options,
     }
     if task is not None and case.workload is not None:
         line |= {
             "value_bytes": task.value_bytes,
             "partitions": task.partitions,
+            "copies": case.copies,
             "keys": case.workload.keys,
             "headers": len(HEADERS) if case.workload.headers else 0,
             "records": task.records,

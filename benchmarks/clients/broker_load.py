@@ -23,7 +23,7 @@ def run(task: Task) -> dict[str, float]:
         after = broker_cpu(task)
         assert after is not None
         figures["broker_cpu_us"] = 1e6 * (after - before) / task.total
-        figures["broker_memory_mb"] = memory(task.options["broker_pid"])
+        figures["broker_memory_mb"] = memory(task.options["broker_pids"][0])
     return figures
 
 
@@ -57,10 +57,9 @@ def produce(task: Task) -> None:
 
 def broker_cpu(task: Task) -> float | None:
     """Return the CPU seconds that the broker has used, or None when it is not ours."""
-    pid = task.options["broker_pid"]
-    if pid is None:
+    if not task.options["broker_pids"]:
         return None
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{task.options['broker_pids'][0]}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ
 
 

@@ -189,3 +189,20 @@ async def test_the_death_of_the_background_task_fails_what_waits_and_the_next_be
     broken.faults.clear()
     assert (await producer.send(Outgoing("numbers", b"after", partition=1))).offset == 0
     assert producer._engine is not engine  # type: ignore[attr-defined]
+
+
+async def test_what_comes_while_a_batch_is_on_its_way_shares_the_next(
+    broken: EmbeddedTransport, publishing: Starter
+) -> None:
+    """Or every few records would take a round trip of their own, and a slow link would fall behind for ever."""
+    producer = await publishing(linger=0.001)
+    await producer.send(Outgoing("numbers", b"first", partition=0))
+    broken.faults.delay(PRODUCE, 0.1, times=100)
+    sends = []
+    for number in range(60):
+        sends.append(asyncio.create_task(producer.send(Outgoing("numbers", b"%d" % number, partition=0))))
+        await asyncio.sleep(0.005)  # events come one by one, as an instrument makes them
+    async with asyncio.timeout(3):
+        places = await asyncio.gather(*sends)
+    assert [place.offset for place in places] == list(range(1, 61))
+    broken.faults.clear()

@@ -32,6 +32,9 @@ _STATE_LOST = (
     kafka.InvalidProducerIdMapping,
     kafka.InvalidTxnState,
 )
+MOST_COLLECTING = 1.0
+"""Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
+
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
 
@@ -160,7 +163,7 @@ class KafkaProducer:
             publication = Publication([message for message, _ in live], [future for _, future in live])
             try:
                 async with self._enqueuing:
-                    await self._enqueue(publication)
+                    leaving = await self._enqueue(publication)
             except Exception as error:  # noqa: BLE001 - each caller gets it; the task must live on
                 for _, future in live:
                     if not future.done():
@@ -169,6 +172,10 @@ class KafkaProducer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._linger):
                     await publication.done.wait()
+            # A batch that waits behind another of its partition is closed already. More small ones behind it would each
+            # take a round trip, and a slow link would fall behind for ever: collect until it has left.
+            if waiting := [future for future in leaving if not future.done()]:
+                await asyncio.wait(waiting, timeout=MOST_COLLECTING)
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish messages in order per partition.
@@ -185,17 +192,20 @@ class KafkaProducer:
             raise publication.error
         return publication.published  # type: ignore[return-value]
 
-    async def _enqueue(self, publication: Publication) -> None:
-        """Give all messages to the engine, waiting for room."""
+    async def _enqueue(self, publication: Publication) -> "list[asyncio.Future[None]]":
+        """Give all messages to the engine, waiting for room; return futures that are done when batches leave its queue."""
         engine = await self._ready()
         partitions = await self._partitions(engine, publication)
         indexes = self._acceptable(publication, partitions)
         packer = Packer(engine.create_batch, partitions, self._partitioner)
+        leaving = []
         for batch in packer.pack(publication.messages, indexes):
             while self._in_flight_bytes >= self._max_in_flight_bytes:
                 self._room.clear()
                 await self._room.wait()
-            self._dispatch(engine, batch, publication)
+            if (queued := self._dispatch(engine, batch, publication)) is not None:
+                leaving.append(queued._drain_waiter)
+        return leaving
 
     async def _ready(self) -> Any:
         """Return the engine, a new one when the broker no longer knows the old one's sequence numbers."""
@@ -248,8 +258,8 @@ class KafkaProducer:
                 accepted.append(index)
         return accepted
 
-    def _dispatch(self, engine: Any, batch: Batch, publication: Publication) -> None:
-        """Queue a batch behind the others of its partition.
+    def _dispatch(self, engine: Any, batch: Batch, publication: Publication) -> Any:
+        """Queue a batch behind the others of its partition; return aiokafka's batch, or None when it takes no more.
 
         `AIOKafkaProducer.send_batch` would wait until no other batch of the partition is queued, in no particular order.
         """
@@ -257,7 +267,7 @@ class KafkaProducer:
         if accumulator._closed or accumulator._exception is not None:
             error = accumulator._exception or kafka.ProducerClosed()
             publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
-            return
+            return None
         builder = batch.close()
         size = builder.size()
         self._in_flight_bytes += size
@@ -272,6 +282,7 @@ class KafkaProducer:
             self._settle(engine, batch, publication, future)
 
         message_batch.future.add_done_callback(settled)
+        return message_batch
 
     def _too_late(self, batch: Batch, publication: Publication, name: ClientName) -> None:
         indexes, batch.indexes = batch.indexes, []
