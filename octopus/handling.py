@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
+from octopus.patterns import Pattern, index_patterns
 from octopus.routing import Route
 from octopus.serde import Decoder, announces_type
 from octopus.transports.base import Outgoing
@@ -105,6 +106,22 @@ class Handling:
             return await conclude(stored, stretch.attempt_of(stored), error)
 
         return handle
+
+    def chooser(self, patterns: Sequence[Pattern | None]) -> Callable[[StoredRecord], Sequence[int]]:
+        """Return what says which of several patterns a record matches; it raises what asking one of them would."""
+        among_bytes, among_decoded = index_patterns(patterns)
+        anything = tuple(number for number, pattern in enumerate(patterns) if pattern is None)
+        plain = self._plain.decode
+
+        def choose(stored: StoredRecord) -> Sequence[int]:
+            value, headers = stored.value, stored.headers
+            if value is None:
+                return anything  # a tombstone has no fields to match
+            if headers and announces_type(headers):
+                return among_decoded(plain(value, headers))
+            return among_bytes(value)
+
+        return choose
 
     def bind_batch(
         self, partition: TopicPartition, refuse: Callable[[StoredRecord, int, Exception], Outcome]

@@ -9,6 +9,7 @@ from typing import Any
 
 from octopus.errors import ConfigurationError
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.fan_out import fan_out, one_by_one
 from octopus.handling import Handling
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
 from octopus.middleware.errors import boundary, decide, guard, guard_batches
@@ -94,16 +95,26 @@ class Pipeline:
                 "is published and the offsets, so it needs a worker."
             )
         runs = [self._bind(partition, *part, outbox) for part in self._parts if part[0].reads(partition.topic)]
-        run = runs[0] if len(runs) == 1 else fan_out(runs)
+        run = runs[0] if len(runs) == 1 else one_by_one(fan_out([stretched(run) for run in runs]))
         return run if outbox is None else outbox.settling(run)
 
     def bind_stretch(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for records that run back to back. Raises as `bind`."""
         reading = [part for part in self._parts if part[0].reads(partition.topic)]
-        route, handling, letters, deadlines = reading[0]
-        if len(reading) > 1 or self._middleware or deadlines or route.batch or self.delivery == "exactly_once":
+        if self._middleware or self.batch or self.delivery == "exactly_once" or any(part[3] for part in reading):
             return stretched(self.bind(partition))
-        return handling.bind_stretch(partition, boundary(route.name, partition, route.retry, letters.bury))
+        several = len(reading) > 1
+        handles = [
+            handling.bind_stretch(
+                partition, boundary(route.name, partition, route.retry, letters.bury), filtered=not several
+            )
+            for route, handling, letters, _ in reading
+        ]
+        if not several:
+            return handles[0]
+        patterns = [route.pattern for route, *_ in reading]
+        unsure = [stretched(self._bind(partition, *part, None)) for part in reading]
+        return fan_out(handles, choose=reading[0][1].chooser(patterns), unsure=unsure)
 
     def _bind(
         self,
@@ -158,41 +169,6 @@ def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
         left_alone = (SUFFIX * 2 if "dead-letter" in pattern.pattern else SUFFIX).replace(".", r"\.")
         choices.append(rf"(?!.*{left_alone}\Z){inlined(pattern)}")
     return re.compile(rf"(?:{'|'.join(choices)})\Z")
-
-
-def fan_out(runs: Sequence[Run]) -> Run:
-    """Run a record through several handlers; it is settled when all of them are.
-
-    A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
-    here, by offset, and so ends with the generation this was bound for.
-    """
-    everyone = tuple((index, 0) for index in range(len(runs)))
-    unfinished: dict[int, tuple[list[tuple[int, int]], bool, bool]] = {}
-
-    async def run(stored: StoredRecord, attempt: int) -> Outcome:
-        todo, done, dead = unfinished.pop(stored.offset, (everyone, False, False))
-        left: list[tuple[int, int]] = []
-        wait: Retry | None = None
-        for index, attempts in todo:
-            outcome = await runs[index](stored, attempts + 1)
-            match outcome:
-                case Retry(after, _, counted):
-                    left.append((index, attempts + counted))
-                    wait = outcome if wait is None or after > wait.after else wait
-                case Done():
-                    done = True
-                case DeadLetter():
-                    dead = True
-                case _:
-                    pass
-        if wait is not None:
-            unfinished[stored.offset] = (left, done, dead)
-            return wait
-        if dead:
-            return DeadLetter("given up by one of several handlers")
-        return DONE if done else SKIPPED
-
-    return run
 
 
 def _through(

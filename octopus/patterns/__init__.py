@@ -5,11 +5,12 @@
 
 A pattern is read (`parse`) into rules of matchers (`tree`), compiled into a predicate (`rule`, `accept`, and
 `arrays` for events that have them), and can say what of it other services understand (`portable`) and
-why an event matches (`explain`).
+why an event matches (`explain`). Many patterns over the same events are asked at once (`index`).
 """
 
 from octopus.patterns.explain import Explanation
+from octopus.patterns.index import index_patterns
 from octopus.patterns.pattern import Pattern
 from octopus.patterns.portable import Lint, Tier
 
-__all__ = ["Explanation", "Lint", "Pattern", "Tier"]
+__all__ = ["Explanation", "Lint", "Pattern", "Tier", "index_patterns"]

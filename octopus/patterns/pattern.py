@@ -1,6 +1,6 @@
 """The pattern itself: compiled once per handler, asked once per record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from octopus.patterns.parse import expand, read, write
 from octopus.patterns.peek import Reader, build_reader, build_test
 from octopus.patterns.portable import Lint, is_portable, lint, push_down
 from octopus.patterns.rule import Predicate, build_predicate, requirements_of
-from octopus.patterns.tree import AnythingBut, Number, Numeric, Rule
+from octopus.patterns.tree import AnythingBut, Exactly, Literal, Matcher, Number, Numeric, Rule
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,9 +56,8 @@ class Pattern:
         requirements = requirements_of(rules)
         # `a.b` may be one name or two, so every dotted prefix of a path may stand on an event's first level.
         fields = frozenset(prefix for rule in rules for path in rule for prefix in prefixes(path))
-        paths = frozenset(path for rule in rules for path in rule)
         predicate = build_predicate(requirements, fields)
-        reader = build_reader(paths, exact=any(map(_compares_numbers, rules)))
+        reader = build_reader(_paths(rules), exact=any(map(_compares_numbers, rules)))
         return cls(source, fields, tuple(rules), requirements, predicate, reader, build_test(reader, predicate))
 
     def matches(self, value: object) -> bool:
@@ -113,6 +112,28 @@ class Pattern:
         """
         return push_down(self._rules)
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """The dotted paths that the pattern looks at."""
+        return _paths(self._rules)
+
+    @property
+    def compares_numbers(self) -> bool:
+        """Whether numbers must keep their text to be compared."""
+        return any(map(_compares_numbers, self._rules))
+
+    def texts(self) -> dict[str, frozenset[str]]:
+        """Return the top-level fields that must be one of certain texts, if they are text at all, with those texts."""
+        wanted = [
+            {path: frozenset(map(_text, leaf)) for path, leaf in rule.items() if "." not in path}
+            for rule in self._rules
+        ]
+        return {
+            path: frozenset[str]().union(*(texts[path] for texts in wanted))  # type: ignore[arg-type]
+            for path in frozenset.intersection(*(frozenset(texts) for texts in wanted))
+            if not any(None in texts[path] for texts in wanted)
+        }
+
     def __repr__(self) -> str:
         return f"Pattern.compile({self.source!r})"
 
@@ -124,6 +145,19 @@ class Pattern:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._reader.read(value)
         return dict(value) if isinstance(value, Mapping) else None
+
+
+def _paths(rules: Iterable[Rule]) -> frozenset[str]:
+    return frozenset(path for rule in rules for path in rule)
+
+
+def _text(matcher: Matcher) -> str | None:
+    """Return the only text that a matcher accepts, or None."""
+    match matcher:
+        case Literal(str() as text) | Exactly(text):
+            return text
+        case _:
+            return None
 
 
 def _compares_numbers(rule: Rule) -> bool:

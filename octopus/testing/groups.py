@@ -10,10 +10,11 @@ from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
+from octopus.fan_out import fan_out
 from octopus.offsets import decode_map, encode_map
 from octopus.outcomes import Outcome
 from octopus.outputs import CapturingProducer, Outbox
-from octopus.pipeline import Pipeline, fan_out
+from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.runner import Generation, Runner
 from octopus.testing.journal import Journal
@@ -143,7 +144,8 @@ class Group:
             for route, single in self._handlers
             if route.reads(partition.topic)
         ]
-        return stretched(runs[0] if len(runs) == 1 else fan_out(runs))
+        several = [stretched(run) for run in runs]
+        return several[0] if len(several) == 1 else fan_out(several)
 
     def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
         outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from octopus.errors import PatternError
-from octopus.patterns import Pattern
+from octopus.patterns import Pattern, index_patterns
 from tests.patterns import naive
 from tests.patterns.generated import EVENTS, PATTERNS
 
@@ -35,6 +35,15 @@ ARRAY_EVENTS = st.recursive(
     max_leaves=10,
 ).map(lambda value: json.dumps({"a": value, "b": 1}))
 
+# Where one field tells many patterns apart.
+TEXTS = st.sampled_from(['"x"', '"y"', '{"exactly":"z"}', "null", "1", '{"prefix":"x"}'])
+TEXT_PATTERNS = st.dictionaries(
+    st.sampled_from(["a", "b", "a.b"]), st.lists(TEXTS, min_size=1, max_size=2), min_size=1
+).map(lambda rule: "{" + ",".join(f'"{path}":[{",".join(leaf)}]' for path, leaf in rule.items()) + "}")
+TEXT_EVENTS = st.dictionaries(
+    st.sampled_from(["a", "b", "a.b"]), st.sampled_from(["x", "y", "z", None, 1, ["x", "z"], {"b": "x"}])
+).map(json.dumps)
+
 
 def decode(event: str) -> Any:
     """Decode as JSON decoders do, and give up on floats that lose what the rules need."""
@@ -44,6 +53,16 @@ def decode(event: str) -> Any:
         return float(text)
 
     return json.loads(event, parse_float=keep)
+
+
+@broad
+@given(st.lists(PATTERNS | ARRAY_PATTERNS | TEXT_PATTERNS | st.none(), max_size=6), EVENTS | TEXT_EVENTS)
+def test_many_patterns_asked_at_once_match_as_each_would_alone(patterns: list[str | None], event: str) -> None:
+    compiled = [Pattern.compile(pattern) if pattern is not None else None for pattern in patterns]
+    among_bytes, among_decoded = index_patterns(compiled)
+    expected = [number for number, pattern in enumerate(patterns) if pattern is None or naive.matches(pattern, event)]
+    assert [*among_bytes(event.encode())] == expected
+    assert [*among_decoded(decode(event))] == expected
 
 
 @broad

@@ -1,0 +1,110 @@
+"""One record, several handlers: a group whose handlers share a consumer."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from octopus.events import StoredRecord
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry
+from octopus.types import BatchOutcome, Run, RunStretch, Stretch
+
+Choose = Callable[[StoredRecord], Sequence[int]]
+"""A record to the positions of the handlers that want it."""
+
+
+class Left(NamedTuple):
+    """What is left to do about a record.
+
+    Attributes:
+        handlers: Position and attempts so far of each that is not finished.
+        runs: Where the positions are in.
+        done: Whether one has finished.
+        dead: Whether one has given up.
+    """
+
+    handlers: Sequence[tuple[int, int]]
+    runs: Sequence[RunStretch]
+    done: bool = False
+    dead: bool = False
+
+
+def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Sequence[RunStretch] = ()) -> RunStretch:
+    """Run records through several handlers; each is settled when all of them are finished with it.
+
+    A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
+    here, by offset, and so ends with the generation this was bound for.
+
+    Args:
+        runs: The handlers.
+        choose: Says which of them want a record, so that the others cost nothing; all do when None.
+        unsure: The handlers behind their own filters, for a record at which `choose` raises: what is wrong is theirs to say.
+    """
+    everyone = tuple(range(len(runs)))
+    unfinished: dict[int, Left] = {}
+
+    async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
+        single = Stretch(())  # one after the other, they can share it
+        outcome: Outcome | BatchOutcome = DONE
+        for stored in stretch.cursor:
+            left = unfinished.pop(stored.offset, None) if unfinished else None
+            if left is None:
+                chosen, where = begin(stored)
+                if len(chosen) == 1:  # as it mostly is: no handler wants what another does
+                    single.begin((stored,), 1)
+                    outcome = await where[chosen[0]](single)
+                    if outcome is DONE:
+                        continue
+                    if isinstance(outcome, Retry):
+                        unfinished[stored.offset] = Left([(chosen[0], int(outcome.counted))], where)
+                        return outcome
+                else:
+                    left = Left([(number, 0) for number in chosen], where)
+            if left is not None:
+                outcome = await work(stored, left, single)
+            if outcome is SKIPPED:
+                stretch.skipped += 1
+            elif outcome is not DONE:
+                return outcome
+        return outcome
+
+    def begin(stored: StoredRecord) -> tuple[Sequence[int], Sequence[RunStretch]]:
+        if choose is None:
+            return everyone, runs
+        try:
+            return choose(stored), runs
+        except Exception:  # noqa: BLE001 - see `unsure`
+            return everyone, unsure
+
+    async def work(stored: StoredRecord, left: Left, single: Stretch) -> Outcome:
+        handlers, where, done, dead = left
+        again: list[tuple[int, int]] = []
+        wait: Retry | None = None
+        for number, attempts in handlers:
+            single.begin((stored,), attempts + 1)
+            outcome = await where[number](single)
+            match outcome:
+                case Retry(after, _, counted):
+                    again.append((number, attempts + counted))
+                    wait = outcome if wait is None or after > wait.after else wait
+                case Done():
+                    done = True
+                case DeadLetter():
+                    dead = True
+                case _:
+                    pass
+        if wait is not None:
+            unfinished[stored.offset] = Left(again, where, done, dead)
+            return wait
+        if dead:
+            return DeadLetter("given up by one of several handlers")
+        return DONE if done else SKIPPED
+
+    return run_stretch
+
+
+def one_by_one(run_stretch: RunStretch) -> Run:
+    """Make of what runs stretches what runs single records."""
+
+    async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        return await run_stretch(Stretch((stored,), attempt))
+
+    return run

@@ -1,0 +1,67 @@
+"""Many patterns over one event: the event is read once, and one field's value says which patterns are worth a look."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from octopus.patterns.pattern import Pattern
+from octopus.patterns.peek import build_reader
+
+Choice = tuple[int, ...]
+"""Positions of the patterns that match, in order."""
+
+
+def index_patterns(patterns: Sequence[Pattern | None]) -> tuple[Callable[[bytes], Choice], Callable[[object], Choice]]:
+    """Compile patterns into one choice.
+
+    Without an index, what a record costs grows with the number of handlers in its group, most of which do not want it.
+
+    Args:
+        patterns: None matches everything.
+
+    Returns:
+        From an event's bytes, or from a decoded event, to the patterns that match. Both raise what `Pattern.matches` does.
+    """
+    tests = [pattern.matches if pattern is not None else None for pattern in patterns]
+    everyone = tuple(range(len(patterns)))
+    matching_anything = tuple(number for number in everyone if tests[number] is None)
+    name, by_value, others = _most_telling(patterns)
+
+    def among(event: dict[str, Any]) -> Choice:
+        value = event.get(name)
+        # Only a text tells: in a list, say, several values stand for the field.
+        numbers = by_value.get(value, others) if type(value) is str else everyone
+        return tuple([number for number in numbers if (test := tests[number]) is None or test(event)])
+
+    paths = frozenset(path for pattern in patterns if pattern is not None for path in pattern.paths)
+    exact = any(pattern.compares_numbers for pattern in patterns if pattern is not None)
+    decode, read = build_reader(paths, exact=exact)
+
+    def among_bytes(data: bytes) -> Choice:
+        try:
+            event: dict[str, Any] | None = decode(data)
+        except Exception:  # noqa: BLE001 - read again, where it becomes a DecodeError, or turns out to be no object
+            event = read(data)
+        return matching_anything if event is None else among(event)
+
+    def among_decoded(event: object) -> Choice:
+        return among(event) if type(event) is dict else matching_anything
+
+    return among_bytes, among_decoded
+
+
+def _most_telling(patterns: Sequence[Pattern | None]) -> tuple[str, dict[str, Choice], Choice]:
+    """Choose the top-level field that most patterns want to be one of certain texts.
+
+    Returns:
+        Its name; for each text the patterns that it, alone, does not rule out; and those that no text rules out.
+    """
+    wanted = [pattern.texts() if pattern is not None else {} for pattern in patterns]
+    popular = Counter(name for texts in wanted for name in texts).most_common(1)
+    name = popular[0][0] if popular else ""
+    others = tuple(number for number, texts in enumerate(wanted) if name not in texts)
+    numbers: dict[str, list[int]] = {}
+    for number, texts in enumerate(wanted):
+        for text in texts.get(name, ()):
+            numbers.setdefault(text, []).append(number)
+    return name, {text: tuple(sorted((*some, *others))) for text, some in numbers.items()}, others
