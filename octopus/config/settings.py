@@ -126,7 +126,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Running handlers."""
 
     commit_interval: Annotated[Seconds, "Offsets are committed at least this often while records settle."] = 1.0
-    commit_every: Annotated[Count, "And after so many settled records."] = 5000
+    commit_every: Annotated[Count, "And after so many settled records."] = 20_000
     transaction_interval: Annotated[
         Seconds, 'What handlers with delivery="exactly_once" publish becomes visible this often; more often costs more.'
     ] = 0.1

@@ -140,6 +140,12 @@ class Runner:
         generation.lanes.put(records)
         self._activate(generation)
 
+    def hurry(self, generation: Generation) -> None:
+        """Run the batch that waits for company as it is: for now none is coming."""
+        if generation.window is not None:
+            generation.window.cancel()
+            self._flush(generation)
+
     async def drain(self, generations: Collection[Generation], timeout: float) -> bool:
         """Start nothing more of these generations and wait for what is running.
 

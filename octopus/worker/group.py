@@ -86,6 +86,8 @@ class GroupWorker:
         self._totals = Totals()
         self._committing = asyncio.Lock()
         self._commit_wanted = asyncio.Event()
+        self._uncommitted: set[Generation] = set()  # may have something to commit
+        self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._commit_error: TransportError | None = None
         self._unreadable: dict[TopicPartition, TransportError] = {}
@@ -141,7 +143,7 @@ class GroupWorker:
             for fetched in await self._fetch():
                 self._accept(fetched)
             self._fetched_at = self._loop.time()
-            if self._settled - self._settled_at_commit >= self._settings.commit_every:
+            if self._accepted - self._settled_at_commit >= self._settings.commit_every <= self._settled_since_commit:
                 self._commit_wanted.set()
         self.stopped = self._runner.stopped.result()
         logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
@@ -170,7 +172,9 @@ class GroupWorker:
         match fetched:
             case Chunk(_, records, next_offset, size_bytes):
                 self._runner.submit(generation, records, next_offset, size_bytes)
+                self._accepted += len(records)
                 self._busy.add(generation)
+                self._uncommitted.add(generation)
             case Unreadable(partition, error):
                 self._ready.discard(partition)
                 self._unreadable[partition] = error
@@ -202,6 +206,7 @@ class GroupWorker:
             has_room = is_idle if throttled else not self._is_full(generation)
             if not has_room:
                 self._ready.discard(generation.partition)
+                self._runner.hurry(generation)
             elif generation.partition not in self._unreadable:
                 self._ready.add(generation.partition)
             if is_idle and has_room:
@@ -215,7 +220,10 @@ class GroupWorker:
         return max(1, min(FETCH_RECORDS, share))
 
     def _is_full(self, generation: Generation) -> bool:
-        if generation.lanes.waiting > FETCH_RECORDS or generation.ledger.ahead > MAX_AHEAD:
+        if (
+            generation.lanes.waiting > max(FETCH_RECORDS, self.pipeline.batch or 0)
+            or generation.ledger.ahead > MAX_AHEAD
+        ):
             return True
         if not self._crowded:
             return False
@@ -236,7 +244,12 @@ class GroupWorker:
             except TimeoutError:
                 pass
             self._commit_wanted.clear()
-            await self._commit(self._generations.values())
+            await self._commit(self._uncommitted)
+            self._uncommitted = {
+                generation
+                for generation in self._uncommitted
+                if generation.is_open and (generation.ledger.in_flight or generation.has_progress)
+            }
 
     async def _commit(self, generations: Iterable[Generation]) -> None:
         """Store what is settled. A failure is not final: the next commit brings the same or a higher offset."""
@@ -284,6 +297,7 @@ class GroupWorker:
             if partition not in unstored:
                 generation.note_committed(commit.offset)
             self._generations[partition] = generation
+            self._uncommitted.add(generation)
             self._ready.add(partition)
         logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
 
@@ -364,6 +378,10 @@ class GroupWorker:
     def runner(self) -> Runner:
         """What runs the handlers."""
         return self._runner
+
+    @property
+    def _settled_since_commit(self) -> int:
+        return self._settled - self._settled_at_commit
 
     @property
     def _settled(self) -> int:

@@ -88,6 +88,23 @@ async def test_partitions_that_hang_never_starve_the_others_however_many_there_a
     assert len(done) == 6_000
 
 
+async def test_batches_of_many_partitions_do_not_wait_for_company_that_has_no_room(virtual_time: VirtualTime) -> None:
+    app, broker, done = Octopus("app"), MemoryBroker(), []
+    broker.create_topic("t", 20)
+
+    @app.on("t", batch=100, within=10)
+    async def handle(events: list[int]) -> None:
+        done.extend(events)
+
+    for partition in range(20):
+        broker.append([Outgoing("t", b"0", partition=partition) for _ in range(1_000)])
+    started = asyncio.get_running_loop().time()
+    async with working(app, broker, worker={"in_flight_records": 500}) as worker:
+        await worker.caught_up()
+    assert asyncio.get_running_loop().time() - started < 25, "two windows, at the end"
+    assert len(done) == 20_000
+
+
 async def test_a_slow_key_among_many_does_not_hold_the_others(virtual_time: VirtualTime) -> None:
     app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), []
 

@@ -279,7 +279,11 @@ class KafkaConsumer:
         elif result.check_assignment(partition) and result.has_more():
             buffer = Buffer(partition, result._partition_records)
             state.consumed_to(buffer.until)
-        fetcher._notify(fetcher._wait_consume_future)
+        # The engine asks a broker for more only when all that it sent is taken, and looks at every partition to find out: to
+        # be woken for each would cost a thousand partitions four times what their records do.
+        leader = self._engine._client.cluster.leader_for_partition
+        if not any(leader(other) == leader(partition) for other in fetcher._records):
+            fetcher._notify(fetcher._wait_consume_future)
         return Unreadable(partition, error) if error is not None else buffer
 
     def _unreadable(self, partition: TopicPartition, error: BaseException) -> TransportError:
