@@ -132,7 +132,8 @@ class Handling:
             partition: Whose.
             refuse: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
         """
-        decode, accepts, call, publish = self._decoder.decode, self._accepts, self._call, self._publish
+        direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
+        accepts = self._accepts if self._route.pattern is not None else None
         wants_event = self._route.signature.parameter.kind == "event"
 
         async def handle(batch: Batch, attempt: int) -> BatchOutcome:
@@ -143,8 +144,13 @@ class Handling:
                 outcome: Outcome = SKIPPED
                 try:
                     value, headers = stored.value, stored.headers
-                    if accepts(value, headers):
-                        argument = decode(value, headers)
+                    if headers and not announces_type(headers):
+                        headers = ()
+                    if accepts is None or accepts(value, headers):
+                        try:
+                            argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
+                        except Exception:  # noqa: BLE001 - as above
+                            argument = careful(value, headers)
                         if wants_event:
                             argument = Event(argument, Record.at(partition, stored), attempt)
                         arguments.append(argument)

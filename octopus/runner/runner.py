@@ -336,23 +336,19 @@ class Runner:
                 self._delay(generation, record, attempt, outcome)
                 return
             case BatchOutcome(outcomes, retry):
-                again = Batch()
-                for single, result in outcomes:
-                    if isinstance(result, Retry):
-                        again.append(single)
-                    else:
-                        self._settle(generation, single, result)
+                settled = [single for single, result in outcomes if not isinstance(result, Retry)]
+                again = Batch(single for single, result in outcomes if isinstance(result, Retry))
+                generation.skipped += sum(isinstance(result, Skipped) for _, result in outcomes)
+                generation.buried += sum(isinstance(result, DeadLetter) for _, result in outcomes)
+                generation.ledger.settle_run(offsets_of(settled))
                 if again and retry is not None:
                     self._delay(generation, again, attempt, retry)
                     return
             case _:
-                self._settle(generation, record, outcome)
+                generation.buried += isinstance(outcome, DeadLetter)
+                generation.skipped += isinstance(outcome, Skipped)
+                generation.ledger.settle(record.offset)
         self._release(generation, (record,))
-
-    def _settle(self, generation: Generation, record: StoredRecord, outcome: Outcome) -> None:
-        generation.buried += isinstance(outcome, DeadLetter)
-        generation.skipped += isinstance(outcome, Skipped)
-        generation.ledger.settle(record.offset)
 
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
         generation.retried += 1
