@@ -212,7 +212,7 @@ class Message(Generic[T]):
         return f"Message({self.value!r}, key={self.key!r}, topic={self.topic!r})"
 
 
-class Published(NamedTuple):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """Where a message was stored, once acknowledged."""
 
     topic: str

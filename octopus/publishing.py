@@ -38,7 +38,11 @@ class Publisher:
 
     async def publish_many(self, topic: str | None, messages: Iterable[Any]) -> list[Published]:
         """Publish values or `Message`s in order; return once all are acknowledged."""
-        return await self.send([self.outgoing(topic, message) for message in messages])
+        if topic is None:
+            return await self.send([self.outgoing(topic, message) for message in messages])
+        return await self.send(
+            [Outgoing(topic, each) if type(each) is bytes else self.outgoing(topic, each) for each in messages]
+        )
 
     async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish what is encoded already, in order; return once all are acknowledged."""
@@ -63,15 +67,17 @@ class Publisher:
                 raise ConfigurationError(
                     f"{message!r} has no topic: give to= or return Message(…, topic=…), or publish it with app.publish."
                 )
-            return Outgoing(topic, encode(message, self._codec), key, self._headers(message, ()))
+            headers = self._headers(message, ()) if self._announce else ()
+            return Outgoing(topic, encode(message, self._codec), key, headers)
         target = message.topic or topic
         if target is None:
             raise ConfigurationError(f"{message!r} has no topic: give to= or Message(…, topic=…).")
+        headers = self._headers(message.value, message.headers) if self._announce or message.headers else ()
         return Outgoing(
             target,
             encode(message.value, self._codec),
             key if message.key is None else encode_key(message.key),
-            self._headers(message.value, message.headers),
+            headers,
             message.partition,
             None if message.timestamp is None else round(message.timestamp * 1000),
         )

@@ -102,8 +102,10 @@ async def test_an_app_publishes_while_it_is_connected() -> None:
         await app.publish("t", 1)
     async with app.connected() as same:
         assert same is app
-        assert await app.publish("t", 1, key="k", headers={"h": "1"}, partition=1, timestamp=2.5) == ("t", 1, 0)
-        assert await app.publish_many("t", [Message(2, partition=0)]) == [("t", 0, 0)]
+        assert await app.publish("t", 1, key="k", headers={"h": "1"}, partition=1, timestamp=2.5) == Published(
+            "t", 1, 0
+        )
+        assert await app.publish_many("t", [Message(2, partition=0)]) == [Published("t", 0, 0)]
     record = keep.broker.log(TopicPartition("t", 1)).records[0]
     assert record is not None
     assert (record.key, record.headers, record.timestamp) == (b"k", (("h", b"1"),), 2500)
@@ -140,7 +142,7 @@ def test_code_that_is_not_async_publishes_from_any_thread() -> None:
     app = Octopus("app", brokers="memory://synchronous", settings={"topics": {"partitions": 1}})
     keep = memory_transport("synchronous", {})
     with app.synchronous_publisher() as publisher:
-        assert publisher.publish("t", {"a": 1}, key="k", headers={"h": "1"}) == ("t", 0, 0)
+        assert publisher.publish("t", {"a": 1}, key="k", headers={"h": "1"}) == Published("t", 0, 0)
         assert len(publisher.publish_many("t", [1, 2, 3])) == 3
         threads = [threading.Thread(target=publisher.publish, args=("t", number)) for number in range(5)]
         for thread in threads:

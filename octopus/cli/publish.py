@@ -196,9 +196,9 @@ class _Tally:
     def note(self, batch: Sequence[Outgoing], published: Sequence[Published]) -> None:
         self.count += len(batch)
         self.size += sum(len(message.value or b"") for message in batch)
-        for _, partition, offset in published:
-            span = self.partitions.setdefault(partition, [offset, offset])
-            span[0], span[1] = min(span[0], offset), max(span[1], offset)
+        for place in published:
+            span = self.partitions.setdefault(place.partition, [place.offset, place.offset])
+            span[0], span[1] = min(span[0], place.offset), max(span[1], place.offset)
 
     def sentence(self, topic: str) -> str:
         if self.count == 1:

@@ -1,6 +1,7 @@
 """From a value to the bytes of a record."""
 
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from octopus.serde.codecs import JSON
@@ -20,12 +21,13 @@ def encode(value: Any, codec: Codec = JSON) -> bytes | None:
     kind = type(value)
     if value is None or kind is bytes:
         return value  # type: ignore[no-any-return]
-    if isinstance(value, str) and not isinstance(value, Enum):
+    form = _form(kind)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
+    if form is str:
         try:
-            return value.encode()
+            return value.encode()  # type: ignore[no-any-return]
         except UnicodeEncodeError as error:
             raise TypeError(f"Text with a lone surrogate, at character {error.start}, cannot be published.") from error
-    if isinstance(value, bytes | bytearray | memoryview) and not isinstance(value, Enum):
+    if form is bytes:
         return bytes(value)
     try:
         return codec.encode(value)
@@ -35,3 +37,11 @@ def encode(value: Any, codec: Codec = JSON) -> bytes | None:
         raise TypeError(f"A {kind.__qualname__} nested too deeply cannot be published.") from error
     except Exception as error:
         raise TypeError(f"A {kind.__qualname__} cannot be published as {codec.content_type}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _form(kind: type) -> type | None:
+    """Tell what values of a type are written as: text, bytes, or what the codec makes of them."""
+    if issubclass(kind, Enum):
+        return None
+    return str if issubclass(kind, str) else bytes if issubclass(kind, bytes | bytearray | memoryview) else None

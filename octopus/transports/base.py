@@ -13,7 +13,7 @@ from octopus.errors import TransportError
 from octopus.events import Headers, Published, StoredRecord, TopicPartition
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """An encoded message.
 
     Attributes:

@@ -9,6 +9,7 @@ import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
+from octopus.events import Published
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
@@ -59,7 +60,7 @@ async def test_nothing_is_visible_before_the_transaction_is_committed(virtual_ti
     @app.on("t", to="out", delivery="exactly_once")
     async def handle(value: int) -> int:
         published = await app.publish("side", value)
-        assert published == ("side", -1, -1), "it has no place yet"
+        assert published == Published("side", -1, -1), "it has no place yet"
         done.set()
         return value
 

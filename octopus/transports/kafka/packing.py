@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
 from typing import Any
 
 from octopus.errors import OctopusError
@@ -11,7 +10,6 @@ from octopus.transports.base import Outgoing
 from octopus.transports.partitioner import Partitioner
 
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
-_new_tuple: Callable[..., Published] = tuple.__new__  # a third of what the named tuple's own constructor costs
 
 
 class Publication:
@@ -39,8 +37,8 @@ class Publication:
 
     def store(self, indexes: list[int], partition: TopicPartition, base: int) -> None:
         """Note that messages were stored, one after the other from an offset on."""
-        places = zip(repeat(partition.topic), repeat(partition.partition), range(base, base + len(indexes)))
-        made: list[Published | None] = [_new_tuple(Published, place) for place in places]
+        topic, number = partition
+        made: list[Published | None] = [Published(topic, number, base + at) for at in range(len(indexes))]
         if indexes[-1] - indexes[0] == len(indexes) - 1:
             self.published[indexes[0] : indexes[-1] + 1] = made
         else:
@@ -108,7 +106,8 @@ class Packer:
         opened: dict[tuple[str, int], Batch] = {}
         unkeyed: dict[str, Batch] = {}  # of those, the ones that take messages without a key
         for index in indexes:
-            topic, value, key, headers, number, timestamp = messages[index]
+            message = messages[index]
+            topic, key, number, headers = message.topic, message.key, message.partition, message.headers
             if number is None and key is None:
                 batch = unkeyed.get(topic)
                 if batch is None:
@@ -119,14 +118,16 @@ class Packer:
                     number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
                 batch = opened.get((topic, number)) or self._open(opened, topic, number)
             headers = list(headers) if headers else _NO_HEADERS
-            if batch.append(len(batch.indexes), timestamp, key, value, headers) is None:
+            inside = batch.indexes
+            if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
                 yield batch
                 del opened[batch.partition]
                 if unkeyed.get(topic) is batch:
                     del unkeyed[topic]
                 batch = self._open(opened, *batch.partition)
-                batch.append(0, timestamp, key, value, headers)
-            batch.indexes.append(index)
+                batch.append(0, message.timestamp, key, message.value, headers)
+                inside = batch.indexes
+            inside.append(index)
         yield from opened.values()
 
     def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int) -> Batch:

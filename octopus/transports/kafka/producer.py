@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Literal
 
 import aiokafka
@@ -227,7 +227,7 @@ class KafkaProducer:
     async def _partitions(self, engine: Any, publication: Publication) -> dict[str, int]:
         """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
         found: dict[str, int] = {}
-        for topic in set(map(itemgetter(0), publication.messages)):
+        for topic in set(map(attrgetter("topic"), publication.messages)):
             doing = f"publishing to {topic!r}"
             try:
                 with mapped(doing, self._settings.brokers, engine.client._client_id):
@@ -240,11 +240,13 @@ class KafkaProducer:
     def _acceptable(self, publication: Publication, partitions: dict[str, int]) -> Sequence[int]:
         """Fail the messages that no broker would take; return the indexes of the others."""
         messages, most = publication.messages, self._max_record_bytes
-        largest = max(map(len, filter(None, map(itemgetter(1), messages))), default=0)
-        if largest <= most and all(partitions.values()) and not any(message[4] is not None for message in messages):
+        largest = max(map(len, filter(None, map(attrgetter("value"), messages))), default=0)
+        wanted = set(map(attrgetter("partition"), messages))
+        if largest <= most and all(partitions.values()) and wanted == {None}:
             return range(len(messages))
         accepted = []
-        for index, (topic, value, _, _, number, _) in enumerate(messages):
+        for index, message in enumerate(messages):
+            topic, value, number = message.topic, message.value, message.partition
             count = partitions[topic]
             if not count:
                 continue  # failed already

@@ -299,9 +299,10 @@ class MemoryBroker:
                 try:
                     published.append(self._append(message))
                     if transaction is not None:
-                        place = TopicPartition(*published[-1][:2])
-                        transaction.written.setdefault(place, []).append(published[-1].offset)
-                        self.log(place).open.setdefault(transaction.transactional_id, published[-1].offset)
+                        last = published[-1]
+                        place = TopicPartition(last.topic, last.partition)
+                        transaction.written.setdefault(place, []).append(last.offset)
+                        self.log(place).open.setdefault(transaction.transactional_id, last.offset)
                 except TransportError as error:
                     errors.append(error)
         self.changed.notify()
