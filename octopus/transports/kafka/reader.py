@@ -62,6 +62,8 @@ class Buffer:
                 self._batches.append(batch)
         except Exception as error:  # noqa: BLE001 - the bytes are not ours; any failure to frame them is corruption
             self._batches.append(error)
+        # it and the generator in it hold each other: until a garbage collection they would keep what was fetched
+        fetched._records_iterator = None
         whole = [batch for batch in self._batches if isinstance(batch, Batch)]
         self.until: int = max(self.next_offset, whole[-1].records.next_offset) if whole else self.next_offset
         """Where the fetcher goes on."""
