@@ -2,7 +2,8 @@
 
 aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
 past it, so that the fetcher already asks for what follows while this is being read; what was taken is read in chunks of
-aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next.
+aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next; of
+each all that `fetched.SHARE` lets it keep of the frame that it came in.
 """
 
 from collections import deque
