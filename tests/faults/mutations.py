@@ -41,6 +41,27 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
+        "a buffer is used again while somebody looks into it",
+        "octopus/transports/kafka/frames.py",
+        "except BufferError:\n        return False",
+        "except BufferError:\n        return True",
+        ("tests/transports/test_frames.py",),
+    ),
+    Mutation(
+        "what has been read keeps its frame until a garbage collection",
+        "octopus/transports/kafka/reader.py",
+        "fetched._records_iterator = None",
+        "pass",
+        ("tests/transports/test_fetched.py",),
+    ),
+    Mutation(
+        "a large frame loses what came with the one before it",
+        "octopus/transports/kafka/frames.py",
+        "self._filled = filled - start\n                self._large",
+        "self._filled = 0\n                self._large",
+        ("tests/transports/test_frames.py",),
+    ),
+    Mutation(
         "the ledger commits past an open record",
         "octopus/offsets.py",
         "return self._open[0] if self._open else self._position",

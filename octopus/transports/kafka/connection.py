@@ -26,6 +26,8 @@ from octopus.transports.kafka import fetched
 from octopus.transports.kafka.frames import Frames
 from octopus.types import TokenProvider
 
+_logger = logging.getLogger("octopus.transports")
+
 TESTED = "0.14.0"
 """The only aiokafka whose private parts are touched; with another one its public behaviour is what there is."""
 
@@ -115,6 +117,7 @@ class Connection(_Connection):  # type: ignore[misc]
     _authenticating = False
     _authenticator: Authenticator | None = None
     _session_milliseconds = 0
+    _frames: Frames | None = None
 
     async def connect(self) -> Any:
         """Connect; a failure is kept on the client's name."""
@@ -128,28 +131,36 @@ class Connection(_Connection):  # type: ignore[misc]
         return connected
 
     def _take_over(self) -> None:
-        """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered."""
+        """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered.
+
+        aiokafka's task goes on reading the stream: if that has ended just now, nobody else will notice.
+        """
         if self._writer is not None:
-            self._read_task.cancel()
-            self._writer.transport.set_protocol(Frames(self, self._protocol))
+            self._frames = Frames(self, self._protocol)
+            self._writer.transport.set_protocol(self._frames)
 
     def frame_received(self, frame: bytes | memoryview) -> None:
         """Answer the oldest request."""
-        if self._requests:
-            expected, request, waiting = self._requests[0]
-            if getattr(request, "API_KEY", None) == fetched.API_KEY and request.API_VERSION in fetched.VERSIONS:
-                # aiokafka's own way copies every record twice and decodes lengths one by one
-                received = int.from_bytes(frame[:4], "big")
-                if received == expected:
-                    if not waiting.done():
-                        waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
-                    self._last_action = time.monotonic()
-                    self._requests.popleft()
-                    return
-            self._handle_frame(bytes(frame))
+        if not self._requests:
+            raise ValueError("the broker answered what nobody had asked")
+        expected, request, waiting = self._requests[0]
+        if getattr(request, "API_KEY", None) == fetched.API_KEY and request.API_VERSION in fetched.VERSIONS:
+            # aiokafka's own way copies every record twice and decodes lengths one by one
+            received = int.from_bytes(frame[:4], "big")
+            if received == expected:
+                if not waiting.done():
+                    waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
+                self._last_action = time.monotonic()
+                self._requests.popleft()
+                return
+        self._handle_frame(bytes(frame))
 
     def frames_ended(self, error: BaseException | None) -> None:
         """Close; requests without an answer fail."""
+        if error is not None and not isinstance(error, OSError):
+            _logger.error(
+                "What %s:%d sent cannot be read, so its connection is closed.", self.host, self.port, exc_info=error
+            )
         self.close(aiokafka.conn.CloseReason.CONNECTION_BROKEN, error or ConnectionResetError("the broker hung up"))
 
     def _remember(self, failure: BaseException | None) -> None:
@@ -227,6 +238,8 @@ class Connection(_Connection):  # type: ignore[misc]
         """Close, and forget about renewing."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._frames is not None:
+            self._frames.stop()
         return super().close(*args, **options)
 
 

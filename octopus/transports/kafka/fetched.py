@@ -17,6 +17,9 @@ from octopus.transports.checksum import crc32c
 API_KEY = 1
 VERSIONS = range(4, 12)
 
+SHARE = 8
+"""Records that are a smaller part of a frame than one in so many are copied: while they wait they would keep all of it."""
+
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 _HEAD = struct.Struct(">ihqq")  # partition, error code, high watermark, last stable offset
 _INT64 = struct.Struct(">q")
@@ -55,6 +58,8 @@ def read_answer(kind: Any, frame: bytes | memoryview) -> Any:
     count, at = _count(view, at)
     for _ in range(count):
         (length,) = _INT16.unpack_from(view, at)
+        if length < 0:
+            raise ValueError("a topic has no name")
         at += 2 + length
         name = str(view[at - length : at], "utf-8")
         partitions = []
@@ -83,7 +88,8 @@ def _partition(view: memoryview, at: int, version: int) -> tuple[tuple[Any, ...]
     length, at = _count(view, at)
     if length > len(view) - at:
         raise ValueError(f"a partition says that it has {length} bytes, of {len(view) - at} that are left")
-    return (*fields, view[at : at + length]), at + length
+    records = view[at : at + length]
+    return (*fields, bytes(records) if length * SHARE < len(view) else records), at + length
 
 
 def _count(view: memoryview, at: int) -> tuple[int, int]:
@@ -111,10 +117,10 @@ class Batch(NamedTuple):
         return crc32c(self.view[_CHECKED_FROM:]) == int.from_bytes(self.view[_CHECKSUM_AT:_CHECKED_FROM], "big")
 
     def size_of(self, records: Sequence[StoredRecord]) -> int:
-        """Return the bytes of some of its records, approximately: their share of the batch, unless that is compressed."""
+        """Return the bytes of some of its records, approximately: their share of the batch or, if compressed, keys and values."""
         view = self.view
         if view[_MAGIC_AT] < 2 or view[_ATTRIBUTES_AT] & _CODEC_MASK:
-            return sum([len(record.value or b"") for record in records])
+            return sum([len(record.value or b"") + len(record.key or b"") for record in records])
         count: int = _INT32.unpack_from(view, _COUNT_AT)[0]
         return len(view) * len(records) // max(count, 1)
 

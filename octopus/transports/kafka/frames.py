@@ -6,8 +6,8 @@ frame where it stays until its records have been read, and the place is used aga
 """
 
 import asyncio
+import io
 import struct
-import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,6 +21,12 @@ SPARE = 3
 GRAIN = 256 * 1024
 """Large buffers are multiples of this, so that one serves frames of slightly different sizes."""
 
+WASTE = 4
+"""How many times larger than its frame a buffer may be: a frame that is kept keeps its whole buffer."""
+
+QUIET = 100
+"""So many small frames in a row, and the large buffers that nobody uses are given back."""
+
 _SIZE = struct.Struct(">i")
 
 
@@ -32,7 +38,7 @@ class Owner(Protocol):
         ...
 
     def frames_ended(self, error: BaseException | None) -> None:
-        """Hear that nothing more will come."""
+        """Hear, once, that nothing more will come, and close; not after `stop`."""
         ...
 
 
@@ -51,6 +57,12 @@ class Frames(asyncio.BufferedProtocol):
         self._large: memoryview | None = None  # the frame that is being filled, if it is a large one
         self._filled = 0
         self._buffers = Buffers()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Hand over nothing more. Belongs before closing: to close TLS reads once more, in the middle of whatever closes."""
+        self._stopped = True
+        self._large, self._filled = None, 0
 
     def get_buffer(self, sizehint: int) -> Any:
         """Say where the next bytes go."""
@@ -58,6 +70,8 @@ class Frames(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand over the frames that are complete."""
+        if self._stopped:
+            return
         self._filled += nbytes
         try:
             if self._large is None:
@@ -70,13 +84,14 @@ class Frames(asyncio.BufferedProtocol):
 
     def _split(self) -> None:
         start, filled, small = 0, self._filled, self._small
-        while filled - start >= 4:
+        while filled - start >= 4 and not self._stopped:
             (size,) = _SIZE.unpack_from(small, start)
             if size < 0:
                 raise ValueError(f"a frame says that it has {size} bytes")
             start += 4
             if filled - start >= size:
                 self._deliver(bytes(small[start : start + size]))
+                self._buffers.rest()
                 start += size
             elif size > SMALL - 4:
                 self._large = self._buffers.take(size)
@@ -96,7 +111,8 @@ class Frames(asyncio.BufferedProtocol):
             owner.frame_received(frame)
 
     def eof_received(self) -> bool:
-        """Let the socket be closed: half a connection is of no use."""
+        """End at once: half a connection is of no use, and what is still to be written would put off its end."""
+        self._end(None)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -105,6 +121,9 @@ class Frames(asyncio.BufferedProtocol):
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
+        if self._stopped:
+            return
+        self.stop()
         owner = self._owner()
         if owner is not None:
             owner.frames_ended(error)
@@ -122,16 +141,37 @@ class Buffers:
     """Large buffers that are used again once nobody looks into them."""
 
     def __init__(self) -> None:
-        self._all: list[bytearray] = []
+        self._all: list[io.BytesIO] = []
+        self._rested = 0
 
     def take(self, size: int) -> memoryview:
         """Return a view of `size` bytes that nobody else sees."""
-        for index, buffer in enumerate(self._all):
-            # A view of a buffer, or of a part of it, is a reference to it: what is left are the list, the name, the argument.
-            if len(buffer) >= size and sys.getrefcount(buffer) == 3:
-                self._all.append(self._all.pop(index))
-                return memoryview(buffer)[:size]
-        # Zeroed by the kernel page by page as it is filled, so rounding up costs no memory.
-        buffer = bytearray(-(-size // GRAIN) * GRAIN)
+        self._rested = 0
+        for buffer in self._all:
+            if not _is_free(buffer):
+                continue
+            view = buffer.getbuffer()
+            if size <= len(view) <= max(size * WASTE, GRAIN):
+                self._all.remove(buffer)
+                self._all.append(buffer)
+                return view[:size]
+        # The kernel clears it page by page as it is filled: neither rounding up nor a broker that lies about a size costs
+        # memory. A bytearray would be cleared here, all of it.
+        buffer = io.BytesIO(bytes(-(-size // GRAIN) * GRAIN))
         self._all = [*self._all[1 - SPARE :], buffer]
-        return memoryview(buffer)[:size]
+        return buffer.getbuffer()[:size]
+
+    def rest(self) -> None:
+        """Hear of a frame that needed no large buffer."""
+        self._rested += 1
+        if self._rested == QUIET:
+            self._all.clear()
+
+
+def _is_free(buffer: io.BytesIO) -> bool:
+    """Tell whether no view of it is left, nor one of a part of it: with one it takes no bytes, not even none."""
+    try:
+        buffer.write(b"")
+    except BufferError:
+        return False
+    return True

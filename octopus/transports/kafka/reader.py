@@ -2,7 +2,8 @@
 
 aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
 past it, so that the fetcher already asks for what follows while this is being read; what was taken is read in chunks of
-aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next.
+aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next; of
+each all that `fetched.SHARE` lets it keep of the frame that it came in.
 """
 
 from collections import deque
@@ -62,6 +63,8 @@ class Buffer:
                 self._batches.append(batch)
         except Exception as error:  # noqa: BLE001 - the bytes are not ours; any failure to frame them is corruption
             self._batches.append(error)
+        # it and the generator in it hold each other: until a garbage collection they would keep what was fetched
+        fetched._records_iterator = None
         whole = [batch for batch in self._batches if isinstance(batch, Batch)]
         self.until: int = max(self.next_offset, whole[-1].records.next_offset) if whole else self.next_offset
         """Where the fetcher goes on."""

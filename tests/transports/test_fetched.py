@@ -1,0 +1,415 @@
+"""Views of an answer say what aiokafka's copies of it say, and leave it as it was."""
+
+import contextlib
+import gc
+import io
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import aiokafka.errors as kafka
+import pytest
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.protocol import fetch
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition as KafkaTopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octopus.broker.checksum import crc32c as by_arithmetic
+from octopus.events import TopicPartition
+from octopus.transports.base import Chunk
+from octopus.transports.checksum import PIECE, crc32c
+from octopus.transports.kafka.fetched import SHARE, VERSIONS, Batch, FetchedBatches, read_answer
+from octopus.transports.kafka.guards import guards
+from octopus.transports.kafka.reader import Buffer
+
+guards.install(guards.decompression_limit_bytes)
+
+int16, int32, int64 = (st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (16, 32, 64))
+KINDS = {version: getattr(fetch, f"FetchResponse_v{version}") for version in VERSIONS}
+
+
+# answers
+
+
+def partitions(version: int) -> st.SearchStrategy[Any]:
+    """Partitions of an answer, in the order of aiokafka's schema."""
+    aborted = st.none() | st.lists(st.tuples(int64, int64), max_size=3)
+    fields: list[Any] = [int32, int16, int64, int64, *([int64] if version >= 5 else []), aborted]
+    fields += [int32] if version >= 11 else []
+    return st.tuples(*fields, st.none() | st.binary(max_size=200) | st.just(bytes(3000)))
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Any:
+    """A response of any version, perhaps with null arrays, and its frame."""
+    version = draw(st.sampled_from(list(VERSIONS)))
+    topics = draw(
+        st.none()
+        | st.lists(st.tuples(st.text(max_size=20), st.none() | st.lists(partitions(version), max_size=3)), max_size=3)
+    )
+    session = (draw(int16), draw(int32)) if version >= 7 else ()
+    kind = KINDS[version]
+    return kind, struct.pack(">i", draw(int32)) + kind(draw(int32), *session, topics).encode()
+
+
+def plain(value: Any) -> Any:
+    """Return a response as one can compare it: nothing is like none of something."""
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, list | tuple):
+        return tuple(plain(item) for item in value)
+    return value
+
+
+def without_nulls(topics: Any) -> Any:
+    """Return topics as aiokafka decodes them, null arrays and bytes being empty ones."""
+    return [
+        (
+            name,
+            [
+                tuple(
+                    (b"" if index == len(row) - 1 else []) if field is None else field
+                    for index, field in enumerate(row)
+                )
+                for row in rows or []
+            ],
+        )
+        for name, rows in topics or []
+    ]
+
+
+@given(answers())
+def test_an_answer_reads_as_aiokafka_reads_it(answer: Any) -> None:
+    kind, frame = answer
+    expected = kind.decode(io.BytesIO(frame[4:]))
+    buffer = bytearray(frame)
+    for data in (frame, memoryview(buffer)):
+        got = read_answer(kind, data)
+        assert type(got) is kind
+        assert got.throttle_time_ms == expected.throttle_time_ms
+        if kind.API_VERSION >= 7:
+            assert (got.error_code, got.session_id) == (expected.error_code, expected.session_id)
+        assert plain(got.topics) == plain(without_nulls(expected.topics))
+    assert buffer == frame
+
+
+@given(answers(), st.data())
+def test_an_answer_that_is_cut_anywhere_is_an_error_and_no_other_answer(answer: Any, data: st.DataObject) -> None:
+    kind, frame = answer
+    cut = data.draw(st.integers(0, len(frame) - 1))
+    with pytest.raises((struct.error, ValueError)):
+        read_answer(kind, memoryview(frame)[:cut])
+
+
+@given(answers(), st.data())
+def test_an_answer_of_noise_is_read_or_refused_in_no_time(answer: Any, data: st.DataObject) -> None:
+    kind, frame = answer
+    noisy = bytearray(frame)
+    for at in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=8)):
+        noisy[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(struct.error, ValueError):
+        read_answer(kind, noisy)
+
+
+def test_a_topic_without_a_name_is_refused() -> None:
+    frame = struct.pack(">iiihi", 1, 0, 1, -1, 0)
+    with pytest.raises(ValueError, match="no name"):
+        read_answer(KINDS[4], frame)
+
+
+def answer_with(*records: bytes) -> bytes:
+    rows = [(number, 0, 9, 9, 0, [], -1, data) for number, data in enumerate(records)]
+    return struct.pack(">i", 1) + bytes(KINDS[11](0, 0, 0, [("topic", rows)]).encode())
+
+
+def test_records_are_views_of_the_frame_unless_they_would_keep_much_more_than_themselves() -> None:
+    size = 100_000
+    frame = bytearray(answer_with(b"large" * (size // 5), b"small" * (size // SHARE // 5 - 100)))
+    ((_, (large, small)),) = read_answer(KINDS[11], memoryview(frame)).topics
+    assert (type(large[-1]), type(small[-1])) == (memoryview, bytes)
+    assert (len(large[-1]), len(small[-1])) == (size, size // SHARE - 500)
+
+
+# batches
+
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+
+
+def batch_of(
+    values: list[bytes | None],
+    *,
+    magic: int = 2,
+    codec: int = NONE,
+    offset: int = 0,
+    producer: int = -1,
+    transactional: bool = False,
+) -> bytes:
+    """Build a batch, or a message set of an older format, as a broker would keep it."""
+    if magic < 2:
+        old = LegacyRecordBatchBuilder(magic, codec, 2**20)
+        for number, value in enumerate(values):
+            old.append(offset + number, 1000 + number, b"key", value)
+        return bytes(old.build())
+    new = DefaultRecordBatchBuilder(2, codec, transactional, producer, 0, 0, 2**20)
+    for number, value in enumerate(values):
+        new.append(number, 1000 + number, b"key", value, [("header", b"value")])
+    return struct.pack(">q", offset) + bytes(new.build())[8:]
+
+
+@st.composite
+def record_sets(draw: st.DrawFn) -> bytes:
+    """A few batches of any codec, in one of the formats: aiokafka takes that of the first for that of all."""
+    made, offset, magic = b"", draw(st.integers(0, 10**12)), draw(st.sampled_from([0, 1, 2, 2, 2]))
+    # in the oldest format the framing of LZ4 was broken: aiokafka takes none
+    codecs = {0: [NONE, GZIP, SNAPPY], 1: [NONE, GZIP, SNAPPY, LZ4], 2: [NONE, GZIP, SNAPPY, LZ4, ZSTD]}[magic]
+    for _ in range(draw(st.integers(0, 4))):
+        values = draw(st.lists(st.none() | st.binary(max_size=50), min_size=1, max_size=5))
+        producer = draw(st.sampled_from([-1, 5]))
+        made += batch_of(values, magic=magic, codec=draw(st.sampled_from(codecs)), offset=offset, producer=producer)
+        offset += len(values)
+    return made
+
+
+Seen = list[tuple[Any, ...]]
+
+
+def seen(records: Any, whole: Callable[[Any], bool], reader: Callable[[Any], Any]) -> Seen:
+    """Write down all that can be known of batches, up to the first that has no frame."""
+    found: Seen = [("bytes", records.size_in_bytes())]
+    try:
+        while records.has_next():
+            item = records.next() if isinstance(records, FetchedBatches) else records.next_batch()
+            batch = reader(item)
+            good = whole(item)
+            rows = [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in batch] if good else []
+            found.append(
+                (
+                    type(batch),
+                    getattr(batch, "base_offset", None),
+                    batch.next_offset,
+                    batch.is_control_batch,
+                    good,
+                    rows,
+                )
+            )
+    except Exception as error:
+        found.append((type(error),))
+    return found
+
+
+def as_aiokafka_sees(data: bytes) -> Seen:
+    return seen(MemoryRecords(data), lambda batch: batch.validate_crc(), lambda batch: batch)
+
+
+def as_we_see(data: bytes | memoryview) -> Seen:
+    return seen(FetchedBatches(data), lambda batch: batch.is_whole, lambda batch: batch.records)
+
+
+def as_aiokafka_sees_ours(data: bytes | memoryview) -> Seen:
+    """Use our class in the place of `MemoryRecords`, as aiokafka's fetcher does."""
+    ours = FetchedBatches(data)
+
+    class Stand:
+        size_in_bytes, has_next, next_batch = ours.size_in_bytes, ours.has_next, ours.next_batch
+
+    return seen(Stand, lambda batch: batch.validate_crc(), lambda batch: batch)
+
+
+def agree(data: bytes) -> None:
+    buffer = bytearray(data)
+    expected = as_aiokafka_sees(data)
+    assert as_we_see(data) == as_we_see(memoryview(buffer)) == expected
+    assert as_aiokafka_sees_ours(memoryview(buffer)) == expected
+    assert buffer == data, "nobody writes into a frame"
+
+
+@given(record_sets())
+@settings(deadline=None)
+def test_whole_batches_are_seen_as_aiokafka_sees_them(data: bytes) -> None:
+    agree(data)
+    assert all(row[4] for row in as_we_see(data)[1:])
+
+
+@given(record_sets(), st.data())
+@settings(deadline=None)
+def test_batches_that_are_cut_off_are_seen_as_aiokafka_sees_them(data: bytes, draws: st.DataObject) -> None:
+    agree(data[: draws.draw(st.integers(0, len(data)))])
+
+
+@given(record_sets().filter(bool), st.data())
+@settings(deadline=None, max_examples=200)
+def test_a_byte_that_was_changed_gets_the_verdict_that_aiokafka_gives(data: bytes, draws: st.DataObject) -> None:
+    at = draws.draw(st.integers(0, len(data) - 1))
+    start = 0
+    while at - start >= 12 + struct.unpack_from(">i", data, start + 8)[0]:
+        start += 12 + struct.unpack_from(">i", data, start + 8)[0]
+    changed = bytearray(data)
+    if 8 <= at - start < 12 or at - start == 16:
+        return  # the length and the format are in no checksum: below
+    changed[at] ^= draws.draw(st.integers(1, 255))
+    agree(bytes(changed))
+    if at - start >= 17:
+        index = len(as_we_see(data[:start]))
+        verdict = as_we_see(bytes(changed))[index]
+        assert len(verdict) == 1 or verdict[4] is False, "every byte behind the format is in a checksum"
+
+
+@given(record_sets().filter(bool), st.data())
+@settings(deadline=None)
+def test_lengths_and_formats_that_lie_are_corruption_or_an_end_and_never_a_loop(
+    data: bytes, draws: st.DataObject
+) -> None:
+    changed = bytearray(data)
+    changed[draws.draw(st.sampled_from([8, 9, 10, 11, 16]))] = draws.draw(st.integers(0, 255))
+    batches = FetchedBatches(changed)
+    for _ in range(len(data)):
+        try:
+            batch = batches.next()
+        except kafka.CorruptRecordException:
+            return
+        if batch is None:
+            return
+        assert isinstance(batch.is_whole, bool)
+    pytest.fail("there are more batches than bytes")
+
+
+@pytest.mark.parametrize("length", [-(2**31), -12, -1, 0, 13, 48])
+def test_a_batch_shorter_than_its_header_is_corruption_each_time_it_is_asked_for(length: int) -> None:
+    data = struct.pack(">qiib", 0, length, 0, 2) + bytes(100)
+    batches = FetchedBatches(data)
+    for _ in range(2):
+        assert batches.has_next()
+        with pytest.raises(kafka.CorruptRecordException, match="shorter than its header"):
+            batches.next_batch()
+
+
+@pytest.mark.parametrize("data", [None, b"", b"short", struct.pack(">qi", 0, 1000)])
+def test_without_a_whole_batch_there_is_none(data: bytes | None) -> None:
+    batches = FetchedBatches(data)
+    assert (batches.has_next(), batches.next_batch(), batches.next()) == (False, None, None)
+    assert batches.size_in_bytes() == len(data or b"")
+
+
+def test_formats_may_be_mixed_as_they_are_after_an_upgrade() -> None:
+    data = b"".join(batch_of([b"%d" % at], magic=magic, offset=at) for at, magic in enumerate((0, 1, 2, 1)))
+    buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(data)))
+    assert [r.value for chunk in read_all(buffer) for r in chunk.records] == [b"0", b"1", b"2", b"3"]
+
+
+# sizes
+
+
+def first(data: bytes) -> tuple[Batch, list[Any]]:
+    batch = FetchedBatches(data).next()
+    assert batch is not None
+    return batch, list(batch.records)
+
+
+def test_records_of_a_plain_batch_count_their_share_of_it() -> None:
+    data = batch_of([bytes(1000)] * 10)
+    batch, records = first(data)
+    assert batch.size_of(records) == len(data)
+    assert batch.size_of(records[:5]) == len(data) // 2
+    assert batch.size_of([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("magic", "codec"), [(2, GZIP), (2, SNAPPY), (2, LZ4), (2, ZSTD), (1, GZIP), (1, NONE), (0, NONE)]
+)
+def test_compressed_and_old_records_count_their_keys_and_values(magic: int, codec: int) -> None:
+    batch, records = first(batch_of([bytes(10_000), None], magic=magic, codec=codec))
+    assert batch.size_of(records) == (10_000 + 6 if len(records) == 2 else 10_003)
+
+
+# what is read for a consumer
+
+
+def fetched(data: Any, *, aborted: Any = (), isolation: int = 1) -> PartitionRecords:
+    tp = KafkaTopicPartition("topic", 0)
+    return PartitionRecords(tp, FetchedBatches(data), aborted, 0, None, None, True, isolation)
+
+
+def read_all(buffer: Buffer, limit: int = 3) -> list[Chunk]:
+    chunks = []
+    while (chunk := buffer.read(limit)) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+@given(record_sets(), st.integers(1, 7))
+@settings(deadline=None)
+def test_a_consumer_reads_what_aiokafkas_would_from_every_format(data: bytes, limit: int) -> None:
+    frame = bytearray(data)
+    chunks = read_all(Buffer(TopicPartition("topic", 0), fetched(memoryview(frame))), limit)
+    ours = [(r.offset, r.key, r.value) for chunk in chunks for r in chunk.records]
+    theirs = PartitionRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
+    assert ours == [(r.offset, r.key, r.value) for r in theirs]
+    assert frame == data
+
+
+def test_aborted_transactions_are_skipped_on_views_too() -> None:
+    data = b"".join(batch_of([b"%d" % n], offset=n, producer=n % 2, transactional=True) for n in range(6))
+    chunks = read_all(Buffer(TopicPartition("topic", 0), fetched(memoryview(bytearray(data)), aborted=[(1, 2)])))
+    assert [r.value for chunk in chunks for r in chunk.records] == [b"0", b"1", b"2", b"4"]
+    assert chunks[-1].next_offset == 6
+
+
+@pytest.mark.parametrize("codec", [NONE, GZIP])
+def test_what_has_been_read_lets_go_of_its_frame_without_a_garbage_collection(codec: int) -> None:
+    frame = bytearray(batch_of([b"one", b"two"], codec=codec) + batch_of([b"three"], offset=2, codec=codec))
+    gc.disable()
+    try:
+        buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(frame)))
+        chunks = read_all(buffer)
+        frame.append(0)  # refused as long as there is any view
+    finally:
+        gc.enable()
+    assert [r.value for chunk in chunks for r in chunk.records] == [b"one", b"two", b"three"]
+
+
+# checksums
+
+
+@given(st.binary(max_size=3000))
+def test_the_checksum_is_that_of_the_broker(data: bytes) -> None:
+    assert crc32c(data) == crc32c(memoryview(bytearray(data))) == by_arithmetic(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7])
+def test_the_checksum_of_more_than_a_piece_is_that_of_the_broker(size: int) -> None:
+    data = (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert crc32c(data) == crc32c(memoryview(bytearray(data))) == by_arithmetic(data)
+
+
+def test_the_checksum_of_the_standard_is_the_standards() -> None:
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+@pytest.mark.parametrize("extensions", [True, False], ids=["with aiokafka's", "with none at all"])
+def test_without_its_extension_another_checksum_takes_over_in_silence(extensions: bool) -> None:
+    program = """
+import sys, time
+sys.modules["google_crc32c.cext"] = None
+from octopus.transports import checksum
+import google_crc32c
+assert google_crc32c.implementation == "python"
+data = memoryview(bytearray(b"123456789"))
+assert checksum.crc32c(data) == checksum.crc32c(bytes(data)) == 0xE3069283
+started = time.perf_counter()
+checksum.crc32c(bytes(1_000_000))
+assert time.perf_counter() - started < 0.5
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={} if extensions else {"AIOKAFKA_NO_EXTENSIONS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
