@@ -157,4 +157,6 @@ def _topics(worker: Worker) -> dict[str, str]:
     for route in worker.app.routes:
         names = list(route.topics) if isinstance(route.topics, tuple) else [f"/{route.topics.pattern}/"]
         found.setdefault(worker.app.group_of(route), []).extend(names)
+        if (topic := worker.app.retry_topic_of(route)) is not None:
+            found.setdefault(worker.app.retry_group_of(route), []).append(topic)
     return {group: ", ".join(dict.fromkeys(names)) for group, names in found.items()}
