@@ -264,7 +264,7 @@ def when_due(
         try:
             record = DeferredRecord.read(stored)
         except ValueError as error:
-            letter = DeadLetter(str(error), error)
+            letter = DeadLetter(f"cannot be a retry that waits: {error}")
             await bury(Record.at(partition, stored), letter, attempt)
             return letter
         if record.handler != retries.handler:

@@ -62,7 +62,7 @@ class DeferredRecord(Record, frozen=True, gc=False, kw_only=True):
         headers = stored.headers
         own = headers[-len(NAMES) :]
         if tuple(name for name, _ in own) != tuple(PREFIX + name for name in NAMES):
-            raise ValueError("it is in a retry topic without the headers of a retry")
+            raise ValueError("it does not end with the headers of one")
         due, attempt, handler, topic, partition, offset, timestamp = [(value or b"").decode() for _, value in own]
         return cls(
             topic,

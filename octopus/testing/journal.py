@@ -73,7 +73,7 @@ class Journal:
                 return
         record = Record.at(partition, stored)
         self.outcomes.setdefault(handler, []).append((record, outcome))
-        self.last.setdefault(Published(*partition, record.offset), {})[handler] = outcome
+        self.last.setdefault(Published(record.topic, record.partition, record.offset), {})[handler] = outcome
         match outcome:
             case Retry(_, error) | Deferred(Retry(_, error)) if error is not None:
                 self.failures.append(Failure(handler, record, attempt, error))
