@@ -173,7 +173,7 @@ def test_what_a_middleware_asks_for_waits_there_too() -> None:
     app, seen = Octopus("lab"), []
 
     @app.middleware
-    async def office_hours(record, call_next):  # noqa: ANN001, ANN202
+    async def office_hours(record, call_next):
         seen.append((record.topic, record.offset))
         return Retry(12 * 3600) if len(seen) == 1 else await call_next(record)
 
