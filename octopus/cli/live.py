@@ -99,9 +99,11 @@ def summary(status: WorkerStatus) -> str:
     done = sum(group.done for group in status.groups)
     skipped = sum(group.skipped for group in status.groups)
     retried = sum(group.retried for group in status.groups)
+    deferred = sum(group.deferred for group in status.groups)
     dead = sum(group.dead for group in status.groups)
     parts = [f"{done:,} done", f"{skipped:,} skipped"]
     parts += [f"{retried:,} retried"] if retried else []
+    parts += [f"{deferred:,} deferred"] if deferred else []
     parts += [f"{dead:,} dead"] if dead else []
     return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,13 @@ class Bench:
         reader = Reader(self._transport, topic)
         return [int(value) for value in await reader.read(await self.stored(topic))]
 
+    async def published(self) -> None:
+        """Wait until every event has its output, and see that none has two."""
+        async with asyncio.timeout(60):
+            while sorted(outputs := await self.outputs()) != [*range(COUNT)]:
+                assert len(outputs) <= COUNT
+                await asyncio.sleep(0.2)
+
     async def until(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
         async with asyncio.timeout(timeout):
             while not condition():
@@ -158,7 +166,7 @@ async def test_a_retry_that_waits_survives_a_kill_with_its_due_time_and_its_atte
         assert min(waits) >= plan.wait
         late.append(max(waits) - plan.wait)
     assert max(late) < 3, "the new worker was up in time, so nothing came late"
-    assert sorted(await bench.outputs()) == [*range(COUNT)]
+    await bench.published()
 
 
 async def test_a_kill_between_the_retrys_publication_and_the_commit_repeats_and_does_not_lose(
@@ -175,9 +183,11 @@ async def test_a_kill_between_the_retrys_publication_and_the_commit_repeats_and_
     worker.kill()
     assert await bench.committed(f"{plan.name}.handle") == 0
     processes.append(bench.start())
-    await bench.until(lambda: all(len(ran) == 6 for ran in runs(plan).values()))
+    await bench.until(lambda: all([run.attempt for run in ran].count(3) >= 2 for ran in runs(plan).values()))
     for ran in runs(plan).values():
-        assert sorted(run.attempt for run in ran) == [1, 1, 2, 2, 3, 3]
+        attempts = Counter(run.attempt for run in ran)
+        assert attempts[1] == 2
+        assert attempts[2] >= 2, "once for each time that the first attempt was deferred, at least"
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -195,10 +205,7 @@ async def test_outputs_are_visible_once_although_workers_die_while_retries_come_
         processes.append(bench.start())
         seen = sum(map(len, runs(plan).values()))
         await bench.until(lambda seen=seen: sum(map(len, runs(plan).values())) > seen or finished_all(plan))
-    async with asyncio.timeout(60):
-        while sorted(await bench.outputs()) != [*range(COUNT)]:
-            assert len(await bench.outputs()) <= COUNT
-            await asyncio.sleep(0.2)
+    await bench.published()
     await asyncio.sleep(2 * plan.wait)
     assert sorted(await bench.outputs()) == [*range(COUNT)]
 
