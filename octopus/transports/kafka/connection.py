@@ -1,7 +1,10 @@
-"""aiokafka's connection with its two authentication faults put right, a memory for why connecting failed, and less copying.
+"""aiokafka's connection with its two authentication faults put right, patience, a memory for why connecting failed, and less
+copying.
 
 aiokafka 0.14 authenticates once: when the session ends the broker cuts the connection, losing answers in flight. And it
-takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. Its client also logs
+takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. It does not read what an
+answer says about throttling (KIP-219): it sends at once into a connection that the broker does not read, and takes the
+silence for a time-out if it lasts long enough. Here what comes next waits as long as it was told. Its client also logs
 every connection failure and reports "unable to bootstrap"; here the failure is kept on the client's name, which aiokafka
 hands to each connection. Once a connection is open, `Frames` reads its socket and `fetched` the answers that carry records.
 """
@@ -110,6 +113,8 @@ class Connection(_Connection):  # type: ignore[misc]
     """A connection that authenticates again before its session ends, and says why it could not be made."""
 
     _gate: asyncio.Event | None = None
+    _throttled: asyncio.Event | None = None
+    _throttled_until: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _renewal: "asyncio.Task[None] | None" = None
     _authenticating = False
@@ -145,6 +150,7 @@ class Connection(_Connection):  # type: ignore[misc]
                         waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
                     self._last_action = time.monotonic()
                     self._requests.popleft()
+                    self._note_throttling(int.from_bytes(frame[4:8], "big"))
                     return
             self._handle_frame(bytes(frame))
 
@@ -178,18 +184,41 @@ class Connection(_Connection):  # type: ignore[misc]
             self._timer = self._loop.call_later(delay, self._renew)
 
     def send(self, request: Any, expect_response: bool = True) -> Awaitable[Any]:
-        """Send a request, after a re-authentication that is under way."""
+        """Send a request, once the broker wants to hear of us again and after a re-authentication that is under way."""
         if request.API_KEY == METADATA_REQUEST and not getattr(self._client_id, "create_topics", True):
             request._allow_auto_topic_creation = False  # a mistyped name must not become a topic
-        gate = self._gate
+        gate = self._gate or self._throttled
         if gate is None or request.API_KEY in SASL_REQUESTS:
             return self._send_now(request, expect_response)
 
-        async def after_renewal() -> Any:
-            await gate.wait()
+        async def when_open() -> Any:
+            while (gate := self._gate or self._throttled) is not None:
+                await gate.wait()
             return await self._send_now(request, expect_response)
 
-        return after_renewal()
+        return when_open()
+
+    def _handle_frame(self, frame: bytes) -> None:
+        answered = self._requests[0][2]
+        super()._handle_frame(frame)
+        if answered.done() and not answered.cancelled() and answered.exception() is None:
+            self._note_throttling(getattr(answered.result(), "throttle_time_ms", 0))
+
+    def _note_throttling(self, milliseconds: int) -> None:
+        """Hold back requests for so long, from now on: the time that they may take begins after that."""
+        if milliseconds <= 0:
+            return
+        until = self._loop.time() + milliseconds / 1000
+        if self._throttled_until is not None:
+            until = max(until, self._throttled_until.when())
+            self._throttled_until.cancel()
+        self._throttled = self._throttled or asyncio.Event()
+        self._throttled_until = self._loop.call_at(until, self._go_on)
+
+    def _go_on(self) -> None:
+        gate, self._throttled, self._throttled_until = self._throttled, None, None
+        if gate is not None:
+            gate.set()
 
     def _send_now(self, request: Any, expect_response: bool) -> Awaitable[Any]:
         answer: Awaitable[Any] = super().send(request, expect_response)
@@ -224,9 +253,12 @@ class Connection(_Connection):  # type: ignore[misc]
             gate.set()
 
     def close(self, *args: Any, **options: Any) -> Any:
-        """Close, and forget about renewing."""
+        """Close, and forget about renewing; what waits to be sent learns that there is no connection."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._throttled_until is not None:
+            self._throttled_until.cancel()
+            self._go_on()
         return super().close(*args, **options)
 
 
