@@ -44,6 +44,7 @@ class _Slot:
     version: int = 0
     client_id: str = ""
     throttle: float = 0.0
+    is_withheld: bool = False
     task: asyncio.Task[Writer | None] | None = None
     body: Writer | None = None
     is_done: bool = False
@@ -265,7 +266,7 @@ class Connection(asyncio.Protocol):
         if fault.drop == "before":
             raise Hangup("dropped on order")
         slot.is_dropped = fault.drop == "after"
-        if slot.throttle and slot.api.key == FETCH:
+        if slot.is_withheld:
             return empty_fetch(slot.version)
         if fault.delay:
             return self._handle_late(request, fault.delay)
@@ -307,10 +308,10 @@ class Connection(asyncio.Protocol):
             self._abort(f"{slot.api.name}: the answer is dropped on order")
             return
         if slot.body is not None:
+            if slot.api.key == FETCH and not slot.is_withheld:
+                self._node.faults.quotas.charge("fetch", slot.client_id, len(slot.body), self._now())
             if slot.throttle:
                 say(slot.body, slot.api.key, slot.version, slot.throttle)
-            elif slot.api.key == FETCH:
-                self._node.faults.quotas.charge("fetch", slot.client_id, len(slot.body), self._now())
             self._write(slot.body.frame(slot.correlation))
         elif slot.api is _RAW:
             self._write([_SIZE.pack(0)])
@@ -323,17 +324,17 @@ class Connection(asyncio.Protocol):
 
     def _throttle(self, slot: _Slot, fault: Fault, size: int) -> None:
         """Charge a request to its client's quotas and find how long the client has to wait."""
-        slot.throttle, quotas = fault.throttle, self._node.faults.quotas
+        quotas, now, key = self._node.faults.quotas, self._now(), slot.api.key
+        held = fault.throttle
         if quotas.rates:
-            now = self._now()
-            quotas.charge("request", slot.client_id, 1, now)
-            waits = [quotas.debt("request", slot.client_id, now)]
-            if slot.api.key == PRODUCE:
+            if key == FETCH:  # charged when there is an answer
+                held = max(held, quotas.debt("fetch", slot.client_id, now))
+            elif key == PRODUCE:
                 quotas.charge("produce", slot.client_id, size, now)
-                waits.append(quotas.debt("produce", slot.client_id, now))
-            elif slot.api.key == FETCH:
-                waits.append(quotas.debt("fetch", slot.client_id, now))  # charged when there is an answer
-            slot.throttle = max(slot.throttle, *waits)
+                held = max(held, quotas.debt("produce", slot.client_id, now))
+            quotas.charge("request", slot.client_id, 1, now)
+        slot.is_withheld = key == FETCH and held > 0
+        slot.throttle = max(held, quotas.debt("request", slot.client_id, now))
 
     def _mute_for(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

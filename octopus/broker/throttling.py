@@ -1,6 +1,6 @@
 """Throttling as Kafka does it (KIP-219): an answer says how long to wait, and its connection is not read meanwhile.
 
-A Fetch that is over its quota is answered at once and empty; everything else is carried out first.
+A Fetch that is over the quota of bytes is answered at once and empty; everything else is carried out first.
 """
 
 from collections import defaultdict

@@ -11,6 +11,7 @@ hands to each connection. Once a connection is open, `Frames` reads its socket a
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
@@ -38,8 +39,13 @@ _Connection: Any = aiokafka.conn.AIOKafkaConnection
 _client_module: Any = aiokafka.client
 _fetcher_module: Any = aiokafka.consumer.fetcher
 
+logger = logging.getLogger("octopus.transports")
+
 METADATA_REQUEST = 3
 SASL_REQUESTS = (17, 36)
+
+SAY_AGAIN = 60.0
+"""Seconds until it is said again that a broker throttles."""
 
 
 class ClientName(str):
@@ -47,18 +53,21 @@ class ClientName(str):
 
     Attributes:
         failure: That reason, None once connected.
+        throttled_at: When it was last said that a broker throttles, in loop time.
         create_topics: Whether asking for the metadata of a topic may create it.
     """
 
-    __slots__ = ("create_topics", "failure")
+    __slots__ = ("create_topics", "failure", "throttled_at")
 
     create_topics: bool
     failure: BaseException | None
+    throttled_at: float
 
     def __new__(cls, name: str, *, create_topics: bool = False) -> Self:
         made = super().__new__(cls, name)
         made.create_topics = create_topics
         made.failure = None
+        made.throttled_at = -math.inf
         return made
 
 
@@ -208,7 +217,12 @@ class Connection(_Connection):  # type: ignore[misc]
         """Hold back requests for so long, from now on: the time that they may take begins after that."""
         if milliseconds <= 0:
             return
-        until = self._loop.time() + milliseconds / 1000
+        now = self._loop.time()
+        name = self._client_id
+        if isinstance(name, ClientName) and now - name.throttled_at >= SAY_AGAIN:
+            name.throttled_at = now
+            logger.info("%s:%s throttles %s: a quota is used up", self.host, self.port, name)
+        until = now + milliseconds / 1000
         if self._throttled_until is not None:
             until = max(until, self._throttled_until.when())
             self._throttled_until.cancel()
