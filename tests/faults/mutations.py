@@ -85,8 +85,8 @@ MUTATIONS = (
     Mutation(
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
-        "        due_at = self._loop.time() + max(0.0, retry.after)",
-        "        self._release(generation, record)\n        due_at = self._loop.time() + max(0.0, retry.after)",
+        "        self._delays.add(retry.after, ",
+        "        self._release(generation, record)\n        self._delays.add(retry.after, ",
         (RUNNER,),
     ),
     Mutation(

@@ -148,8 +148,8 @@ async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, 
 
 
 QUOTAS: list[tuple[Resource, float, float]] = [
-    ("produce", 4000.0, 300.0),  # bytes per second of the embedded broker; of Kafka, which means it over eleven seconds
-    ("fetch", 4000.0, 1000.0),
+    ("produce", 4000.0, 2000.0),  # bytes per second of the embedded broker; of Kafka, which means it over eleven seconds
+    ("fetch", 4000.0, 2000.0),
     ("request", 25.0, 1.0),  # requests per second; of Kafka, percent of a thread
 ]
 
