@@ -148,10 +148,12 @@ async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, 
 
 
 QUOTAS: list[tuple[Resource, float, float]] = [
-    ("produce", 4000.0, 2000.0),  # bytes per second of the embedded broker; of Kafka, which means it over eleven seconds
+    ("produce", 4000.0, 2000.0),
     ("fetch", 4000.0, 2000.0),
-    ("request", 25.0, 1.0),  # requests per second; of Kafka, percent of a thread
+    ("request", 25.0, 1.0),
 ]
+"""A second of the embedded broker: bytes, bytes, requests. The same of Kafka, which means it over eleven seconds, but for
+requests: percent of the time of a thread."""
 
 
 @pytest.mark.parametrize(("resource", "rate", "_"), QUOTAS, ids=[resource for resource, *_ in QUOTAS])
