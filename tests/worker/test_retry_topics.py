@@ -139,6 +139,29 @@ async def test_dead_letters_name_the_first_coordinates() -> None:
     assert (said["topic"], said["offset"], said["attempts"], said["handler"]) == (b"t", b"0", b"3", b"handle")
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_of_several_handlers_of_a_group_only_the_one_that_failed_runs_again(filtered: bool) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(clock=clock), []
+    shared: dict[str, Any] = {"group": "shared", "filter": {"n": [1]} if filtered else None}
+
+    @app.on("t", retry=PATIENT, retry_topic=True, **shared)
+    async def handle(event: Event[dict]) -> None:
+        seen.append(("handle", event.offset, event.attempt))
+        if event.attempt == 1:
+            raise OSError("not yet")
+
+    @app.on("t", **shared)
+    async def other(event: Event[dict]) -> None:
+        seen.append(("other", event.offset, event.attempt))
+
+    publish(broker, {"n": 1}, {"n": 1})
+    async with working(app, broker):
+        await until(lambda: committed(broker, "shared") == 2)
+        await asyncio.sleep(65)
+    again = [("handle", offset, attempt) for offset in (0, 1) for attempt in (1, 2)]
+    assert sorted(seen) == [*again, ("other", 0, 1), ("other", 1, 1)]
+
+
 async def test_a_drain_does_not_wait_for_what_is_not_due_but_runs_what_is() -> None:
     broker, seen = MemoryBroker(clock=clock), []
     publish(broker, *range(5))
