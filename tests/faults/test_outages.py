@@ -150,7 +150,7 @@ async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, 
 QUOTAS: list[tuple[Resource, float, float]] = [
     ("produce", 4000.0, 2000.0),
     ("fetch", 4000.0, 2000.0),
-    ("request", 25.0, 1.0),
+    ("request", 25.0, 0.2),
 ]
 """A second of the embedded broker: bytes, bytes, requests. The same of Kafka, which means it over eleven seconds, but for
 requests: percent of the time of a thread."""
