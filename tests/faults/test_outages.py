@@ -150,7 +150,7 @@ async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, 
 QUOTAS: list[tuple[Resource, float, float]] = [
     ("produce", 4000.0, 2000.0),
     ("fetch", 4000.0, 2000.0),
-    ("request", 25.0, 0.6),
+    ("request", 25.0, 0.2),
 ]
 """A second of the embedded broker: bytes, bytes, requests. The same of Kafka, which means it over eleven seconds, but for
 requests: percent of the time of a thread."""
@@ -179,20 +179,23 @@ async def test_the_quotas_of_kafka_only_cost_time(
 ) -> None:
     settings = {
         "consumer": {"session_timeout": 6, "rebalance_timeout": 12},
-        "producer": {"request_timeout": 2, "delivery_timeout": 60},
+        "producer": {"request_timeout": 10, "delivery_timeout": 60},
     }
     async with Trial(tmp_path, kafka_cluster, ordering="key", settings=settings) as trial:
         await asyncio.to_thread(set_quotas, kafka_cluster, trial.app, {resource: rate})
         await trial.working("one", "two")
-        rounds = 1 if resource == "request" else 3  # Kafka empties fetches for it, too
-        for _ in range(rounds):
+        for _ in range(3):
             await trial.publish(mixture(trial, 100))
-        await assert_it_was_only_slower(trial, buried=25 * rounds)
+        if resource == "request":
+            # Over this one Kafka empties every fetch, so how far anybody gets depends on the machine: then there is more.
+            await asyncio.sleep(5)
+            await asyncio.to_thread(set_quotas, kafka_cluster, trial.app, {resource: 1000.0})
+        await assert_it_was_only_slower(trial)
 
 
-async def assert_it_was_only_slower(trial: Trial, buried: int = 75) -> None:
+async def assert_it_was_only_slower(trial: Trial) -> None:
     report = await trial.verdict(duplicates=0, timeout=90)
-    assert report.buried == buried
+    assert report.buried == 75
     assert trial.count(Note, what="lost") == 0
     said = "".join(worker.written() for worker in trial.workers.values())
     assert "a quota is used up" in said, "it was throttled at all"
