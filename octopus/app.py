@@ -1,5 +1,6 @@
 """The app: a router with a name, middleware, a lifespan, and a way to publish."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ from octopus import config
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Message, Published
-from octopus.pipeline import Pipeline
+from octopus.middleware.retry_topics import SUFFIX, Clock, RetryTopic
+from octopus.pipeline import Pipeline, RetryPipeline
 from octopus.publishing import HeadersLike, Publisher, SynchronousPublisher
 from octopus.routing import Route, Router
 from octopus.serde import JSON
@@ -17,6 +19,7 @@ from octopus.transports.base import Producer
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, producer_options
 from octopus.types import Codec, Middleware
+from octopus.waiting import WaitingRoom
 
 M = TypeVar("M", bound=Middleware)
 Lifespan = Callable[["Octopus"], AbstractAsyncContextManager[Any]]
@@ -160,13 +163,16 @@ class Octopus(Router):
                 await stack.enter_async_context(self._lifespan(self))
             yield
 
-    def pipelines(self, producer: Producer, settings: Settings, only: Sequence[str] = ()) -> list[Pipeline]:
-        """Compile the handlers into one pipeline per consumer group.
+    def pipelines(
+        self, producer: Producer, settings: Settings, only: Sequence[str] = (), *, clock: Clock = time.time
+    ) -> list[Pipeline]:
+        """Compile the handlers into one pipeline per consumer group, and one for each retry topic.
 
         Args:
-            producer: For what handlers return and for dead letters.
-            settings: For the dead-letter limit.
+            producer: For what handlers return, for dead letters and for retries that wait in a topic.
+            settings: For the dead-letter limit and for how much may wait in memory.
             only: Names of handlers; all when empty.
+            clock: Seconds since the epoch, for when those are due.
 
         Raises:
             ConfigurationError: An unknown name, or handlers that cannot share their group.
@@ -174,24 +180,57 @@ class Octopus(Router):
         groups: dict[str, list[Route]] = {}
         for route in self._selected(only):
             groups.setdefault(self.group_of(route), []).append(route)
-        publisher = Publisher(producer, self.codec)
-        return [
-            Pipeline(
-                group,
-                routes,
-                middleware=self._middleware,
-                codecs=[self.codec, *self.codecs],
-                publisher=publisher,
-                producer=producer,
-                dead_letter_limit=settings.worker.dead_letter_limit or 0,
-                dead_letter_window=settings.worker.dead_letter_window,
-            )
-            for group, routes in groups.items()
-        ]
+        retry_topics = {
+            route.name: RetryTopic(producer, f"{self.name}.{route.name}", topic, clock)
+            for route in self._selected(only)
+            if (topic := self.retry_topic_of(route)) is not None
+        }
+        given: dict[str, Any] = {
+            "middleware": self._middleware,
+            "codecs": [self.codec, *self.codecs],
+            "publisher": Publisher(producer, self.codec),
+            "producer": producer,
+            "dead_letter_limit": settings.worker.dead_letter_limit or 0,
+            "dead_letter_window": settings.worker.dead_letter_window,
+        }
+        pipelines = [Pipeline(group, routes, retry_topics=retry_topics, **given) for group, routes in groups.items()]
+        retrying: list[Pipeline] = []
+        for pipeline in pipelines:
+            for route in pipeline.routes:
+                if (retries := retry_topics.get(route.name)) is not None:
+                    self._check_retries(route, pipeline, retries.name, groups)
+                    group = self.retry_group_of(route)
+                    # Half of what may be in flight: so what waits never keeps what is due from being read for long.
+                    room = WaitingRoom(settings.worker.in_flight_records // 2, settings.worker.in_flight_bytes // 2)
+                    retrying.append(RetryPipeline(group, pipeline.group, route, retries, room, **given))
+        return pipelines + retrying
 
     def group_of(self, route: Route) -> str:
         """Return the consumer group of a handler."""
         return route.group or f"{self.name}.{route.name}"
+
+    def retry_topic_of(self, route: Route) -> str | None:
+        """Return the topic in which long retries of a handler wait; None when it has none."""
+        if isinstance(route.retry_topic, str):
+            return route.retry_topic
+        return self.retry_group_of(route) if route.retry_topic else None
+
+    def retry_group_of(self, route: Route) -> str:
+        """Return the consumer group that reads a handler's retry topic."""
+        return f"{self.name}.{route.name}{SUFFIX}"
+
+    def _check_retries(self, route: Route, pipeline: Pipeline, topic: str, groups: Mapping[str, Any]) -> None:
+        group = self.retry_group_of(route)
+        if group in groups:
+            raise ConfigurationError(
+                f"the retries of handler {route.name!r} are read by group {group!r}, which has handlers of its own; give "
+                "those another name=."
+            )
+        if pipeline.reads(topic):
+            raise ConfigurationError(
+                f"group {pipeline.group!r} reads {topic!r}, in which retries of handler {route.name!r} wait: they would come "
+                "straight back."
+            )
 
     def _selected(self, only: Sequence[str]) -> list[Route]:
         known = {route.name: route for route in self.routes}

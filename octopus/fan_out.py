@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from octopus.events import StoredRecord
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Retry
 from octopus.types import BatchOutcome, Run, RunStretch, Stretch
 
 Choose = Callable[[StoredRecord], Sequence[int]]
@@ -19,12 +19,14 @@ class Left(NamedTuple):
         runs: Where the positions are in.
         done: Whether one has finished.
         dead: Whether one has given up.
+        deferred: What it came to in one that goes on with it in its retry topic.
     """
 
     handlers: Sequence[tuple[int, int]]
     runs: Sequence[RunStretch]
     done: bool = False
     dead: bool = False
+    deferred: Deferred | None = None
 
 
 def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Sequence[RunStretch] = ()) -> RunStretch:
@@ -75,7 +77,7 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
             return everyone, unsure
 
     async def work(stored: StoredRecord, left: Left, single: Stretch) -> Outcome:
-        handlers, where, done, dead = left
+        handlers, where, done, dead, deferred = left
         again: list[tuple[int, int]] = []
         wait: Retry | None = None
         for number, attempts in handlers:
@@ -89,14 +91,16 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
                     done = True
                 case DeadLetter():
                     dead = True
+                case Deferred():
+                    deferred = outcome
                 case _:
                     pass
         if wait is not None:
-            unfinished[stored.offset] = Left(again, where, done, dead)
+            unfinished[stored.offset] = Left(again, where, done, dead, deferred)
             return wait
         if dead:
             return DeadLetter("given up by one of several handlers")
-        return DONE if done else SKIPPED
+        return deferred or (DONE if done else SKIPPED)
 
     return run_stretch
 

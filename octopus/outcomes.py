@@ -1,4 +1,4 @@
-"""What became of a record. Closed: done, skipped, retry, dead letter; nothing else exists.
+"""What became of a record. Closed: done, skipped, retry, deferred, dead letter; nothing else exists.
 
 A handler says no by raising `RetryLater` or `Reject`: answers, not failures, so they stand beside the error tree.
 """
@@ -23,11 +23,23 @@ class Retry(msgspec.Struct, frozen=True):
         after: Seconds to wait.
         error: Why, or None when the handler asked for it.
         counted: Whether the attempt that ends here counts against the retry policy.
+        begun: Whether an attempt began at all; not so while a deferred record waits for its time.
     """
 
     after: float
     error: BaseException | None = None
     counted: bool = True
+    begun: bool = True
+
+
+class Deferred(msgspec.Struct, frozen=True):
+    """It waits in the retry topic. Whoever returns this outcome has its copy there acknowledged, so it is settled here.
+
+    Attributes:
+        retry: What it waits for.
+    """
+
+    retry: Retry
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -44,7 +56,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     rejected: bool = False
 
 
-Outcome = Done | Skipped | Retry | DeadLetter
+Outcome = Done | Skipped | Retry | Deferred | DeadLetter
 
 DONE: Final = Done()
 SKIPPED: Final = Skipped()

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
 from octopus.middleware.errors import Bury, log
-from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.middleware.retry_topics import Defer, settles_at
+from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.transports.base import Outgoing, Producer
 from octopus.types import BatchOutcome, Run
 
@@ -103,7 +104,10 @@ class Contribution(NamedTuple):
     messages: Sequence[Outgoing]
     first: int
     last: int
-    refuse: "Callable[[Exception], Awaitable[Contribution]] | None" = None
+    refuse: "Refuse | None" = None
+
+
+Refuse = Callable[[Exception], Awaitable[Contribution]]
 
 
 class Outbox:
@@ -158,17 +162,9 @@ class Outbox:
                 outcome = await handle(stored, attempt)
             settled = _settled(stored, outcome)
             if captured.messages and settled:
-
-                async def refuse(error: Exception) -> Contribution:
-                    letter = DeadLetter(f"published what the broker refuses: {error}", error)
-                    with _attempting() as graves:
-                        for each in settled:
-                            record = Record.at(self._partition, each)
-                            log(name, record, attempt, letter)
-                            await bury(record, letter, attempt)
-                    return Contribution(graves.messages, stored.offset, settled[-1].offset)
-
-                self._keep(stored.offset, Contribution(captured.messages, stored.offset, settled[-1].offset, refuse))
+                records = [Record.at(self._partition, each) for each in settled]
+                refuse = self._burial(name, records, attempt, bury, "published what the broker refuses")
+                self._keep(captured.messages, settles_at(stored), settles_at(settled[-1]), refuse)
             return outcome
 
         return handle_captured
@@ -180,9 +176,22 @@ class Outbox:
             with _attempting() as captured:
                 await bury(record, letter, attempt)
             if captured.messages:
-                self._keep(record.offset, Contribution(captured.messages, record.offset, record.offset))
+                self._keep(captured.messages, settles_at(record), settles_at(record))
 
         return bury_captured
+
+    def deferring(self, name: str, defer: Defer, bury: Bury) -> Defer:
+        """Keep what waits for a retry; arguments as `attempting`."""
+
+        async def defer_captured(record: Record, retry: Retry, attempt: int) -> Outcome:
+            with _attempting() as captured:
+                outcome = await defer(record, retry, attempt)
+            if isinstance(outcome, Deferred):
+                refuse = self._burial(name, [record], attempt, bury, "is to be retried later, which the broker refuses")
+                self._keep(captured.messages, settles_at(record), settles_at(record), refuse)
+            return outcome
+
+        return defer_captured
 
     def settling(self, run: Run) -> Run:
         """Let what is kept of a record wait for a transaction once the record settles."""
@@ -205,8 +214,19 @@ class Outbox:
 
         return run_settling
 
-    def _keep(self, offset: int, contribution: Contribution) -> None:
-        self._kept.setdefault(offset, []).append(contribution)
+    def _burial(self, name: str, records: Sequence[Record], attempt: int, bury: Bury, reason: str) -> Refuse:
+        async def refuse(error: Exception) -> Contribution:
+            letter = DeadLetter(f"{reason}: {error}", error)
+            with _attempting() as graves:
+                for record in records:
+                    log(name, record, attempt, letter)
+                    await bury(record, letter, attempt)
+            return Contribution(graves.messages, settles_at(records[0]), settles_at(records[-1]))
+
+        return refuse
+
+    def _keep(self, messages: Sequence[Outgoing], first: int, last: int, refuse: "Refuse | None" = None) -> None:
+        self._kept.setdefault(first, []).append(Contribution(messages, first, last, refuse))
 
     def _release(self, offset: int) -> None:
         for contribution in self._kept.pop(offset, ()):

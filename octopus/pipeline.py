@@ -3,23 +3,35 @@
 Middleware, outermost first:  errors → timeout → the app's own → filter, decode, call, publish
 """
 
+import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from octopus.errors import ConfigurationError
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out, one_by_one
 from octopus.handling import Handling
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
-from octopus.middleware.errors import boundary, decide, guard, guard_batches
+from octopus.middleware.errors import Bury, Conclude, boundary, decide, guard, guard_batches
+from octopus.middleware.retry_topics import SUFFIX as RETRY_SUFFIX
+from octopus.middleware.retry_topics import Defer, DeferredRecord, RetryTopic, concluding, deferring
 from octopus.middleware.timeouts import Deadlines
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Reject, Retry, Skipped
 from octopus.outputs import Outbox
 from octopus.publishing import Publisher
 from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
 from octopus.types import BatchOutcome, Codec, Middleware, Run, RunStretch, stretched
+from octopus.waiting import LOOK_AGAIN, WaitingPartition, WaitingRoom
+
+
+class _Part(NamedTuple):
+    route: Route
+    handling: Handling
+    letters: DeadLetters
+    deadlines: Deadlines | None
+    retries: RetryTopic | None
 
 
 class Pipeline:
@@ -32,8 +44,13 @@ class Pipeline:
         codecs: The app's codecs.
         publisher: For what handlers return.
         producer: For dead letters.
+        retry_topics: Of those handlers that have one, by name.
         dead_letter_limit: Dead letters of a handler within `dead_letter_window` seconds that stop it; 0 for no limit.
         dead_letter_window: Seconds.
+
+    Attributes:
+        line: The group that stops when this one does, and the other way round; its own, but for those that run retries.
+        handlers: Names for people.
 
     Raises:
         ConfigurationError: The routes cannot share a group.
@@ -48,12 +65,14 @@ class Pipeline:
         codecs: Sequence[Codec] = (),
         publisher: Publisher,
         producer: Producer,
+        retry_topics: Mapping[str, RetryTopic] | None = None,
         dead_letter_limit: int = 0,
         dead_letter_window: float = 60.0,
     ) -> None:
         _agree(group, routes)
-        self.group = group
+        self.group = self.line = group
         self.routes = tuple(routes)
+        self.handlers = tuple(route.name for route in routes)
         first = routes[0]
         self.ordering = first.ordering
         self.batch = first.batch
@@ -64,7 +83,7 @@ class Pipeline:
         self.topics = subscription(routes)
         self._middleware = tuple(middleware)
         self._parts = [
-            (
+            _Part(
                 route,
                 Handling(route, codecs=codecs, encode=publisher.outgoing, send=publisher.send),
                 DeadLetters(
@@ -75,9 +94,24 @@ class Pipeline:
                     window=dead_letter_window,
                 ),
                 Deadlines(route.timeout) if route.timeout is not None else None,
+                (retry_topics or {}).get(route.name),
             )
             for route in routes
         ]
+
+    @property
+    def waiting(self) -> int:
+        """How many records are held here only because their time has not come."""
+        return 0
+
+    def reads(self, topic: str) -> bool:
+        """Tell whether the group reads a topic."""
+        topics = self.topics
+        return topic in topics if isinstance(topics, tuple) else topics.fullmatch(topic) is not None
+
+    def origin(self, stored: StoredRecord, attempt: int) -> tuple[StoredRecord, int]:
+        """Return a record as its handler sees it, and which attempt this is."""
+        return stored, attempt
 
     def bind(self, partition: TopicPartition, outbox: Outbox | None = None) -> Run:
         """Return the compiled path for the records of one partition.
@@ -94,42 +128,47 @@ class Pipeline:
                 f"group {self.group!r} wants delivery={self.delivery!r}, which cannot be had here: a transaction spans what "
                 "is published and the offsets, so it needs a worker."
             )
-        runs = [self._bind(partition, *part, outbox) for part in self._parts if part[0].reads(partition.topic)]
-        run = runs[0] if len(runs) == 1 else one_by_one(fan_out([stretched(run) for run in runs]))
+        run = self._run(partition, outbox)
         return run if outbox is None else outbox.settling(run)
 
     def bind_stretch(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for records that run back to back. Raises as `bind`."""
-        reading = [part for part in self._parts if part[0].reads(partition.topic)]
-        if self._middleware or self.batch or self.delivery == "exactly_once" or any(part[3] for part in reading):
+        reading = [part for part in self._parts if part.route.reads(partition.topic)]
+        if self._middleware or self.batch or self.delivery == "exactly_once" or any(part.deadlines for part in reading):
             return stretched(self.bind(partition))
         several = len(reading) > 1
         handles = [
-            handling.bind_stretch(
-                partition, boundary(route.name, partition, route.retry, letters.bury), filtered=not several
-            )
-            for route, handling, letters, _ in reading
+            part.handling.bind_stretch(partition, self._conclude(partition, part), filtered=not several)
+            for part in reading
         ]
         if not several:
             return handles[0]
-        patterns = [route.pattern for route, *_ in reading]
-        unsure = [stretched(self._bind(partition, *part, None)) for part in reading]
-        return fan_out(handles, choose=reading[0][1].chooser(patterns), unsure=unsure)
+        patterns = [part.route.pattern for part in reading]
+        unsure = [stretched(self._bind(partition, part, None)) for part in reading]
+        return fan_out(handles, choose=reading[0].handling.chooser(patterns), unsure=unsure)
 
-    def _bind(
-        self,
-        partition: TopicPartition,
-        route: Route,
-        handling: Handling,
-        letters: DeadLetters,
-        deadlines: Deadlines | None,
-        outbox: Outbox | None,
-    ) -> Run:
+    def _conclude(self, partition: TopicPartition, part: _Part) -> Conclude:
+        route, retries = part.route, part.retries
+        conclude = boundary(route.name, partition, route.retry, part.letters.bury)
+        if retries is None:
+            return conclude
+        return concluding(partition, conclude, route.retry.defer_beyond, retries.defer)
+
+    def _run(self, partition: TopicPartition, outbox: Outbox | None) -> Run:
+        runs = [self._bind(partition, part, outbox) for part in self._parts if part.route.reads(partition.topic)]
+        return runs[0] if len(runs) == 1 else one_by_one(fan_out([stretched(run) for run in runs]))
+
+    def _bind(self, partition: TopicPartition, part: _Part, outbox: Outbox | None) -> Run:
+        route, handling, letters, deadlines, retries = part
         bury = letters.bury if outbox is None else outbox.burying(letters.bury)
         if route.batch is None:
             conclude = boundary(route.name, partition, route.retry, bury)
             handle = self._wrap(partition, handling.bind(partition), deadlines)
-            return guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
+            run = guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
+            if retries is None:
+                return run
+            defer = retries.defer if outbox is None else outbox.deferring(route.name, retries.defer, letters.bury)
+            return deferring(partition, run, route.retry.defer_beyond, defer)
 
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
             return decide(route.retry, attempt, error)
@@ -154,10 +193,107 @@ class Pipeline:
         return within_limit
 
 
+class RetryPipeline(Pipeline):
+    """Runs what waits in the retry topic of one handler, as the application of a consumer group of its own.
+
+    Its records run as they did where they came from: with those coordinates, and the attempt that is next. One that is not
+    due asks for a retry at its time; that is how it waits, in the runner's heap. It is not in any order with others.
+
+    Args:
+        group: The group's name.
+        line: That of the group that has the handler.
+        route: The handler.
+        retries: Its retry topic.
+        room: Bounds what waits in memory.
+        **given: As `Pipeline`.
+    """
+
+    def __init__(
+        self, group: str, line: str, route: Route, retries: RetryTopic, room: WaitingRoom, **given: Any
+    ) -> None:
+        unordered = dataclasses.replace(route, ordering="none", start="earliest")
+        super().__init__(group, [unordered], retry_topics={route.name: retries}, **given)
+        self.line = line
+        self.handlers = (route.name + RETRY_SUFFIX,)
+        self.topics = (retries.name,)
+        self._retries = retries
+        self._room = room
+
+    @property
+    def waiting(self) -> int:
+        """How many records are held here only because their time has not come."""
+        return len(self._room)
+
+    def origin(self, stored: StoredRecord, attempt: int) -> tuple[StoredRecord, int]:
+        """Return a record as its handler sees it, and which attempt this is."""
+        try:
+            record = DeferredRecord.read(stored)
+        except ValueError:
+            return stored, attempt
+        return record, record.next_attempt + attempt - 1
+
+    def bind_stretch(self, partition: TopicPartition) -> RunStretch:
+        """Return the compiled path for records that run back to back. Raises as `bind`."""
+        return stretched(self.bind(partition))
+
+    def _run(self, partition: TopicPartition, outbox: Outbox | None) -> Run:
+        (part,) = self._parts
+        run = self._bind(partition, part, outbox)
+        bury = part.letters.bury if outbox is None else outbox.burying(part.letters.bury)
+        move = self._retries.move
+        if outbox is not None:
+            move = outbox.deferring(part.route.name, move, part.letters.bury)
+        return when_due(partition, run, self._room.open(), self._retries, move, bury)
+
+
+def when_due(
+    partition: TopicPartition, run: Run, waiting: WaitingPartition, retries: RetryTopic, move: Defer, bury: Bury
+) -> Run:
+    """Let each record of a retry topic wait for its time, then run it as what it was.
+
+    Args:
+        partition: Of the retry topic.
+        run: What its records come to in the end.
+        waiting: Decides.
+        retries: Whose they are, and what time it is.
+        move: Writes one anew at the topic's end.
+        bury: Takes those that nobody can have put there.
+    """
+
+    async def run_when_due(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        try:
+            record = DeferredRecord.read(stored)
+        except ValueError as error:
+            letter = DeadLetter(f"cannot be a retry that waits: {error}")
+            await bury(Record.at(partition, stored), letter, attempt)
+            return letter
+        if record.handler != retries.handler:
+            return SKIPPED  # handlers may share a topic
+        attempt += record.next_attempt - 1
+        size = len(record.key or b"") + len(record.value or b"")
+        now = retries.clock()
+        answer = waiting.look(stored.offset, record.due, stored.timestamp / 1000, size, now)
+        match answer:
+            case "run":
+                outcome = await run(record, attempt)
+            case "move":
+                outcome = await move(record, Retry(LOOK_AGAIN, counted=False, begun=False), attempt)
+                if isinstance(outcome, Deferred):
+                    waiting.leave(stored.offset)
+            case seconds:
+                return Retry(seconds, counted=False, begun=False)
+        if not isinstance(outcome, Retry):
+            waiting.settled()
+        return outcome
+
+    return run_when_due
+
+
 def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
     """Return what a consumer of these routes subscribes to.
 
-    A regular expression never takes in dead-letter topics by accident: it must spell `dead-letter` itself.
+    A regular expression never takes in dead-letter and retry topics by accident: it must spell `dead-letter` or `retry`
+    itself.
     """
     names = [topic for route in routes if isinstance(route.topics, tuple) for topic in route.topics]
     patterns = [route.topics for route in routes if isinstance(route.topics, re.Pattern)]
@@ -166,8 +302,10 @@ def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
     choices = [re.escape(name) for name in names]
     for pattern in patterns:
         # One that is about dead letters still leaves alone those that come of dead letters, which would never end.
-        left_alone = (SUFFIX * 2 if "dead-letter" in pattern.pattern else SUFFIX).replace(".", r"\.")
-        choices.append(rf"(?!.*{left_alone}\Z){inlined(pattern)}")
+        left_alone = [SUFFIX * 2 if "dead-letter" in pattern.pattern else SUFFIX]
+        if "retry" not in pattern.pattern:
+            left_alone.append(RETRY_SUFFIX)
+        choices.append(rf"(?!.*(?:{'|'.join(map(re.escape, left_alone))})\Z){inlined(pattern)}")
     return re.compile(rf"(?:{'|'.join(choices)})\Z")
 
 

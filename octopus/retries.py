@@ -20,6 +20,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         jitter: Fraction of the wait that chance may take away, 0 to 1.
         on: Exceptions that are worth another attempt.
         never: Exceptions that are not, even when they are among `on`.
+        defer_beyond: Seconds; a longer wait is spent in the handler's retry topic, if it has one (`retry_topic=`), also
+            one that `RetryLater` asks for. Shorter ones hold their lane.
 
     Raises:
         ValueError: A number is out of range.
@@ -32,11 +34,14 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.5
     on: tuple[type[Exception], ...] = (Exception,)
     never: tuple[type[Exception], ...] = ()
+    defer_beyond: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 0 or self.backoff < 0 or self.factor < 1 or self.maximum < 0 or not 0 <= self.jitter <= 1:
+        smallest = min(self.attempts, self.backoff, self.maximum, self.defer_beyond)
+        if smallest < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
             raise ValueError(
-                f"{self!r} is out of range: attempts, backoff and maximum are 0 or more, factor is 1 or more, jitter is 0 to 1"
+                f"{self!r} is out of range: attempts, backoff, maximum and defer_beyond are 0 or more, factor is 1 or more, "
+                "jitter is 0 to 1"
             )
 
     def wait(self, attempt: int, chance: float) -> float:

@@ -36,6 +36,7 @@ class Route:
     ordering: Ordering = "partition"
     concurrency: int = 100
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    retry_topic: str | bool = False
     dead_letter: str | bool | None = None
     timeout: float | None = None
     start: StartAt = "earliest"
@@ -82,6 +83,7 @@ class Router:
         ordering: Ordering = "partition",
         concurrency: int = 100,
         retry: RetryPolicy | int | None = None,
+        retry_topic: str | bool = False,
         dead_letter: str | bool | None = None,
         timeout: float | timedelta | None = None,
         start: StartAt = "earliest",
@@ -102,6 +104,9 @@ class Router:
                 `none`: no order.
             concurrency: Events handled at once in this process, at most.
             retry: What to do about exceptions; an int is a number of attempts.
+            retry_topic: Let retries that wait longer than `RetryPolicy.defer_beyond` do so in a topic instead of in their
+                lane: they survive a restart and hold up nothing, and come back out of order. True for
+                `<app>.<name>.retry`, or a topic's name.
             dead_letter: Topic for events that are given up; `<topic>.dead-letter` when None; False for none: then an
                 event that would be given up stops the handler.
             timeout: Seconds after which a run of the handler is cancelled and counts as failed.
@@ -134,6 +139,7 @@ class Router:
                 ordering=ordering,
                 concurrency=concurrency,
                 retry=_retry(retry),
+                retry_topic=retry_topic,
                 dead_letter=dead_letter,
                 timeout=None if timeout is None else _seconds(timeout),
                 start=start,
@@ -170,8 +176,8 @@ class Router:
 
         Args:
             router: What to add, as it is now.
-            prefix: Put before its topics, `to=` and named dead-letter topics, and before handler names, so that one
-                router can be included several times.
+            prefix: Put before its topics, `to=` and named dead-letter and retry topics, and before handler names, so that
+                one router can be included several times.
         """
         for route in [*router.routes]:
             self._add(_prefixed(route, prefix) if prefix else route)
@@ -196,6 +202,7 @@ def _prefixed(route: Route, prefix: str) -> Route:
         name=prefix + route.name,
         topics=topics,
         to=None if route.to is None else prefix + route.to,
+        retry_topic=prefix + route.retry_topic if isinstance(route.retry_topic, str) else route.retry_topic,
         dead_letter=prefix + route.dead_letter if isinstance(route.dead_letter, str) else route.dead_letter,
     )
 
@@ -252,11 +259,19 @@ def _check(route: Route) -> None:
         refuse(f"timeout={route.timeout!r} must be longer than nothing.")
     if route.dead_letter is True:
         refuse("dead_letter=True says nothing; leave it out for '<topic>.dead-letter', or name a topic.")
-    for label, topic in (("to", route.to), ("dead_letter", route.dead_letter)):
+    if route.batch is not None and route.retry_topic:
+        refuse("a batch is retried whole, in its place; retry_topic= does not go with batch=.")
+    for label, topic in (("to", route.to), ("dead_letter", route.dead_letter), ("retry_topic", route.retry_topic)):
         if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
             refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
         if isinstance(topic, str) and label == "dead_letter" and route.reads(topic):
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
+        if isinstance(topic, str) and label == "retry_topic" and route.reads(topic):
+            refuse(f"retry_topic={topic!r} is a topic it reads: a retry would come straight back.")
+    if route.retry_topic and route.retry_topic == route.dead_letter:
+        refuse(
+            f"retry_topic= and dead_letter= are both {route.dead_letter!r}; give up to another topic than you wait in."
+        )
     if route.delivery not in ("at_least_once", "exactly_once"):
         refuse(f"delivery={route.delivery!r} is neither 'at_least_once' nor 'exactly_once'.")
     if isinstance(route.start, str) and route.start not in ("earliest", "latest"):

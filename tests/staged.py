@@ -1,6 +1,7 @@
 """A stage: an application whose records the test lets go one by one, apps on an in-process broker, and ways to wait."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -90,12 +91,18 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 @asynccontextmanager
 async def working(
-    app: Octopus, broker: MemoryBroker | None = None, *, threaded: bool = False, only: Sequence[str] = (), **given: Any
+    app: Octopus,
+    broker: MemoryBroker | None = None,
+    *,
+    threaded: bool = False,
+    only: Sequence[str] = (),
+    clock: Callable[[], float] = time.time,
+    **given: Any,
 ) -> AsyncIterator[Worker]:
     """Run an app on an in-process broker whose topics have one partition unless the test says."""
     settings = config.load(config.merge({"topics": {"partitions": 1}}, app.settings, given))
     transport = MemoryTransport(broker or MemoryBroker())
-    async with Worker(app, settings, transport=transport, threaded=threaded, only=only) as worker:
+    async with Worker(app, settings, transport=transport, threaded=threaded, only=only, clock=clock) as worker:
         yield worker
 
 

@@ -19,6 +19,7 @@ from octopus.broker.limits import Budget
 from octopus.broker.node import Node
 from octopus.broker.request import Answer, Api, Hangup, Request, Session
 from octopus.broker.request_faults import NO_FAULT, Fault
+from octopus.broker.throttling import FETCH, PRODUCE, empty_fetch, say
 from octopus.broker.wire import MalformedRequest, Part, Reader, Writer
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ class _Slot:
     api: Api
     correlation: int
     reserved: int
+    version: int = 0
+    client_id: str = ""
+    throttle: float = 0.0
+    is_withheld: bool = False
     task: asyncio.Task[Writer | None] | None = None
     body: Writer | None = None
     is_done: bool = False
@@ -76,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._login_deadline: asyncio.TimerHandle | None = None
         self._is_congested = False  # the client does not read
+        self._mute: asyncio.TimerHandle | None = None  # it is throttled
         self._is_draining = False
         self._is_closed = False
         self._is_advancing = False
@@ -113,6 +119,8 @@ class Connection(asyncio.Protocol):
         self._disarm()
         if self._login_deadline is not None:
             self._login_deadline.cancel()
+        if self._mute is not None:
+            self._mute.cancel()
         if not self._budget.cancel(self._granted):
             self._budget.give(self._reserved)
         self._reserved = 0
@@ -192,7 +200,7 @@ class Connection(asyncio.Protocol):
         return int(size)
 
     def _may_start(self, frame: bytes) -> bool:
-        if self._is_congested:
+        if self._is_congested or self._mute is not None:
             return False
         if not self._slots:
             return True
@@ -228,7 +236,9 @@ class Connection(asyncio.Protocol):
             if not self._session.speaks_raw:
                 slot.api, version = self._row(reader.int16(), reader.int16())
                 slot.correlation, client_id = reader.int32(), reader.nullable_string() or ""
+                slot.version, slot.client_id = version, client_id
                 fault = self._node.faults.take(slot.api.key)
+                self._throttle(slot, fault, len(frame))
             self._node.counters.requests[slot.api.name] += 1
             request = Request(slot.api, version, client_id, reader, self._session, self._node.counters, fault.code)
             answer = self._handle(slot, request, fault)
@@ -256,6 +266,8 @@ class Connection(asyncio.Protocol):
         if fault.drop == "before":
             raise Hangup("dropped on order")
         slot.is_dropped = fault.drop == "after"
+        if slot.is_withheld:
+            return empty_fetch(slot.version)
         if fault.delay:
             return self._handle_late(request, fault.delay)
         return slot.api.handle(self._node, request)
@@ -296,11 +308,48 @@ class Connection(asyncio.Protocol):
             self._abort(f"{slot.api.name}: the answer is dropped on order")
             return
         if slot.body is not None:
+            if slot.api.key == FETCH and not slot.is_withheld:
+                self._node.faults.quotas.charge("fetch", slot.client_id, len(slot.body), self._now())
+            if slot.throttle:
+                say(slot.body, slot.api.key, slot.version, slot.throttle)
             self._write(slot.body.frame(slot.correlation))
         elif slot.api is _RAW:
             self._write([_SIZE.pack(0)])
         if self._session.is_closing:
             self.close()
+        elif slot.throttle:
+            self._mute_for(slot.throttle)
+
+    # ── throttling ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _throttle(self, slot: _Slot, fault: Fault, size: int) -> None:
+        """Charge a request to its client's quotas and find how long the client has to wait."""
+        quotas, now, key = self._node.faults.quotas, self._now(), slot.api.key
+        held = fault.throttle
+        if quotas.rates:
+            if key == FETCH:  # charged when there is an answer
+                held = max(held, quotas.debt("fetch", slot.client_id, now))
+            elif key == PRODUCE:
+                quotas.charge("produce", slot.client_id, size, now)
+                held = max(held, quotas.debt("produce", slot.client_id, now))
+            quotas.charge("request", slot.client_id, 1, now)
+        slot.is_withheld = key == FETCH and held > 0
+        slot.throttle = max(held, quotas.debt("request", slot.client_id, now))
+
+    def _mute_for(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        if self._mute is not None:
+            until = max(until, self._mute.when())
+            self._mute.cancel()
+        self._mute = loop.call_at(until, self._unmute)
+
+    def _unmute(self) -> None:
+        self._mute = None
+        self._advance()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _write(self, parts: list[Part]) -> None:
         size = sum(map(len, parts))

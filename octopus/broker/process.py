@@ -7,6 +7,7 @@ from pathlib import Path
 from octopus.broker.batch import Decompressors
 from octopus.broker.checksum import Checksum, crc32c
 from octopus.broker.node import Node
+from octopus.broker.request_faults import RequestFaults
 from octopus.broker.server import Broker, serve
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage, StorageSettings
@@ -21,6 +22,7 @@ def run(
     grace: float = 5.0,
     checksum: Checksum = crc32c,
     decompressors: Decompressors | None = None,
+    faults: RequestFaults | None = None,
 ) -> None:
     """Run a broker until SIGTERM, SIGINT, or `idle_exit` seconds without any connection.
 
@@ -34,6 +36,7 @@ def run(
         grace: Seconds that requests may take to end.
         checksum: A compiled CRC-32C, if there is one.
         decompressors: Codec number → function, for what the standard library lacks.
+        faults: For tests.
 
     Raises:
         LockedError: A living broker owns the directory.
@@ -41,7 +44,7 @@ def run(
         OSError: The address cannot be bound.
     """
     storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, decompressors=decompressors)
-    asyncio.run(_serve(Broker(storage, settings), idle_exit, grace))
+    asyncio.run(_serve(Broker(storage, settings, faults), idle_exit, grace))
 
 
 async def _serve(broker: Broker, idle_exit: float | None, grace: float) -> None:

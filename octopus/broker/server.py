@@ -28,9 +28,11 @@ class Broker:
         faults: Faults on order, for tests.
     """
 
-    def __init__(self, storage: Storage, settings: BrokerSettings | None = None) -> None:
+    def __init__(
+        self, storage: Storage, settings: BrokerSettings | None = None, faults: RequestFaults | None = None
+    ) -> None:
         self.settings = settings or BrokerSettings()
-        self.faults = RequestFaults()
+        self.faults = faults or RequestFaults()
         self._storage = storage
         self._node = Node(storage, self.settings, self.faults)
         self._budget = Budget(self.settings.limits.max_in_flight_bytes)

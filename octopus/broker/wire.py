@@ -172,6 +172,18 @@ class Writer:
             write(item)
         return self
 
+    def overwrite_int32(self, value: int, *, at_end: bool) -> None:
+        """Replace what was written first, or last, as an integer."""
+        if at_end:
+            self._tail[-4:] = _INT32.pack(value)
+        else:
+            first = self._parts[0] if self._parts else self._tail
+            assert isinstance(first, bytearray), "an answer does not begin with records"
+            first[:4] = _INT32.pack(value)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts)) + len(self._tail)
+
     def frame(self, correlation: int) -> list[Part]:
         """Finish: the size prefix, the correlation id and the body, as parts to send in order."""
         body = [*self._parts, self._tail]

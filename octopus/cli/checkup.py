@@ -239,6 +239,7 @@ def _topics(topics: dict[str, int], settings: Settings, app: Octopus | None) -> 
         return
     wanted = {name for route in app.routes if isinstance(route.topics, tuple) for name in route.topics}
     wanted |= {route.to for route in app.routes if route.to is not None}
+    wanted |= {topic for route in app.routes if (topic := app.retry_topic_of(route)) is not None}
     missing = sorted(wanted - topics.keys())
     if not missing:
         yield Finding(
@@ -253,7 +254,12 @@ def _topics(topics: dict[str, int], settings: Settings, app: Octopus | None) -> 
 
 async def _groups(admin: Admin, app: Octopus | None) -> Finding:
     groups = {group.name: group for group in await admin.groups()}
-    names = sorted({app.group_of(route) for route in app.routes}) if app is not None else sorted(groups)
+    names = sorted(groups)
+    if app is not None:
+        names = sorted(
+            {app.group_of(route) for route in app.routes}
+            | {app.retry_group_of(route) for route in app.routes if route.retry_topic}
+        )
     lines, idle = [], []
     for name in names:
         if name not in groups:

@@ -99,9 +99,11 @@ def summary(status: WorkerStatus) -> str:
     done = sum(group.done for group in status.groups)
     skipped = sum(group.skipped for group in status.groups)
     retried = sum(group.retried for group in status.groups)
+    deferred = sum(group.deferred for group in status.groups)
     dead = sum(group.dead for group in status.groups)
     parts = [f"{done:,} done", f"{skipped:,} skipped"]
     parts += [f"{retried:,} retried"] if retried else []
+    parts += [f"{deferred:,} deferred"] if deferred else []
     parts += [f"{dead:,} dead"] if dead else []
     return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
 
@@ -157,4 +159,6 @@ def _topics(worker: Worker) -> dict[str, str]:
     for route in worker.app.routes:
         names = list(route.topics) if isinstance(route.topics, tuple) else [f"/{route.topics.pattern}/"]
         found.setdefault(worker.app.group_of(route), []).extend(names)
+        if (topic := worker.app.retry_topic_of(route)) is not None:
+            found.setdefault(worker.app.retry_group_of(route), []).append(topic)
     return {group: ", ".join(dict.fromkeys(names)) for group, names in found.items()}

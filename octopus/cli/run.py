@@ -36,7 +36,9 @@ def run(
     *,
     only: Annotated[tuple[str, ...], Parameter(help="Run only this handler. May be repeated.")] = (),
     workers: Annotated[int, Parameter(help="Processes that share the work; one that dies is replaced.")] = 1,
-    drain: Annotated[bool, Parameter(help="Exit when everything published until now is handled.")] = False,
+    drain: Annotated[
+        bool, Parameter(help="Exit when everything published until now is handled, or waits in a retry topic.")
+    ] = False,
     reload: Annotated[bool, Parameter(help="Start again when the code changes.")] = False,
     watch: Annotated[
         tuple[str, ...],

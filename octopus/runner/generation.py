@@ -21,6 +21,7 @@ class Generation:
         mean_bytes: Average size of its records, for back-pressure.
         skipped: Records its filter dropped.
         buried: Records sent to the dead-letter topic.
+        deferred: Records sent to the retry topic.
         retried: Attempts that ended in a retry.
         stretches: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
         window: Ends the wait of a batch for company, while one is filling.
@@ -32,6 +33,7 @@ class Generation:
         "active",
         "buried",
         "committed",
+        "deferred",
         "is_open",
         "lanes",
         "mean_bytes",
@@ -52,7 +54,7 @@ class Generation:
         self.committed: int | None = None
         self._committed_ahead = 0
         self.mean_bytes = 0.0
-        self.skipped = self.buried = self.retried = 0
+        self.skipped = self.buried = self.retried = self.deferred = 0
         self.active = False
         self.is_open = True
         self.window: asyncio.TimerHandle | None = None

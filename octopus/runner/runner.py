@@ -17,7 +17,7 @@ from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger, offsets_of
 from octopus.ordering import LANES, BatchLane, Lanes, Ordering
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry, Skipped
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
 from octopus.types import Application, BatchOutcome, Stretch
@@ -344,6 +344,10 @@ class Runner:
                 if again and retry is not None:
                     self._delay(generation, again, attempt, retry)
                     return
+            case Deferred():
+                generation.deferred += 1
+                generation.retried += outcome.retry.begun
+                generation.ledger.settle(record.offset)
             case _:
                 generation.buried += isinstance(outcome, DeadLetter)
                 generation.skipped += isinstance(outcome, Skipped)
@@ -351,7 +355,7 @@ class Runner:
         self._release(generation, (record,))
 
     def _delay(self, generation: Generation, record: StoredRecord, attempt: int, retry: Retry) -> None:
-        generation.retried += 1
+        generation.retried += retry.begun
         if isinstance(generation.lanes, DrainingLanes):
             generation.lanes.release((record,))
             return

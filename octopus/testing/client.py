@@ -92,10 +92,10 @@ class TestClient(Views):
                 self._clock = VirtualTime(loop.time())
                 stack.enter_context(self._clock.installed(loop))
             self._epoch = time.time() - self._clock.time()
-            topics = Topics(self._broker, self._journal)
+            topics = Topics(self._broker, self._journal, self._wall_clock)
             groups = topics.groups = [
                 Group(self.app, pipeline, topics, self._settings)
-                for pipeline in self.app.pipelines(topics.outlet, self._settings, self._only)
+                for pipeline in self.app.pipelines(topics.outlet, self._settings, self._only, clock=self._wall_clock)
             ]
             self._clock.hold_while(topics.is_in_thread)
             await stack.enter_async_context(self.app.serving(topics.outlet))

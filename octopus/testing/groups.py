@@ -11,6 +11,7 @@ from octopus.config import Settings
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out
+from octopus.middleware.retry_topics import Clock
 from octopus.offsets import decode_map, encode_map
 from octopus.outcomes import Outcome
 from octopus.outputs import CapturingProducer, Outbox
@@ -31,8 +32,9 @@ YIELD_EVERY = 256
 class Topics:
     """Stores what is published, remembers it, and hands it to the groups. It is the app's producer."""
 
-    def __init__(self, broker: MemoryBroker, journal: Journal) -> None:
+    def __init__(self, broker: MemoryBroker, journal: Journal, clock: Clock) -> None:
         self.broker = broker
+        self.clock = clock
         self.journal = journal
         self.outlet = CapturingProducer(self)
         self.groups: list[Group] = []
@@ -121,7 +123,12 @@ class Group:
         self._topics = topics
         self._broker = topics.broker
         # A pipeline for each handler alone, so that the outcome of each can be seen.
-        self._handlers = [(route, app.pipelines(topics.outlet, settings, [route.name])[0]) for route in pipeline.routes]
+        self._handlers = [(route, pipeline) for route in pipeline.routes]
+        if len(self._handlers) > 1:
+            self._handlers = [
+                (route, app.pipelines(topics.outlet, settings, [route.name], clock=topics.clock)[0])
+                for route in pipeline.routes
+            ]
         self._subscription = as_subscription(pipeline.topics)
         self._generations: dict[TopicPartition, Generation] = {}
         self._has_threads = any(not route.signature.is_async for route in pipeline.routes)
@@ -142,7 +149,7 @@ class Group:
         runs = [
             self._observed(route.name, partition, single)
             for route, single in self._handlers
-            if route.reads(partition.topic)
+            if single.reads(partition.topic)
         ]
         several = [stretched(run) for run in runs]
         return several[0] if len(several) == 1 else fan_out(several)
@@ -160,7 +167,7 @@ class Group:
                 outcome = await run(stored, attempt)
                 if outbox is not None:
                     await self._topics.send_outputs(outbox)
-                note(handler, partition, stored, attempt, outcome)
+                note(handler, partition, *pipeline.origin(stored, attempt), outcome)
             finally:
                 progress.set()
             return outcome

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Event, Published, Record, StoredRecord, TopicPartition
 from octopus.middleware.dead_letters import PREFIX, original_headers
-from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.serde import Decoder
 from octopus.types import BatchOutcome, Codec
 
@@ -67,12 +67,15 @@ class Journal:
     def note(
         self, handler: str, partition: TopicPartition, stored: StoredRecord, attempt: int, outcome: Outcome
     ) -> None:
-        """Note one record's outcome."""
+        """Note one record's outcome, unless it only waits on."""
+        match outcome:
+            case Retry(begun=False) | Deferred(Retry(begun=False)):
+                return
         record = Record.at(partition, stored)
         self.outcomes.setdefault(handler, []).append((record, outcome))
-        self.last.setdefault(Published(*partition, record.offset), {})[handler] = outcome
+        self.last.setdefault(Published(record.topic, record.partition, record.offset), {})[handler] = outcome
         match outcome:
-            case Retry(_, error) if error is not None:
+            case Retry(_, error) | Deferred(Retry(_, error)) if error is not None:
                 self.failures.append(Failure(handler, record, attempt, error))
             case DeadLetter(_, error, False) if error is not None and not isinstance(error, DecodeError):
                 self.failures.append(Failure(handler, record, attempt, error))

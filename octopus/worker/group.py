@@ -413,9 +413,16 @@ class GroupWorker:
             return False
         ends = await self._consumer.offsets(generations, "latest")
         return all(
-            generation.is_open and generation.ledger.committable >= ends[partition]
+            generation.is_open and self._reached(generation) >= ends[partition]
             for partition, generation in generations.items()
         )
+
+    def _reached(self, generation: Generation) -> int:
+        """Return the offset before which nothing is left to do now; deferred records that wait are for later."""
+        waiting = self.pipeline.waiting
+        if waiting and waiting == sum(each.ledger.in_flight for each in self._generations.values()):
+            return generation.ledger.position
+        return generation.ledger.committable
 
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks."""
@@ -423,7 +430,7 @@ class GroupWorker:
         now = self._loop.time()
         return GroupStatus(
             group=self.pipeline.group,
-            handlers=tuple(route.name for route in self.pipeline.routes),
+            handlers=self.pipeline.handlers,
             partitions=tuple(sorted(self._generations)),
             stopped=str(self.stopped) if self.stopped else None,
             failure=str(self.failure) if self.failure else None,
@@ -433,6 +440,7 @@ class GroupWorker:
             skipped=totals.skipped,
             retried=totals.retried,
             dead=totals.buried,
+            deferred=totals.deferred,
             in_flight=sum(generation.ledger.in_flight for generation in self._generations.values()),
             running=len(self._runner.running),
             delayed=self._runner.delayed,

@@ -15,6 +15,7 @@ class Totals(msgspec.Struct):
     skipped: int = 0
     retried: int = 0
     buried: int = 0
+    deferred: int = 0
 
     def add(self, generation: Generation) -> None:
         """Take over the counts of a generation."""
@@ -22,10 +23,11 @@ class Totals(msgspec.Struct):
         self.skipped += generation.skipped
         self.retried += generation.retried
         self.buried += generation.buried
+        self.deferred += generation.deferred
 
     def with_open(self, generations: Iterable[Generation]) -> "Totals":
         """Return these counts and those of generations that are still open."""
-        totals = Totals(self.settled, self.skipped, self.retried, self.buried)
+        totals = Totals(self.settled, self.skipped, self.retried, self.buried, self.deferred)
         for generation in generations:
             totals.add(generation)
         return totals
@@ -46,6 +48,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         skipped: Of these, those the filter dropped.
         retried: Attempts that ended in a retry.
         dead: Records sent to the dead-letter topic.
+        deferred: Records sent to the retry topic; in a group that reads one, those written anew to wait on.
         in_flight: Records received and not settled.
         running: Handlers running now.
         delayed: Records waiting for their next attempt.
@@ -66,6 +69,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
     retried: int = 0
     dead: int = 0
+    deferred: int = 0
     in_flight: int = 0
     running: int = 0
     delayed: int = 0
@@ -77,7 +81,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def done(self) -> int:
         """Records a handler has finished."""
-        return self.settled - self.skipped - self.dead
+        return self.settled - self.skipped - self.dead - self.deferred
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -261,7 +261,7 @@ class ExactlyOnceGroup(GroupWorker):
             return False
         ends = await self._consumer.offsets(generations, "latest")
         return all(
-            generation.is_open and (generation.committed or 0) >= ends[partition]
+            generation.is_open and not generation.has_progress and self._reached(generation) >= ends[partition]
             for partition, generation in generations.items()
         )
 

@@ -5,8 +5,9 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ class Worker:
         transport: Where; made from the settings when None.
         threaded: Whether consumers live in a thread of their own, so that a handler that blocks the loop does not cost
             the group membership.
+        clock: Seconds since the epoch, for retries that wait in a topic.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Worker:
         only: Sequence[str] = (),
         transport: Transport | None = None,
         threaded: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
         self.settings = settings
         self._only = only
         self._transport = transport or connect(settings, client_id=app.name)
         self._threaded = threaded
+        self._clock = clock
         self._stack = AsyncExitStack()
         self._groups: dict[str, GroupWorker] = {}
         self._finished = asyncio.Event()
@@ -91,7 +95,7 @@ class Worker:
         outlet: Producer = producer
         if any(route.delivery == "exactly_once" for route in self.app.routes):
             outlet = CapturingProducer(producer, producer.ensure)
-        pipelines = self.app.pipelines(outlet, self.settings, self._only)
+        pipelines = self.app.pipelines(outlet, self.settings, self._only, clock=self._clock)
         await self._create_topics(producer, pipelines)
         await stack.enter_async_context(self.app.serving(outlet))
         tasks = _Tasks()
@@ -104,9 +108,11 @@ class Worker:
                 tasks.start(_tick(timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
         self._open_groups = len(pipelines)
+        lines: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:
             group = tasks.start(self._keep_running(pipeline), f"octopus group {pipeline.group}")
-            group.add_done_callback(self._note_end)
+            lines.setdefault(pipeline.line, []).append(group)
+            group.add_done_callback(partial(self._note_end, lines[pipeline.line]))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -217,8 +223,11 @@ class Worker:
 
     # ── side by side with the groups ──────────────────────────────────────────────────────────────────────────────
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, line: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         self._open_groups -= 1
+        for other in line:  # where handlers stop, their retries do, and the other way round
+            if other is not task and not other.done() and not other.cancelling():
+                other.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
             self._failures.append(error)
@@ -243,7 +252,7 @@ class Worker:
 
     def _running_handlers(self) -> list[str]:
         return [
-            f"{'/'.join(route.name for route in group.pipeline.routes)} ({generation.partition}@{record.offset})"
+            f"{'/'.join(group.pipeline.handlers)} ({generation.partition}@{record.offset})"
             for group in [*self._groups.values()]
             for generation, record, _ in group.runner.running
         ]

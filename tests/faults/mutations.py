@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNNER = "tests/test_runner.py"
 DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
+RETRY_TOPICS = "tests/worker/test_retry_topics.py"
 TRIALS = "tests/faults/test_crashes.py"
 KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
 TIMEOUT = 120.0
@@ -106,8 +107,8 @@ MUTATIONS = (
     Mutation(
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
-        "        due_at = self._loop.time() + max(0.0, retry.after)",
-        "        self._release(generation, record)\n        due_at = self._loop.time() + max(0.0, retry.after)",
+        "        self._delays.add(retry.after, ",
+        "        self._release(generation, record)\n        self._delays.add(retry.after, ",
         (RUNNER,),
     ),
     Mutation(
@@ -190,9 +191,37 @@ MUTATIONS = (
     Mutation(
         "a late result of a closed generation settles",
         "octopus/runner/generation.py",
-        "        self.ledger = ClosedLedger(self.ledger)\n",
+        "        self._ledger = ClosedLedger(self.ledger)\n",
         "",
         (RUNNER, REBALANCE),
+    ),
+    Mutation(
+        "a deferred retry is settled before it is acknowledged",
+        "octopus/middleware/retry_topics.py",
+        "                await self._producer.send(message)\n",
+        "                asyncio.ensure_future(self._producer.send(message))\n",
+        (RETRY_TOPICS,),
+    ),
+    Mutation(
+        "a deferred retry forgets its attempts",
+        "octopus/middleware/retry_topics.py",
+        "math.ceil(due * 1000), attempt + retry.counted)",
+        "math.ceil(due * 1000), 1)",
+        (RETRY_TOPICS,),
+    ),
+    Mutation(
+        "a deferred retry runs when it is read",
+        "octopus/waiting.py",
+        "        if left <= 0:\n",
+        "        if True:\n",
+        (RETRY_TOPICS, "tests/test_waiting.py"),
+    ),
+    Mutation(
+        "those that wait never make room",
+        "octopus/waiting.py",
+        "        return self._is_emptying and ",
+        "        return False and ",
+        (RETRY_TOPICS, "tests/test_waiting.py"),
     ),
     Mutation(
         "a partition that comes back does not wait for its earlier handlers",

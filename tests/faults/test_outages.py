@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from octopus.broker.throttling import Resource
 from octopus.testing.faults import Direction, EmbeddedBroker, TcpProxy
 from octopus.testing.history import Finished, Note
 from tests.faults.test_crashes import MODES, mixture
 from tests.faults.trial import Trial
 from tests.support.kafka_cluster import KafkaCluster
+from tests.support.kafka_quotas import set_quotas
 
 pytestmark = pytest.mark.process
 
@@ -143,6 +145,61 @@ async def test_a_narrow_network_only_takes_longer(rate: float, proxy: TcpProxy, 
         proxy.rate = rate
         await trial.publish(trial.jobs(200))
         await trial.verdict(duplicates=0, timeout=60)
+
+
+QUOTAS: list[tuple[Resource, float, float]] = [
+    ("produce", 4000.0, 2000.0),
+    ("fetch", 4000.0, 2000.0),
+    ("request", 25.0, 0.2),
+]
+"""A second of the embedded broker: bytes, bytes, requests. The same of Kafka, which means it over eleven seconds, but for
+requests: percent of the time of a thread."""
+
+
+@pytest.mark.parametrize(("resource", "rate", "_"), QUOTAS, ids=[resource for resource, *_ in QUOTAS])
+async def test_a_broker_that_throttles_only_takes_longer(
+    resource: Resource, rate: float, _: float, tmp_path: Path
+) -> None:
+    """Nobody is evicted, nothing is repeated, and nothing that is throttled is given up."""
+    async with (
+        EmbeddedBroker(tmp_path / "broker", quotas={resource: rate}) as broker,
+        Trial(tmp_path, broker.address, ordering="key") as trial,
+    ):
+        await trial.working("one", "two")
+        for _ in range(3):
+            await trial.publish(mixture(trial, 100))
+        await assert_it_was_only_slower(trial)
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.parametrize(("resource", "_", "rate"), QUOTAS, ids=[resource for resource, *_ in QUOTAS])
+async def test_the_quotas_of_kafka_only_cost_time(
+    resource: Resource, _: float, rate: float, kafka_cluster: str, tmp_path: Path
+) -> None:
+    settings = {
+        "consumer": {"session_timeout": 6, "rebalance_timeout": 12},
+        "producer": {"request_timeout": 10, "delivery_timeout": 60},
+    }
+    async with Trial(tmp_path, kafka_cluster, ordering="key", settings=settings) as trial:
+        await asyncio.to_thread(set_quotas, kafka_cluster, trial.app, {resource: rate})
+        await trial.working("one", "two")
+        for _ in range(3):
+            await trial.publish(mixture(trial, 100))
+        if resource == "request":
+            # Over this one Kafka empties every fetch, so how far anybody gets depends on the machine: then there is more.
+            await asyncio.sleep(5)
+            await asyncio.to_thread(set_quotas, kafka_cluster, trial.app, {resource: 1000.0})
+        await assert_it_was_only_slower(trial)
+
+
+async def assert_it_was_only_slower(trial: Trial) -> None:
+    report = await trial.verdict(duplicates=0, timeout=90)
+    assert report.buried == 75
+    assert trial.count(Note, what="lost") == 0
+    said = "".join(worker.written() for worker in trial.workers.values())
+    assert "a quota is used up" in said, "it was throttled at all"
+    assert "timed out" not in said.lower()
 
 
 @pytest.mark.parametrize(

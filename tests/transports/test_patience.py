@@ -166,7 +166,7 @@ async def test_only_what_cannot_be_stored_fails(publishing: Starter) -> None:
         producer.send(Outgoing("numbers", b"x", partition=9)),
         return_exceptions=True,
     )
-    assert good == PublishedPublished("numbers", 1, 0)
+    assert good == Published("numbers", 1, 0)
     assert isinstance(lost, TopicNotFound)
     assert "over the limit of 100 bytes" in str(large)
     assert "no partition 9" in str(elsewhere)

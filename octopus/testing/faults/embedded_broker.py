@@ -5,13 +5,16 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from octopus.broker.limits import Limits
 from octopus.broker.process import run
+from octopus.broker.request_faults import RequestFaults
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
+from octopus.broker.throttling import Quotas, Resource
 from octopus.testing.faults.network import free_port
 from octopus.testing.faults.processes import ChildProcess, end_with_parent, python_module
 from octopus.transports.broker_process import decompressors
@@ -30,6 +33,7 @@ class EmbeddedBroker:
         durability: `fsync` or `os`.
         partitions: Of topics that are created on first use.
         session_timeout: Shortest session a group member may ask for, seconds: tests do not want to wait for six.
+        quotas: What each client may use per second (bytes of `produce` and `fetch`, `request`s) before it is throttled.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class EmbeddedBroker:
         durability: str = "os",
         partitions: int = 1,
         session_timeout: float = 1.0,
+        quotas: Mapping[Resource, float] | None = None,
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
@@ -51,6 +56,7 @@ class EmbeddedBroker:
             "durability": durability,
             "partitions": partitions,
             "min_session_timeout_ms": int(session_timeout * 1000),
+            "quotas": dict(quotas or {}),
         }
         self.process = ChildProcess(
             python_module("octopus.testing.faults.embedded_broker", json.dumps(arguments)),
@@ -136,6 +142,7 @@ def main(text: str) -> None:
         StorageSettings(durability=given["durability"]),
         checksum=crc32c,
         decompressors=decompressors(),
+        faults=RequestFaults(Quotas(given["quotas"])),
     )
 
 

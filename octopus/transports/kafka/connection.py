@@ -1,13 +1,17 @@
-"""aiokafka's connection with its two authentication faults put right, a memory for why connecting failed, and less copying.
+"""aiokafka's connection with its two authentication faults put right, patience, a memory for why connecting failed, and less
+copying.
 
 aiokafka 0.14 authenticates once: when the session ends the broker cuts the connection, losing answers in flight. And it
-takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. Its client also logs
+takes a refused bearer token for an accepted one. Both are handled here as KIP-368 and RFC 7628 say. It does not read what an
+answer says about throttling (KIP-219): it sends at once into a connection that the broker does not read, and takes the
+silence for a time-out if it lasts long enough. Here what comes next waits as long as it was told. Its client also logs
 every connection failure and reports "unable to bootstrap"; here the failure is kept on the client's name, which aiokafka
 hands to each connection. Once a connection is open, `Frames` reads its socket and `fetched` the answers that carry records.
 """
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
@@ -37,8 +41,13 @@ _Connection: Any = aiokafka.conn.AIOKafkaConnection
 _client_module: Any = aiokafka.client
 _fetcher_module: Any = aiokafka.consumer.fetcher
 
+logger = logging.getLogger("octopus.transports")
+
 METADATA_REQUEST = 3
 SASL_REQUESTS = (17, 36)
+
+SAY_AGAIN = 60.0
+"""Seconds until it is said again that a broker throttles."""
 
 
 class ClientName(str):
@@ -46,18 +55,21 @@ class ClientName(str):
 
     Attributes:
         failure: That reason, None once connected.
+        throttled_at: When it was last said that a broker throttles, in loop time.
         create_topics: Whether asking for the metadata of a topic may create it.
     """
 
-    __slots__ = ("create_topics", "failure")
+    __slots__ = ("create_topics", "failure", "throttled_at")
 
     create_topics: bool
     failure: BaseException | None
+    throttled_at: float
 
     def __new__(cls, name: str, *, create_topics: bool = False) -> Self:
         made = super().__new__(cls, name)
         made.create_topics = create_topics
         made.failure = None
+        made.throttled_at = -math.inf
         return made
 
 
@@ -112,6 +124,8 @@ class Connection(_Connection):  # type: ignore[misc]
     """A connection that authenticates again before its session ends, and says why it could not be made."""
 
     _gate: asyncio.Event | None = None
+    _throttled: asyncio.Event | None = None
+    _throttled_until: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _renewal: "asyncio.Task[None] | None" = None
     _authenticating = False
@@ -152,6 +166,7 @@ class Connection(_Connection):  # type: ignore[misc]
                     waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
                 self._last_action = time.monotonic()
                 self._requests.popleft()
+                self._note_throttling(int.from_bytes(frame[4:8], "big"))
                 return
         self._handle_frame(bytes(frame))
 
@@ -189,18 +204,46 @@ class Connection(_Connection):  # type: ignore[misc]
             self._timer = self._loop.call_later(delay, self._renew)
 
     def send(self, request: Any, expect_response: bool = True) -> Awaitable[Any]:
-        """Send a request, after a re-authentication that is under way."""
+        """Send a request, once the broker wants to hear of us again and after a re-authentication that is under way."""
         if request.API_KEY == METADATA_REQUEST and not getattr(self._client_id, "create_topics", True):
             request._allow_auto_topic_creation = False  # a mistyped name must not become a topic
-        gate = self._gate
+        gate = self._gate or self._throttled
         if gate is None or request.API_KEY in SASL_REQUESTS:
             return self._send_now(request, expect_response)
 
-        async def after_renewal() -> Any:
-            await gate.wait()
+        async def when_open() -> Any:
+            while (gate := self._gate or self._throttled) is not None:
+                await gate.wait()
             return await self._send_now(request, expect_response)
 
-        return after_renewal()
+        return when_open()
+
+    def _handle_frame(self, frame: bytes) -> None:
+        answered = self._requests[0][2]
+        super()._handle_frame(frame)
+        if answered.done() and not answered.cancelled() and answered.exception() is None:
+            self._note_throttling(getattr(answered.result(), "throttle_time_ms", 0))
+
+    def _note_throttling(self, milliseconds: int) -> None:
+        """Hold back requests for so long, from now on: the time that they may take begins after that."""
+        if milliseconds <= 0:
+            return
+        now = self._loop.time()
+        name = self._client_id
+        if isinstance(name, ClientName) and now - name.throttled_at >= SAY_AGAIN:
+            name.throttled_at = now
+            logger.info("%s:%s throttles %s: a quota is used up", self.host, self.port, name)
+        until = now + milliseconds / 1000
+        if self._throttled_until is not None:
+            until = max(until, self._throttled_until.when())
+            self._throttled_until.cancel()
+        self._throttled = self._throttled or asyncio.Event()
+        self._throttled_until = self._loop.call_at(until, self._go_on)
+
+    def _go_on(self) -> None:
+        gate, self._throttled, self._throttled_until = self._throttled, None, None
+        if gate is not None:
+            gate.set()
 
     def _send_now(self, request: Any, expect_response: bool) -> Awaitable[Any]:
         answer: Awaitable[Any] = super().send(request, expect_response)
@@ -235,11 +278,14 @@ class Connection(_Connection):  # type: ignore[misc]
             gate.set()
 
     def close(self, *args: Any, **options: Any) -> Any:
-        """Close, and forget about renewing."""
+        """Close, and forget about renewing; what waits to be sent learns that there is no connection."""
         if self._timer is not None:
             self._timer.cancel()
         if self._frames is not None:
             self._frames.stop()
+        if self._throttled_until is not None:
+            self._throttled_until.cancel()
+            self._go_on()
         return super().close(*args, **options)
 
 

@@ -42,6 +42,9 @@ _engine: Any = aiokafka.AIOKafkaConsumer  # without types of its own
 _UNKNOWN_MEMBER = ""
 _FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
 
+STOP_TIMEOUT = 5.0
+"""Seconds for leaving the group and closing; a broker that does not answer will notice the silence."""
+
 
 class KafkaConsumer:
     """A member of a consumer group.
@@ -134,7 +137,7 @@ class KafkaConsumer:
                 raise
 
     async def stop(self) -> None:
-        """Leave the group and close. Calls no listener."""
+        """Leave the group and close, within `STOP_TIMEOUT`. Calls no listener."""
         engine, self._engine = self._engine, None
         if engine is None:
             return
@@ -142,7 +145,7 @@ class KafkaConsumer:
         self._readable = {}
         self._buffers.clear()
         try:
-            async with asyncio.timeout(self._settings.request_timeout):
+            async with asyncio.timeout(min(STOP_TIMEOUT, self._settings.request_timeout)):
                 task = engine._coordinator._coordination_task if engine._coordinator is not None else None
                 if task is not None and not self._telling:
                     # it may be waiting for other members to join, which is no reason to stay

@@ -66,7 +66,7 @@ def handler(
         **settings: Over those of the app: `brokers=`, …
 
     Raises:
-        ConfigurationError: A setting, an unknown handler, or one that delivers exactly once.
+        ConfigurationError: A setting, an unknown handler, or one that delivers exactly once or has a retry topic.
     """
     return Trigger(
         app,
@@ -97,7 +97,14 @@ class Trigger:
         if margin < 0:
             raise ConfigurationError(f"margin={margin!r} must not be negative.")
         for route in app.routes:
-            if route.delivery == "exactly_once" and (not only or route.name in only):
+            if only and route.name not in only:
+                continue
+            if route.retry_topic:
+                raise ConfigurationError(
+                    f"handler {route.name!r} has a retry topic, which a function cannot wait for: nobody would call it when a "
+                    "retry is due. Leave out retry_topic= and let the service deliver again, or run the handler in a worker."
+                )
+            if route.delivery == "exactly_once":
                 raise ConfigurationError(
                     f"handler {route.name!r} wants delivery='exactly_once', which a function cannot give: the event source "
                     "mapping commits the offsets, outside of any transaction. Run it in a worker, or let it be "

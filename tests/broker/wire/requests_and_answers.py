@@ -28,7 +28,7 @@ def produce(
     return body.int32(1).string(topic).int32(1).int32(partition).blob(records)
 
 
-def produced(answer: Reader) -> list[tuple[int, int]]:
+def produced(answer: Reader, throttle: int = 0) -> list[tuple[int, int]]:
     """Return (code, base offset) of every partition of a Produce v3 answer."""
 
     def part() -> tuple[int, int]:
@@ -37,7 +37,7 @@ def produced(answer: Reader) -> list[tuple[int, int]]:
         return code, base
 
     topics = answer.array(lambda: (answer.string(), answer.array(part)))
-    assert answer.int32() == 0
+    assert answer.int32() == throttle
     assert answer.remaining == 0
     return [each for _, parts in topics for each in parts]
 

@@ -1,0 +1,186 @@
+"""Retries with a long wait: written to a topic of their own, settled, and read back from there when they are due.
+
+What waits there carries the original key, value bytes and headers, and behind them headers of its own:
+
+    octopus-retry-due         milliseconds since the epoch: not before
+    octopus-retry-attempt     of the run to come, from 1
+    octopus-retry-handler     `<app>.<handler>`
+    octopus-retry-topic       where it was first
+    octopus-retry-partition
+    octopus-retry-offset
+    octopus-retry-timestamp   milliseconds since the epoch, of the original
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from octopus.errors import TransportError
+from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.middleware.errors import Conclude
+from octopus.outcomes import Deferred, Outcome, Retry
+from octopus.transports.base import Outgoing, Producer
+from octopus.types import BatchOutcome, Run
+
+logger = logging.getLogger("octopus.handlers")
+
+PREFIX = "octopus-retry-"
+SUFFIX = ".retry"
+NAMES = ("due", "attempt", "handler", "topic", "partition", "offset", "timestamp")
+
+END_OF_TIME = 253_402_300_799.0
+"""Seconds since the epoch, the last of the year 9999: when it is that a retry is due that waits for ever."""
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+class DeferredRecord(Record, frozen=True, gc=False, kw_only=True):
+    """A record that came back from a retry topic, with the coordinates that it had at first.
+
+    Attributes:
+        settles_at: Its offset in the retry topic.
+        due: When it may run, seconds since the epoch.
+        next_attempt: Which run that will be, from 1.
+        handler: Whose it is.
+    """
+
+    settles_at: int
+    due: float
+    next_attempt: int
+    handler: str
+
+    @classmethod
+    def read(cls, stored: StoredRecord) -> "DeferredRecord":
+        """Understand a record of a retry topic.
+
+        Raises:
+            ValueError: It does not end with the headers that a deferred record has.
+        """
+        headers = stored.headers
+        own = headers[-len(NAMES) :]
+        if tuple(name for name, _ in own) != tuple(PREFIX + name for name in NAMES):
+            raise ValueError("it does not end with the headers of one")
+        due, attempt, handler, topic, partition, offset, timestamp = [(value or b"").decode() for _, value in own]
+        return cls(
+            topic,
+            int(partition),
+            int(offset),
+            int(timestamp),
+            stored.key,
+            stored.value,
+            tuple(headers[: -len(NAMES)]),
+            settles_at=stored.offset,
+            due=int(due) / 1000,
+            next_attempt=int(attempt),
+            handler=handler,
+        )
+
+
+def settles_at(stored: StoredRecord) -> int:
+    """Return the offset at which a record settles, in the partition that it was read from."""
+    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
+
+
+class Defer(Protocol):
+    """Takes records whose next attempt is far away to their topic."""
+
+    async def __call__(self, record: Record, retry: Retry, attempt: int) -> Outcome:
+        """Return `Deferred` once the record is acknowledged there, or the retry itself when there is no place for it."""
+        ...
+
+
+class RetryTopic:
+    """Where the retries of one handler wait.
+
+    Args:
+        producer: Writes them.
+        handler: `<app>.<handler>`.
+        name: The topic.
+        clock: The wall clock: due times must mean the same after a restart, and elsewhere.
+    """
+
+    def __init__(self, producer: Producer, handler: str, name: str, clock: Clock) -> None:
+        self.name = name
+        self.handler = handler
+        self.clock = clock
+        self._producer = producer
+
+    async def defer(self, record: Record, retry: Retry, attempt: int) -> Outcome:
+        """Write a record whose attempt has failed, due after the wait. A broker that is away is waited for.
+
+        A broker that refuses it for good costs nothing but what the topic is for: it waits in its lane.
+        """
+        due = min(self.clock() + max(0.0, retry.after), END_OF_TIME)
+        message = self._message(record, math.ceil(due * 1000), attempt + retry.counted)
+        wait = 0.1
+        while True:
+            try:
+                await self._producer.send(message)
+            except TransportError as error:
+                if not error.retryable:
+                    logger.error(  # noqa: TRY400 - a sentence says it all
+                        "%s cannot write the retry of %s to %r, so it holds its lane: %s",
+                        self.handler,
+                        record.coordinates,
+                        self.name,
+                        error,
+                    )
+                    return retry
+                logger.warning("%s waits to write a retry to %r: %s", self.handler, self.name, error)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 5.0)
+            else:
+                return Deferred(retry)
+
+    async def move(self, record: Record, retry: Retry, attempt: int) -> Outcome:
+        """Write a record anew that is in the topic already; `attempt` is the one to come. If it fails, it stays."""
+        assert isinstance(record, DeferredRecord)
+        try:
+            await self._producer.send(self._message(record, round(record.due * 1000), attempt))
+        except TransportError as error:
+            logger.warning("%s leaves a retry where it is in %r: %s", self.handler, self.name, error)
+            return retry
+        return Deferred(retry)
+
+    def _message(self, record: Record, due_milliseconds: int, attempt: int) -> Outgoing:
+        values = (
+            str(due_milliseconds),
+            str(attempt),
+            self.handler,
+            record.topic,
+            str(record.partition),
+            str(record.offset),
+            str(record.timestamp),
+        )
+        own = [(PREFIX + name, value.encode()) for name, value in zip(NAMES, values, strict=True)]
+        return Outgoing(self.name, record.value, record.key, [*record.headers, *own])
+
+
+def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:
+    """Defer what a run wants to have retried after more than `beyond` seconds."""
+
+    async def run_deferring(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        outcome = await run(stored, attempt)
+        if isinstance(outcome, Retry) and outcome.after > beyond:
+            return await defer(Record.at(partition, stored), outcome, attempt)
+        return outcome
+
+    return run_deferring
+
+
+def concluding(partition: TopicPartition, conclude: Conclude, beyond: float, defer: Defer) -> Conclude:
+    """Do the same where nothing stands around the handler, whose failures alone lead to retries then."""
+
+    async def conclude_deferring(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
+        outcome = await conclude(stored, attempt, error)
+        if isinstance(outcome, Retry) and outcome.after > beyond:
+            return await defer(Record.at(partition, stored), outcome, attempt)
+        return outcome
+
+    return conclude_deferring
+
+
+__all__ = ["Clock", "Defer", "DeferredRecord", "RetryTopic", "concluding", "deferring", "settles_at"]

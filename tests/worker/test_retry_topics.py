@@ -1,0 +1,339 @@
+"""What a worker promises about retries that wait in a topic, on the in-process broker."""
+
+import asyncio
+import re
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import pytest
+
+from octopus import Event, Octopus, RetryLater, RetryPolicy
+from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, RecordTooLarge
+from octopus.events import TopicPartition
+from octopus.testing import VirtualTime
+from octopus.transports.base import Outgoing
+from octopus.transports.memory import MemoryBroker
+from octopus.triggers.aws import handler
+from tests import staged
+from tests.staged import committed, dead_letters, publish, until
+
+PATIENT = RetryPolicy(attempts=3, backoff=60, factor=2, maximum=86_400, jitter=0)
+RETRIES = "app.handle.retry"
+R0 = TopicPartition(RETRIES, 0)
+
+
+EPOCH = 1_700_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def in_virtual_time(virtual_time: VirtualTime) -> None:
+    """Hours pass at once."""
+
+
+def clock() -> float:
+    """The wall clock, which goes with virtual time."""
+    return EPOCH + asyncio.get_running_loop().time()
+
+
+working, killed = partial(staged.working, clock=clock), partial(staged.killed, clock=clock)
+
+
+def waiting(broker: MemoryBroker, topic: str = RETRIES) -> int:
+    return sum(log.end for log in broker.topics.get(topic, []))
+
+
+def failing(seen: list[tuple[int, int]], until_attempt: int = 3, **options: Any) -> Octopus:
+    """Return an app whose handler notes value and attempt, and fails before some attempt."""
+    app = Octopus("app")
+
+    @app.on("t", **{"retry": PATIENT, "retry_topic": True, **options})
+    async def handle(event: Event[int]) -> int | None:
+        assert (event.topic, event.partition, event.offset) == ("t", 0, event.value)
+        seen.append((event.value, event.attempt))
+        if event.attempt < until_attempt:
+            raise OSError("not yet")
+        return event.value if "to" in options else None
+
+    return app
+
+
+async def test_a_deferred_record_is_settled_and_comes_back_when_it_is_due() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0, 1)
+    async with working(failing(seen), broker) as worker:
+        await until(lambda: committed(broker, "app.handle") == 2)
+        await asyncio.sleep(55)
+        assert seen == [(0, 1), (1, 1)]
+        await asyncio.sleep(6)
+        assert seen[2:] == [(0, 2), (1, 2)]
+        await asyncio.sleep(121)
+        assert seen[4:] == [(0, 3), (1, 3)]
+        await until(lambda: committed(broker, RETRIES, R0) == 4)
+        groups = {group.group: group for group in worker.status().groups}
+        assert (groups["app.handle"].deferred, groups["app.handle"].done, groups["app.handle"].retried) == (2, 0, 2)
+        assert (groups[RETRIES].deferred, groups[RETRIES].done, groups[RETRIES].retried) == (2, 2, 2)
+        assert groups[RETRIES].handlers == ("handle.retry",)
+
+
+async def test_a_kill_keeps_due_time_and_attempt() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0)
+    async with killed(failing(seen), broker):
+        await until(lambda: committed(broker, "app.handle") == 1)
+        await asyncio.sleep(20)
+    async with killed(failing(seen), broker):
+        await asyncio.sleep(30)
+        assert seen == [(0, 1)]
+        await asyncio.sleep(12)
+        assert seen == [(0, 1), (0, 2)]
+    await asyncio.sleep(120)
+    async with working(failing(seen), broker) as worker:
+        await worker.caught_up()
+        assert seen == [(0, 1), (0, 2), (0, 3)], "what fell due while nobody was there runs at once"
+
+
+async def test_a_kill_between_the_retrys_publication_and_the_commit_repeats_and_does_not_lose() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0)
+    async with killed(failing(seen), broker, worker={"commit_interval": 100}):
+        await until(lambda: waiting(broker) == 1)
+        assert committed(broker, "app.handle") == 0
+    async with working(failing(seen), broker):
+        await asyncio.sleep(400)
+    assert Counter(seen) == {(0, 1): 2, (0, 2): 2, (0, 3): 2}
+
+
+async def test_a_broker_that_is_away_is_waited_for() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    async with working(failing(seen), broker):
+        await until(lambda: committed(broker, "app.handle") == 0)
+        publish(broker, 0)
+        broker.faults.fail_next("send", ConnectionFailed("away"), times=8)
+        await asyncio.sleep(10)
+        assert committed(broker, "app.handle") == 0
+        await until(lambda: committed(broker, "app.handle") == 1, 60)
+        assert waiting(broker) == 1
+
+
+async def test_a_retry_that_the_topic_refuses_holds_its_lane() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0, 1)
+    broker.faults.fail_next("send", RecordTooLarge("too large"))
+    async with working(failing(seen), broker):
+        await asyncio.sleep(55)
+        assert seen == [(0, 1)]
+        assert committed(broker, "app.handle") == 0
+        await asyncio.sleep(10)
+        assert seen == [(0, 1), (0, 2), (1, 1)]
+        assert committed(broker, "app.handle") == 2
+
+
+async def test_dead_letters_name_the_first_coordinates() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0)
+    async with working(failing(seen, until_attempt=99), broker):
+        await asyncio.sleep(185)
+    (letter,) = dead_letters(broker)
+    said = {name.removeprefix("octopus-dead-letter-"): value for name, value in letter.headers}
+    assert (said["topic"], said["offset"], said["attempts"], said["handler"]) == (b"t", b"0", b"3", b"handle")
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_of_several_handlers_of_a_group_only_the_one_that_failed_runs_again(filtered: bool) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(clock=clock), []
+    shared: dict[str, Any] = {"group": "shared", "filter": {"n": [1]} if filtered else None}
+
+    @app.on("t", retry=PATIENT, retry_topic=True, **shared)
+    async def handle(event: Event[dict]) -> None:
+        seen.append(("handle", event.offset, event.attempt))
+        if event.attempt == 1:
+            raise OSError("not yet")
+
+    @app.on("t", **shared)
+    async def other(event: Event[dict]) -> None:
+        seen.append(("other", event.offset, event.attempt))
+
+    publish(broker, {"n": 1}, {"n": 1})
+    async with working(app, broker):
+        await until(lambda: committed(broker, "shared") == 2)
+        await asyncio.sleep(65)
+    again = [("handle", offset, attempt) for offset in (0, 1) for attempt in (1, 2)]
+    assert sorted(seen) == [*again, ("other", 0, 1), ("other", 1, 1)]
+
+
+async def test_a_drain_does_not_wait_for_what_is_not_due_but_runs_what_is() -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, *range(5))
+    async with working(failing(seen), broker) as worker:
+        async with asyncio.timeout(60):
+            await worker.caught_up()
+    assert len(seen) == 5
+    await asyncio.sleep(60)
+    async with working(failing(seen), broker) as worker:
+        async with asyncio.timeout(60):
+            await worker.caught_up()
+    assert Counter(attempt for _, attempt in seen) == {1: 5, 2: 5}
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_line_that_stops_stops_its_retries_and_the_other_way_round(attempt: int) -> None:
+    app, broker = Octopus("app"), MemoryBroker(clock=clock)
+
+    @app.on("t", retry=PATIENT, retry_topic=True, dead_letter=False)
+    async def handle(event: Event[int]) -> None:
+        if event.attempt == attempt:
+            raise HandlerStopped("enough")
+        raise OSError("not yet")
+
+    publish(broker, 0)
+    async with working(app, broker) as worker:
+        with pytest.raises(HandlerStopped, match="enough"):
+            async with asyncio.timeout(7200):
+                await worker.wait()
+    assert waiting(broker) == attempt - 1
+    assert committed(broker, RETRIES, R0) == 0
+
+
+async def test_more_than_fits_into_memory_is_late_by_minutes_and_never_stuck() -> None:
+    broker, app, late, held, seen = MemoryBroker(clock=clock), Octopus("app"), [], [], set()
+
+    @app.on("t", retry=PATIENT, retry_topic=True, ordering="none")
+    async def handle(event: Event[dict]) -> None:
+        if event.offset not in seen:
+            seen.add(event.offset)
+            raise RetryLater(event.value["after"])
+        late.append(asyncio.get_running_loop().time() - event.value["due"])
+
+    # Ten times of what fits wait for a day; behind them come some that are due in minutes.
+    limit = 200
+    async with working(app, broker, worker={"in_flight_records": limit}) as worker:
+        publish(broker, *({"after": 80_000} for _ in range(10 * limit)))
+        await until(lambda: waiting(broker) >= 10 * limit, 600)
+        now = asyncio.get_running_loop().time()
+        publish(broker, *({"after": 300, "due": now + 300} for _ in range(20)))
+        async with asyncio.timeout(6 * 3600):
+            while len(late) < 20:
+                await asyncio.sleep(10)
+                held.append({group.group: group for group in worker.status().groups}[RETRIES].in_flight)
+        assert waiting(broker) < 40 * limit, "nothing goes round and round"
+    assert min(late) >= 0
+    assert max(late) <= 60 * 10 * limit / (limit / 4), "a minute for each quarter of the limit that is ahead"
+    assert max(held) <= limit + 500
+
+
+async def test_one_that_waits_long_does_not_hold_the_commit_of_those_behind_it_for_long() -> None:
+    broker, app, seen = MemoryBroker(clock=clock), Octopus("app"), []
+
+    @app.on("t", retry_topic=True, ordering="none", retry=RetryPolicy(defer_beyond=0))
+    async def handle(event: Event[int]) -> None:
+        seen.append(event.value)
+        if seen.count(event.value) == 1:
+            raise RetryLater(80_000 if event.value == 0 else 1)
+
+    publish(broker, 0)
+    async with working(app, broker):
+        await until(lambda: waiting(broker) == 1)
+        publish(broker, *range(1, 2000))
+        await asyncio.sleep(200)
+        assert (committed(broker, RETRIES, R0) or 0) >= 2000
+        assert waiting(broker) == 2001
+
+
+@pytest.mark.parametrize("until_attempt", [2, 3])
+async def test_exactly_once_takes_retries_into_its_transactions(until_attempt: int) -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, *range(20))
+    options: dict[str, Any] = {"delivery": "exactly_once", "to": "out", "ordering": "none"}
+    for _ in range(5):
+        async with killed(failing(seen, until_attempt, **options), broker):
+            await asyncio.sleep(45)
+    assert sum(log.end for log in broker.topics["out"]) >= 20
+    values = [record.value for log in broker.topics["out"] for record in log.read(0, 1000)[0]]
+    assert sorted(map(int, values)) == [*range(20)]
+
+
+async def test_an_exactly_once_retry_that_the_broker_refuses_is_a_dead_letter() -> None:
+    broker, app = MemoryBroker(clock=clock, max_record_bytes=150), Octopus("app")
+
+    @app.on("t", retry=PATIENT, retry_topic=True, delivery="exactly_once", dead_letter=False)
+    async def handle(value: str) -> None:
+        raise OSError("not yet")
+
+    publish(broker, "x" * 100)
+    async with working(app, broker) as worker:
+        with pytest.raises(HandlerStopped, match="which the broker refuses"):
+            await worker.wait()
+    assert committed(broker, "app.handle") == 0
+
+
+async def test_a_pattern_takes_in_no_retry_topics_unless_it_says_so() -> None:
+    broker, app, seen = MemoryBroker(clock=clock), Octopus("lab"), []
+
+    @app.on(re.compile(".*"), retry=PATIENT, retry_topic=True)
+    async def handle(event: Event[int]) -> None:
+        seen.append((event.topic, event.attempt))
+        if event.attempt == 1:
+            raise OSError("not yet")
+
+    publish(broker, 0)
+    async with working(app, broker):
+        await asyncio.sleep(65)
+    assert seen == [("t", 1), ("t", 2)]
+
+    looking = Octopus("looking")
+
+    @looking.on(re.compile(r".*\.retry"))
+    async def look(event: Event[int]) -> None:
+        seen.append((event.topic, event.attempt))
+
+    async with working(looking, broker):
+        await until(lambda: len(seen) == 3)
+    assert seen[2] == ("lab.handle.retry", 1)
+
+
+async def test_two_workers_share_what_waits() -> None:
+    broker, first, second = MemoryBroker(clock=clock), [], []
+    settings: dict[str, Any] = {"topics": {"partitions": 4}}
+    for number in range(40):
+        broker.append([Outgoing("t", b"%d" % number, b"k%d" % number)])
+    async with working(failing(first), broker, **settings):
+        await until(lambda: committed(broker, "app.handle") == 40)
+        async with working(failing(second), broker, **settings):
+            await asyncio.sleep(190)
+    assert first.count(first[0]) == 1
+    assert Counter(first + second) == Counter({(number, attempt): 1 for number in range(40) for attempt in (1, 2, 3)})
+    assert second
+
+
+def test_lambda_refuses_a_retry_topic() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"handler 'handle' has a retry topic, which a function cannot wait for"
+    ):
+        handler(failing([]))
+
+
+@pytest.mark.parametrize("pattern", ["app.*retry", "t|app.handle.retry"])
+async def test_a_handler_does_not_read_the_topic_in_which_its_retries_wait(pattern: str) -> None:
+    app = Octopus("app")
+
+    @app.on(re.compile(pattern), retry_topic=True)
+    async def handle(value: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="would come straight back"):
+        async with working(app):
+            pass
+
+
+async def test_a_group_of_retries_is_nobody_elses() -> None:
+    app = Octopus("app")
+
+    @app.on("t", retry_topic=True)
+    async def handle(value: int) -> None: ...
+
+    @app.on("u", name="handle.retry")
+    async def other(value: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="which has handlers of its own"):
+        async with working(app):
+            pass
