@@ -1,8 +1,9 @@
 """What librdkafka delivered for one partition and nobody has taken yet."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import cast
 
 import msgspec
 from confluent_kafka import Message
@@ -132,7 +133,8 @@ class Backlog:
             size = sum(map(len, taken))
             self.size -= size
             self.position = next_offset
-            records = list(map(StoredMessage, map(Message.offset, taken), map(Message.value, taken), taken))
+            offsets = cast("Iterable[int]", map(Message.offset, taken))  # every one has an offset
+            records = list(map(StoredMessage, offsets, map(Message.value, taken), taken))
             found.append(Chunk(self.partition, records, next_offset, size))
         if self.error is not None and not self._messages:
             found.append(Unreadable(self.partition, self.error))

@@ -375,7 +375,7 @@ class Pump:
 
     def _high(self, backlog: Backlog) -> int | None:
         assert self.client is not None
-        _, high = self.client.get_watermark_offsets(_place(backlog.partition), cached=True)  # type: ignore[misc]
+        _, high = self.client.get_watermark_offsets(_place(backlog.partition), cached=True)
         return high if high >= 0 else backlog.high
 
     def end_offset(self, partition: TopicPartition) -> int | None:
