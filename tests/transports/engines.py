@@ -21,6 +21,7 @@ ON_KAFKA = [
     pytest.param(f"kafka librdkafka {engine}", marks=pytest.mark.kafka)
     for engine in ("cooperative", "eager", "kip-848")
 ]
+KIP_848_ON_KAFKA = ON_KAFKA[-1]
 LIBRDKAFKA = [*ON_EMBEDDED, *ON_KAFKA]
 """The embedded broker has no KIP-848."""
 

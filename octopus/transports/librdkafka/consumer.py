@@ -11,9 +11,13 @@ from confluent_kafka import Consumer, KafkaException
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Commit, Fetched, Start
+from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.pump import Pump
 from octopus.transports.librdkafka.settings import client_options, fetch_options, group_options
+
+MOST_METADATA = 4096
+"""Bytes that brokers store beside an offset, by default."""
 
 ANSWER_WAIT = 2.0
 """Seconds that one request for offsets may take before it is made again; messages wait meanwhile."""
@@ -82,6 +86,7 @@ class LibrdkafkaConsumer:
             most_bytes=fetch_max_bytes,
             least_bytes=2 * max_partition_fetch_bytes,
         )
+        self._reader = KafkaAdmin(settings)
         self._is_running = False
 
     # life
@@ -90,6 +95,7 @@ class LibrdkafkaConsumer:
         """Connect and take part in the group; the first assignment comes when the group has agreed on it."""
         self._is_running = True
         try:
+            await self._reader.start()
             await self._pump.start(listener)
         except BaseException:
             await self.stop()
@@ -100,6 +106,7 @@ class LibrdkafkaConsumer:
         if self._is_running:
             self._is_running = False
             await self._pump.stop(self._settings.request_timeout)
+            await self._reader.stop()
 
     # records
 
@@ -141,7 +148,7 @@ class LibrdkafkaConsumer:
                         f"Partitions of group {self._group!r} were taken away before they were committed."
                     )
                 places = [
-                    confluent_kafka.TopicPartition(*partition, commit.offset, commit.metadata)
+                    confluent_kafka.TopicPartition(*partition, commit.offset, _fitting(commit.metadata))
                     for partition, commit in own.items()
                 ]
                 _check_each(client.commit(offsets=places, asynchronous=False))
@@ -153,25 +160,17 @@ class LibrdkafkaConsumer:
             )
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed."""
+        """Return what is committed.
+
+        Asked through aiokafka's client: librdkafka 2.16 hands metadata over without the zero at their end, and
+        confluent-kafka reads on behind them.
+        """
         self._check_running()
         asked = frozenset(partitions)
         if not asked:
             return {}
 
-        def read(client: Consumer) -> dict[TopicPartition, Commit | None]:
-            places = [confluent_kafka.TopicPartition(*partition) for partition in asked]
-            answers = client.committed(places, timeout=ANSWER_WAIT)
-            _check_each(answers)
-            return {
-                TopicPartition(each.topic, each.partition): Commit(each.offset, each.metadata or "")
-                if each.offset >= 0
-                else None
-                for each in answers
-            }
-
-        doing = f"reading the committed offsets of group {self._group!r}"
-        return await self._pump.ask(read, doing, self._settings.commit_timeout)
+        return await self._reader.committed(self._group, asked)
 
     async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Set positions; what was fetched from elsewhere is dropped."""
@@ -217,6 +216,11 @@ class LibrdkafkaConsumer:
     def _check_running(self) -> None:
         if not self._is_running:
             raise TransportError(f"The consumer of group {self._group!r} is not running.")
+
+
+def _fitting(metadata: str) -> str:
+    """Return metadata, or none if they do not fit with the zero that librdkafka sends behind them."""
+    return metadata if len(metadata.encode()) < MOST_METADATA else ""
 
 
 def _offsets_at(client: Consumer, partitions: Collection[TopicPartition], moment: int) -> dict[TopicPartition, int]:

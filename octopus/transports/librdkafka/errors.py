@@ -40,6 +40,14 @@ _PASSING = (
 )
 
 
+GENERATION_CHANGES = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.STALE_MEMBER_EPOCH,
+)
+"""What a commit meets while the group agrees on a new generation. Who keeps partitions over it commits in the next one."""
+
+
 def error_of(exception: KafkaException) -> KafkaError:
     """Return what an exception is about."""
     error: KafkaError = exception.args[0]
@@ -49,7 +57,7 @@ def error_of(exception: KafkaException) -> KafkaError:
 def is_passing(error: KafkaError) -> bool:
     """Tell whether asking again may help."""
     code = error.code()
-    if code in (*_PASSING, KafkaError.STALE_MEMBER_EPOCH, KafkaError.UNRELEASED_INSTANCE_ID):
+    if code in (*_PASSING, KafkaError.UNRELEASED_INSTANCE_ID):
         return True
     return code > 0 and bool(getattr(kafka.for_code(code), "retriable", False))
 

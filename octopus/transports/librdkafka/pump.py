@@ -26,7 +26,7 @@ from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Fetched
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.backlog import Backlog
-from octopus.transports.librdkafka.errors import error_of, is_passing, ours
+from octopus.transports.librdkafka.errors import GENERATION_CHANGES, error_of, is_passing, ours
 
 PULL = 1000
 """Messages taken from librdkafka at once."""
@@ -101,8 +101,9 @@ class Pump:
         self._requests: list[_Request] = []
         self._starts: dict[TopicPartition, int] | None = None  # while the listener is asked for them
         self._telling: concurrent.futures.Future[None] | None = None
-        self._closing = False
+        self._closing = self._is_started = False
         self._assignments = 0
+        self._first_token = ""
         self._refusal: AuthError | None = None
         self._is_anybody_there = True
         self._look_again_at = 0.0
@@ -116,6 +117,10 @@ class Pump:
         self._listener = listener
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        if self._options.get("sasl.mechanism") == "OAUTHBEARER":
+            # here, because librdkafka would only say after ten seconds that there is none
+            self._first_token = await self._token()
+        self._is_started = True
         threading.Thread(target=self._run, name="octopus librdkafka", daemon=True).start()
         await asyncio.wrap_future(self._started)
 
@@ -125,9 +130,11 @@ class Pump:
         with self._lock:
             self._backlogs.clear()
             self._news.clear()
-        if self._telling is not None:
-            self._telling.cancel()
+        if (telling := self._telling) is not None:
+            telling.cancel()
         self._needed.set()
+        if not self._is_started:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(asyncio.wrap_future(self._ended))
@@ -253,17 +260,22 @@ class Pump:
     # credentials and errors, called by librdkafka
 
     def _on_token(self, _config: str) -> tuple[str, float]:
-        provider = self._settings.token_provider
-        try:
-            asked: concurrent.futures.Future[str] = asyncio.run_coroutine_threadsafe(provider.token(), self._home)
-            token = asked.result(self._settings.request_timeout)
-            if not _TOKEN.fullmatch(token):
-                raise NotAuthorized("The token is empty or has characters that a bearer token cannot have.")
-        except AuthError as error:
-            self._refusal = error
-            raise
+        token, self._first_token = self._first_token, ""
+        if not token:
+            try:
+                asked = asyncio.run_coroutine_threadsafe(self._token(), self._home)
+                token = asked.result(self._settings.request_timeout)
+            except AuthError as error:
+                self._refusal = error
+                raise
         self._refusal = None
         return token, time.time() + TOKEN_LIFE
+
+    async def _token(self) -> str:
+        token: str = await self._settings.token_provider.token()
+        if not _TOKEN.fullmatch(token):
+            raise NotAuthorized("The token is empty or has characters that a bearer token cannot have.")
+        return token
 
     def _on_error(self, error: KafkaError) -> None:
         """Hear of what concerns the whole client. Most of it passes: librdkafka connects again by itself."""
@@ -427,7 +439,10 @@ class Pump:
             result = request.call(self.client)
         except KafkaException as exception:
             error, again_at = error_of(exception), time.monotonic() + RETRY_PAUSE
-            if is_passing(error) and again_at < request.deadline:
+            # Incremental rebalances leave partitions where they are while the generation changes. Whoever is thrown out
+            # instead is told so, and the request finds that its partitions are lost.
+            is_between = self._incremental and error.code() in GENERATION_CHANGES
+            if (is_passing(error) or is_between) and again_at < request.deadline:
                 request.not_before = again_at
                 self._requests_again(request)
                 return

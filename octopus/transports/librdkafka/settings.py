@@ -109,6 +109,7 @@ def fetch_options(
         "isolation.level": isolation,
         "max.partition.fetch.bytes": max_partition_fetch_bytes,
         "fetch.max.bytes": max(fetch_max_bytes, max_partition_fetch_bytes),
+        "message.max.bytes": max(1000, min(fetch_max_bytes, 1_000_000)),  # a producer's, but may not be more
         "fetch.wait.max.ms": _milliseconds(fetch_max_wait),
         "fetch.error.backoff.ms": 100,
         # an answer is bounded by the former; a zstd batch that announces more than the latter is refused
