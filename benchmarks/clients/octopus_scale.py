@@ -84,7 +84,8 @@ async def rebalance(task: Task) -> dict[str, float]:
             longest = max(longest, time.monotonic() - event.value["due"])
             seen[event.partition, event.offset] += 1
 
-        return Worker(app, config.load({"brokers": task.brokers}), threaded=True)
+        settings = config.load({"brokers": task.brokers, "consumer": task.options["consumer"]})
+        return Worker(app, settings, threaded=True)
 
     async with worker() as staying:
         publishing = asyncio.create_task(publish(staying.app, task))
