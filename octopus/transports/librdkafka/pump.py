@@ -52,6 +52,7 @@ RETRY_PAUSE = 0.1
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"[!-+\--~]+")
+_NOT_CURED_BY_ASKING = (2, 76)  # a broker's word for corrupt, and for a codec that is unknown
 _UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
@@ -377,7 +378,7 @@ class Pump:
         elif backlog is not None:
             at = message.offset()
             place = backlog.partition if at is None or at < 0 else f"{backlog.partition}@{at}"
-            if not is_passing(error):
+            if not is_passing(error) or error.code() in _NOT_CURED_BY_ASKING:
                 backlog.fail(ours(error, f"reading {place}", self._settings.brokers))
                 self._pause(backlog)  # librdkafka would step over it
         elif error.code() in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
@@ -587,7 +588,7 @@ class Pump:
             self._telling = telling = asyncio.run_coroutine_threadsafe(what(partitions), self._home)
             telling.add_done_callback(lambda _: self._needed.set())
             while not telling.done():
-                if self._closing:
+                if self._closing or self._home.is_closed():
                     telling.cancel()
                 self._serve()
                 self._needed.wait(IDLE_WAIT)
