@@ -199,6 +199,17 @@ async def test_a_static_member_that_restarts_causes_no_rebalance(join: Join, pro
 
 
 @on_every_protocol
+async def test_a_member_that_leaves_before_it_was_given_anything_is_not_waited_for(join: Join, topic: str) -> None:
+    first = await join(topic, topic, session_timeout=30.0, heartbeat_interval=1.5)
+    second = await join(topic, topic, wait=False, session_timeout=30.0, heartbeat_interval=1.5)
+    await together(lambda: len(first.changes) > 1, first, second)  # the first one has given up something
+    await second.consumer.stop()
+    started = time.monotonic()
+    await first.until(lambda: len(first.mine) == 3)
+    assert time.monotonic() - started < 10, "it left, instead of being missed when its session was over"
+
+
+@on_every_protocol
 async def test_a_stop_in_the_middle_of_an_assignment_comes_at_once(transport: Transport, topic: str) -> None:
     class Slow(Member):
         async def assigned(self, partitions: object) -> None:

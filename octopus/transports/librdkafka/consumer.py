@@ -3,17 +3,16 @@
 import re
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import confluent_kafka
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Commit, Fetched, Start
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.settings import KafkaSettings
-from octopus.transports.librdkafka.pump import Pump
+from octopus.transports.librdkafka.pump import Pump, check_each
 from octopus.transports.librdkafka.settings import client_options, fetch_options, group_options
 
 MOST_METADATA = 4096
@@ -141,19 +140,19 @@ class LibrdkafkaConsumer:
         own = {partition: commit for partition, commit in offsets.items() if partition in held}
         if own:
 
-            def store(client: Consumer) -> None:
+            def still_own() -> list[confluent_kafka.TopicPartition]:
                 # An attempt for an assignment that is over would put back the next owner's offsets.
                 if any(self._pump.held.get(partition) != held[partition] for partition in own):
                     raise PartitionLost(
                         f"Partitions of group {self._group!r} were taken away before they were committed."
                     )
-                places = [
+                return [
                     confluent_kafka.TopicPartition(*partition, commit.offset, _fitting(commit.metadata))
                     for partition, commit in own.items()
                 ]
-                _check_each(client.commit(offsets=places, asynchronous=False))
 
-            await self._pump.ask(store, f"committing offsets of group {self._group!r}", self._settings.commit_timeout)
+            doing = f"committing offsets of group {self._group!r}"
+            await self._pump.commit(still_own, doing, self._settings.commit_timeout)
         if foreign := sorted(partition for partition in offsets if partition not in own):
             raise PartitionLost(
                 f"{', '.join(map(str, foreign))} belong to another member of group {self._group!r} now."
@@ -226,12 +225,5 @@ def _fitting(metadata: str) -> str:
 def _offsets_at(client: Consumer, partitions: Collection[TopicPartition], moment: int) -> dict[TopicPartition, int]:
     places = [confluent_kafka.TopicPartition(*partition, moment) for partition in partitions]
     answers = client.offsets_for_times(places, timeout=ANSWER_WAIT)
-    _check_each(answers)
+    check_each(answers)
     return {TopicPartition(each.topic, each.partition): each.offset for each in answers}
-
-
-def _check_each(answers: Any) -> None:
-    """Raise the first error of single partitions: librdkafka reports success if any of them succeeded."""
-    for answer in answers or ():
-        if answer.error is not None:
-            raise KafkaException(answer.error)

@@ -40,6 +40,9 @@ IDLE_WAIT = 0.02
 HELD_WAIT = 0.05
 """Seconds between looks at the queue while nobody needs messages: the group's decisions come that way, too."""
 
+LEAVE_WAIT = 2.0
+"""Seconds that leaving a group may take before the connection is closed all the same."""
+
 ASK_AGAIN = 0.5
 """Seconds until a partition that could not be read is read again, if somebody still asks for it."""
 
@@ -100,6 +103,8 @@ class Pump:
         self._news: dict[TopicPartition, Backlog] = {}  # those with something to hand out; who was served goes last
         self._wanted: Collection[TopicPartition] = ()
         self._requests: list[_Request] = []
+        self._in_flight: _Request | None = None  # the one commit that is on its way
+        self._overtaken = 0  # commits whose answers nobody needs any more
         self._starts: dict[TopicPartition, int] | None = None  # while the listener is asked for them
         self._telling: concurrent.futures.Future[None] | None = None
         self._closing = self._is_started = False
@@ -166,13 +171,27 @@ class Pump:
             request.answer.cancel()
         if client is not None:
             with contextlib.suppress(KafkaException, RuntimeError):
+                self._leave(client)
                 client.close()
         self._ended.set_result(None)
+
+    def _leave(self, client: confluent_kafka.Consumer) -> None:
+        """Leave the group if there is nothing to give back.
+
+        librdkafka 2.16 forgets to, when it closes while it has no partitions under the cooperative protocol. The others,
+        who are just about to give it some, would wait for it until its session ends.
+        """
+        if self.held or "session.timeout.ms" not in self._options or "group.instance.id" in self._options:
+            return
+        client.unsubscribe()
+        deadline = time.monotonic() + LEAVE_WAIT
+        while client.memberid() and time.monotonic() < deadline:
+            client.poll(0.01)
 
     # connecting
 
     def _connect(self) -> None:
-        options = {**self._options, "error_cb": self._on_error}
+        options = {**self._options, "error_cb": self._on_error, "on_commit": self._on_commit}
         if options.get("sasl.mechanism") == "OAUTHBEARER":
             options["oauth_cb"] = self._on_token
         self.client = confluent_kafka.Consumer(options)
@@ -404,9 +423,25 @@ class Pump:
         Raises:
             ConnectionFailed: Not within `timeout` seconds; it may work yet.
         """
-        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        result: T = await self._answer(_Request(request, doing, time.monotonic() + timeout), timeout)
+        return result
+
+    async def commit(self, offsets: Callable[[], list[Any]], doing: str, timeout: float) -> None:
+        """Commit what `offsets` returns when its turn has come; messages go on coming meanwhile.
+
+        A commit may take as long as a rebalance: librdkafka sends it behind its request to join, which is answered when
+        the slowest member has joined.
+        """
+
+        def at_once(client: confluent_kafka.Consumer) -> None:
+            check_each(client.commit(offsets=offsets(), asynchronous=False))
+
+        await self._answer(_Request(at_once, doing, time.monotonic() + timeout, offsets), timeout)
+
+    async def _answer(self, request: "_Request", timeout: float) -> Any:
+        answer, doing = request.answer, request.doing
         with self._lock:
-            self._requests.append(_Request(request, answer, doing, time.monotonic() + timeout))
+            self._requests.append(request)
         self._needed.set()
         if self._closing:
             answer.cancel()
@@ -429,30 +464,60 @@ class Pump:
             requests, self._requests = self._requests, []
         now = time.monotonic()
         for request in requests:
-            if request.not_before > now:
+            is_commit_outside = request.offsets is not None and self._telling is None
+            if request.not_before > now or (is_commit_outside and self._in_flight is not None):
                 self._requests_again(request)
             elif not request.answer.cancelled():
-                self._make(request)
+                self._make(request, self._begin_commit if is_commit_outside else self._call)
 
-    def _make(self, request: "_Request") -> None:
-        assert self.client is not None
+    def _make(self, request: "_Request", way: "Callable[[_Request], None]") -> None:
         try:
-            result = request.call(self.client)
+            way(request)
         except KafkaException as exception:
-            error, again_at = error_of(exception), time.monotonic() + RETRY_PAUSE
-            # Incremental rebalances leave partitions where they are while the generation changes. Whoever is thrown out
-            # instead is told so, and the request finds that its partitions are lost.
-            is_between = self._incremental and error.code() in GENERATION_CHANGES
-            if (is_passing(error) or is_between) and again_at < request.deadline:
-                request.not_before = again_at
-                self._requests_again(request)
-                return
-            request.fail(ours(error, request.doing, self._settings.brokers))
+            self._failed(request, error_of(exception))
         except Exception as error:  # noqa: BLE001 - belongs to whoever asked
             request.fail(error)
+
+    def _call(self, request: "_Request") -> None:
+        assert self.client is not None
+        request.succeed(request.call(self.client))
+
+    def _begin_commit(self, request: "_Request") -> None:
+        assert self.client is not None
+        assert request.offsets is not None
+        self.client.commit(offsets=request.offsets(), asynchronous=True)
+        self._in_flight = request
+
+    def _on_commit(self, error: KafkaError | None, places: list[Any]) -> None:
+        if self._overtaken:
+            self._overtaken -= 1
+            return
+        request, self._in_flight = self._in_flight, None
+        if request is None:
+            return
+        error = error or next((place.error for place in places if place.error is not None), None)
+        if error is None:
+            request.succeed(None)
         else:
-            with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
-                request.answer.set_result(result)
+            self._failed(request, error)
+
+    def _commit_again_at_once(self) -> None:
+        """Repeat the commit that is on its way. Inside a callback its answer does not come, and the listener may wait."""
+        request, self._in_flight = self._in_flight, None
+        if request is not None:
+            self._overtaken += 1
+            self._make(request, self._call)
+
+    def _failed(self, request: "_Request", error: KafkaError) -> None:
+        again_at = time.monotonic() + RETRY_PAUSE
+        # Incremental rebalances leave partitions where they are while the generation changes. Whoever is thrown out
+        # instead is told so, and the request finds that its partitions are lost.
+        is_between = self._incremental and error.code() in GENERATION_CHANGES
+        if (is_passing(error) or is_between) and again_at < request.deadline:
+            request.not_before = again_at
+            self._requests_again(request)
+        else:
+            request.fail(ours(error, request.doing, self._settings.brokers))
 
     def _requests_again(self, request: "_Request") -> None:
         with self._lock:
@@ -587,6 +652,7 @@ class Pump:
         try:
             self._telling = telling = asyncio.run_coroutine_threadsafe(what(partitions), self._home)
             telling.add_done_callback(lambda _: self._needed.set())
+            self._commit_again_at_once()
             while not telling.done():
                 if self._closing or self._home.is_closed():
                     telling.cancel()
@@ -605,24 +671,36 @@ class Pump:
 class _Request:
     """Something that the thread shall do with the client."""
 
-    __slots__ = ("answer", "call", "deadline", "doing", "not_before")
+    __slots__ = ("answer", "call", "deadline", "doing", "not_before", "offsets")
 
     def __init__(
         self,
         call: Callable[[confluent_kafka.Consumer], Any],
-        answer: "concurrent.futures.Future[Any]",
         doing: str,
         deadline: float,
+        offsets: Callable[[], list[Any]] | None = None,
     ) -> None:
+        self.answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.call = call
-        self.answer = answer
+        self.offsets = offsets
         self.doing = doing
         self.deadline = deadline
         self.not_before = 0.0
 
-    def fail(self, error: BaseException) -> None:
+    def succeed(self, result: Any) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
+            self.answer.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.answer.set_exception(error)
+
+
+def check_each(answers: Any) -> None:
+    """Raise the first error of single partitions: librdkafka reports success if any of them succeeded."""
+    for answer in answers or ():
+        if answer.error is not None:
+            raise KafkaException(answer.error)
 
 
 def _place(partition: TopicPartition, offset: int | None = None) -> Any:

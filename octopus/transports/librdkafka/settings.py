@@ -86,7 +86,8 @@ def group_options(
         raise ConfigurationError(f"assignor is {assignor!r}; with librdkafka it must be one of {', '.join(ASSIGNORS)}.")
     return options | {
         "session.timeout.ms": _milliseconds(session_timeout),
-        "heartbeat.interval.ms": _milliseconds(heartbeat_interval or min(3.0, session_timeout / 3)),
+        # a member hears of the second round of an incremental rebalance by its heartbeat; what moves waits for that
+        "heartbeat.interval.ms": _milliseconds(heartbeat_interval or min(1.0, session_timeout / 3)),
         "partition.assignment.strategy": assignor,
     }
 
