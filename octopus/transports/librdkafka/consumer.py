@@ -12,7 +12,8 @@ from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Commit, Fetched, Start
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.settings import KafkaSettings
-from octopus.transports.librdkafka.pump import Pump, check_each
+from octopus.transports.librdkafka.pump import Pump
+from octopus.transports.librdkafka.requests import check_each
 from octopus.transports.librdkafka.settings import client_options, fetch_options, group_options
 
 MOST_METADATA = 4096
@@ -152,7 +153,7 @@ class LibrdkafkaConsumer:
                 ]
 
             doing = f"committing offsets of group {self._group!r}"
-            await self._pump.commit(still_own, doing, self._settings.commit_timeout)
+            await self._pump.requests.commit(still_own, doing, self._settings.commit_timeout)
         if foreign := sorted(partition for partition in offsets if partition not in own):
             raise PartitionLost(
                 f"{', '.join(map(str, foreign))} belong to another member of group {self._group!r} now."
@@ -183,7 +184,9 @@ class LibrdkafkaConsumer:
             for partition, offset in offsets.items():
                 self._pump.seek(partition, offset)
 
-        await self._pump.ask(position, f"positioning {', '.join(map(str, offsets))}", self._settings.commit_timeout)
+        await self._pump.requests.ask(
+            position, f"positioning {', '.join(map(str, offsets))}", self._settings.commit_timeout
+        )
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
         """Resolve a start to offsets."""
@@ -199,7 +202,7 @@ class LibrdkafkaConsumer:
             return found
 
         topics = ", ".join(sorted({partition.topic for partition in asked}))
-        return await self._pump.ask(look_up, f"looking up offsets of {topics}", self._settings.commit_timeout)
+        return await self._pump.requests.ask(look_up, f"looking up offsets of {topics}", self._settings.commit_timeout)
 
     def end_offset(self, partition: TopicPartition) -> int | None:
         """Return the end as the last fetch reported it: the last record's, open transactions included."""

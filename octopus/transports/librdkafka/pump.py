@@ -16,17 +16,19 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from octopus.errors import AuthError, ConnectionFailed, NotAuthorized, TopicNotFound, TransportError
+from octopus.errors import AuthError, ConnectionFailed, NotAuthorized, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Fetched
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.backlog import Backlog
-from octopus.transports.librdkafka.errors import GENERATION_CHANGES, error_of, is_passing, ours
+from octopus.transports.librdkafka.errors import error_of, is_passing, ours
+from octopus.transports.librdkafka.requests import Requests
+from octopus.transports.librdkafka.topics import UNKNOWN, Topics
 
 PULL = 1000
 """Messages taken from librdkafka at once."""
@@ -49,14 +51,8 @@ ASK_AGAIN = 0.5
 TOKEN_LIFE = 60.0
 """Seconds for which librdkafka may use a token before it asks the provider, which knows when it really ends."""
 
-RETRY_PAUSE = 0.1
-"""Seconds until a request that may yet work is tried again."""
-
-T = TypeVar("T")
-
 _TOKEN = re.compile(r"[!-+\--~]+")
 _NOT_CURED_BY_ASKING = (2, 76)  # a broker's word for corrupt, and for a codec that is unknown
-_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
 class Pump:
@@ -73,7 +69,7 @@ class Pump:
     Attributes:
         failure: Why the whole consumer cannot go on.
         held: The partitions that the listener was told of and has not given back, with a number for each time.
-        known: Partitions of the subscribed topics in the last metadata.
+        requests: What the event loop wants of the client.
         client: librdkafka's consumer while it runs.
     """
 
@@ -89,30 +85,25 @@ class Pump:
     ) -> None:
         self._options = options
         self._settings = settings
-        self._topics = topics
+        self._topics = Topics(topics, settings)
         self._incremental = incremental
         self._most_bytes = most_bytes
         self._least_bytes = least_bytes
         self.client: confluent_kafka.Consumer | None = None
         self.failure: BaseException | None = None
         self.held: dict[TopicPartition, int] = {}
-        self.known: set[TopicPartition] = set()
         self._lock = threading.Lock()
         self._needed = threading.Event()  # somebody took something, or wants something done
         self._backlogs: dict[TopicPartition, Backlog] = {}
         self._news: dict[TopicPartition, Backlog] = {}  # those with something to hand out; who was served goes last
         self._wanted: Collection[TopicPartition] = ()
-        self._requests: list[_Request] = []
-        self._in_flight: _Request | None = None  # the one commit that is on its way
-        self._overtaken = 0  # commits whose answers nobody needs any more
+        self.requests = Requests(settings.brokers, incremental=incremental, needed=self._needed)
         self._starts: dict[TopicPartition, int] | None = None  # while the listener is asked for them
         self._telling: concurrent.futures.Future[None] | None = None
         self._closing = self._is_started = False
         self._assignments = 0
         self._first_token = ""
         self._refusal: AuthError | None = None
-        self._is_anybody_there = True
-        self._look_again_at = 0.0
 
     # life
 
@@ -165,10 +156,7 @@ class Pump:
     def _close(self) -> None:
         self._closing = True
         client, self.client = self.client, None
-        with self._lock:
-            abandoned, self._requests = self._requests, []
-        for request in abandoned:
-            request.answer.cancel()
+        self.requests.close()
         if client is not None:
             with contextlib.suppress(KafkaException, RuntimeError):
                 self._leave(client)
@@ -191,91 +179,25 @@ class Pump:
     # connecting
 
     def _connect(self) -> None:
-        options = {**self._options, "error_cb": self._on_error, "on_commit": self._on_commit}
+        options = {**self._options, "error_cb": self._on_error, "on_commit": self.requests.on_commit}
         if options.get("sasl.mechanism") == "OAUTHBEARER":
             options["oauth_cb"] = self._on_token
         self.client = confluent_kafka.Consumer(options)
-        if isinstance(self._topics, re.Pattern):
-            self._ask_for_topic(None)
-            self._follow_pattern()
-            return
-        for topic in self._topics:
-            self._ask_for_topic(topic)
-        self._subscribe(self._topics)
+        self._subscribe(self._topics.find(self.client, self._check))
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._closing:
+            raise ConnectionFailed("The consumer stopped while it connected.")
 
     def _subscribe(self, topics: Sequence[str]) -> None:
         assert self.client is not None
-        self.client.subscribe([*topics], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-
-    def _ask_for_topic(self, topic: str | None) -> None:
-        """Wait until a topic is known, or for any answer: a new topic takes a moment to reach every broker."""
-        assert self.client is not None
-        now = time.monotonic()
-        reachable_until, known_until = now + self._settings.request_timeout, now + self._settings.metadata_timeout
-        while not self._closing:
-            self.client.poll(0)  # for the callbacks
-            if self.failure is not None:
-                raise self.failure
-            try:
-                found = self.client.list_topics(topic, timeout=0.5)
-            except KafkaException as exception:
-                if not is_passing(error_of(exception)) or time.monotonic() > reachable_until:
-                    raise
-                if not self._is_anybody_there:
-                    raise ConnectionFailed(
-                        f"No broker answers at {self._settings.brokers}. "
-                        "Check that the broker runs and that this address reaches it."
-                    ) from exception
-                continue
-            if topic is None:
-                return None
-            error = found.topics[topic].error
-            if error is None and found.topics[topic].partitions:
-                return self._note_topic(found.topics[topic])
-            if error is not None and error.code() not in _UNKNOWN and not is_passing(error):
-                raise ours(error, f"looking for topic {topic!r}", self._settings.brokers)
-            if time.monotonic() > known_until:
-                raise TopicNotFound(
-                    f"Kafka at {self._settings.brokers} knows no topic {topic!r}. "
-                    "Create it, or check its name and that this principal may see it."
-                )
-            time.sleep(0.05)
-        return None
-
-    def _note_topic(self, topic: Any) -> None:
-        self.known = {each for each in self.known if each.topic != topic.topic} | {
-            TopicPartition(topic.topic, number) for number in topic.partitions
-        }
-
-    def _refresh_known(self) -> None:
-        """Look up the partitions of what is subscribed; what cannot be looked up now stays as it was."""
-        assert self.client is not None
-        for topic in {each.topic for each in self.known}:
-            with contextlib.suppress(KafkaException):
-                found = self.client.list_topics(topic, timeout=self._settings.metadata_timeout).topics[topic]
-                if found.error is None:
-                    self._note_topic(found)
-
-    def _follow_pattern(self) -> None:
-        """Subscribe to what the pattern matches by now. Python's patterns are not librdkafka's, nor the brokers'."""
-        assert self.client is not None
-        assert isinstance(self._topics, re.Pattern)
-        self._look_again_at = time.monotonic() + min(self._settings.metadata_max_age, 60.0)
-        try:
-            found = self.client.list_topics(timeout=self._settings.metadata_timeout).topics
-        except KafkaException:
-            return
-        matching = {
-            name: topic
-            for name, topic in found.items()
-            if self._topics.match(name) and topic.error is None and not name.startswith("__")
-        }
-        before = {each.topic for each in self.known}
-        self.known = set()
-        for topic in matching.values():
-            self._note_topic(topic)
-        if matching.keys() != before:
-            self._subscribe(sorted(matching)) if matching else self.client.unsubscribe()
+        if topics:
+            callbacks = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
+            self.client.subscribe([*topics], **callbacks)
+        else:
+            self.client.unsubscribe()
 
     # credentials and errors, called by librdkafka
 
@@ -300,7 +222,7 @@ class Pump:
     def _on_error(self, error: KafkaError) -> None:
         """Hear of what concerns the whole client. Most of it passes: librdkafka connects again by itself."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._is_anybody_there = False
+            self._topics.is_anybody_there = False
         elif error.fatal() or error.code() == KafkaError._AUTHENTICATION or "certificate verify failed" in error.str():
             self._fail(self._refusal or ours(error, "connecting", self._settings.brokers))
 
@@ -402,7 +324,7 @@ class Pump:
                 self._pause(backlog)  # librdkafka would step over it
         elif error.code() in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             self._fail(ours(error, "reading", self._settings.brokers))
-        elif error.fatal() or not (is_passing(error) or error.code() in _UNKNOWN):
+        elif error.fatal() or not (is_passing(error) or error.code() in UNKNOWN):
             self._fail(ours(error, "coordinating the group", self._settings.brokers))
 
     def _high(self, backlog: Backlog) -> int | None:
@@ -410,118 +332,15 @@ class Pump:
         _, high = self.client.get_watermark_offsets(_place(backlog.partition), cached=True)
         return high if high >= 0 else backlog.high
 
+    @property
+    def known(self) -> set[TopicPartition]:
+        """Partitions of the subscribed topics in the last metadata."""
+        return self._topics.known
+
     def end_offset(self, partition: TopicPartition) -> int | None:
         """Return the partition's end as last heard."""
         backlog = self._backlogs.get(partition)
         return backlog.high if backlog is not None else None
-
-    # requests
-
-    async def ask(self, request: Callable[[confluent_kafka.Consumer], T], doing: str, timeout: float) -> T:
-        """Let the thread call the client, again and again until that works or cannot work.
-
-        Raises:
-            ConnectionFailed: Not within `timeout` seconds; it may work yet.
-        """
-        result: T = await self._answer(_Request(request, doing, time.monotonic() + timeout), timeout)
-        return result
-
-    async def commit(self, offsets: Callable[[], list[Any]], doing: str, timeout: float) -> None:
-        """Commit what `offsets` returns when its turn has come; messages go on coming meanwhile.
-
-        A commit may take as long as a rebalance: librdkafka sends it behind its request to join, which is answered when
-        the slowest member has joined.
-        """
-
-        def at_once(client: confluent_kafka.Consumer) -> None:
-            check_each(client.commit(offsets=offsets(), asynchronous=False))
-
-        await self._answer(_Request(at_once, doing, time.monotonic() + timeout, offsets), timeout)
-
-    async def _answer(self, request: "_Request", timeout: float) -> Any:
-        answer, doing = request.answer, request.doing
-        with self._lock:
-            self._requests.append(request)
-        self._needed.set()
-        if self._closing:
-            answer.cancel()
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(answer)
-        except TimeoutError:
-            raise ConnectionFailed(
-                f"Kafka at {self._settings.brokers} failed while {doing}: no success within {timeout:g} s. "
-                "Check that the broker runs and that this address reaches it."
-            ) from None
-        except asyncio.CancelledError:
-            if self._closing and answer.cancelled():
-                raise ConnectionFailed(f"The consumer stopped while {doing}.") from None
-            raise
-
-    def _serve(self) -> None:
-        """Make the requests that are due."""
-        with self._lock:
-            requests, self._requests = self._requests, []
-        now = time.monotonic()
-        for request in requests:
-            is_commit_outside = request.offsets is not None and self._telling is None
-            if request.not_before > now or (is_commit_outside and self._in_flight is not None):
-                self._requests_again(request)
-            elif not request.answer.cancelled():
-                self._make(request, self._begin_commit if is_commit_outside else self._call)
-
-    def _make(self, request: "_Request", way: "Callable[[_Request], None]") -> None:
-        try:
-            way(request)
-        except KafkaException as exception:
-            self._failed(request, error_of(exception))
-        except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            request.fail(error)
-
-    def _call(self, request: "_Request") -> None:
-        assert self.client is not None
-        request.succeed(request.call(self.client))
-
-    def _begin_commit(self, request: "_Request") -> None:
-        assert self.client is not None
-        assert request.offsets is not None
-        self.client.commit(offsets=request.offsets(), asynchronous=True)
-        self._in_flight = request
-
-    def _on_commit(self, error: KafkaError | None, places: list[Any]) -> None:
-        if self._overtaken:
-            self._overtaken -= 1
-            return
-        request, self._in_flight = self._in_flight, None
-        if request is None:
-            return
-        error = error or next((place.error for place in places if place.error is not None), None)
-        if error is None:
-            request.succeed(None)
-        else:
-            self._failed(request, error)
-
-    def _commit_again_at_once(self) -> None:
-        """Repeat the commit that is on its way. Inside a callback its answer does not come, and the listener may wait."""
-        request, self._in_flight = self._in_flight, None
-        if request is not None:
-            self._overtaken += 1
-            self._make(request, self._call)
-
-    def _failed(self, request: "_Request", error: KafkaError) -> None:
-        again_at = time.monotonic() + RETRY_PAUSE
-        # Incremental rebalances leave partitions where they are while the generation changes. Whoever is thrown out
-        # instead is told so, and the request finds that its partitions are lost.
-        is_between = self._incremental and error.code() in GENERATION_CHANGES
-        if (is_passing(error) or is_between) and again_at < request.deadline:
-            request.not_before = again_at
-            self._requests_again(request)
-        else:
-            request.fail(ours(error, request.doing, self._settings.brokers))
-
-    def _requests_again(self, request: "_Request") -> None:
-        with self._lock:
-            self._requests.append(request)
 
     # holding back and positioning
 
@@ -537,7 +356,8 @@ class Pump:
 
     def _tend(self) -> None:
         """Do what was asked for and what time has come for."""
-        self._serve()
+        assert self.client is not None
+        self.requests.serve(self.client, inside_callback=False)
         now = time.monotonic()
         with self._lock:
             for backlog in self._backlogs.values():
@@ -551,8 +371,8 @@ class Pump:
                 elif 0 < backlog.ask_again_at <= now:
                     with contextlib.suppress(KafkaException):  # it is not fetched just now, or gone
                         self._position(backlog, backlog.position)
-        if isinstance(self._topics, re.Pattern) and now >= self._look_again_at:
-            self._follow_pattern()
+        if (topics := self._topics.matching(self.client)) is not None:
+            self._subscribe(topics)
 
     def _position(self, backlog: Backlog, offset: int) -> None:
         assert self.client is not None
@@ -599,11 +419,11 @@ class Pump:
         partitions = [TopicPartition(place.topic, place.partition) for place in places]
         starts: dict[TopicPartition, int] = {}
         if partitions and not self._closing and self.failure is None:
-            self._refresh_known()
+            self._topics.refresh(client)
             self._assignments += 1
             self.held |= dict.fromkeys(partitions, self._assignments)
             self._starts = dict.fromkeys(partitions, -1)
-            self._tell(self._listener.assigned, partitions)
+            self._tell(client, self._listener.assigned, partitions)
             starts, self._starts = {p: at for p, at in self._starts.items() if at >= 0}, None
             if self.failure is None and not self._closing and (unset := sorted(set(partitions) - starts.keys())):
                 text = f"{', '.join(map(str, unset))} were assigned but given no position."
@@ -620,7 +440,7 @@ class Pump:
         partitions = [TopicPartition(place.topic, place.partition) for place in places]
         self._release(partitions)
         if held := [each for each in partitions if each in self.held]:
-            self._tell(self._listener.revoked, held)
+            self._tell(client, self._listener.revoked, held)
         self._give_back(client, places)
 
     def _on_lost(self, client: confluent_kafka.Consumer, places: list[Any]) -> None:
@@ -628,7 +448,7 @@ class Pump:
         self._release(partitions)
         lost = [each for each in partitions if self.held.pop(each, None) is not None]
         if lost:
-            self._tell(self._listener.lost, lost)
+            self._tell(client, self._listener.lost, lost)
         self._give_back(client, places)
 
     def _give_back(self, client: confluent_kafka.Consumer, places: list[Any]) -> None:
@@ -645,18 +465,23 @@ class Pump:
                 self._backlogs.pop(partition, None)
                 self._news.pop(partition, None)
 
-    def _tell(self, what: Callable[[Collection[TopicPartition]], Any], partitions: list[TopicPartition]) -> None:
+    def _tell(
+        self,
+        client: confluent_kafka.Consumer,
+        what: Callable[[Collection[TopicPartition]], Any],
+        partitions: list[TopicPartition],
+    ) -> None:
         """Let the listener act in its event loop, do what it asks for, and wait for it."""
         if self._closing:
             return
         try:
             self._telling = telling = asyncio.run_coroutine_threadsafe(what(partitions), self._home)
             telling.add_done_callback(lambda _: self._needed.set())
-            self._commit_again_at_once()
+            self.requests.begin_callback(client)
             while not telling.done():
                 if self._closing or self._home.is_closed():
                     telling.cancel()
-                self._serve()
+                self.requests.serve(client, inside_callback=True)
                 self._needed.wait(IDLE_WAIT)
                 self._needed.clear()
             telling.result()
@@ -666,41 +491,6 @@ class Pump:
             self._fail(error)
         finally:
             self._telling = None
-
-
-class _Request:
-    """Something that the thread shall do with the client."""
-
-    __slots__ = ("answer", "call", "deadline", "doing", "not_before", "offsets")
-
-    def __init__(
-        self,
-        call: Callable[[confluent_kafka.Consumer], Any],
-        doing: str,
-        deadline: float,
-        offsets: Callable[[], list[Any]] | None = None,
-    ) -> None:
-        self.answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.call = call
-        self.offsets = offsets
-        self.doing = doing
-        self.deadline = deadline
-        self.not_before = 0.0
-
-    def succeed(self, result: Any) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
-            self.answer.set_result(result)
-
-    def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            self.answer.set_exception(error)
-
-
-def check_each(answers: Any) -> None:
-    """Raise the first error of single partitions: librdkafka reports success if any of them succeeded."""
-    for answer in answers or ():
-        if answer.error is not None:
-            raise KafkaException(answer.error)
 
 
 def _place(partition: TopicPartition, offset: int | None = None) -> Any:
