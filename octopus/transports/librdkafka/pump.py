@@ -5,7 +5,9 @@ What comes for partitions that are held back meanwhile is kept; only a partition
 paused, because pausing throws away what librdkafka itself has fetched ahead.
 
 The client is called from this thread alone: confluent-kafka lets one thread in at a time, and nobody while a callback of
-the group runs, in which we wait for the listener. So the listener's requests are served inside that callback.
+the group runs, in which we wait for the listener. So the listener's requests are served inside that callback. There,
+nothing may be called that gives way to callbacks itself (`poll`, `consume`, `list_topics`, `close`): confluent-kafka 2.16
+forgets then in which call it is, and the next callback ends the process.
 """
 
 import asyncio
@@ -371,6 +373,7 @@ class Pump:
                 elif 0 < backlog.ask_again_at <= now:
                     with contextlib.suppress(KafkaException):  # it is not fetched just now, or gone
                         self._position(backlog, backlog.position)
+        self._topics.refresh(self.client)
         if (topics := self._topics.matching(self.client)) is not None:
             self._subscribe(topics)
 
@@ -419,7 +422,7 @@ class Pump:
         partitions = [TopicPartition(place.topic, place.partition) for place in places]
         starts: dict[TopicPartition, int] = {}
         if partitions and not self._closing and self.failure is None:
-            self._topics.refresh(client)
+            self._topics.hear_of(partitions)
             self._assignments += 1
             self.held |= dict.fromkeys(partitions, self._assignments)
             self._starts = dict.fromkeys(partitions, -1)

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -34,6 +34,7 @@ class Topics:
         self._wanted = wanted
         self._settings = settings
         self._look_again_at = 0.0
+        self._is_outdated = False
 
     def find(self, client: Consumer, check: Callable[[], None]) -> Sequence[str]:
         """Return what to subscribe to first; `check` raises what callbacks have heard of, or when there is no need any more.
@@ -48,8 +49,16 @@ class Topics:
             self._ask(client, topic, check)
         return self._wanted
 
+    def hear_of(self, partitions: Collection[TopicPartition]) -> None:
+        """Take partitions that were assigned for known, inside a callback of the group, where nothing can be looked up."""
+        self._is_outdated = self._is_outdated or not self.known.issuperset(partitions)
+        self.known = self.known.union(partitions)
+
     def refresh(self, client: Consumer) -> None:
-        """Look up the partitions of what is subscribed; what cannot be looked up now stays as it was."""
+        """Look up the partitions of what is subscribed if some were new; what cannot be looked up now stays as it was."""
+        if not self._is_outdated:
+            return
+        self._is_outdated = False
         for topic in {each.topic for each in self.known}:
             with contextlib.suppress(KafkaException):
                 found = client.list_topics(topic, timeout=self._settings.metadata_timeout).topics[topic]
