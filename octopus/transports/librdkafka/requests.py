@@ -35,7 +35,7 @@ class Requests:
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
         self._in_flight: _Request | None = None  # the one commit that is on its way
-        self._overtaken = 0  # commits whose answers nobody needs any more
+        self._sent: set[Any] = set()  # what it stores
         self._is_closed = False
 
     # in the event loop
@@ -103,19 +103,14 @@ class Requests:
     def begin_callback(self, client: Consumer) -> None:
         """Repeat the commit that is on its way: inside a callback its answer does not come, and the listener may wait for it."""
         request, self._in_flight = self._in_flight, None
-        if request is not None:
-            self._overtaken += 1
-            if not request.answer.cancelled():
-                self._make(request, lambda request: request.succeed(request.call(client)))
+        if request is not None and not request.answer.cancelled():
+            self._make(request, lambda request: request.succeed(request.call(client)))
 
     def on_commit(self, error: KafkaError | None, places: list[Any]) -> None:
         """Take the answer to a commit; called by librdkafka."""
-        if self._overtaken:
-            self._overtaken -= 1
-            return
+        if self._in_flight is None or _stored(places) != self._sent:
+            return  # it was repeated meanwhile
         request, self._in_flight = self._in_flight, None
-        if request is None:
-            return
         error = error or next((place.error for place in places if place.error is not None), None)
         if error is None:
             request.succeed(None)
@@ -132,8 +127,9 @@ class Requests:
 
     def _begin_commit(self, request: "_Request", client: Consumer) -> None:
         assert request.offsets is not None
-        client.commit(offsets=request.offsets(), asynchronous=True)
-        self._in_flight = request
+        places = request.offsets()
+        client.commit(offsets=places, asynchronous=True)
+        self._in_flight, self._sent = request, _stored(places)
 
     def _make(self, request: "_Request", way: "Callable[[_Request], None]") -> None:
         try:
@@ -185,6 +181,10 @@ class _Request:
     def fail(self, error: BaseException) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.answer.set_exception(error)
+
+
+def _stored(places: list[Any]) -> set[Any]:
+    return {(place.topic, place.partition, place.offset) for place in places}
 
 
 def check_each(answers: Any) -> None:
