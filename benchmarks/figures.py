@@ -31,6 +31,7 @@ FIGURES: dict[str, Figure] = {
     "milliseconds": Figure("ms", 1, False),
     "seconds_to_first": Figure("s to first", 3, False),
     "pause_ms": Figure("pause ms", 0, False),
+    "stayed_pause_ms": Figure("stayed ms", 0, False),
     "duplicates": Figure("again", 0, False),
     "grown_mb": Figure("grown MB", 1, False),
     "memory_mb": Figure("memory MB", 0, False),

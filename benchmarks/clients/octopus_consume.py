@@ -44,7 +44,7 @@ async def consume(task: Task) -> dict[str, float]:
             concurrency=options.get("concurrency", 100),
             start="earliest",
         )(handle)
-    settings = config.load({"brokers": task.brokers})
+    settings = config.load({"brokers": task.brokers, "consumer": options.get("consumer", {})})
     async with Worker(app, settings, threaded=options.get("threaded", True)) as worker:
         if match is not None:
             return await settled(worker, task)

@@ -22,7 +22,7 @@ def run(task: Task) -> dict[str, float]:
 
 async def consume(task: Task) -> dict[str, float]:
     """Fetch 500 records a turn and read each value."""
-    settings = config.load({"brokers": task.brokers})
+    settings = config.load({"brokers": task.brokers, "consumer": task.options.get("consumer", {})})
     transport = connect(settings)
     await transport.open()
     options = consumer_options(settings.consumer, settings.worker)

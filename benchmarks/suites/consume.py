@@ -20,6 +20,8 @@ WORKLOADS = {
     "64 KB": Workload(65_536, 40, 1000, True, 100_000),
 }
 
+LIBRDKAFKA = {"engine": "librdkafka"}
+
 BASELINE = "aiokafka getmany(500)"
 
 
@@ -57,7 +59,9 @@ def _group(group: str) -> list[Case]:
         case("confluent consume(500)", CONFLUENT, NONE),
         case("confluent consume(500), tuned", CONFLUENT, NONE, tuned=True),
         case("octopus transport, no handler", OCTOPUS_TRANSPORT, NONE),
+        case("octopus transport, librdkafka, no handler", OCTOPUS_TRANSPORT, NONE, consumer=LIBRDKAFKA),
         case("octopus typed", OCTOPUS),
+        case("octopus typed, librdkafka", OCTOPUS, consumer=LIBRDKAFKA),
         case("octopus typed, one loop", OCTOPUS, threaded=False),
         case("octopus untyped", OCTOPUS, type="dict"),
         case("octopus pydantic", OCTOPUS, type="pydantic"),

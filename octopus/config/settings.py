@@ -84,9 +84,25 @@ class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"In security: {sentence}.")
 
 
+_ASSIGNORS = {
+    ("aiokafka", "classic"): (("sticky", "range", "roundrobin"), 'engine "aiokafka"'),
+    ("librdkafka", "classic"): (("cooperative-sticky", "range", "roundrobin"), 'engine "librdkafka"'),
+    ("librdkafka", "consumer"): (("uniform", "range"), 'group_protocol "consumer"'),
+}
+
+
 class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Reading."""
 
+    engine: Annotated[
+        Literal["aiokafka", "librdkafka"],
+        'Which client library reads. librdkafka needs `pip install "octopus-fabric[librdkafka]"`, and has incremental '
+        "rebalances.",
+    ] = "aiokafka"
+    group_protocol: Annotated[
+        Literal["classic", "consumer"],
+        "consumer: brokers deal partitions out and watch sessions (KIP-848: Kafka 4, engine librdkafka).",
+    ] = "classic"
     session_timeout: Annotated[Seconds, "Without a heartbeat for so long, a member has left its group."] = 45.0
     rebalance_timeout: Annotated[Seconds, "What all members have for draining and joining again."] = 60.0
     fetch_max_wait: Annotated[
@@ -95,8 +111,10 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     fetch_max_bytes: Annotated[Bytes, "Most of one answer, all partitions together."] = 50 * MEBIBYTE
     max_partition_fetch_bytes: Annotated[Bytes, "Most of one answer for one partition."] = MEBIBYTE
     assignor: Annotated[
-        Literal["sticky", "range", "roundrobin"], "How partitions are dealt out among the members of a group."
-    ] = "sticky"
+        Literal["auto", "sticky", "range", "roundrobin", "cooperative-sticky", "uniform"],
+        "How partitions are dealt out among the members of a group. auto: sticky with aiokafka, cooperative-sticky with "
+        "librdkafka, what brokers choose with group_protocol consumer.",
+    ] = "auto"
     isolation: Annotated[
         Literal["read_committed", "read_uncommitted"], "Whether records of open or aborted transactions are left out."
     ] = "read_committed"
@@ -108,6 +126,17 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         64 * MEBIBYTE
     )
     metadata_max_age: Annotated[Seconds, "New topics and partitions are noticed within this time."] = 30.0
+
+    def __post_init__(self) -> None:
+        if self.group_protocol == "consumer" and self.engine != "librdkafka":
+            raise ConfigurationError(
+                'In consumer: group_protocol "consumer" needs engine "librdkafka"; aiokafka knows the classic one only.'
+            )
+        possible, why = _ASSIGNORS[self.engine, self.group_protocol]
+        if self.assignor not in ("auto", *possible):
+            raise ConfigurationError(
+                f'In consumer: assignor "{self.assignor}" does not go with {why}, which takes auto, {", ".join(possible)}.'
+            )
 
 
 class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):

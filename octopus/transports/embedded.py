@@ -22,7 +22,7 @@ from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
 from octopus.transports.base import Admin, Consumer, Producer, TransactionalProducer
 from octopus.transports.broker_process import BrokerProcess, decompressors
 from octopus.transports.checksum import crc32c
-from octopus.transports.kafka import KafkaTransport
+from octopus.transports.kafka import KafkaTransport, consumer_class
 
 Mode = Literal["process", "thread"]
 
@@ -89,6 +89,12 @@ class EmbeddedTransport:
     def from_settings(cls, settings: Settings, brokers: str = "", **options: Any) -> "EmbeddedTransport":
         """Return the transport that the settings describe; `embedded:///directory` in `brokers` names another directory."""
         broker = settings.broker
+        consumer_class(settings.consumer.engine)  # a package that is missing is named here, not when a group begins
+        if settings.consumer.group_protocol == "consumer":
+            raise ConfigurationError(
+                'The embedded broker has no group protocol "consumer" (KIP-848). Leave consumer.group_protocol out; '
+                "cooperative-sticky, the default with librdkafka, rebalances incrementally, too."
+            )
         return cls(
             brokers.partition("://")[2] or broker.directory,
             host=broker.host,

@@ -69,8 +69,9 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
 
 
 def _kafka(settings: Settings, client_id: str) -> Transport:
-    from octopus.transports.kafka import KafkaSettings, KafkaTransport
+    from octopus.transports.kafka import KafkaSettings, KafkaTransport, consumer_class
 
+    consumer_class(settings.consumer.engine)  # a package that is missing is named here, not when a group begins
     security = settings.security
     return KafkaTransport(
         KafkaSettings(
@@ -120,17 +121,23 @@ def producer_options(producer: ProducerSettings) -> dict[str, Any]:
 
 def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings) -> dict[str, Any]:
     """Return what `Transport.consumer` takes beside group and topics."""
-    return {
+    options: dict[str, Any] = {
         "session_timeout": consumer.session_timeout,
         # Longer than the drain budget, or a slow drain would be thrown out of the group it hands over to.
         "rebalance_timeout": max(consumer.rebalance_timeout, worker.revoke_budget + worker.commit_timeout + 5.0),
         "fetch_max_wait": consumer.fetch_max_wait,
         "fetch_max_bytes": consumer.fetch_max_bytes,
         "max_partition_fetch_bytes": consumer.max_partition_fetch_bytes,
-        "assignor": consumer.assignor,
         "isolation": consumer.isolation,
         "group_instance_id": consumer.group_instance_id,
     }
+    if consumer.assignor != "auto":
+        options["assignor"] = consumer.assignor
+    elif consumer.engine == "aiokafka":
+        options["assignor"] = "sticky"
+    if consumer.engine == "librdkafka":
+        options |= {"engine": consumer.engine, "group_protocol": consumer.group_protocol}
+    return options
 
 
 def _configured(kind: Any, location: str, settings: Mapping[str, Any]) -> Transport:

@@ -215,7 +215,8 @@ class Worker:
         def make() -> Consumer:
             return self._transport.consumer(pipeline.group, pipeline.topics, **options)
 
-        return ThreadedConsumer(make) if self._threaded else make()
+        # librdkafka has threads of its own
+        return ThreadedConsumer(make) if self._threaded and self.settings.consumer.engine == "aiokafka" else make()
 
     async def _create_topics(self, producer: TopicEnsurer, pipelines: Sequence[Pipeline]) -> None:
         topics = {topic for pipeline in pipelines if isinstance(pipeline.topics, tuple) for topic in pipeline.topics}

@@ -10,14 +10,13 @@ from octopus.transports.base import Admin, Producer, Transport
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.opening import open_transport
 
+from .engines import KAFKA, TRANSPORTS, OtherEngine
 from .members import Member
-
-KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
 
 Join = Callable[..., Awaitable[Member]]
 
 
-@pytest.fixture(params=["memory", "embedded", KAFKA])
+@pytest.fixture(params=TRANSPORTS)
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
     """A transport whose topics must be created."""
     made = _made(request)
@@ -37,13 +36,15 @@ async def wire_transport(request: pytest.FixtureRequest) -> AsyncIterator[Transp
 
 def _made(request: pytest.FixtureRequest) -> Transport:
     patience: dict[str, Any] = {"metadata_timeout": 0.5, "metadata_max_age": 0.5}
-    match request.param:
+    broker, _, engine = request.param.partition(" librdkafka ")
+    match broker:
         case "memory":
             return MemoryTransport(MemoryBroker(auto_create=0))
         case "embedded":
-            return open_transport("embedded://", create_topics=False, **patience)
+            made = open_transport("embedded://", create_topics=False, **patience)
         case _:
-            return open_transport(request.getfixturevalue("kafka_cluster"), **patience)
+            made = open_transport(request.getfixturevalue("kafka_cluster"), **patience)
+    return OtherEngine(made, engine) if engine else made
 
 
 @pytest.fixture

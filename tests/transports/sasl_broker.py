@@ -15,6 +15,7 @@ VERSIONS = {
     AUTHENTICATE: (1, 1),
     INIT_PRODUCER_ID: (0, 0),
 }
+UNSUPPORTED_VERSION = 35
 CHALLENGE = b'{"status":"invalid_token"}'
 
 
@@ -58,7 +59,7 @@ class SaslBroker:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 data = await reader.readexactly(size)
-                key, _, correlation, name = struct.unpack_from(">hhih", data)
+                key, version, correlation, name = struct.unpack_from(">hhih", data)
                 body = data[10 + max(0, name) :]
                 if key not in (API_VERSIONS, HANDSHAKE, AUTHENTICATE) and time.monotonic() > open_until:
                     self.kills += bool(open_until)
@@ -80,18 +81,19 @@ class SaslBroker:
                         if not refused:
                             open_until = time.monotonic() + (self.session or 1e6)
                 else:
-                    answer = self._answer(key, body)
+                    answer = self._answer(key, version, body)
                 writer.write(struct.pack(">ii", 4 + len(answer), correlation) + answer)
                 if key == AUTHENTICATE and answer.startswith(b"\x00\x3a"):
                     await asyncio.sleep(0.05)
                     break
         writer.close()
 
-    def _answer(self, key: int, body: bytes) -> bytes:
+    def _answer(self, key: int, version: int, body: bytes) -> bytes:
         host, port = self.address.split(":")
         if key == API_VERSIONS:
             rows = b"".join(struct.pack(">hhh", key, *versions) for key, versions in VERSIONS.items())
-            return struct.pack(">hi", 0, len(VERSIONS)) + rows
+            # librdkafka asks in version 3 first, and is told in version 0 that this is not known
+            return struct.pack(">hi", UNSUPPORTED_VERSION if version else 0, len(VERSIONS)) + rows
         if key == HANDSHAKE:
             return struct.pack(">hi", 0, 1) + _text("OAUTHBEARER")
         if key == METADATA:

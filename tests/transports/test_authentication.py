@@ -166,10 +166,16 @@ class SignedTokens:
 
 @pytest.mark.kafka
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["aiokafka", "librdkafka"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
 async def test_every_mechanism_outlives_its_sessions_on_apache_kafka(
-    secured: KafkaCluster, mechanism: str, caplog: pytest.LogCaptureFixture
+    secured: KafkaCluster,
+    mechanism: str,
+    engine: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("octopus.transports.librdkafka.pump.TOKEN_LIFE", 2.0)
     caplog.set_level(logging.WARNING, "aiokafka")
     who = (
         {"token_provider": SignedTokens(secured)}
@@ -177,12 +183,12 @@ async def test_every_mechanism_outlives_its_sessions_on_apache_kafka(
         else {"username": "alice", "password": "alice-secret"}
     )
     transport = open_transport(secured.bootstrap, ca_file=str(secured.certificate), sasl_mechanism=mechanism, **who)
-    topic = f"topic-{mechanism.lower()}"
+    topic = f"topic-{mechanism.lower()}-{engine}"
     admin, producer = transport.admin(), transport.producer()
     await admin.start()
     await admin.create_topic(topic)
     await producer.start()
-    member = Member(transport, topic, {topic})
+    member = Member(transport, topic, {topic}, engine=engine)
     await member.consumer.start(member)
     sent, started = 0, time.monotonic()
     while time.monotonic() - started < 4.5:
@@ -222,6 +228,9 @@ async def test_wrong_credentials_and_unknown_authorities_are_refused_at_once(
         started = time.monotonic()
         with pytest.raises(NotAuthorized):
             await transport.open()
+        member = Member(transport, "group", {"topic"}, engine="librdkafka")
+        with pytest.raises(NotAuthorized):
+            await member.consumer.start(member)
         assert time.monotonic() - started < 5
     with pytest.raises((ConnectionFailed, NotAuthorized)):
         await open_transport(secured.bootstrap, request_timeout=2.0).open()

@@ -23,6 +23,7 @@ from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka.guards import guards
 from octopus.transports.opening import open_transport
 
+from .engines import KAFKA, LIBRDKAFKA
 from .members import Member
 
 PRODUCE, FETCH, OFFSET_COMMIT, OFFSET_FETCH, HEARTBEAT = 0, 1, 8, 9, 12
@@ -195,6 +196,7 @@ async def test_of_a_batch_that_is_too_large_only_the_records_that_are_too_large_
     await member.consumer.stop()
 
 
+@pytest.mark.parametrize("wire_transport", ["embedded", KAFKA, *LIBRDKAFKA], indirect=True)
 async def test_records_of_aborted_transactions_are_passed_over_and_the_position_goes_on(
     transport: Transport, admin: Admin, producer: Producer, topic: str
 ) -> None:

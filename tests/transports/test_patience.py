@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from octopus.errors import NotAuthorized, TopicNotFound, TransportError
-from octopus.events import TopicPartition
+from octopus.events import Published, TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.opening import open_transport

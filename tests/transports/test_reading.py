@@ -10,7 +10,10 @@ from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Chunk, Commit, Outgoing, Producer, Transport
 
 from .conftest import Join
+from .engines import CONSUMERS
 from .members import Member
+
+pytestmark = pytest.mark.parametrize("transport", CONSUMERS, indirect=True)
 
 
 def numbered(topic: str, count: int, partition: int = 0) -> list[Outgoing]:

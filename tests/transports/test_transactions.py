@@ -9,8 +9,13 @@ from octopus.errors import PartitionLost, RecordTooLarge
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, TransactionalProducer, Transport
 
-from .conftest import KAFKA, Join
+from .conftest import Join
+from .engines import KAFKA, KIP_848_ON_KAFKA, TRANSPORTS
 from .members import together
+
+on_both_engines = pytest.mark.parametrize(
+    "transport", [*TRANSPORTS, "embedded librdkafka cooperative", KIP_848_ON_KAFKA], indirect=True
+)
 
 Own = Callable[[str], Awaitable[TransactionalProducer]]
 
@@ -31,6 +36,7 @@ async def own(transport: Transport) -> AsyncIterator[Own]:
         await producer.stop()
 
 
+@on_both_engines
 async def test_a_transaction_shows_everything_at_its_end_and_not_before(
     own: Own, admin: Admin, topic: str, join: Join, fresh: str
 ) -> None:
@@ -49,6 +55,7 @@ async def test_a_transaction_shows_everything_at_its_end_and_not_before(
     assert (await admin.group_offsets(fresh))[place] == Commit(7, "a map")
 
 
+@on_both_engines
 async def test_what_is_aborted_is_never_seen_and_does_not_stand_in_the_way(
     own: Own, producer: Producer, admin: Admin, topic: str, join: Join, fresh: str
 ) -> None:
@@ -101,7 +108,7 @@ async def test_a_refused_record_does_not_end_the_transaction(own: Own, admin: Ad
     assert reader.values() == [b"again"]
 
 
-@pytest.mark.parametrize("transport", [KAFKA], indirect=True)
+@pytest.mark.parametrize("transport", [KAFKA, KIP_848_ON_KAFKA], indirect=True)
 async def test_an_offset_that_a_transaction_is_about_to_change_is_waited_for(
     own: Own, topic: str, join: Join, fresh: str
 ) -> None:

@@ -12,6 +12,7 @@ from octopus.events import TopicPartition
 from octopus.transports.base import Commit, Outgoing, TransactionalProducer
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.worker import Worker
+from tests.transports.engines import COOPERATIVE, KIP_848
 from tests.worker.exactly_once import Judge, app_of, settings_of
 
 KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])
@@ -68,6 +69,17 @@ async def test_members_that_come_and_go_under_load_repeat_nothing(judge: Judge) 
     async with working(judge) as last:
         await judge.verdict()
         assert last.failures == []
+
+
+@pytest.mark.parametrize(
+    "judge", ["embedded", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
+)
+async def test_members_on_librdkafka_that_come_and_go_under_load_repeat_nothing(
+    judge: Judge, request: pytest.FixtureRequest
+) -> None:
+    on_kafka = "kafka" in request.node.callspec.id
+    judge.plan.settings = {"consumer": KIP_848 if on_kafka else COOPERATIVE}
+    await test_members_that_come_and_go_under_load_repeat_nothing(judge)
 
 
 MOMENTS = {

@@ -55,6 +55,35 @@ async def test_a_revoked_partition_is_drained_committed_and_handed_over(virtual_
     assert committed(broker, "app.handle", P0) == committed(broker, "app.handle", P1) == 3
 
 
+async def test_a_partition_that_stays_goes_on_while_another_is_taken_away_and_comes_back(
+    virtual_time: VirtualTime,
+) -> None:
+    broker, runs, ended = MemoryBroker(), [], []
+    broker.create_topic("t", 2)
+
+    async def slow(_name: str, event: Event[Any]) -> None:
+        runs.append((event.partition, event.value))
+        await asyncio.sleep(10)
+        ended.append((event.partition, event.value))
+
+    for number in range(2):
+        for partition in (0, 1):
+            publish(broker, number, partition=partition)
+    async with working(make("a", slow), broker, worker={"revoke_budget": 3}) as worker:
+        await until(lambda: len(runs) == 2)
+        (group,) = worker._groups.values()
+        await group.revoked({P0})  # as an incremental rebalance has it: the other partition is not mentioned
+        assert group.status().partitions == (P1,)
+        assert not ended
+        await until(lambda: (1, 1) in runs, 30)
+        assert committed(broker, "app.handle", P0) == 0
+        await group.assigned({P0})
+        await worker.caught_up()
+    assert [run for run in runs if run[0] == 1] == [(1, 0), (1, 1)], "what stayed ran once, without a pause"
+    assert [end for end in ended if end[0] == 0] == [(0, 0), (0, 1)]
+    assert committed(broker, "app.handle", P0) == committed(broker, "app.handle", P1) == 2
+
+
 async def test_what_outlasts_the_budget_is_abandoned_and_runs_at_the_next_owner(virtual_time: VirtualTime) -> None:
     broker, runs, ends = MemoryBroker(), [], []
     broker.create_topic("t", 2)

@@ -1,15 +1,18 @@
-"""Apache Kafka and Amazon MSK, on aiokafka's engine."""
+"""Apache Kafka and Amazon MSK, on aiokafka's engine; consumers also on librdkafka's, if that is asked for."""
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from octopus.errors import ConfigurationError
+from octopus.transports.base import Consumer
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.consumer import KafkaConsumer
 from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.producer import KafkaProducer
 from octopus.transports.kafka.settings import KafkaSettings, kafka_settings
+
+Engine = Literal["aiokafka", "librdkafka"]
 
 
 class KafkaTransport:
@@ -44,9 +47,11 @@ class KafkaTransport:
     async def close(self) -> None:
         """Do nothing: consumers and producers are closed by who started them."""
 
-    def consumer(self, group: str, topics: "Collection[str] | re.Pattern[str]", **options: Any) -> KafkaConsumer:
-        """Return a consumer; see `KafkaConsumer` for the options."""
-        consumer: KafkaConsumer = _checked(KafkaConsumer, options, self.settings, group, topics)
+    def consumer(
+        self, group: str, topics: "Collection[str] | re.Pattern[str]", *, engine: Engine = "aiokafka", **options: Any
+    ) -> Consumer:
+        """Return a consumer; see `KafkaConsumer`, or `LibrdkafkaConsumer` for the other engine, for the options."""
+        consumer: Consumer = _checked(consumer_class(engine), options, self.settings, group, topics)
         return consumer
 
     def producer(self, **options: Any) -> KafkaProducer:
@@ -63,6 +68,15 @@ class KafkaTransport:
         return KafkaAdmin(self.settings)
 
 
+def consumer_class(engine: Engine) -> Any:
+    """Return the consumer of an engine. Raises `ConfigurationError` when the package is not installed that it needs."""
+    if engine == "librdkafka":
+        from octopus.transports.librdkafka import LibrdkafkaConsumer
+
+        return LibrdkafkaConsumer
+    return KafkaConsumer
+
+
 def _checked(kind: Any, options: Mapping[str, Any], *arguments: Any) -> Any:
     try:
         return kind(*arguments, **options)
@@ -70,4 +84,4 @@ def _checked(kind: Any, options: Mapping[str, Any], *arguments: Any) -> Any:
         raise ConfigurationError(f"{kind.__name__} does not take these options: {error}.") from error
 
 
-__all__ = ["KafkaAdmin", "KafkaConsumer", "KafkaProducer", "KafkaSettings", "KafkaTransport"]
+__all__ = ["KafkaAdmin", "KafkaConsumer", "KafkaProducer", "KafkaSettings", "KafkaTransport", "consumer_class"]

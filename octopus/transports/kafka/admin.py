@@ -32,6 +32,7 @@ from octopus.transports.base import Commit, GroupInfo, GroupMember, Start, Topic
 from octopus.transports.kafka.errors import FOREIGN, mapped
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries, text
 
 _client: Any = AIOKafkaClient  # without types of its own
 _TOPIC = 2  # the resource type of topic settings
@@ -197,7 +198,28 @@ class KafkaAdmin:
                 for number, offset, metadata, code in partitions:
                     _raise(code, f"{topic}[{number}]")
                     if offset >= 0:
-                        found[TopicPartition(topic, number)] = Commit(offset, metadata or "")
+                        found[TopicPartition(topic, number)] = Commit(offset, text(metadata))
+        return found
+
+    async def committed(
+        self, group: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Commit | None]:
+        """Return what a group has committed for these partitions, when no transaction is about to change it."""
+        topics: dict[str, list[int]] = {}
+        for topic, number in partitions:
+            topics.setdefault(topic, []).append(number)
+        found: dict[TopicPartition, Commit | None] = {}
+        with self._mapped(f"reading the committed offsets of group {group!r}"):
+            request = StableOffsetFetch(group, list(topics.items()))
+            reply = await self._coordinator(
+                group, request, lambda reply: [reply.error_code, *(code for *_, code in entries(reply))]
+            )
+            _raise(reply.error_code, f"group {group!r}")
+            for partition, offset, metadata, code in entries(reply):
+                _raise(code, str(partition))
+                found[partition] = Commit(offset, metadata) if offset >= 0 else None
+            if unanswered := set(partitions) - found.keys():
+                raise kafka.KafkaError(f"the broker did not answer for {', '.join(map(str, sorted(unanswered)))}")
         return found
 
     async def set_group_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
@@ -249,7 +271,7 @@ class KafkaAdmin:
             node = await self._client.coordinator_lookup(CoordinationType.GROUP, group)
             return await self._client.send(node, request)
 
-        return await self._until_there(send, codes, again=(14, 15, 16))
+        return await self._until_there(send, codes, again=(14, 15, 16, UNSTABLE))
 
     async def _until_there(self, send: Any, codes: Any, again: Collection[int]) -> Any:
         async with asyncio.timeout(self._settings.request_timeout):

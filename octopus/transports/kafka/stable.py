@@ -91,4 +91,9 @@ def entries(reply: Any) -> Iterator[tuple[TopicPartition, int, str, int]]:
     for topic, partitions, *_ in reply.topics:
         for number, offset, *rest in partitions:
             metadata, code = rest[1:3] if reply.API_VERSION == _Answer.API_VERSION else rest
-            yield TopicPartition(topic, number), offset, metadata or "", code
+            yield TopicPartition(topic, number), offset, text(metadata), code
+
+
+def text(metadata: str | None) -> str:
+    """Return what was meant: librdkafka commits C strings with the zero at their end."""
+    return (metadata or "").rstrip("\0")
