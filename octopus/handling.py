@@ -80,8 +80,12 @@ class Handling:
             try:
                 for stored in stretch.cursor:
                     value, headers = stored.value, stored.headers
-                    if headers and not announces_type(headers):
-                        headers = ()  # those that are there do not matter here
+                    if headers:  # `announces_type`, without the call
+                        for name, _ in headers:
+                            if len(name) == 12 and name.lower() == "content-type":
+                                break
+                        else:
+                            headers = ()  # those that are there do not matter here
                     if matches is not None and not (
                         accepts(value, headers) if headers or value is None else matches(value)
                     ):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import aiokafka
 import aiokafka.errors as kafka
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.consumer.fetcher import FetchError
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -218,6 +218,7 @@ class KafkaConsumer:
                     return found
                 partition = self._readable.get(key)
                 if partition is None or partition not in wanted:
+                    self._set_aside(key)
                     continue
                 buffer = self._buffers.pop(partition, None)
                 if buffer is None and key in fetched:
@@ -240,6 +241,14 @@ class KafkaConsumer:
         if self._watch is not None and self._watch.errors:
             found.extend(self._persistent_errors(wanted))
         return found
+
+    def _set_aside(self, partition: Any) -> None:
+        """Let go of the frames that hold records which nobody wants for now: a partition that hangs would keep them."""
+        if (buffer := self._buffers.get(partition)) is not None:
+            buffer.stand_alone()
+        result: Any = self._engine._fetcher._records.get(partition)
+        if isinstance(result, FetchResult) and result._partition_records is not None:
+            result._partition_records._records.stand_alone()
 
     async def _collect_publicly(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
         """Do the same with an aiokafka whose inside is not known: slower, and with one buffer per partition.

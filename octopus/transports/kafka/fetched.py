@@ -17,9 +17,6 @@ from octopus.transports.checksum import crc32c
 API_KEY = 1
 VERSIONS = range(4, 12)
 
-SHARE = 8
-"""Records that are a smaller part of a frame than one in so many are copied: while they wait they would keep all of it."""
-
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 _HEAD = struct.Struct(">ihqq")  # partition, error code, high watermark, last stable offset
 _INT64 = struct.Struct(">q")
@@ -27,11 +24,7 @@ _ABORTED = struct.Struct(">qq")
 
 _BATCH = struct.Struct(">qi")  # base offset, length of what follows
 _MAGIC_AT, _CHECKSUM_AT, _CHECKED_FROM, _ATTRIBUTES_AT, _COUNT_AT = 16, 17, 21, 22, 57
-_SHORTEST = {
-    0: 26,
-    1: 34,
-    2: 61,
-}  # bytes of the header of a batch, or of the smallest message before there were batches
+_SHORTEST = {0: 26, 1: 34, 2: 61}  # bytes, by magic: a batch's header, or the smallest message of the time before
 _CODEC_MASK = 0x07
 
 
@@ -89,7 +82,7 @@ def _partition(view: memoryview, at: int, version: int) -> tuple[tuple[Any, ...]
     if length > len(view) - at:
         raise ValueError(f"a partition says that it has {length} bytes, of {len(view) - at} that are left")
     records = view[at : at + length]
-    return (*fields, bytes(records) if length * SHARE < len(view) else records), at + length
+    return (*fields, records), at + length
 
 
 def _count(view: memoryview, at: int) -> tuple[int, int]:
@@ -115,6 +108,10 @@ class Batch(NamedTuple):
         if self.view[_MAGIC_AT] < 2:
             return bool(self.records.validate_crc())
         return crc32c(self.view[_CHECKED_FROM:]) == int.from_bytes(self.view[_CHECKSUM_AT:_CHECKED_FROM], "big")
+
+    def alone(self) -> "Batch":
+        """Return a copy of a batch that nobody has begun to read; it does not keep the frame that the batch came in."""
+        return batch_at(memoryview(bytes(self.view)))
 
     def size_of(self, records: Sequence[StoredRecord]) -> int:
         """Return the bytes of some of its records, approximately: their share of the batch or, if compressed, keys and values."""
@@ -159,13 +156,18 @@ class FetchedBatches:
         """
         if not self.has_next():
             return None
-        view = self._view[self._at : self._end]
-        magic = view[_MAGIC_AT] if len(view) > _MAGIC_AT else 0
-        if len(view) < _SHORTEST.get(magic, 61):
-            raise kafka.CorruptRecordException(f"a batch of {len(view)} bytes is shorter than its header")
+        batch = batch_at(self._view[self._at : self._end])
         self._at = self._end
         self._find()
-        return Batch(DefaultRecordBatch(view) if magic >= 2 else LegacyRecordBatch(view, magic), view)
+        return batch
+
+    def stand_alone(self) -> None:
+        """Copy what is left, so that it does not keep the frame that it came in."""
+        if isinstance(self._view.obj, bytes):
+            return
+        self._view = memoryview(bytes(self._view[self._at :]))
+        self._end -= self._at
+        self._at = 0
 
     def _find(self) -> None:
         if len(self._view) - self._at < _BATCH.size:
@@ -174,3 +176,11 @@ class FetchedBatches:
         end = self._at + _BATCH.size + max(length, 0)
         if end <= len(self._view):
             self._end = end
+
+
+def batch_at(view: memoryview) -> Batch:
+    """Return a reader for the batch, or message, that a view holds. Raises `CorruptRecordException`."""
+    magic = view[_MAGIC_AT] if len(view) > _MAGIC_AT else 0
+    if len(view) < _SHORTEST.get(magic, 61):
+        raise kafka.CorruptRecordException(f"a batch of {len(view)} bytes is shorter than its header")
+    return Batch(DefaultRecordBatch(view) if magic >= 2 else LegacyRecordBatch(view, magic), view)

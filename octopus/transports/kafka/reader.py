@@ -2,8 +2,8 @@
 
 aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
 past it, so that the fetcher already asks for what follows while this is being read; what was taken is read in chunks of
-aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next; of
-each all that `fetched.SHARE` lets it keep of the frame that it came in.
+aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next. What
+nobody wants for now is copied, once: it would keep all of the frame that it came in.
 """
 
 from collections import deque
@@ -38,6 +38,7 @@ class Buffer:
     __slots__ = (
         "_aborted",
         "_aborted_producers",
+        "_alone",
         "_batch",
         "_batches",
         "_committed_only",
@@ -55,6 +56,7 @@ class Buffer:
         self._committed_only = fetched._isolation_level == READ_COMMITTED
         self._aborted: deque[tuple[int, int]] = deque(fetched._aborted_transactions)
         self._aborted_producers: set[int] = set()
+        self._alone = False
         self._batch: Any = None  # the one that is being read
         self._records: Any = None  # an iterator over what is left of it
         self._batches: deque[Batch | Exception] = deque()
@@ -73,6 +75,15 @@ class Buffer:
     def finished(self) -> bool:
         """Whether nothing is left to read."""
         return self._batch is None and not self._batches
+
+    def stand_alone(self) -> None:
+        """Copy what is left, so that it does not keep the frame that it came in."""
+        if not self._alone:
+            self._alone = True
+            self._batches = deque([batch.alone() if isinstance(batch, Batch) else batch for batch in self._batches])
+            if self._batch is not None:
+                self._batches.appendleft(self._batch.alone())
+                self._batch = self._records = None
 
     def read(self, limit: int) -> Chunk | None:
         """Return up to `limit` records; None at the end.
