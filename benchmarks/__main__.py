@@ -1,11 +1,12 @@
-"""Measure Octopus beside its peers. `report FILE` shows lines that were measured before, `scaling FILE` what follows from them."""
+"""Measure Octopus beside its peers. `report FILE` shows lines that were measured before, `speed FILE` and `scaling FILE`
+make the tables of the documentation."""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import machine, report, speed
 from benchmarks.brokers import broker
 from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
@@ -21,6 +22,8 @@ def main(arguments: list[str]) -> int:
     """Measure, or report."""
     if arguments[:1] == ["report"]:
         return show_report(arguments[1:])
+    if arguments[:1] == ["speed"]:
+        return speed.main(arguments[1:])
     if arguments[:1] == ["scaling"]:
         return simulation.main(arguments[1:])
     options = parser().parse_args(arguments)

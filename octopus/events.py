@@ -4,7 +4,7 @@ A **record** is bytes at a coordinate, as stored. An **event** is a decoded reco
 A **message** is what somebody wants published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -213,8 +213,17 @@ class Message(Generic[T]):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """Where a message was stored, once acknowledged."""
+    """Where a message was stored, once acknowledged. Unpacks like a tuple.
+
+    Attributes:
+        topic: Topic name.
+        partition: Partition number.
+        offset: Position in the partition.
+    """
 
     topic: str
     partition: int
     offset: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.topic, self.partition, self.offset))

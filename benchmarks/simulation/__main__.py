@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.page import put
 from benchmarks.simulation.calibration import Uncalibrated
-from benchmarks.simulation.page import put
 from benchmarks.simulation.tables import TABLES
 
 

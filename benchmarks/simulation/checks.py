@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from benchmarks.markdown import error, number, size, table
 from benchmarks.simulation.calibration import Costs, Line, broker_seconds, calibrate, calibrates, nodes, sweep_of
 from benchmarks.simulation.cluster import simulate
-from benchmarks.simulation.markdown import error, number, size, table
 from benchmarks.simulation.scenario import Outcome, Scenario, percentile
 
 

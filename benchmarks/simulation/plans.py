@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from benchmarks.markdown import number, size, table
 from benchmarks.simulation.calibration import Costs, Line, calibrate
 from benchmarks.simulation.cluster import simulate
-from benchmarks.simulation.markdown import number, size, table
 from benchmarks.simulation.scenario import Scenario, percentile
 from benchmarks.simulation.shares import append_seconds, batch_of, consume_seconds, fetch_seconds, produce_seconds
 

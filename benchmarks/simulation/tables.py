@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from benchmarks.markdown import number, size, table
 from benchmarks.simulation.calibration import Line, calibrate, sweep_of
 from benchmarks.simulation.checks import batches_of, check, latency
-from benchmarks.simulation.markdown import number, size, table
 from benchmarks.simulation.plans import SIZES, at_scale, distance, plan, saturation
 from benchmarks.simulation.shares import append_seconds, consume_seconds, fetch_seconds, produce_seconds
 

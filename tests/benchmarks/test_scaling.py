@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import report
 from benchmarks.address import for_librdkafka, for_octopus
+from benchmarks.markdown import error, number, table
+from benchmarks.page import found, put
 from benchmarks.simulation.__main__ import main
 from benchmarks.simulation.calibration import Uncalibrated, calibrate, calibrates
 from benchmarks.simulation.costs import Cost
-from benchmarks.simulation.markdown import error, number, table
-from benchmarks.simulation.page import found, put
 from benchmarks.simulation.tables import TABLES
 from benchmarks.suites import paper
 from octopus import config

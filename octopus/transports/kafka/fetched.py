@@ -183,4 +183,7 @@ def batch_at(view: memoryview) -> Batch:
     magic = view[_MAGIC_AT] if len(view) > _MAGIC_AT else 0
     if len(view) < _SHORTEST.get(magic, 61):
         raise kafka.CorruptRecordException(f"a batch of {len(view)} bytes is shorter than its header")
-    return Batch(DefaultRecordBatch(view) if magic >= 2 else LegacyRecordBatch(view, magic), view)
+    try:
+        return Batch(DefaultRecordBatch(view) if magic >= 2 else LegacyRecordBatch(view, magic), view)
+    except Exception as error:  # lengths inside that lie; the compiled readers raise even SystemError
+        raise kafka.CorruptRecordException(f"a batch cannot be read: {error}") from error
