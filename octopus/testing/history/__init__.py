@@ -15,6 +15,12 @@ Producers, workers and whoever watches them write events, one JSON object a line
     commit-went-backwards       the committed offset of a partition became lower
     order-broken                a record began before its predecessor in its lane was settled
     ran-twice-at-once           one process ran a record twice at the same time
+
+Where handlers deliver exactly once, an effect is an output that a reader of committed records saw, and a record is
+settled when the commit of its transaction was asked for. So all of the above is asked of outputs, and
+
+    lost-output                 one of the outputs of a record, or a whole acknowledged transaction, is not there
+    torn-transaction            a part of a transaction is visible, or a record has its outputs and a dead letter
 """
 
 from octopus.testing.history.checks import Anomaly, Kind, Report, check

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -38,6 +38,8 @@ Kind = Literal[
     "commit-went-backwards",
     "order-broken",
     "ran-twice-at-once",
+    "lost-output",
+    "torn-transaction",
 ]
 
 
@@ -67,6 +69,10 @@ class Report(msgspec.Struct, kw_only=True):
         duplicates: Effects beyond the first of a record.
         events: All of them.
         notes: How often each `Note.what` was noted.
+        outputs: Outputs and dead letters that readers of committed records saw.
+        hidden: Those that only readers of uncommitted ones saw.
+        transactions: Whose commit was acknowledged.
+        undecided: Transactions that were given up, or whose commit nobody confirmed.
     """
 
     anomalies: list[Anomaly]
@@ -76,6 +82,10 @@ class Report(msgspec.Struct, kw_only=True):
     duplicates: int
     events: int
     notes: dict[str, int]
+    outputs: int = 0
+    hidden: int = 0
+    transactions: int = 0
+    undecided: int = 0
 
 
 def check(
@@ -84,6 +94,7 @@ def check(
     ordering: Ordering | Literal["batch"] = "none",
     duplicates: int | None = 0,
     complete: bool = True,
+    outputs: Collection[str] = (),
 ) -> Report:
     """Look for anomalies.
 
@@ -93,8 +104,11 @@ def check(
             free among themselves.
         duplicates: Effects beyond the first that the faults of the run excuse; None for any number.
         complete: The run went on until everything was settled: what is not finished by now is lost.
+        outputs: Topics to which the handlers publish exactly one record for each of theirs, exactly once; any other topic
+            with outputs is one of dead letters. Readers of both must have been at the end. When none is given, an effect
+            is a handler's run that ended well.
     """
-    history = _History(sorted(events, key=lambda event: event.time))
+    history = _History(sorted(events, key=lambda event: event.time), frozenset(outputs))
     anomalies = [
         *_inconsistent_offsets(history),
         *_duplicate_writes(history),
@@ -103,8 +117,12 @@ def check(
         *(_lost_writes(history) if complete else ()),
         *_commits(history),
         *_ran_twice_at_once(history),
-        *(_order(history, ordering) if ordering != "none" else ()),
+        *(_transactions(history) if complete and outputs else ()),
     ]
+    if outputs:
+        anomalies += _output_order(history, ordering)
+    elif ordering != "none":
+        anomalies += _order(history, ordering)
     excess = sum(len(times) - 1 for times in history.effects.values())
     if duplicates is not None and excess > duplicates:
         worst, times = max(history.effects.items(), key=lambda item: len(item[1]))
@@ -116,12 +134,16 @@ def check(
         )
     return Report(
         anomalies=anomalies,
-        records=sum(map(len, history.log.values())),
+        records=sum(not history.is_output((at, offset)) for at, log in history.log.items() for offset in log),
         finished=len(history.effects),
         buried=len(history.buried),
         duplicates=excess,
         events=history.count,
         notes=dict(history.notes),
+        outputs=len(history.visible),
+        hidden=len(history.glimpsed - history.visible.keys()),
+        transactions=len(history.acknowledged),
+        undecided=len(history.transactions.keys() - history.acknowledged),
     )
 
 
@@ -129,10 +151,24 @@ Place = tuple[TopicPartition, int]
 
 
 class _History:
-    """The events, indexed."""
+    """The events, indexed.
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    Attributes:
+        effects: Times of a record's effects; where outputs are effects, of those in the topic that has most of them.
+        outcome: Of a record, the topics in which its outputs and dead letters are visible, and the transaction of each.
+        visible: Outputs that a reader of committed records saw, with their places.
+        glimpsed: Outputs that anybody saw.
+        transactions: What is in each.
+    """
+
+    def __init__(self, events: Sequence[Event], outputs: Set[str]) -> None:
         self.count = len(events)
+        self.output_topics = outputs
+        self.acknowledged: set[str] = set()
+        self.transactions: defaultdict[str, list[Offered]] = defaultdict(list)
+        self.visible: dict[str, Place] = {}
+        self.glimpsed: set[str] = set()
+        self.outcome: defaultdict[Place, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.offered: dict[str, Offered] = {}
         self.refused: set[str] = set()
         self.ended: dict[str, Ended] = {}
@@ -149,23 +185,33 @@ class _History:
         self.polled: set[Place] = set()
         for event in events:
             self._add(event)
+        if outputs:
+            self._settle_by_outputs()
 
     def _add(self, event: Event) -> None:
         match event:
             case Offered():
                 self.offered[event.id] = event
+                if event.transaction is not None:
+                    self.transactions[event.transaction].append(event)
             case Stored(id=name, at=at, offset=offset):
                 self.stored[name] = (at, offset)
                 self._see(at, offset, name)
             case Refused(id=name):
                 self.refused.add(name)
-            case Ended(transaction=name):
-                self.ended[name] = event
+            case Ended(transaction=name, acknowledged=acknowledged):
+                self.ended.setdefault(name, event)
+                if acknowledged:
+                    self.acknowledged.add(name)
             case Polled(reader=reader, at=at, records=records):
                 self.polls[reader, at].append(event)
                 for offset, name in records:
                     self._see(at, offset, name)
                     self.polled.add((at, offset))
+                    if name in self.offered and self.offered[name].of is not None:
+                        self.glimpsed.add(name)
+                        if not event.uncommitted:
+                            self.visible[name] = (at, offset)
             case Began(at=at, offset=offset, id=name):
                 self.begins.append(event)
                 self.runs.append(event)
@@ -174,7 +220,7 @@ class _History:
                 self.runs.append(event)
                 self._see(at, offset, name)
                 self.ends.setdefault((at, offset), event.time)
-                if not failed:
+                if not failed and not self.output_topics:
                     self.effects[at, offset].append(event.time)
             case Buried(at=at, offset=offset, id=name):
                 self._see(at, offset, name)
@@ -183,6 +229,26 @@ class _History:
                 self.commits.append(event)
             case Note(what=what):
                 self.notes[what] += 1
+
+    def _settle_by_outputs(self) -> None:
+        """Take visible outputs for effects, and the moment at which their commit was asked for as theirs."""
+        places = {
+            name: (at, offset) for at, log in self.log.items() for offset, names in log.items() for name in names
+        }
+        times: defaultdict[tuple[Place, str], list[float]] = defaultdict(list)
+        for name, (at, _) in self.visible.items():
+            offered = self.offered[name]
+            place = places.get(offered.of or "")
+            if place is None or offered.transaction is None:
+                continue
+            ended = self.ended.get(offered.transaction)
+            self.outcome[place][at.topic].append(offered.transaction)
+            times[place, at.topic].append(ended.time if ended is not None else float("inf"))
+        for (place, topic), found in times.items():
+            if topic not in self.output_topics:
+                self.buried[place] = min(found)
+            if topic in self.output_topics or len(found) > 1:
+                self.effects[place] = max(self.effects.get(place, []), sorted(found), key=len)
 
     def _see(self, at: TopicPartition, offset: int, name: str) -> None:
         self.log[at].setdefault(offset, set()).add(name)
@@ -200,9 +266,24 @@ class _History:
         """Tell whether a handler has to run; what nobody offered is taken to be wanted."""
         for name in self.names(place):
             offered = self.offered.get(name)
-            if offered is not None and (not offered.wanted or self.is_aborted(name)):
+            if offered is not None and (not offered.wanted or offered.of is not None or self.is_aborted(name)):
                 return False
         return True
+
+    def is_output(self, place: Place) -> bool:
+        return any(name in self.offered and self.offered[name].of is not None for name in self.names(place))
+
+    def took_place(self, transaction: str) -> bool:
+        """Tell whether a transaction is known to be committed."""
+        writes = self.transactions.get(transaction, ())
+        return transaction in self.acknowledged or any(each.id in self.visible for each in writes)
+
+    def may_be_hidden(self, name: str) -> bool:
+        """Tell whether readers of committed records may go past a record: nobody confirmed that it is committed."""
+        offered = self.offered.get(name)
+        if offered is None or offered.transaction is None:
+            return False
+        return offered.transaction not in self.acknowledged and name not in self.visible
 
     def is_aborted(self, name: str) -> bool:
         offered = self.offered.get(name)
@@ -238,6 +319,7 @@ def _poll_order(history: _History) -> Iterator[Anomaly]:
         polled = [offset for poll in polls for offset, _ in poll.records]
         known = sorted(history.log[at])
         index = {offset: number for number, offset in enumerate(known)}
+        sees_all = any(poll.uncommitted for poll in polls)
         for before, after in pairwise(polled):
             if after <= before:
                 yield Anomaly("nonmonotonic-poll", f"{reader} read {at}@{after} after {before}")
@@ -245,7 +327,7 @@ def _poll_order(history: _History) -> Iterator[Anomaly]:
             skipped = [
                 offset
                 for offset in known[index[before] + 1 : index[after]]
-                if not any(map(history.is_aborted, history.names((at, offset))))
+                if sees_all or not any(map(history.may_be_hidden, history.names((at, offset))))
             ]
             if skipped:
                 yield Anomaly("poll-skip", f"{reader} went from {at}@{before} to {after} past {skipped[:5]}")
@@ -254,6 +336,8 @@ def _poll_order(history: _History) -> Iterator[Anomaly]:
 def _aborted_reads(history: _History) -> Iterator[Anomaly]:
     for polls in history.polls.values():
         for poll in polls:
+            if poll.uncommitted:
+                continue
             for offset, name in poll.records:
                 place = _spell((poll.at, offset))
                 if name in history.refused or history.is_aborted(name):
@@ -301,6 +385,12 @@ def _commits(history: _History) -> Iterator[Anomaly]:
         prefixes[at] = offsets, prefix
     looked: dict[tuple[str, TopicPartition], int] = {}
     for commit in history.commits:
+        moment = commit.time
+        if commit.transaction is not None:
+            ended = history.ended.get(commit.transaction)
+            if ended is None or not history.took_place(commit.transaction):
+                continue  # nobody's offsets
+            moment = ended.time
         for at, offset in commit.offsets:
             if not commit.who:
                 before = looked.get((commit.group, at), offset)
@@ -309,13 +399,57 @@ def _commits(history: _History) -> Iterator[Anomaly]:
                 looked[commit.group, at] = offset
             offsets, prefix = prefixes.get(at, ([], []))
             count = bisect_left(offsets, offset)
-            if count and prefix[count - 1][0] > commit.time:
+            if count and prefix[count - 1][0] > moment:
                 _, open_offset = prefix[count - 1]
                 yield Anomaly(
                     "committed-past-unfinished",
-                    f"{commit.who or commit.group} committed {offset} of {at} at {commit.time:.3f} while "
+                    f"{commit.who or commit.group} committed {offset} of {at} at {moment:.3f} while "
                     f"{open_offset} was not finished",
                 )
+
+
+def _transactions(history: _History) -> Iterator[Anomaly]:
+    """All of a transaction is visible or nothing; all outputs of a record, once each, or its dead letter."""
+    for transaction, offered in history.transactions.items():
+        missing = [each for each in offered if each.of is not None and each.id not in history.visible]
+        if not missing:
+            continue
+        of = f"{missing[0].id} in {missing[0].topic}"
+        if transaction in history.acknowledged:
+            yield Anomaly("lost-output", f"{transaction} is committed and {of} is not visible")
+        elif len(missing) < len(offered):
+            yield Anomaly("torn-transaction", f"{transaction} is visible without {of}")
+    for place, found in history.outcome.items():
+        graves = found.keys() - history.output_topics
+        if graves and len(found) > len(graves):
+            yield Anomaly("torn-transaction", f"{_spell(place)} has outputs in {', '.join(sorted(found))}")
+        elif not graves and (missing_topics := history.output_topics - found.keys()):
+            yield Anomaly("lost-output", f"{_spell(place)} has no output in {', '.join(sorted(missing_topics))}")
+        if len({transaction for transactions in found.values() for transaction in transactions}) > 1:
+            yield Anomaly("torn-transaction", f"the outputs of {_spell(place)} are of several transactions")
+
+
+def _output_order(history: _History, ordering: Ordering | Literal["batch"]) -> Iterator[Anomaly]:
+    """The outputs of a lane are visible in the order of its records."""
+    if ordering in ("none", "batch"):
+        return
+    origins = {
+        name: (at, offset)
+        for at, log in history.log.items()
+        for offset, names in log.items()
+        for name in names
+        if name in history.offered and history.offered[name].of is None
+    }
+    latest: dict[tuple[TopicPartition, TopicPartition, str | None], int] = {}
+    for name, (at, offset) in sorted(history.visible.items(), key=lambda item: item[1]):
+        origin = origins.get(history.offered[name].of or "")
+        if origin is None or at.topic not in history.output_topics:
+            continue
+        key = history.key(origin) if ordering == "key" else None
+        lane = at, origin[0], key
+        if latest.setdefault(lane, -1) > origin[1]:
+            yield Anomaly("order-broken", f"{_spell((at, offset))} is of {origin[1]}, and {latest[lane]} was before it")
+        latest[lane] = max(latest[lane], origin[1])
 
 
 def _ran_twice_at_once(history: _History) -> Iterator[Anomaly]:

@@ -27,6 +27,7 @@ class Offered(Happened, frozen=True, kw_only=True, tag="offered"):
         key: Its key, if it has one.
         wanted: Whether a handler is to run; False for what its filter drops.
         transaction: In which it is sent.
+        of: Id of the record whose handler publishes this one; such a record is an output, and no handler waits for it.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Offered(Happened, frozen=True, kw_only=True, tag="offered"):
     key: str | None = None
     wanted: bool = True
     transaction: str | None = None
+    of: str | None = None
 
 
 class Stored(Happened, frozen=True, kw_only=True, tag="stored"):
@@ -51,10 +53,16 @@ class Refused(Happened, frozen=True, kw_only=True, tag="refused"):
 
 
 class Ended(Happened, frozen=True, kw_only=True, tag="ended"):
-    """A transaction's end was asked for at `time`."""
+    """A transaction's end was asked for at `time`. Of a commit without an acknowledgement the outcome is unknown.
+
+    Attributes:
+        committed: A commit was asked for, not an abort.
+        acknowledged: This is the broker's answer: it is committed.
+    """
 
     transaction: str
     committed: bool
+    acknowledged: bool = False
 
 
 class Polled(Happened, frozen=True, kw_only=True, tag="polled"):
@@ -64,11 +72,13 @@ class Polled(Happened, frozen=True, kw_only=True, tag="polled"):
         reader: One assignment of one group member; a new one after every rebalance.
         at: Where they are from.
         records: Offset and id of each.
+        uncommitted: This reader sees what is aborted or not committed yet as well.
     """
 
     reader: str
     at: TopicPartition
     records: tuple[tuple[int, str], ...]
+    uncommitted: bool = False
 
 
 class Began(Happened, frozen=True, kw_only=True, tag="began"):
@@ -115,11 +125,13 @@ class Committing(Happened, frozen=True, kw_only=True, tag="committing"):
     Attributes:
         who: The worker; empty for one who only looks.
         offsets: Partition and committed offset.
+        transaction: They become the group's with the end of this one.
     """
 
     group: str
     offsets: tuple[tuple[TopicPartition, int], ...]
     who: str = ""
+    transaction: str | None = None
 
 
 class Note(Happened, frozen=True, kw_only=True, tag="note"):
