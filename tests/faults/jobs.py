@@ -26,6 +26,11 @@ class Job(msgspec.Struct, omit_defaults=True):
     wanted: bool = True
 
 
+def outputs_of(topic: str) -> tuple[str, str]:
+    """Return the topics to which a handler that delivers exactly once publishes: what it returns, what it sends."""
+    return f"{topic}.out", f"{topic}.side"
+
+
 FILTER = {"wanted": [True, {"exists": False}]}
 
 
@@ -45,6 +50,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
         timeout: Of a run, seconds.
         kind: Whether the handler is `async def` or `def`.
         dead_letter: As `dead_letter=` of a handler.
+        delivery: Of its handler; if `exactly_once`, it publishes to the topics that `outputs_of` names.
         settings: Of the worker.
         durable: Whether an effect is on disk before the handler returns. A killed process leaves to the system what it
             has written, so only the death of the machine needs it.
@@ -64,6 +70,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     kind: Literal["async", "thread"] = "async"
     dead_letter: bool | None = None
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     settings: dict[str, Any] = {}
     durable: bool = False
     clock_jumps: float = 0.0

@@ -1,15 +1,28 @@
-"""A transport that writes down what goes through it: what was polled, what commits are asked for, what is assigned."""
+"""A transport that writes down what goes through it: what is polled, published in transactions, committed, assigned."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any
 
-from octopus.events import TopicPartition
-from octopus.testing.history import Committing, Note, Polled
-from octopus.transports.base import AssignmentListener, Chunk, Commit, Consumer, Fetched, Transport
+from octopus.events import Published, TopicPartition
+from octopus.testing.history import Committing, Ended, Note, Offered, Polled, Stored
+from octopus.transports.base import (
+    AssignmentListener,
+    Chunk,
+    Commit,
+    Consumer,
+    Fetched,
+    Outgoing,
+    TransactionalProducer,
+    Transport,
+)
 from tests.faults.journal import Journal, now
 
 ID = re.compile(rb'"id": ?"([^"]*)"')
+
+WRITE = "trial-write"
+"""Header with the id of what is published in a transaction: two attempts publish the same, and are told apart by it."""
 
 
 def id_of(value: bytes | None) -> str:
@@ -41,6 +54,10 @@ class RecordingTransport:
         consumer = self._transport.consumer(group, topics, **options)
         self._latest = _Consumer(consumer, self._journal, self._who, group, self._consumers)
         return self._latest
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
+        producer = self._transport.transactional_producer(transactional_id, **options)
+        return RecordingProducer(producer, self._journal, f"{transactional_id}#{self._who}")
 
     def end_fetching(self) -> None:
         """Let the client's fetch task die without a word, as a defect of the client library would. From any thread."""
@@ -87,6 +104,77 @@ class _Consumer:
 
     def begin_generation(self) -> None:
         self._generation += 1
+
+
+_numbers = count()
+
+
+class RecordingProducer:
+    """Passes transactions on, and writes down what is in them and how they end.
+
+    Args:
+        producer: To whom.
+        journal: Where it is written.
+        who: The worker and the producer.
+    """
+
+    def __init__(self, producer: TransactionalProducer, journal: Journal, who: str) -> None:
+        self._producer = producer
+        self._journal = journal
+        self._who = who
+        self._transaction = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    async def begin(self) -> None:
+        self._transaction = f"{self._who}.{next(_numbers)}"
+        await self._producer.begin()
+
+    async def send(self, message: Outgoing) -> Published:
+        return (await self.send_many([message]))[0]
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        marked, offered = [], []
+        for message in messages:
+            write = f"{self._transaction}/{next(_numbers)}"
+            marked.append(message._replace(headers=(*message.headers, (WRITE, write.encode()))))
+            offered.append(
+                Offered(
+                    time=now(),
+                    id=write,
+                    topic=message.topic,
+                    key=None if message.key is None else message.key.decode(),
+                    transaction=self._transaction,
+                    of=id_of(message.value),
+                )
+            )
+        self._journal.write(*offered)
+        published = await self._producer.send_many(marked)
+        acknowledged = now()
+        self._journal.write(
+            *(
+                Stored(time=acknowledged, id=each.id, at=TopicPartition(topic, partition), offset=offset)
+                for each, (topic, partition, offset) in zip(offered, published, strict=True)
+            )
+        )
+        return published
+
+    async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
+        asked = tuple((partition, commit.offset) for partition, commit in offsets.items())
+        self._journal.write(
+            Committing(time=now(), group=group, offsets=asked, who=self._who, transaction=self._transaction)
+        )
+        await self._producer.send_offsets(group, offsets)
+
+    async def commit(self) -> None:
+        self._journal.write(Ended(time=now(), transaction=self._transaction, committed=True))
+        await self._producer.commit()
+        self._journal.write(Ended(time=now(), transaction=self._transaction, committed=True, acknowledged=True))
+
+    async def abort(self) -> None:
+        self._journal.write(Ended(time=now(), transaction=self._transaction, committed=False))
+        await self._producer.abort()
 
 
 class _Listener:

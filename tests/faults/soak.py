@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+from aiokafka.errors import KafkaError
 
+from octopus.events import TopicPartition
 from octopus.testing.faults import EmbeddedBroker, TcpProxy
 from octopus.testing.history import Event, Note, Report, check, read_lines, write_line
+from octopus.worker.transactions import transactional_id
 from tests.faults.jobs import Job
 from tests.faults.journal import now
 from tests.faults.trial import Trial
@@ -20,33 +24,61 @@ from tests.support.kafka_cluster import KafkaCluster
 HELD = 1000
 """Effects that a fault of broker or network may repeat: what all workers hold, at the settings and the rate of a soak."""
 
+TRANSACTIONS = 0.02
+"""How often a piece of the input is preceded by one in a transaction; half of these are aborted."""
+
 RATE = 120
 """Records a second, about."""
 
 CHECKPOINT = 60.0
 """Seconds between two moments at which everything has to be settled."""
 
+PARTITIONS = 6
+
 KAFKA = {"consumer": {"session_timeout": 6, "rebalance_timeout": 12}}
 
 Action = Callable[[], Awaitable[None]]
+
+
+class Plan(msgspec.Struct, kw_only=True, frozen=True):
+    """What a soak is to be.
+
+    Attributes:
+        seed: Of everything that is left to chance.
+        broker: `embedded` or `kafka`.
+        ordering: Of the handler.
+        delivery: Of the handler, `at_least_once` or `exactly_once`.
+        seconds: How long to disturb; settling comes on top.
+    """
+
+    seed: int
+    broker: str = "embedded"
+    ordering: str = "key"
+    delivery: str = "at_least_once"
+    seconds: float
 
 
 class Outcome(msgspec.Struct, kw_only=True):
     """What a soak was and what came of it; kept in the history as a note, for `replay`.
 
     Attributes:
-        seed: Of everything that is left to chance.
-        broker: `embedded` or `kafka`.
-        ordering: Of the handler.
+        plan: What it was to be.
         seconds: How long it ran.
         excused: Effects that its faults might have repeated.
+        outputs: Topics of its outputs.
     """
 
-    seed: int
-    broker: str
-    ordering: str
+    plan: Plan
     seconds: float
     excused: int
+    outputs: tuple[str, ...] = ()
+
+
+class Verdict(NamedTuple):
+    """What a soak was and what its history says."""
+
+    outcome: Outcome
+    report: Report
 
 
 class Soak:
@@ -120,6 +152,10 @@ class Soak:
         chance, trial = self._chance, self._trial
         while True:
             await self._publishing.wait()
+            if chance.random() < TRANSACTIONS:
+                several = trial.jobs(20, takes=0.002)
+                await trial.publish_in_transaction(several, commit=chance.random() < 0.5)
+                self.published += len(several)
             jobs: list[Job | bytes] = []
             for _ in range(20):
                 match chance.random():
@@ -183,15 +219,73 @@ class Soak:
         self._keep()
 
 
+class Networks:
+    """What can happen to the connections to one broker, or to several.
+
+    Args:
+        proxies: One before each.
+        chance: Chooses.
+        disturb: Told what happens.
+    """
+
+    def __init__(self, proxies: Sequence[TcpProxy], chance: random.Random, disturb: Callable[[str], None]) -> None:
+        self._proxies = proxies
+        self._chance = chance
+        self._disturb = disturb
+
+    def faults(self) -> dict[str, Action]:
+        return {"cut network": self._cut, "slow network": self._slow, "reset connections": self._reset}
+
+    def _some(self) -> Sequence[TcpProxy]:
+        return self._chance.choice([self._proxies, *([proxy] for proxy in self._proxies)])
+
+    async def _cut(self) -> None:
+        self._disturb("cut network")
+        some, directions = self._some(), self._chance.choice([(), ("to_server",), ("to_client",)])
+        for proxy in some:
+            proxy.cut(*directions)
+        await asyncio.sleep(self._chance.uniform(0.5, 6))
+        self._heal()
+
+    async def _slow(self) -> None:
+        self._disturb("slow network")
+        for proxy in self._some():
+            proxy.delay, proxy.jitter, proxy.loss = self._chance.uniform(0, 0.15), 0.02, 0.02
+        await asyncio.sleep(self._chance.uniform(2, 8))
+        self._heal()
+
+    async def _reset(self) -> None:
+        self._disturb("reset connections")
+        for proxy in self._some():
+            proxy.reset()
+
+    def _heal(self) -> None:
+        for proxy in self._proxies:
+            proxy.heal()
+
+
+class Surroundings(NamedTuple):
+    """A broker or a cluster with what can happen to it.
+
+    Attributes:
+        address: For clients.
+        faults: By name.
+    """
+
+    address: str
+    faults: dict[str, Action]
+
+
 @asynccontextmanager
-async def embedded(
-    directory: Path, chance: random.Random, disturb: Callable[[str], None]
-) -> AsyncIterator[tuple[str, dict[str, Action]]]:
+async def embedded(directory: Path, chance: random.Random, trial: Callable[[], Trial]) -> AsyncIterator[Surroundings]:
     """An embedded broker behind a bad network, and what can happen to both."""
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(TcpProxy("127.0.0.1:1", seed=chance.randrange(2**31)))
         broker = await stack.enter_async_context(EmbeddedBroker(directory / "broker", advertised_port=proxy.port))
         proxy.target = broker.address
+
+        def disturb(what: str) -> None:
+            trial().disturb(what, excuses=HELD)
 
         async def kill() -> None:
             disturb("kill broker")
@@ -205,41 +299,53 @@ async def embedded(
             await asyncio.sleep(chance.uniform(0.5, 6))
             broker.process.thaw()
 
-        async def cut() -> None:
-            disturb("cut network")
-            proxy.cut(*chance.choice([(), ("to_server",), ("to_client",)]))
-            await asyncio.sleep(chance.uniform(0.5, 6))
-            proxy.heal()
-
-        async def slow() -> None:
-            disturb("slow network")
-            proxy.delay, proxy.jitter, proxy.loss = chance.uniform(0, 0.15), 0.02, 0.02
-            await asyncio.sleep(chance.uniform(2, 8))
-            proxy.heal()
-
-        async def reset() -> None:
-            disturb("reset connections")
-            proxy.reset()
-
-        faults = {"kill broker": kill, "freeze broker": freeze, "cut network": cut, "slow network": slow}
-        yield proxy.address, {**faults, "reset connections": reset}
+        network = Networks([proxy], chance, disturb)
+        yield Surroundings(proxy.address, {"kill broker": kill, "freeze broker": freeze, **network.faults()})
 
 
 @asynccontextmanager
-async def kafka(
-    directory: Path, chance: random.Random, disturb: Callable[[str], None]
-) -> AsyncIterator[tuple[str, dict[str, Action]]]:
-    """Three genuine brokers, of which one at a time is killed or frozen."""
-    cluster = KafkaCluster(brokers=3, directory=directory / "kafka")
-    await asyncio.to_thread(cluster.start)
-    try:
+async def kafka(directory: Path, chance: random.Random, trial: Callable[[], Trial]) -> AsyncIterator[Surroundings]:
+    """Three genuine brokers behind a bad network, of which one at a time is killed or frozen.
 
-        async def kill() -> None:
-            node = chance.choice(cluster.nodes)
-            disturb("kill broker")
+    What they lead and coordinate moves to another one then, and some seconds later, without a fault, back again.
+    """
+    async with AsyncExitStack() as stack:
+        proxies = [
+            await stack.enter_async_context(TcpProxy("127.0.0.1:1", seed=chance.randrange(2**31))) for _ in range(3)
+        ]
+        cluster = KafkaCluster(
+            brokers=3,
+            directory=directory / "kafka",
+            advertised=[proxy.port for proxy in proxies],
+            properties={"leader.imbalance.check.interval.seconds": "5"},
+        )
+        for proxy, target in zip(proxies, cluster.listening, strict=True):
+            proxy.target = target
+        stack.push_async_callback(asyncio.to_thread, cluster.stop)
+        await asyncio.to_thread(cluster.start)
+
+        def disturb(what: str) -> None:
+            trial().disturb(what, excuses=HELD)
+
+        async def kill(what: str = "kill broker", node: int | None = None) -> None:
+            node = chance.choice(cluster.nodes) if node is None else node
+            disturb(what)
             await asyncio.to_thread(cluster.kill, node)
             await asyncio.sleep(chance.uniform(0, 5))
             await asyncio.to_thread(cluster.restart, node)
+
+        async def kill_coordinator() -> None:
+            with contextlib.suppress(KafkaError, TimeoutError):  # then it is somebody else's turn
+                async with asyncio.timeout(5):
+                    node = await trial().coordinator()
+                await kill("kill the group's coordinator", node)
+
+        async def kill_transaction_coordinator() -> None:
+            at = TopicPartition(trial().topic, chance.randrange(PARTITIONS))
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(5):
+                    node = await trial().coordinator(transactional_id(trial().group, at))
+                await kill("kill a transaction's coordinator", node)
 
         async def freeze() -> None:
             node = chance.choice(cluster.nodes)
@@ -249,60 +355,54 @@ async def kafka(
             cluster.resume(node)
             await asyncio.to_thread(cluster.wait_until_ready, 90)
 
-        yield cluster.bootstrap, {"kill broker": kill, "freeze broker": freeze}
-    finally:
-        await asyncio.to_thread(cluster.stop)
+        faults: dict[str, Action] = {
+            "kill broker": kill,
+            "kill the group's coordinator": kill_coordinator,
+            "kill a transaction's coordinator": kill_transaction_coordinator,
+            "freeze broker": freeze,
+            **Networks(proxies, chance, disturb).faults(),
+        }
+        yield Surroundings(cluster.bootstrap, faults)
 
 
-async def soak(
-    directory: Path,
-    *,
-    seconds: float,
-    seed: int,
-    broker: str,
-    ordering: str,
-    history: Path,
-    tell: Callable[[str, int, int], None],
-) -> tuple[Outcome, Report]:
+async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, int, int], None]) -> Verdict:
     """Run, write the history, and check it.
 
     Args:
+        plan: What to run.
         directory: For everything else; empty.
-        seconds: How long to disturb; settling comes on top.
-        seed: Of everything that is left to chance.
-        broker: `embedded` or `kafka`.
-        ordering: Of the handler.
         history: Gets all events in order of time.
         tell: Called with what is done, and the numbers of published and committed records.
     """
     began = time.monotonic()
-    chance = random.Random(seed)
-    trial: Trial | None = None
-
-    def disturb(what: str) -> None:
-        if trial is not None:
-            trial.disturb(what, excuses=HELD)
-
-    make = embedded if broker == "embedded" else kafka
-    async with make(directory, chance, disturb) as (address, faults):
-        settings = KAFKA if broker == "kafka" else None
+    chance = random.Random(plan.seed)
+    make = embedded if plan.broker == "embedded" else kafka
+    async with make(directory, chance, lambda: trial) as (address, faults):
         async with Trial(
-            directory, address, seed=seed, ordering=ordering, settings=settings, durable=True, partitions=6
+            directory,
+            address,
+            seed=plan.seed,
+            ordering=plan.ordering,
+            delivery=plan.delivery,
+            settings=KAFKA if plan.broker == "kafka" else None,
+            durable=True,
+            partitions=PARTITIONS,
         ) as trial:
-            run = Soak(trial, seed, faults, lambda what: tell(what, run.published, trial.progress()))
+            run = Soak(trial, plan.seed, faults, lambda what: tell(what, run.published, trial.progress()))
             try:
-                await run.run(seconds)
+                await run.run(plan.seconds)
             finally:
                 # also of a run that got stuck
-                await trial.end()
-                outcome = Outcome(
-                    seed=seed,
-                    broker=broker,
-                    ordering=ordering,
-                    seconds=time.monotonic() - began,
-                    excused=trial.excused,
-                )
-                write_history(history, trial.events(), outcome)
+                try:
+                    await trial.end()
+                finally:
+                    outcome = Outcome(
+                        plan=plan,
+                        seconds=time.monotonic() - began,
+                        excused=trial.excused,
+                        outputs=trial.outputs,
+                    )
+                    write_history(history, trial.events(), outcome)
     return replay(history)
 
 
@@ -314,7 +414,7 @@ def write_history(path: Path, events: Iterable[Event], outcome: Outcome) -> None
         file.write(write_line(Note(time=now(), what="soak", who=msgspec.json.encode(outcome).decode())))
 
 
-def replay(path: Path) -> tuple[Outcome, Report]:
+def replay(path: Path) -> Verdict:
     """Check the history of a soak.
 
     Raises:
@@ -326,27 +426,46 @@ def replay(path: Path) -> tuple[Outcome, Report]:
     if not isinstance(last, Note) or last.what != "soak":
         raise ValueError(f"{path} is not the history of a soak: its last line does not say so.")
     outcome = msgspec.json.decode(last.who, type=Outcome)
-    return outcome, check(events, ordering=outcome.ordering, duplicates=outcome.excused)  # type: ignore[arg-type]
+    report = check(
+        events,
+        ordering=outcome.plan.ordering,  # type: ignore[arg-type]
+        duplicates=outcome.excused,
+        outputs=outcome.outputs,
+    )
+    return Verdict(outcome, report)
 
 
-def describe(outcome: Outcome, report: Report) -> str:
+def describe(verdict: Verdict) -> str:
     """Return the report as Markdown."""
-    losses = sum(anomaly.kind in ("lost-write", "unseen") for anomaly in report.anomalies)
+    outcome, report = verdict
+    plan = outcome.plan
+    lost = sum(anomaly.kind in ("lost-write", "unseen", "lost-output") for anomaly in report.anomalies)
     rows = {
-        "broker": "genuine Apache Kafka, three nodes"
-        if outcome.broker == "kafka"
+        "broker": "genuine Apache Kafka, three nodes behind a bad network"
+        if plan.broker == "kafka"
         else "embedded, behind a bad network",
-        "ordering": outcome.ordering,
-        "seed": outcome.seed,
+        "ordering": plan.ordering,
+        "delivery": plan.delivery.replace("_", " "),
+        "seed": plan.seed,
         "minutes": f"{outcome.seconds / 60:.1f}",
         "records": f"{report.records:,}",
         "events in the history": f"{report.events:,}",
         "handled": f"{report.finished:,}",
         "dead letters": f"{report.buried:,}",
-        "**lost**": f"**{losses:,}**",
-        "**other anomalies**": f"**{len(report.anomalies) - losses:,}**",
-        "repeated effects": f"{report.duplicates:,} ({100 * report.duplicates / max(1, report.finished):.1f} %; excused: {outcome.excused:,})",
+        "**lost**": f"**{lost:,}**",
+        "**other anomalies**": f"**{len(report.anomalies) - lost:,}**",
     }
+    share = 100 * report.duplicates / max(1, report.finished)
+    if outcome.outputs:
+        rows |= {
+            "transactions committed": f"{report.transactions:,}",
+            "transactions aborted, or left by who was killed": f"{report.undecided:,}",
+            "outputs that readers of committed records saw": f"{report.outputs:,}",
+            "outputs that only readers of uncommitted records saw": f"{report.hidden:,}",
+            "**repeated outputs**": f"**{report.duplicates:,}** (excused: none)",
+        }
+    else:
+        rows["repeated effects"] = f"{report.duplicates:,} ({share:.1f} %; excused: {outcome.excused:,})"
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     lines += ["", "| what happened | times |", "|---|---|"]
     lines += [f"| {what} | {times:,} |" for what, times in sorted(report.notes.items())]
@@ -355,4 +474,4 @@ def describe(outcome: Outcome, report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["Outcome", "describe", "replay", "soak"]
+__all__ = ["Outcome", "Plan", "Verdict", "describe", "replay", "soak"]

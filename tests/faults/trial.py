@@ -5,23 +5,25 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import aiokafka
 import msgspec
+from aiokafka.client import CoordinationType
 
 from octopus import config
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.offsets import decode_map
 from octopus.testing.faults import ChildProcess, python_module
-from octopus.testing.history import Buried, Committing, Event, Note, Offered, Report, Stored, check
-from octopus.transports.base import Outgoing
+from octopus.testing.history import Buried, Committing, Ended, Event, Note, Offered, Report, Stored, check
+from octopus.transports.base import Outgoing, TransactionalProducer
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
-from tests.faults.jobs import Deed, Job, WorkerPlan
+from tests.faults.jobs import Deed, Job, WorkerPlan, outputs_of
 from tests.faults.journal import Histories, Journal, now
+from tests.faults.readers import OutputReader
 from tests.faults.recording import id_of
 
 QUICK: dict[str, Any] = {
@@ -37,6 +39,8 @@ QUICK: dict[str, Any] = {
     },
 }
 """Settings of a worker with which faults are noticed in seconds; Kafka itself insists on six for a session."""
+
+OUTPUT_PARTITIONS = 2
 
 SAMPLES = 0.03
 """Seconds between two looks at what is committed."""
@@ -56,6 +60,8 @@ class Trial:
         ordering: Of the handler.
         partitions: Of the topic.
         replication: Of the topic.
+        delivery: Of the handler. Where it is `exactly_once`, effects are the outputs that readers of committed records see,
+            and no fault excuses a repeated one.
         settings: Of the workers, over `QUICK`.
         **plan: Further fields of `WorkerPlan`, for all workers.
     """
@@ -69,6 +75,7 @@ class Trial:
         ordering: str = "partition",
         partitions: int = 4,
         replication: int = -1,
+        delivery: str = "at_least_once",
         settings: dict[str, Any] | None = None,
         **plan: Any,
     ) -> None:
@@ -86,7 +93,8 @@ class Trial:
         self._partitions = partitions
         self._replication = replication
         self.settings = config.merge(QUICK, settings or {})
-        self._plan = plan
+        self.outputs = outputs_of(self.topic) if delivery == "exactly_once" else ()
+        self._plan = {**plan, "delivery": delivery}
         self._brokers = brokers
         self._transport = KafkaTransport(
             KafkaSettings(brokers=brokers, client_id="trial", request_timeout=3.0, metadata_max_age=5.0)
@@ -96,12 +104,17 @@ class Trial:
         self._journal = Journal(directory / "trial.history")
         self._histories = Histories(directory)
         self._sampling: asyncio.Task[None] | None = None
+        self._readers: list[OutputReader] = []
+        self._transacting: TransactionalProducer | None = None
+        self._transactions = 0
         self._jobs = 0
 
     async def __aenter__(self) -> Self:
         await self._admin.start()
         await self._producer.start()
         await self._admin.create_topic(self.topic, partitions=self._partitions, replication=self._replication)
+        if self.outputs:
+            await self._follow_outputs()
         self._sampling = asyncio.create_task(self._sample())
         return self
 
@@ -112,11 +125,25 @@ class Trial:
         if self._sampling is not None:
             self._sampling.cancel()
             await asyncio.gather(self._sampling, return_exceptions=True)
-        for client in (self._producer, self._admin):
+        for reader in self._readers:
+            await reader.stop()
+        for client in (self._producer, self._admin, self._transacting):
+            if client is None:
+                continue
             with contextlib.suppress(TransportError, TimeoutError):
                 async with asyncio.timeout(5):
                     await client.stop()
         self._journal.close()
+
+    async def _follow_outputs(self) -> None:
+        topics = (*self.outputs, self.topic + ".dead-letter")
+        for topic in topics:
+            await self._admin.create_topic(topic, partitions=OUTPUT_PARTITIONS, replication=self._replication)
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(OUTPUT_PARTITIONS)]
+        for uncommitted in (False, True):
+            reader = OutputReader(self._brokers, partitions, self._journal, uncommitted=uncommitted)
+            self._readers.append(reader)
+            reader.start()
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,8 +171,8 @@ class Trial:
             await self.happened(Note, name, what="assigned", times=times + 1, timeout=40)
 
     def disturb(self, what: str, who: str = "", excuses: int = FAULT_EXCUSES) -> None:
-        """Write a fault down, with the number of repeated effects it excuses."""
-        self.excused += excuses
+        """Write a fault down, with the number of repeated effects it excuses; of outputs, none."""
+        self.excused += 0 if self.outputs else excuses
         self._journal.write(Note(time=now(), what=what, who=who))
 
     def kill(self, name: str) -> None:
@@ -198,6 +225,41 @@ class Trial:
                 self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=offset))
             if pause:
                 await asyncio.sleep(pause)
+
+    async def publish_in_transaction(self, jobs: Sequence[Job], *, commit: bool, keys: int = 23) -> None:
+        """Publish jobs all or none; those of an abort, and perhaps those of a failure, no handler may see."""
+        self._transactions += 1
+        transaction = f"{self.topic}/{self._transactions}"
+        messages, events = [], []
+        for number, job in enumerate(jobs):
+            key = f"k{number % keys}"
+            messages.append(Outgoing(self.topic, msgspec.json.encode(job), key.encode()))
+            events.append(
+                Offered(
+                    time=now(), id=job.id, topic=self.topic, key=key, wanted=job.wanted, transaction=transaction
+                )
+            )
+        self._journal.write(*events)
+        try:
+            if self._transacting is None:
+                self._transacting = self._transport.transactional_producer(self.topic, delivery_timeout=20.0)
+                await self._transacting.start()
+            await self._transacting.begin()
+            published = await self._transacting.send_many(messages)
+            acknowledged = now()
+            for event, (topic, number, offset) in zip(events, published, strict=True):
+                at = TopicPartition(topic, number)
+                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=offset))
+            self._journal.write(Ended(time=now(), transaction=transaction, committed=commit))
+            await (self._transacting.commit() if commit else self._transacting.abort())
+            if commit:
+                self._journal.write(Ended(time=now(), transaction=transaction, committed=True, acknowledged=True))
+        except TransportError:  # nothing is known about it; the next producer ends it
+            producer, self._transacting = self._transacting, None
+            if producer is not None:
+                with contextlib.suppress(TransportError, TimeoutError):
+                    async with asyncio.timeout(5):
+                        await producer.stop()
 
     async def add_partitions(self, partitions: int) -> None:
         """Make the topic wider; records can be published there at once."""
@@ -304,6 +366,7 @@ class Trial:
             ordering=self.ordering,  # type: ignore[arg-type]
             duplicates=self.excused if duplicates is None else duplicates,
             complete=complete,
+            outputs=self.outputs,
         )
         found = "\n".join(map(str, report.anomalies[:20]))
         assert not report.anomalies, f"{len(report.anomalies)} anomalies\n{found}\n{self.story()}"
@@ -314,7 +377,15 @@ class Trial:
         for name, worker in self.workers.items():
             if worker.is_running:
                 await self.stop(name)
-        await self._exhume()
+        if self.outputs:
+            await self._read_up()
+        else:
+            await self._exhume()
+
+    async def coordinator(self, transactional_id: str = "") -> int:
+        """Return the node that coordinates the group, or the transactions of an id."""
+        kind = CoordinationType.TRANSACTION if transactional_id else CoordinationType.GROUP
+        return int(await self._admin._client.coordinator_lookup(kind, transactional_id or self.group))
 
     def story(self) -> str:
         """Return the last words of everybody, for the report of a failure."""
@@ -335,6 +406,15 @@ class Trial:
                     self._journal.write(Committing(time=now(), group=self.group, offsets=tuple(seen.items())))
                     self.committed.update(seen)
             await asyncio.sleep(SAMPLES)
+
+    async def _read_up(self, timeout: float = 60.0) -> None:
+        """Wait until the readers of outputs are at the end; a transaction that is left open holds one of them up."""
+        ends = await self._admin.offsets([*self._readers[0].positions], "latest")
+        await self.until(
+            lambda: all(reader.positions[at] >= end for reader in self._readers for at, end in ends.items()),
+            timeout,
+            "all outputs can be read",
+        )
 
     async def _exhume(self) -> None:
         """Write down what is in the dead-letter topic. A record's own time is when its worker produced it."""

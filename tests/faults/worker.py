@@ -24,7 +24,7 @@ from octopus.testing.faults import Mischief, die, end_with_parent, first_time, h
 from octopus.testing.history import Began, Finished, Note
 from octopus.transports.opening import connect
 from octopus.worker import run_process
-from tests.faults.jobs import FILTER, Job, WorkerPlan
+from tests.faults.jobs import FILTER, Job, WorkerPlan, outputs_of
 from tests.faults.journal import Journal, now
 from tests.faults.recording import RecordingTransport
 
@@ -135,11 +135,23 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
         "dead_letter": plan.dead_letter,
         "filter": FILTER,
     }
+    out, side = outputs_of(plan.topic)
+    if plan.delivery == "exactly_once":
+        options |= {"delivery": "exactly_once", "to": out}
+
+    async def publish(event: Event[Job]) -> dict[str, str]:
+        """Do what a handler does that delivers exactly once: publish something and return something."""
+        await app.publish(side, {"id": event.value.id}, key=event.key)
+        return {"id": event.value.id}
+
     if plan.ordering == "batch":
 
         @app.on(plan.topic, batch=8, within=0.02, name="handle", **options)
-        async def handle_batch(events: list[Event[Job]]) -> None:
+        async def handle_batch(events: list[Event[Job]]) -> list[dict[str, str]] | None:
             await diary.handle(events)
+            if plan.delivery == "exactly_once":
+                return [await publish(event) for event in events]
+            return None
 
     elif plan.kind == "thread":
 
@@ -150,8 +162,13 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     else:
 
         @app.on(plan.topic, ordering=plan.ordering, concurrency=plan.concurrency, name="handle", **options)
-        async def handle(event: Event[Job]) -> None:
+        async def handle(event: Event[Job]) -> dict[str, str] | None:
+            if plan.delivery == "exactly_once":
+                output = await publish(event)  # before the rest may fail: nothing of it may be seen then
+                await diary.handle([event])
+                return output
             await diary.handle([event])
+            return None
 
     return app
 

@@ -84,11 +84,15 @@ class KafkaCluster:
         secure: None, `"sasl"`, `"tls"` or `"sasl+tls"`, for the listener that `bootstrap` names. Administration without a
             login stays possible at `internal`. See `kafka_security` for the users and the tokens.
         port: Port of the first broker, the others follow it; free ports when not given.
+        advertised: Ports on loopback that clients are sent to, one for each broker: those of proxies before
+            `listening`. Brokers do not use them among themselves.
         java_options: Options of the Java machine.
 
     Attributes:
         bootstrap: The addresses to connect to, `host:port` separated by commas.
-        internal: The same for the unsecured listener; equal to `bootstrap` in a plain cluster.
+        internal: The same for the listener of the brokers, unsecured and without proxies; equal to `bootstrap` in a
+            plain cluster.
+        listening: Where the brokers listen to clients, an address each.
         certificate: PEM file of the certificate authority, or None without TLS.
     """
 
@@ -99,6 +103,7 @@ class KafkaCluster:
         properties: Mapping[str, str] | None = None,
         secure: str | None = None,
         port: int | None = None,
+        advertised: Sequence[int] | None = None,
         java_options: Sequence[str] = TEST_JVM,
     ) -> None:
         if secure not in PROTOCOLS:
@@ -119,8 +124,11 @@ class KafkaCluster:
         self._controllers = free[:brokers]
         self._internals = free[brokers : 2 * brokers]
         self._clients = free[2 * brokers :] if port is None else [port + n for n in range(brokers)]
-        self.bootstrap = _addresses(self._clients)
-        self.internal = _addresses(self._internals) if secure else self.bootstrap
+        self._advertised = [*self._clients] if advertised is None else [*advertised]
+        self.bootstrap = _addresses(self._advertised)
+        self.listening = _addresses(self._clients).split(",")
+        self._has_internal = bool(secure) or advertised is not None
+        self.internal = _addresses(self._internals) if self._has_internal else self.bootstrap
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -273,8 +281,10 @@ class KafkaCluster:
         voters = zip(self.nodes, self._controllers, strict=True)
         listeners = {"CLIENTS": self._clients[at], "CONTROLLER": self._controllers[at]}
         protocols = {"CLIENTS": PROTOCOLS[self.secure], "CONTROLLER": "PLAINTEXT"}
-        if self.secure:
+        advertised = {"CLIENTS": self._advertised[at]}
+        if self._has_internal:
             listeners["INTERNAL"], protocols["INTERNAL"] = self._internals[at], "PLAINTEXT"
+            advertised["INTERNAL"] = self._internals[at]
         replicas = str(len(self.nodes))
         in_sync = str(min(2, len(self.nodes)))
         replication = {f"{topic}.replication.factor": replicas for topic in _REPLICATED} | {
@@ -286,9 +296,10 @@ class KafkaCluster:
                 "node.id": str(node),
                 "controller.quorum.voters": ",".join(f"{voter}@127.0.0.1:{port}" for voter, port in voters),
                 "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items()),
+                "advertised.listeners": ",".join(f"{name}://127.0.0.1:{p}" for name, p in advertised.items()),
                 "listener.security.protocol.map": ",".join(f"{name}:{how}" for name, how in protocols.items()),
                 "controller.listener.names": "CONTROLLER",
-                "inter.broker.listener.name": "INTERNAL" if self.secure else "CLIENTS",
+                "inter.broker.listener.name": "INTERNAL" if self._has_internal else "CLIENTS",
                 "log.dirs": str(self.directory / f"data-{node}"),
                 "min.insync.replicas": in_sync,
             }

@@ -154,6 +154,7 @@ class _History:
     """The events, indexed.
 
     Attributes:
+        read: Ids that a reader of committed records saw.
         effects: Times of a record's effects; where outputs are effects, of those in the topic that has most of them.
         outcome: Of a record, the topics in which its outputs and dead letters are visible, and the transaction of each.
         visible: Outputs that a reader of committed records saw, with their places.
@@ -168,6 +169,7 @@ class _History:
         self.transactions: defaultdict[str, list[Offered]] = defaultdict(list)
         self.visible: dict[str, Place] = {}
         self.glimpsed: set[str] = set()
+        self.read: set[str] = set()
         self.outcome: defaultdict[Place, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.offered: dict[str, Offered] = {}
         self.refused: set[str] = set()
@@ -208,6 +210,8 @@ class _History:
                 for offset, name in records:
                     self._see(at, offset, name)
                     self.polled.add((at, offset))
+                    if not event.uncommitted:
+                        self.read.add(name)
                     if name in self.offered and self.offered[name].of is not None:
                         self.glimpsed.add(name)
                         if not event.uncommitted:
@@ -266,7 +270,7 @@ class _History:
         """Tell whether a handler has to run; what nobody offered is taken to be wanted."""
         for name in self.names(place):
             offered = self.offered.get(name)
-            if offered is not None and (not offered.wanted or offered.of is not None or self.is_aborted(name)):
+            if offered is not None and (not offered.wanted or offered.of is not None or not self.is_there(offered)):
                 return False
         return True
 
@@ -276,14 +280,18 @@ class _History:
     def took_place(self, transaction: str) -> bool:
         """Tell whether a transaction is known to be committed."""
         writes = self.transactions.get(transaction, ())
-        return transaction in self.acknowledged or any(each.id in self.visible for each in writes)
+        return transaction in self.acknowledged or any(each.id in self.read for each in writes)
+
+    def is_there(self, offered: Offered) -> bool:
+        """Tell whether a handler may wait for a record: not when its transaction is aborted, or perhaps is."""
+        return offered.transaction is None or self.took_place(offered.transaction)
 
     def may_be_hidden(self, name: str) -> bool:
         """Tell whether readers of committed records may go past a record: nobody confirmed that it is committed."""
         offered = self.offered.get(name)
         if offered is None or offered.transaction is None:
             return False
-        return offered.transaction not in self.acknowledged and name not in self.visible
+        return offered.transaction not in self.acknowledged and name not in self.read
 
     def is_aborted(self, name: str) -> bool:
         offered = self.offered.get(name)
