@@ -8,14 +8,14 @@ from contextlib import ExitStack
 import pytest
 
 from octopus import config
-from octopus.testing.faults import ChildProcess, EmbeddedBroker
+from octopus.testing.faults import ChildProcess
 from octopus.testing.history import Began, Finished, Note
 from tests.faults.jobs import Job
+from tests.faults.modes import FREE, MODES, across
 from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.process
 
-MODES = ["partition", "key", "none", "batch"]
 Begin = Callable[..., Trial]
 
 
@@ -68,8 +68,11 @@ async def test_fifty_kills_in_each_mode_lose_nothing(mode: str, begin: Begin) ->
         await trial.verdict(timeout=120)
 
 
-async def test_a_kill_inside_the_first_handler_of_a_group_that_starts_at_latest_loses_nothing(begin: Begin) -> None:
-    async with begin(start="latest") as trial:
+@across("partition")
+async def test_a_kill_inside_the_first_handler_of_a_group_that_starts_at_latest_loses_nothing(
+    mode: str, begin: Begin
+) -> None:
+    async with begin(ordering=mode, start="latest") as trial:
         await trial.publish(trial.jobs(5, wanted=False))  # from before the group: nobody's business
         trial.start("one")
         await trial.until(lambda: len(trial.committed) == 4, what="the start is anchored")
@@ -81,8 +84,9 @@ async def test_a_kill_inside_the_first_handler_of_a_group_that_starts_at_latest_
         await trial.verdict()
 
 
-async def test_a_kill_between_effect_and_commit_repeats_and_does_not_lose(begin: Begin) -> None:
-    async with begin() as trial:
+@across("batch")
+async def test_a_kill_between_effect_and_commit_repeats_and_does_not_lose(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         trial.start("one")
         await trial.publish([*trial.jobs(20), *trial.jobs(1, "die after"), *trial.jobs(20)])
         await trial.workers["one"].ended(20)
@@ -92,21 +96,22 @@ async def test_a_kill_between_effect_and_commit_repeats_and_does_not_lose(begin:
         assert report.duplicates >= 1
 
 
-async def test_after_a_kill_only_what_was_unfinished_comes_again(begin: Begin) -> None:
-    async with begin(ordering="none", partitions=1) as trial:
+@across("none", modes=FREE)
+async def test_after_a_kill_only_what_was_unfinished_comes_again(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, partitions=1) as trial:
         trial.start("one")
-        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(60)])
+        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(60)], keys=100)
         await trial.happened(Finished, times=60)
-        while await trial.settled_ahead() < 60:  # the commit's metadata says so
-            assert trial.workers["one"].is_running
+        await trial.known_as_settled(60)
         assert trial.committed == {(trial.topic, 0): 0}
         trial.kill("one")
         trial.start("one")
         await trial.verdict(duplicates=0)
 
 
-async def test_a_frozen_worker_that_thaws_commits_nothing_of_what_others_have(begin: Begin) -> None:
-    async with begin(ordering="key") as trial:
+@across("key")
+async def test_a_frozen_worker_that_thaws_commits_nothing_of_what_others_have(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         await trial.working("one", "two")
         await trial.publish(trial.jobs(400, takes=0.02))
         await trial.happened(Finished, "one")
@@ -120,8 +125,9 @@ async def test_a_frozen_worker_that_thaws_commits_nothing_of_what_others_have(be
         await trial.verdict()
 
 
-async def test_a_worker_alone_that_lost_its_session_begins_anew(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+@across("partition")
+async def test_a_worker_alone_that_lost_its_session_begins_anew(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         trial.start("one")
         await trial.publish(trial.jobs(200, takes=0.01))
         await trial.progressed(20)
@@ -133,33 +139,40 @@ async def test_a_worker_alone_that_lost_its_session_begins_anew(broker: Embedded
         assert trial.count(Note, "one", what="lost") == 1
 
 
-async def test_handlers_that_never_return_are_cut_off_and_run_again(begin: Begin) -> None:
-    async with begin(ordering="key", timeout=0.3) as trial:
+@across("key")
+async def test_handlers_that_never_return_are_cut_off_and_run_again(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, timeout=0.3) as trial:
         trial.start("one")
         await trial.publish([*trial.jobs(100), *trial.jobs(3, "hang"), *trial.jobs(100)])
         await trial.verdict(duplicates=0)
 
 
-async def test_a_handler_that_outlasts_the_session_runs_once(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+@across("batch")
+async def test_a_handler_that_outlasts_the_session_runs_once(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         trial.start("one")
-        jobs = trial.jobs(1, takes=3.0)
+        jobs = trial.jobs(1, takes=trial.session_timeout + 1.0)
         await trial.publish([*trial.jobs(20), *jobs, *trial.jobs(20)])
         await trial.verdict(duplicates=0)
         assert trial.count(Began, id=jobs[0].id) == 1
 
 
-async def test_a_handler_that_blocks_the_loop_beyond_the_session_keeps_its_partitions(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+@across("partition")
+async def test_a_handler_that_blocks_the_loop_beyond_the_session_keeps_its_partitions(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         await trial.working("one", "two")
-        await trial.publish([*trial.jobs(20), *trial.jobs(1, "block", takes=3.0), *trial.jobs(20)])
+        blocking = trial.jobs(1, "block", takes=trial.session_timeout + 1.0)
+        await trial.publish([*trial.jobs(20), *blocking, *trial.jobs(20)])
         await trial.verdict(duplicates=0)
         assert trial.count(Note, what="lost") == 0
 
 
+@across("partition")
 @pytest.mark.parametrize(("deed", "code"), [("exit", 17), ("mischief", 1)])
-async def test_what_is_no_exception_ends_the_process_and_settles_nothing(deed: str, code: int, begin: Begin) -> None:
-    async with begin() as trial:
+async def test_what_is_no_exception_ends_the_process_and_settles_nothing(
+    deed: str, code: int, mode: str, begin: Begin
+) -> None:
+    async with begin(ordering=mode) as trial:
         trial.start("one")
         await trial.publish([*trial.jobs(20), *trial.jobs(1, deed), *trial.jobs(20)])  # type: ignore[arg-type]
         assert await trial.workers["one"].ended(20) == code
@@ -167,8 +180,9 @@ async def test_what_is_no_exception_ends_the_process_and_settles_nothing(deed: s
         await trial.verdict(duplicates=0)
 
 
-async def test_a_wall_clock_that_jumps_by_an_hour_harms_nothing(begin: Begin) -> None:
-    async with begin(ordering="key", clock_jumps=3600.0) as trial:
+@across("key")
+async def test_a_wall_clock_that_jumps_by_an_hour_harms_nothing(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, clock_jumps=3600.0) as trial:
         await trial.working("one")
         # dead letters bear the time at which they were produced, which here says nothing: so none of them
         await trial.publish([*trial.jobs(200, takes=0.005), *trial.jobs(10, "fail once"), *trial.jobs(10, "later")])
@@ -178,8 +192,9 @@ async def test_a_wall_clock_that_jumps_by_an_hour_harms_nothing(begin: Begin) ->
 
 
 @pytest.mark.slow
-async def test_a_machine_that_is_too_busy_only_takes_longer(begin: Begin) -> None:
-    async with begin(ordering="key") as trial:
+@across()
+async def test_a_machine_that_is_too_busy_only_takes_longer(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         with ExitStack() as neighbours:
             for _ in range(2 * (os.cpu_count() or 1)):
                 neighbours.enter_context(ChildProcess([sys.executable, "-c", "while True: pass"]))

@@ -5,15 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from octopus import config
-from octopus.testing.faults import EmbeddedBroker
 from octopus.testing.history import Began, Finished, Note
+from tests.faults.modes import FREE, MODES, across
 from tests.faults.test_crashes import mixture
 from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.process
 
 Begin = Callable[..., Trial]
-MODES = ["partition", "key", "none", "batch"]
 
 
 async def come_and_go(trial: Trial, rounds: int, work: int) -> None:
@@ -31,7 +30,7 @@ async def come_and_go(trial: Trial, rounds: int, work: int) -> None:
             away.add(name)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@across("key", "batch")
 async def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(mode: str, begin: Begin) -> None:
     async with begin(ordering=mode, seed=MODES.index(mode)) as trial:
         await come_and_go(trial, rounds=4, work=60)
@@ -50,8 +49,9 @@ async def test_forty_changes_of_membership_lose_and_repeat_nothing(mode: str, as
         await trial.verdict(duplicates=0, timeout=120)
 
 
-async def test_slow_work_within_the_budget_is_finished_committed_and_not_repeated(begin: Begin) -> None:
-    async with begin(ordering="none", partitions=2) as trial:
+@across("none")
+async def test_slow_work_within_the_budget_is_finished_committed_and_not_repeated(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, partitions=2) as trial:
         trial.start("one")
         slow = trial.jobs(2, takes=0.7)
         await trial.happened(Note, "one", what="assigned")
@@ -66,24 +66,27 @@ async def test_slow_work_within_the_budget_is_finished_committed_and_not_repeate
         assert [trial.count(Began, id=job.id) for job in slow] == [1, 1]
 
 
-async def test_slow_work_beyond_the_budget_goes_to_the_next_owner(begin: Begin) -> None:
-    async with begin(ordering="none", partitions=2) as trial:
+@across("none")
+async def test_slow_work_beyond_the_budget_goes_to_the_next_owner(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, partitions=2) as trial:
         trial.start("one")
-        await trial.publish([*trial.jobs(1, "hang")], partition=0)
-        await trial.publish([*trial.jobs(1, "hang")], partition=1)
-        await trial.publish(trial.jobs(60))
-        await trial.happened(Finished, times=60)
+        for partition in range(2):
+            await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(30)], partition=partition, keys=100)
+        await trial.happened(Began, times=2)
+        if mode in FREE:
+            await trial.happened(Finished, times=60)
         trial.start("two")
         await trial.verdict(duplicates=0)
         assert trial.count(Began, "two") >= 1
 
 
-async def test_partitions_that_come_straight_back_run_nothing_twice(begin: Begin) -> None:
-    async with begin(ordering="key", partitions=6) as trial:
+@across("key")
+async def test_partitions_that_come_straight_back_run_nothing_twice(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, partitions=6) as trial:
         for name in ("one", "two"):
             trial.start(name)
             await trial.happened(Note, name, what="assigned")
-        await trial.publish(trial.jobs(200, takes=0.2))
+        await trial.publish(trial.jobs(200, takes=0.02 if mode == "batch" else 0.2))
         await trial.progressed(5)
         trial.start("three")  # takes two of six: the others are revoked and come straight back
         await trial.happened(Note, "three", what="assigned")
@@ -91,8 +94,9 @@ async def test_partitions_that_come_straight_back_run_nothing_twice(begin: Begin
         await trial.verdict(duplicates=0, timeout=60)
 
 
-async def test_a_static_member_that_restarts_in_time_causes_no_rebalance(begin: Begin) -> None:
-    async with begin(ordering="key") as trial:
+@across("key")
+async def test_a_static_member_that_restarts_in_time_causes_no_rebalance(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         lasting = config.merge(trial.settings, {"consumer": {"group_instance_id": "lasting", "session_timeout": 10}})
         await trial.working("one")
         trial.start("two", settings=lasting)
@@ -108,9 +112,10 @@ async def test_a_static_member_that_restarts_in_time_causes_no_rebalance(begin: 
         await trial.verdict()
 
 
+@across("partition")
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-async def test_a_partition_that_is_added_is_read_from_its_beginning(start: str, begin: Begin) -> None:
-    async with begin(start=start, partitions=2) as trial:
+async def test_a_partition_that_is_added_is_read_from_its_beginning(start: str, mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode, start=start, partitions=2) as trial:
         trial.start("one")
         await trial.until(lambda: len(trial.committed) == 2, what="the start is anchored")
         await trial.publish(trial.jobs(20))
@@ -119,8 +124,11 @@ async def test_a_partition_that_is_added_is_read_from_its_beginning(start: str, 
         await trial.verdict(duplicates=0)
 
 
-async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next_owner(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address, ordering="key", attempts=12) as trial:
+@across("key")
+async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next_owner(
+    mode: str, begin: Begin
+) -> None:
+    async with begin(ordering=mode, attempts=12) as trial:
         trial.start("one")
         jobs = [*trial.jobs(12, "fail"), *trial.jobs(100)]
         trial.chance.shuffle(jobs)
@@ -129,4 +137,6 @@ async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next
         trial.start("two")
         await trial.happened(Note, "two", what="assigned")
         report = await trial.verdict(duplicates=0, timeout=60)
-        assert (report.finished, report.buried) == (100, 12)
+        # a record that is in batches with several of those that fail may be given up with them
+        assert report.buried == 12 or (mode == "batch" and report.buried > 12)
+        assert report.finished >= 112 - report.buried

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from octopus import config
 from octopus.testing.faults import EmbeddedBroker
 from octopus.testing.history import Began, Finished, Note
+from tests.faults.modes import FREE, across
 from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.process
@@ -29,19 +31,23 @@ async def test_a_stop_under_load_finishes_what_runs_commits_it_and_repeats_nothi
         await trial.verdict(duplicates=0)
 
 
-async def test_a_handler_that_outlasts_the_grace_is_left_and_comes_again(broker: EmbeddedBroker) -> None:
-    settings = {"worker": {"drain_timeout": 0.5}}
-    async with Trial(broker.directory.parent, broker.address, settings=settings, ordering="none") as trial:
+@across("none")
+async def test_a_handler_that_outlasts_the_grace_is_left_and_comes_again(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
+        trial.settings = config.merge(trial.settings, {"worker": {"drain_timeout": 0.5}})
         trial.start("one")
-        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(30)])
-        await trial.happened(Finished, times=30)
+        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(30)], keys=100)
+        await trial.happened(Began, id="0")
+        if mode in FREE:
+            await trial.happened(Finished, times=30)
         assert await trial.stop("one") == 0
         trial.start("one")
         await trial.verdict(duplicates=0)
 
 
-async def test_a_stop_while_it_starts_is_obeyed(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+@across("partition")
+async def test_a_stop_while_it_starts_is_obeyed(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         await trial.publish(trial.jobs(100, takes=0.005))
         for _ in range(4):
             worker = trial.start("one")
@@ -56,8 +62,9 @@ async def test_a_stop_while_it_starts_is_obeyed(broker: EmbeddedBroker) -> None:
         await trial.verdict(duplicates=0)
 
 
-async def test_a_stop_in_the_middle_of_a_rebalance_is_obeyed(begin: Begin) -> None:
-    async with begin(ordering="key") as trial:
+@across("key")
+async def test_a_stop_in_the_middle_of_a_rebalance_is_obeyed(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         trial.start("one")
         await trial.publish(trial.jobs(300, takes=0.02))
         await trial.progressed(20)
@@ -67,11 +74,12 @@ async def test_a_stop_in_the_middle_of_a_rebalance_is_obeyed(begin: Begin) -> No
         await trial.verdict(duplicates=0)
 
 
+@across("partition")
 @pytest.mark.parametrize("outage", ["killed", "frozen"])
 async def test_a_stop_while_the_broker_is_away_is_obeyed_and_nothing_is_lost(
-    outage: str, broker: EmbeddedBroker
+    outage: str, mode: str, broker: EmbeddedBroker
 ) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+    async with Trial(broker.directory.parent, broker.address, ordering=mode) as trial:
         trial.start("one")
         await trial.publish(trial.jobs(200, takes=0.01))
         await trial.progressed(20)
@@ -89,11 +97,14 @@ async def test_a_stop_while_the_broker_is_away_is_obeyed_and_nothing_is_lost(
         await trial.verdict()
 
 
-async def test_a_second_signal_ends_it_at_once_and_commits_nothing_early(begin: Begin) -> None:
-    async with begin(ordering="none") as trial:
+@across("none")
+async def test_a_second_signal_ends_it_at_once_and_commits_nothing_early(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         worker = trial.start("one")
-        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(30)], partition=0)
-        await trial.happened(Finished, times=30)
+        await trial.publish([*trial.jobs(1, "hang"), *trial.jobs(30)], partition=0, keys=100)
+        await trial.happened(Began, id="0")
+        if mode in FREE:
+            await trial.happened(Finished, times=30)
         worker.terminate()
         await trial.until(lambda: "stopping" in worker.written(), what="the first signal is heard")
         worker.terminate()
@@ -103,8 +114,9 @@ async def test_a_second_signal_ends_it_at_once_and_commits_nothing_early(begin: 
         assert trial.count(Began, id="0") == 2
 
 
-async def test_a_second_signal_reaches_a_worker_whose_loop_is_blocked(broker: EmbeddedBroker) -> None:
-    async with Trial(broker.directory.parent, broker.address) as trial:
+@across("partition")
+async def test_a_second_signal_reaches_a_worker_whose_loop_is_blocked(mode: str, begin: Begin) -> None:
+    async with begin(ordering=mode) as trial:
         worker = trial.start("one")
         await trial.publish(trial.jobs(1, "block", takes=30.0))
         await trial.happened(Began)

@@ -269,15 +269,14 @@ class Trial:
         self._producer = self._transport.producer(delivery_timeout=20.0)
         await self._producer.start()
 
-    async def settled_ahead(self) -> int:
-        """How many records beyond the committed offsets the commits say are settled."""
-        found = await self._admin.group_offsets(self.group)
-        ranges = [decode_map(commit.offset, commit.metadata) for commit in found.values()]
-        return sum(last - first + 1 for each in ranges for first, last in each)
-
     def poison(self, count: int) -> list[bytes]:
         """Make values that cannot be decoded."""
         return [b'{"id": "%s", "does": ' % job.id.encode() for job in self.jobs(count)]
+
+    @property
+    def session_timeout(self) -> float:
+        """Seconds after which a silent worker has left the group."""
+        return float(self.settings["consumer"]["session_timeout"])
 
     # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,6 +318,19 @@ class Trial:
         """Wait until so many more records are committed, or all there are."""
         wanted = min(self.progress() + records, sum(self.ends.values()))
         await self.until(lambda: self.progress() >= wanted, timeout, f"{records} more records are committed")
+
+    async def known_as_settled(self, records: int, timeout: float = 30.0) -> None:
+        """Wait until commits say of so many records that they are settled, before or beyond the committed offset."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = await self._admin.group_offsets(self.group)
+            ahead = [decode_map(commit.offset, commit.metadata) for commit in found.values()]
+            known = sum(max(0, commit.offset) for commit in found.values())
+            known += sum(last - first + 1 for ranges in ahead for first, last in ranges)
+            if known >= records:
+                return
+            assert time.monotonic() < deadline, f"{known} of {records} are known as settled\n{self.story()}"
+            await asyncio.sleep(0.02)
 
     def count(self, kind: type[Event], name: str = "", **fields: object) -> int:
         """Count the events of a kind, of one worker or of all: `count(Note, "one", what="lost")`."""
