@@ -1,4 +1,6 @@
-"""Planted bugs, each caught by quick tests: `python -m tests.faults.mutations [WORD…]`.
+"""Planted bugs in every machine that decides what is delivered, each caught by quick tests.
+
+    python -m tests.faults.mutations [WORD…]
 
 Each is put into a copy of the package, never into the working tree, and the named tests run there. A bug that no test
 notices, or a place that is no longer in the code, is reported, and the exit code is 1.
@@ -18,8 +20,11 @@ DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
 RETRY_TOPICS = "tests/worker/test_retry_topics.py"
 TRIALS = "tests/faults/test_crashes.py"
+ONCE = "tests/worker/test_exactly_once.py"
+SCHEDULES = "tests/worker/test_exactly_once_schedules.py"
+ONCE_TRIALS = "tests/faults/test_exactly_once.py"
 KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
-TIMEOUT = 120.0
+TIMEOUT = 240.0
 
 
 class Mutation(NamedTuple):
@@ -258,6 +263,186 @@ MUTATIONS = (
         "            import asyncio\n\n            asyncio.ensure_future(self._send(messages))",
         (DELIVERY,),
     ),
+    # ── the offset map ──
+    Mutation(
+        "a map that was damaged is believed",
+        "octopus/offsets.py",
+        "    if f\"{binascii.crc32(f'{written} {text}'.encode()):08x}\" != checksum:\n        return []\n",
+        "",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map that does not fit is cut off",
+        "octopus/offsets.py",
+        'return encoded if len(encoded) <= limit else ""',
+        "return encoded[:limit]",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map is one offset off",
+        "octopus/offsets.py",
+        "        at = last + 1\n    text",
+        "        at = last\n    text",
+        ("tests/test_offsets.py", RUNNER),
+    ),
+    # ── what is committed when ──
+    Mutation(
+        "the map of a commit is missing",
+        "octopus/worker/group.py",
+        "metadata = encode_map(committable, generation.ledger.settled_ahead())",
+        "metadata = encode_map(committable, [])",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "what settles while a commit is under way counts as committed",
+        "octopus/worker/group.py",
+        "generation.note_committed(offsets[generation.partition].offset, count)",
+        "generation.note_committed(generation.ledger.committable, generation.ledger.ahead)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a commit without an answer is waited for, for ever",
+        "octopus/worker/group.py",
+        "                async with asyncio.timeout(self._settings.commit_timeout):\n                    await self._consumer.commit(offsets)",
+        "                async with asyncio.timeout(None):\n                    await self._consumer.commit(offsets)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a stop does not commit",
+        "octopus/worker/group.py",
+        "            await self._commit(self._generations.values())\n        finally:",
+        "            pass\n        finally:",
+        (DELIVERY,),
+    ),
+    # ── anchors ──
+    Mutation(
+        "a partition that appears later begins at its end",
+        "octopus/worker/group.py",
+        "if birth is not None and partition.partition < birth.partitions:",
+        "if birth is not None:",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "each member means its own moment by latest",
+        "octopus/worker/group.py",
+        '                if start == "latest" and partition.topic in births:\n                    start = birth.time\n',
+        "",
+        (DELIVERY,),
+    ),
+    # ── drain ──
+    Mutation(
+        "a drain lets more begin",
+        "octopus/runner/runner.py",
+        "        self._forget(generations)\n        running =",
+        "        running =",
+        (RUNNER,),
+    ),
+    # ── outputs and their transactions ──
+    Mutation(
+        "an output does not wait for its record to settle",
+        "octopus/outputs.py",
+        "self._kept.setdefault(offset, []).append(contribution)",
+        "self._waiting.append(contribution)",
+        (ONCE,),
+    ),
+    Mutation(
+        "what a run published that was cancelled is kept",
+        "octopus/outputs.py",
+        "                    self._kept.pop(each.offset, None)\n",
+        "                    pass\n",
+        (ONCE,),
+    ),
+    Mutation(
+        "what middleware takes back is published",
+        "octopus/outputs.py",
+        "            elif not isinstance(outcome, Retry):\n                self._release(stored.offset)",
+        "            else:\n                self._release(stored.offset)",
+        (ONCE,),
+    ),
+    Mutation(
+        "a task that outlives its attempt publishes into it",
+        "octopus/outputs.py",
+        "        attempt.is_over = True\n",
+        "        pass\n",
+        (ONCE,),
+    ),
+    Mutation(
+        "what a transaction took is taken again",
+        "octopus/outputs.py",
+        "self._waiting = [] if before is None else",
+        "self._waiting = self._waiting if before is None else",
+        (ONCE,),
+    ),
+    Mutation(
+        "offsets are not part of the transaction",
+        "octopus/worker/transactions.py",
+        "            await self._producer.send_offsets(self._group, {self._partition: plan.commit})\n",
+        "",
+        (ONCE,),
+    ),
+    Mutation(
+        "offsets are committed beside the transaction, as trials with real processes see it",
+        "octopus/worker/transactions.py",
+        "        await super().assigned(partitions)\n        for partition, transactions in opened.items():",
+        "        await super().assigned(partitions)\n"
+        "        asyncio.ensure_future(GroupWorker._commit_regularly(self))\n"
+        "        for partition, transactions in opened.items():",
+        (f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once",),
+    ),
+    Mutation(
+        "outputs are published outside of the transaction, as trials with real processes see it",
+        "octopus/worker/transactions.py",
+        "        await self._producer.begin()\n        messages = [message for each in outputs for message in each.messages]\n"
+        "        if messages:\n            await self._producer.send_many(messages)",
+        "        messages = [message for each in outputs for message in each.messages]\n        await self._producer.begin()\n"
+        "        if messages:\n            await self._producer.send_many(messages)\n"
+        "            await self._producer.commit()\n            await self._producer.begin()",
+        (f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once",),
+    ),
+    Mutation(
+        "committed offsets are read before the former owner is fenced",
+        "octopus/worker/transactions.py",
+        "        try:\n            async with asyncio.timeout(START_TIMEOUT):\n"
+        "                await _all(each.start() for each in opened.values())\n",
+        "        await super().assigned(partitions)\n        try:\n            async with asyncio.timeout(START_TIMEOUT):\n"
+        "                await _all(each.start() for each in opened.values())\n",
+        (ONCE, SCHEDULES),
+    ),
+    Mutation(
+        "a transaction of unknown outcome is followed by another",
+        "octopus/worker/transactions.py",
+        "            self._failure = error\n            raise",
+        "            return",
+        (ONCE, SCHEDULES),
+    ),
+    Mutation(
+        "where no map fits, outputs beyond the offset are published all the same",
+        "octopus/worker/transactions.py",
+        "if metadata or not ahead:",
+        "if True:",
+        (ONCE,),
+    ),
+    Mutation(
+        "an output that the broker refuses is dropped",
+        "octopus/worker/transactions.py",
+        "                outputs = await self._without_refused(outputs)",
+        "                outputs = []",
+        (ONCE,),
+    ),
+    Mutation(
+        "the last transaction before a stop is left out",
+        "octopus/worker/transactions.py",
+        "                await _all(self._transactions[generation.partition].commit(generation) for generation in due)\n",
+        "                pass\n",
+        (ONCE,),
+    ),
+    Mutation(
+        "handlers that deliver exactly once read what is not committed",
+        "octopus/worker/worker.py",
+        'options["isolation"] = "read_committed"',
+        'options["isolation"] = "read_uncommitted"',
+        (ONCE, f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once"),
+    ),
 )
 
 
@@ -278,7 +463,9 @@ def caught(mutation: Mutation, copy: Path) -> str | None:
             "--no-header",
             "-p",
             "no:cacheprovider",
-            "--timeout=30",
+            "--timeout=60",
+            "-m",
+            "not slow",
             *mutation.tests,
         ]
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -286,7 +473,7 @@ def caught(mutation: Mutation, copy: Path) -> str | None:
             command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        return None  # a test that never ends has noticed, too
+        return f"the tests did not end within {TIMEOUT:g} s"
     finally:
         file.write_text(text)
     match done.returncode:

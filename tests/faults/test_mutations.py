@@ -1,0 +1,27 @@
+"""The planted bugs still have their places in the code; that tests notice them takes minutes and is a command of its own."""
+
+import pytest
+
+from tests.faults.mutations import MUTATIONS, ROOT, Mutation
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_planted_bug_has_its_place(mutation: Mutation) -> None:
+    assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.good) == 1
+    for test in mutation.tests:
+        assert (ROOT / test.partition("::")[0]).exists()
+
+
+def test_every_machine_has_planted_bugs() -> None:
+    machines = {
+        "octopus/offsets.py",  # the ledger and the offset map
+        "octopus/ordering.py",  # lanes
+        "octopus/runner/runner.py",  # retries and drains
+        "octopus/runner/generation.py",
+        "octopus/worker/group.py",  # commits, drains, anchors
+        "octopus/worker/transactions.py",
+        "octopus/outputs.py",
+        "octopus/middleware/errors.py",
+        "octopus/middleware/dead_letters.py",
+    }
+    assert machines <= {mutation.file for mutation in MUTATIONS}
