@@ -10,6 +10,7 @@ import pytest
 
 from octopus.auth.tokens import CachedTokens, FixedToken, Token, TokenFile, expiry_of
 from octopus.errors import AuthError, LoginRequired, TokenExpired
+from tests.staged import turns
 
 
 class Issuer:
@@ -61,7 +62,7 @@ async def test_when_the_one_who_asks_is_cancelled_another_asks() -> None:
     provider = issuer.provider()
     first = asyncio.create_task(provider.token())
     second = asyncio.create_task(provider.token())
-    await asyncio.sleep(0.01)
+    await turns()
     first.cancel()
     await asyncio.wait([first])
     issuer.gate.set()

@@ -103,6 +103,13 @@ MUTATIONS = (
         ("tests/test_ordering.py", RUNNER),
     ),
     Mutation(
+        "a partition's next stretch starts before its predecessor is settled",
+        "octopus/ordering.py",
+        "        if self._busy or not queue:\n            return []\n        self._busy = True",
+        "        if not queue:\n            return []\n        self._busy = True",
+        ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
         "a key is released while its successor takes it over",
         "octopus/ordering.py",
         "                self._ready.append(successors.popleft())\n                self._behind[key] = successors or None",
@@ -140,8 +147,8 @@ MUTATIONS = (
     Mutation(
         "a partition's records overtake each other, as trials with real processes see it",
         "octopus/ordering.py",
-        "        if self._busy or not self._queue:\n            return None\n        self._busy = True",
-        "        if not self._queue:\n            return None\n        self._busy = True",
+        "        if self._busy or not queue:\n            return []\n        self._busy = True",
+        "        if not queue:\n            return []\n        self._busy = True",
         (f"{KILLS}[embedded-partition]",),
     ),
     Mutation(

@@ -145,7 +145,8 @@ class Soak:
         """Start those again that ended by themselves, as a supervisor would: in an outage a start fails."""
         for name, worker in [*self._trial.workers.items()]:
             if not worker.is_running:
-                self._trial.disturb(f"worker ended with {worker.exit_code}", name, excuses=0)
+                last = worker.written().rstrip().rpartition("\n")[2][-300:]
+                self._trial.disturb(f"worker ended with {worker.exit_code}", f"{name}: {last}", excuses=0)
                 self._trial.start(name)
 
     async def _publish(self) -> None:

@@ -24,6 +24,7 @@ class Listener:
         self.threads: set[threading.Thread] = set()
         self.consumer: ThreadedConsumer | None = None
         self.ready = asyncio.Event()
+        self.fetching = threading.Event()
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         assert self.consumer is not None
@@ -49,7 +50,19 @@ def threads() -> list[str]:
 
 async def started(broker: MemoryBroker) -> tuple[ThreadedConsumer, Listener]:
     listener = Listener()
-    consumer = listener.consumer = ThreadedConsumer(lambda: MemoryTransport(broker).consumer("g", ["t"]))
+
+    def make() -> Any:
+        made: Any = MemoryTransport(broker).consumer("g", ["t"])
+        fetch = made.fetch
+
+        async def fetch_and_tell(*given: Any, **options: Any) -> Any:
+            listener.fetching.set()
+            return await fetch(*given, **options)
+
+        made.fetch = fetch_and_tell
+        return made
+
+    consumer = listener.consumer = ThreadedConsumer(make)
     await consumer.start(listener)
     await listener.ready.wait()
     return consumer, listener
@@ -78,9 +91,9 @@ async def test_everything_is_forwarded_and_the_listener_is_called_at_home() -> N
 
 async def test_a_fetch_that_is_cancelled_hands_its_records_to_the_next_one() -> None:
     broker = MemoryBroker()
-    consumer, _ = await started(broker)
+    consumer, listener = await started(broker)
     fetching = asyncio.create_task(consumer.fetch([P0], max_records=10, timeout=5))
-    await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(listener.fetching.wait, 5)
     fetching.cancel()
     await asyncio.gather(fetching, return_exceptions=True)
     broker.append([Outgoing("t", b"1")])
@@ -90,9 +103,9 @@ async def test_a_fetch_that_is_cancelled_hands_its_records_to_the_next_one() -> 
 
 
 async def test_stopping_during_a_fetch_leaves_nobody_waiting() -> None:
-    consumer, _ = await started(MemoryBroker())
+    consumer, listener = await started(MemoryBroker())
     fetching = asyncio.create_task(consumer.fetch([P0], max_records=10, timeout=3600))
-    await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(listener.fetching.wait, 5)
     async with asyncio.timeout(3):
         await consumer.stop()
         await asyncio.gather(fetching, return_exceptions=True)

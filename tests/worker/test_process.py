@@ -54,6 +54,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
+def signalled(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has ended, and else send it a signal, once more: signals that arrive together are one."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    return process.poll() is not None
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended and its parent knows."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
     programs = []
@@ -87,11 +103,12 @@ def test_the_second_signal_ends_at_once_and_commits_nothing_early(start: Callabl
     program = start(mode)
     program.wait_for("ready")
     program.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    if mode == "stuck":
+        wait_until(lambda: "stopping" in program.errors.read_text())
     assert program.process.poll() is None
     began = time.monotonic()
-    program.process.send_signal(signal.SIGTERM)
-    assert program.end(2) == 128 + signal.SIGTERM
+    wait_until(lambda: signalled(program.process), 2)
+    assert program.end(0) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 1
     assert (program.done, program.committed) == (0, 0)
 
@@ -230,7 +247,7 @@ def test_children_that_mean_to_end_are_not_replaced(family: Callable[..., Family
 def test_a_stop_while_a_crashed_child_waits_for_its_replacement_starts_none(family: Callable[..., Family]) -> None:
     parent = family(life="sys.exit(1)", count=1)
     wait_until(lambda: len(parent.pids("began")) == 1)
-    time.sleep(0.3)
+    wait_until(lambda: is_gone(parent.pids("began")[0]))
     parent.process.send_signal(signal.SIGTERM)
     assert parent.process.wait(2) == 0
     assert len(parent.pids("began")) == 1
@@ -238,10 +255,11 @@ def test_a_stop_while_a_crashed_child_waits_for_its_replacement_starts_none(fami
 
 @pytest.mark.parametrize("again", [True, False], ids=["a second signal", "the end of the grace"])
 def test_children_that_do_not_stop_are_killed(family: Callable[..., Family], again: bool) -> None:
-    parent = family(life="time.sleep(60)", handler="signal.SIG_IGN", count=1, grace=60 if again else 0.3)
+    deaf = "lambda number, frame: say(f'got {number}')"
+    parent = family(life="time.sleep(60)", handler=deaf, count=1, grace=60 if again else 0.3)
     wait_until(lambda: len(parent.pids("began")) == 1)
     parent.process.send_signal(signal.SIGTERM)
     if again:
-        time.sleep(0.2)
+        wait_until(lambda: parent.pids("got 15"))
         parent.process.send_signal(signal.SIGTERM)
     assert parent.process.wait(3) == 0

@@ -79,7 +79,7 @@ def a_waiting_fetch_ends_when_its_topic_is_deleted(target: Target) -> None:
     with Connection(target) as reader, Connection(target) as writer:
         writer.create_topic(topic)
         reader.send(FETCH, 11, fetch_request(topic, 0, 12))
-        time.sleep(0.2)
+        time.sleep(0.2)  # as above
         started = time.monotonic()
         writer.delete_topic(topic)
         answer = fetched(reader.receive()[1])
@@ -217,7 +217,7 @@ def five_hundred_waiting_fetches_cost_nothing(target: Target) -> None:
         waiting = [Connection(target, timeout=30) for _ in range(500)]
         for connection in waiting:
             connection.send(FETCH, 11, fetch_request(idle, 0, 25))
-        time.sleep(1)
+        time.sleep(1)  # all of them have to be waiting, which nothing tells
         times = []
         for _ in range(50):
             started = time.perf_counter()
