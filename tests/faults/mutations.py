@@ -325,8 +325,10 @@ MUTATIONS = (
     Mutation(
         "a partition that appears later begins at its end",
         "octopus/worker/group.py",
-        "if birth is not None and partition.partition < birth.partitions:",
-        "if birth is not None:",
+        "            if birth is not None and partition.partition < birth.partitions:\n"
+        "                start = resolve_start(self.pipeline.start, birth.time)\n"
+        '                if start == "latest" and partition.topic in births:\n                    start = birth.time\n',
+        "            start = resolve_start(self.pipeline.start, now)\n",
         (DELIVERY,),
     ),
     Mutation(
@@ -334,7 +336,7 @@ MUTATIONS = (
         "octopus/worker/group.py",
         '                if start == "latest" and partition.topic in births:\n                    start = birth.time\n',
         "",
-        (DELIVERY,),
+        (DELIVERY, "tests/worker/test_group.py"),
     ),
     # ── drain ──
     Mutation(

@@ -309,9 +309,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "a subscription by pattern",
             {
                 "transports/test_groups": ["a_pattern_finds_topics_that_appear_later"],
-                "worker/test_rebalance": [
-                    "a_pattern_takes_in_topics_that_are_made_while_it_runs_but_no_dead_letters"
-                ],
+                "worker/test_rebalance": ["a_pattern_takes_in_topics_that_are_made_while_it_runs_but_no_dead_letters"],
             },
             "a subscription knows no ordering",
         ),
@@ -347,9 +345,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         46: Scenario("a fetch is cancelled", {READING: ["cancelling_fetches_loses_nothing"]}, READ),
         47: Scenario("the clock jumps", {CRASHES: ["a_wall_clock_that_jumps_by_an_hour_harms_nothing"]}),
-        48: Scenario(
-            "a neighbour takes the processor", {CRASHES: ["a_machine_that_is_too_busy_only_takes_longer"]}
-        ),
+        48: Scenario("a neighbour takes the processor", {CRASHES: ["a_machine_that_is_too_busy_only_takes_longer"]}),
     },
     "Brokers and networks": {
         49: Scenario(
@@ -392,9 +388,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             {OUTAGES: ["a_narrow_network_only_takes_longer"]},
             "the network's, not Kafka's quotas",
         ),
-        55: Scenario(
-            "the fetch task dies in silence", {OUTAGES: ["a_fetch_task_that_dies_in_silence_is_replaced"]}
-        ),
+        55: Scenario("the fetch task dies in silence", {OUTAGES: ["a_fetch_task_that_dies_in_silence_is_replaced"]}),
     },
     "Life": {
         56: Scenario(
@@ -559,7 +553,9 @@ def table(collected: Sequence[Collected]) -> str:
         lines.append(f"| | **{title}** | | | | |")
         for number, scenario in scenarios.items():
             tests = [each for function in _functions(scenario) for each in by_function[function]]
-            cells = [_cell(each for each in tests if each.broker == broker) for broker in ("embedded", "kafka", "process")]
+            cells = [
+                _cell(each for each in tests if each.broker == broker) for broker in ("embedded", "kafka", "process")
+            ]
             names = "; ".join(f"`{file}` {', '.join(functions)}" for file, functions in scenario.tests.items())
             note = f" ({scenario.note})" if scenario.note else ""
             lines.append(f"| {number} | {scenario.title}{note} | {' | '.join(cells)} | {names} |")

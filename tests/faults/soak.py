@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -378,8 +379,9 @@ async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, 
     began = time.monotonic()
     chance = random.Random(plan.seed)
     make = embedded if plan.broker == "embedded" else kafka
-    async with make(directory, chance, lambda: trial) as (address, faults):
-        async with Trial(
+    async with (
+        make(directory, chance, lambda: trial) as (address, faults),
+        Trial(
             directory,
             address,
             seed=plan.seed,
@@ -388,22 +390,23 @@ async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, 
             settings=KAFKA if plan.broker == "kafka" else None,
             durable=True,
             partitions=PARTITIONS,
-        ) as trial:
-            run = Soak(trial, plan.seed, faults, lambda what: tell(what, run.published, trial.progress()))
+        ) as trial,
+    ):
+        run = Soak(trial, plan.seed, faults, lambda what: tell(what, run.published, trial.progress()))
+        try:
+            await run.run(plan.seconds)
+        finally:
+            # also of a run that got stuck
             try:
-                await run.run(plan.seconds)
+                await trial.end()
             finally:
-                # also of a run that got stuck
-                try:
-                    await trial.end()
-                finally:
-                    outcome = Outcome(
-                        plan=plan,
-                        seconds=time.monotonic() - began,
-                        excused=trial.excused,
-                        outputs=trial.outputs,
-                    )
-                    write_history(history, trial.events(), outcome)
+                outcome = Outcome(
+                    plan=plan,
+                    seconds=time.monotonic() - began,
+                    excused=trial.excused,
+                    outputs=trial.outputs,
+                )
+                write_history(history, trial.events(), outcome)
     return replay(history)
 
 
@@ -475,4 +478,32 @@ def describe(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["Outcome", "Plan", "Verdict", "describe", "replay", "soak"]
+INTRODUCTION = """# Soaks
+
+What `scripts/soak --report docs/soak.md …` wrote here at the end of long runs, the latest of each kind: workers and brokers killed, frozen
+and restarted, the network cut, slowed and reset, handlers that fail and input that is poison, and every record accounted for. The same
+seed repeats the choices; `scripts/soak --replay FILE` checks a history again.
+
+Under at-least-once delivery repeated effects are what a kill leaves; those excused are the bound, those counted are what happened. Under
+exactly-once delivery an effect is an output that a reader of committed records sees: none may be missing, repeated, visible before its
+transaction was committed, or visible without the offsets that go with it.
+"""
+
+
+def write_report(path: Path, verdict: Verdict) -> None:
+    """Put the report into a file of several, in the place of the last one of its kind (broker, delivery, ordering)."""
+    plan = verdict.outcome.plan
+    broker = "Apache Kafka, three nodes" if plan.broker == "kafka" else "Embedded broker"
+    title = f"## {broker}, {plan.delivery.replace('_', ' ')}, ordering {plan.ordering}"
+    command = (
+        f"scripts/soak --minutes {plan.seconds / 60:g} --seed {plan.seed} --broker {plan.broker} "
+        f"--ordering {plan.ordering} --delivery {plan.delivery}"
+    )
+    section = f"{title}\n\n`{command}`\n\n{describe(verdict)}"
+    text = path.read_text(encoding="utf-8") if path.exists() else INTRODUCTION
+    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    kept = [each.rstrip("\n") + "\n" for each in sections if not each.startswith(title + "\n")]
+    path.write_text("\n".join([head.rstrip("\n") + "\n", *sorted([*kept, section], reverse=True)]), encoding="utf-8")
+
+
+__all__ = ["Outcome", "Plan", "Verdict", "describe", "replay", "soak", "write_history", "write_report"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from octopus import config
-from octopus.testing.history import Began, Finished, Note
+from octopus.testing.history import Began, Note
 from tests.faults.jobs import Job
 from tests.faults.modes import FREE, across
 from tests.faults.test_crashes import mixture

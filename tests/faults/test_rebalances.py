@@ -125,9 +125,7 @@ async def test_a_partition_that_is_added_is_read_from_its_beginning(start: str, 
 
 
 @across("key")
-async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next_owner(
-    mode: str, begin: Begin
-) -> None:
+async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next_owner(mode: str, begin: Begin) -> None:
     async with begin(ordering=mode, attempts=12) as trial:
         trial.start("one")
         jobs = [*trial.jobs(12, "fail"), *trial.jobs(100)]

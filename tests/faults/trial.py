@@ -235,9 +235,7 @@ class Trial:
             key = f"k{number % keys}"
             messages.append(Outgoing(self.topic, msgspec.json.encode(job), key.encode()))
             events.append(
-                Offered(
-                    time=now(), id=job.id, topic=self.topic, key=key, wanted=job.wanted, transaction=transaction
-                )
+                Offered(time=now(), id=job.id, topic=self.topic, key=key, wanted=job.wanted, transaction=transaction)
             )
         self._journal.write(*events)
         try:

@@ -247,5 +247,3 @@ async def test_what_is_in_flight_is_bounded_while_handlers_hang(mode: str, desk:
         release.set()
         await desk.settled()
     assert count == [120]
-
-

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -162,7 +162,7 @@ class _History:
         transactions: What is in each.
     """
 
-    def __init__(self, events: Sequence[Event], outputs: Set[str]) -> None:
+    def __init__(self, events: Sequence[Event], outputs: frozenset[str]) -> None:
         self.count = len(events)
         self.output_topics = outputs
         self.acknowledged: set[str] = set()
@@ -236,9 +236,7 @@ class _History:
 
     def _settle_by_outputs(self) -> None:
         """Take visible outputs for effects, and the moment at which their commit was asked for as theirs."""
-        places = {
-            name: (at, offset) for at, log in self.log.items() for offset, names in log.items() for name in names
-        }
+        places = {name: (at, offset) for at, log in self.log.items() for offset, names in log.items() for name in names}
         times: defaultdict[tuple[Place, str], list[float]] = defaultdict(list)
         for name, (at, _) in self.visible.items():
             offered = self.offered[name]
