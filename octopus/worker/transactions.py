@@ -301,7 +301,9 @@ class ExactlyOnceGroup(GroupWorker):
             self._commit_wanted.clear()
             self._settled_at_commit = self._settled
             await _all(
-                self._transact(generation) for generation in [*self._generations.values()] if self._is_due(generation)
+                self._transact(generation, self._transactions[generation.partition])
+                for generation in [*self._generations.values()]
+                if self._is_due(generation)
             )
             if not any(generation.has_progress for generation in self._generations.values()):
                 self._committed_at = self._loop.time()
@@ -313,9 +315,9 @@ class ExactlyOnceGroup(GroupWorker):
         transactions = self._transactions[generation.partition]
         return bool(transactions.outbox) or self._loop.time() - transactions.ended_at >= self._settings.commit_interval
 
-    async def _transact(self, generation: Generation) -> None:
+    async def _transact(self, generation: Generation, transactions: PartitionTransactions) -> None:
         try:
-            await self._transactions[generation.partition].commit(generation)
+            await transactions.commit(generation)
         except HandlerStopped as error:
             self.stopped = error
             raise

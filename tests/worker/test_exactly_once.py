@@ -10,6 +10,7 @@ import pytest
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
 from octopus.events import Published
+from octopus.runner import Generation
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
@@ -17,6 +18,7 @@ from octopus.transports.memory.transactions import MemoryTransactionalProducer
 from octopus.triggers.aws import handler
 from octopus.types import Next
 from octopus.worker import Worker
+from octopus.worker.transactions import ExactlyOnceGroup
 from tests.staged import P0, committed, dead_letters, publish, until, working
 
 QUICK = RetryPolicy(attempts=3, backoff=0.1, jitter=0)
@@ -430,6 +432,28 @@ async def test_an_owner_that_is_fenced_begins_anew(virtual_time: VirtualTime) ->
         await worker.caught_up()
         assert worker.failures == []
     assert outputs(broker) == [0, 1, 2]
+
+
+async def test_a_partition_that_is_lost_in_the_moment_before_its_transaction_is_no_failure(
+    virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, is_due, losing = MemoryBroker(), ExactlyOnceGroup._is_due, []
+
+    def is_due_and_lost(group: ExactlyOnceGroup, generation: Generation) -> bool:
+        """Lose the partition once, between the decision for a transaction and its beginning."""
+        due = is_due(group, generation)
+        if due and not losing:
+            losing.append(asyncio.ensure_future(group.lost([generation.partition])))
+            broker.expel(GROUP)
+        return due
+
+    monkeypatch.setattr(ExactlyOnceGroup, "_is_due", is_due_and_lost)
+    publish(broker, *range(5))
+    async with working(copying(), broker) as worker:
+        await until(lambda: committed(broker, GROUP) == 5, 60)
+        assert worker.failures == []
+    assert losing
+    assert outputs(broker) == [*range(5)]
 
 
 async def test_a_stop_commits_what_is_finished(virtual_time: VirtualTime) -> None:
