@@ -316,7 +316,7 @@ class Transacting(Telling):
         name: str,
         *offsets: int,
         end: str | None = "acknowledged",
-        offset: int | None = None,
+        offset: int | None = 0,
         buried: Sequence[int] = (),
     ) -> None:
         for at, each in [*((OUT, each) for each in offsets), *((GRAVES, each) for each in buried)]:
@@ -418,6 +418,15 @@ def test_offsets_that_are_stored_before_their_transaction_ends() -> None:
     told.transaction("x", 0, offset=1)
     told.seen()
     assert told.kinds() == ["committed-past-unfinished"]
+
+
+def test_outputs_in_a_transaction_without_offsets() -> None:
+    told = Transacting()
+    told.stored(0)
+    told.polled(0)
+    told.transaction("x", 0, offset=None)
+    told.seen()
+    assert told.kinds() == ["torn-transaction"]
 
 
 def test_offsets_in_a_transaction_without_the_outputs() -> None:

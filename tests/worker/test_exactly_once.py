@@ -303,7 +303,7 @@ async def test_batches_publish_exactly_once(virtual_time: VirtualTime) -> None:
 
 
 async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished(virtual_time: VirtualTime) -> None:
-    broker, app = MemoryBroker(), Octopus("app")
+    broker, app, meanwhile = MemoryBroker(), Octopus("app"), []
 
     @app.on("t", to="first", group="both", delivery="exactly_once")
     async def first(value: int) -> int:
@@ -312,7 +312,7 @@ async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished
     @app.on("t", to="second", group="both", delivery="exactly_once", retry=RetryPolicy(attempts=5, backoff=2, jitter=0))
     async def second(event: Event[int]) -> int:
         if event.value == 1 and event.attempt < 3:
-            assert outputs(broker, "first") == [0]
+            meanwhile.append(outputs(broker, "first"))
             raise ValueError("not yet")
         return event.value
 
@@ -320,6 +320,7 @@ async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert outputs(broker, "first") == outputs(broker, "second") == [0, 1, 2]
+    assert meanwhile[-1] == [0]
 
 
 async def test_a_run_that_somebody_cancels_leaves_nothing_behind(virtual_time: VirtualTime) -> None:

@@ -20,7 +20,8 @@ Where handlers deliver exactly once, an effect is an output that a reader of com
 settled when the commit of its transaction was asked for. So all of the above is asked of outputs, and
 
     lost-output                 one of the outputs of a record, or a whole acknowledged transaction, is not there
-    torn-transaction            a part of a transaction is visible, or a record has its outputs and a dead letter
+    torn-transaction            a part of a transaction is visible, or its outputs without offsets; a record has its outputs
+                                in several, or outputs and a dead letter
 """
 
 from octopus.testing.history.checks import Anomaly, Kind, Report, check

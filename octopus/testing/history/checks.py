@@ -166,6 +166,7 @@ class _History:
         self.count = len(events)
         self.output_topics = outputs
         self.acknowledged: set[str] = set()
+        self.with_offsets: set[str] = set()
         self.transactions: defaultdict[str, list[Offered]] = defaultdict(list)
         self.visible: dict[str, Place] = {}
         self.glimpsed: set[str] = set()
@@ -231,6 +232,8 @@ class _History:
                 self.buried.setdefault((at, offset), event.time)
             case Committing():
                 self.commits.append(event)
+                if event.transaction is not None:
+                    self.with_offsets.add(event.transaction)
             case Note(what=what):
                 self.notes[what] += 1
 
@@ -415,8 +418,11 @@ def _commits(history: _History) -> Iterator[Anomaly]:
 
 
 def _transactions(history: _History) -> Iterator[Anomaly]:
-    """All of a transaction is visible or nothing; all outputs of a record, once each, or its dead letter."""
+    """All of a transaction is visible or nothing, offsets included; all outputs of a record, once each, or its dead letter."""
     for transaction, offered in history.transactions.items():
+        has_outputs = any(each.of is not None for each in offered)
+        if has_outputs and history.took_place(transaction) and transaction not in history.with_offsets:
+            yield Anomaly("torn-transaction", f"{transaction} has outputs and no offsets")
         missing = [each for each in offered if each.of is not None and each.id not in history.visible]
         if not missing:
             continue
