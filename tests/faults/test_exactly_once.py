@@ -36,14 +36,14 @@ async def test_outputs_of_killed_workers_are_visible_once(mode: str, begin: Begi
         assert report.outputs >= 2 * report.finished + report.buried
 
 
-@across("key")
+@across()
 async def test_outputs_are_visible_once_although_members_come_and_go(mode: str, begin: Begin) -> None:
     async with begin(ordering=mode, delivery="exactly_once") as trial:
         await come_and_go(trial, rounds=3, work=40)
         await trial.verdict(timeout=90)
 
 
-@across("partition")
+@across()
 async def test_outputs_of_a_frozen_worker_that_thaws_are_visible_once(mode: str, begin: Begin) -> None:
     async with begin(ordering=mode, delivery="exactly_once") as trial:
         await trial.working("one", "two")

@@ -17,7 +17,10 @@ Begin = Callable[..., Trial]
 
 
 @across("key")
-@pytest.mark.parametrize("earlier", [0, 7], ids=["a log from 0", "a group that begins later"])
+@pytest.mark.parametrize(
+    "earlier",
+    [pytest.param(0, id="a log from 0", marks=pytest.mark.slow), pytest.param(7, id="a group that begins later")],
+)
 async def test_a_first_record_that_hangs_holds_the_commit_back_until_it_is_finished(
     earlier: int, mode: str, begin: Begin
 ) -> None:
