@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import OctopusError, PartitionLost, TransportError
+from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, TransportError
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
@@ -177,7 +177,8 @@ class Worker:
             began = time.monotonic()
             try:
                 await worker.run()
-            except OctopusError as error:
+            except (OctopusError, asyncio.CancelledError) as raised:
+                error = _failure_of(raised)
                 worker.failure = error
                 if not _is_passing(error):
                     logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
@@ -257,6 +258,20 @@ class Worker:
             for group in [*self._groups.values()]
             for generation, record, _ in group.runner.running
         ]
+
+
+def _failure_of(raised: OctopusError | asyncio.CancelledError) -> OctopusError:
+    """Return what a group ended with. A cancellation that nobody asked us for is a client's, which lost a task of its own.
+
+    Raises:
+        CancelledError: Somebody did.
+    """
+    if isinstance(raised, OctopusError):
+        return raised
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise raised
+    return ConnectionFailed("the client was cancelled from inside")
 
 
 def _is_passing(error: OctopusError) -> bool:

@@ -313,6 +313,14 @@ async def test_the_death_of_a_background_task_surfaces_from_fetch(single: Member
         await single.until(lambda: False)
 
 
+async def test_what_the_client_cancels_while_it_closes_cancels_nobody_else(single: Member) -> None:
+    # aiokafka awaits what it cancelled; after an outage that is a fetch of a node which is away
+    waiting = asyncio.ensure_future(asyncio.get_running_loop().create_future())
+    single.consumer._engine._fetcher._pending_tasks.add(waiting)  # type: ignore[attr-defined]
+    await single.consumer.stop()
+    assert waiting.cancelled()
+
+
 async def test_a_lost_acknowledgement_stores_a_record_once(broken: EmbeddedTransport, single: Member) -> None:
     async with Publisher(broken) as producer:
         broken.faults.drop(PRODUCE, moment="after")

@@ -24,6 +24,7 @@ from octopus.errors import (
 from octopus.events import TopicPartition
 from octopus.testing import VirtualTime
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.memory.transport import MemoryConsumer
 from octopus.worker import Worker
 from tests.staged import committed, publish, until, working
 
@@ -265,6 +266,30 @@ async def test_a_broken_consumer_is_replaced_after_a_growing_wait(
     waits = [record.message.rpartition(" in ")[2] for record in caplog.records if "connecting again" in record.message]
     assert waits == ["0.2 s", "0.4 s", "0.8 s", "1.6 s", "3.2 s"]
     assert committed(broker, "app.handle") == 1
+
+
+async def test_a_cancellation_that_nobody_asked_for_replaces_the_consumer_and_does_not_end_the_worker(
+    virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, broker, seen, stop = Octopus("app"), MemoryBroker(), [], MemoryConsumer.stop
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    async def stop_and_leak(consumer: MemoryConsumer) -> None:
+        """Stop as a client does that awaits a task which it cancelled."""
+        await stop(consumer)
+        monkeypatch.setattr(MemoryConsumer, "stop", stop)
+        raise asyncio.CancelledError
+
+    async with working(app, broker) as worker:
+        await until(lambda: committed(broker, "app.handle") == 0)
+        monkeypatch.setattr(MemoryConsumer, "stop", stop_and_leak)
+        broker.faults.fail_next("fetch", ConnectionFailed("no broker answers"))
+        publish(broker, 1)
+        await until(lambda: seen == [1], 60)
+        assert worker.failures == []
 
 
 async def test_catching_up_waits_for_the_end_of_an_outage(virtual_time: VirtualTime) -> None:

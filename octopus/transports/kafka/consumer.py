@@ -154,8 +154,13 @@ class KafkaConsumer:
                 await engine.stop()
         except FOREIGN:
             # a dead engine task is raised here again, having been raised by fetch; the sockets still need closing
-            with contextlib.suppress(*FOREIGN):
-                await engine._client.close()
+            await _close_sockets(engine)
+        except asyncio.CancelledError:
+            await _close_sockets(engine)
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # else the engine awaited a fetch that it cancelled itself, which must not cancel us
 
     # records
 
@@ -469,3 +474,8 @@ class _Listener(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         await self._consumer._assign(self._listener, assigned)
+
+
+async def _close_sockets(engine: Any) -> None:
+    with contextlib.suppress(*FOREIGN):
+        await engine._client.close()
