@@ -45,6 +45,11 @@ OUTPUT_PARTITIONS = 2
 SAMPLES = 0.03
 """Seconds between two looks at what is committed."""
 
+STALE = 10.0
+"""Seconds for which a cluster may answer that less is committed than before. Kafka reads offsets without asking its other
+brokers: one that thaws answers from what it knew until it learns that another one coordinates, and one that takes over
+answers from what it knows to be replicated."""
+
 FAULT_EXCUSES = 200
 """Effects that one crash may repeat: those since the last commit landed, `commit_every` and what settles while a commit
 is under way, and what runs."""
@@ -104,6 +109,7 @@ class Trial:
         self._journal = Journal(directory / "trial.history")
         self._histories = Histories(directory)
         self._sampling: asyncio.Task[None] | None = None
+        self._behind: dict[TopicPartition, float] = {}
         self._readers: list[OutputReader] = []
         self._transacting: TransactionalProducer | None = None
         self._transactions = 0
@@ -387,6 +393,8 @@ class Trial:
         for name, worker in self.workers.items():
             if worker.is_running:
                 await self.stop(name)
+        with contextlib.suppress(TransportError, TimeoutError):
+            self._note_committed(await self._look(), confirmed_after=0.0)
         if self.outputs:
             await self._read_up()
         else:
@@ -408,14 +416,25 @@ class Trial:
     async def _sample(self) -> None:
         while True:
             with contextlib.suppress(TransportError, TimeoutError):
-                async with asyncio.timeout(5):
-                    found = await self._admin.group_offsets(self.group)
-                seen = {at: commit.offset for at, commit in found.items() if commit.offset >= 0}
-                if seen != self.committed:
-                    # what is read now was committed before now
-                    self._journal.write(Committing(time=now(), group=self.group, offsets=tuple(seen.items())))
-                    self.committed.update(seen)
+                self._note_committed(await self._look(), confirmed_after=STALE if "," in self._brokers else 0.0)
             await asyncio.sleep(SAMPLES)
+
+    async def _look(self) -> dict[TopicPartition, int]:
+        async with asyncio.timeout(5):
+            found = await self._admin.group_offsets(self.group)
+        return {at: commit.offset for at, commit in found.items() if commit.offset >= 0}
+
+    def _note_committed(self, seen: dict[TopicPartition, int], confirmed_after: float) -> None:
+        """Write down what is committed; what is lower than before, when it has been so for some seconds."""
+        for at, offset in seen.items():
+            if offset >= self.committed.get(at, 0):
+                self._behind.pop(at, None)
+            elif time.monotonic() - self._behind.setdefault(at, time.monotonic()) < confirmed_after:
+                seen = {**seen, at: self.committed[at]}
+        if seen != self.committed:
+            # what is read now was committed before now
+            self._journal.write(Committing(time=now(), group=self.group, offsets=tuple(seen.items())))
+            self.committed.update(seen)
 
     async def _read_up(self, timeout: float = 60.0) -> None:
         """Wait until the readers of outputs are at the end; a transaction that is left open holds one of them up."""
