@@ -343,8 +343,8 @@ MUTATIONS = (
     Mutation(
         "an output does not wait for its record to settle",
         "octopus/outputs.py",
-        "self._kept.setdefault(offset, []).append(contribution)",
-        "self._waiting.append(contribution)",
+        "self._kept.setdefault(first, []).append(Contribution(messages, first, last, refuse))",
+        "self._waiting.append(Contribution(messages, first, last, refuse))",
         (ONCE,),
     ),
     Mutation(

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
+import msgspec
+
 from octopus.events import Published, TopicPartition
 from octopus.testing.history import Committing, Ended, Note, Offered, Polled, Stored
 from octopus.transports.base import (
@@ -138,7 +140,8 @@ class RecordingProducer:
         marked, offered = [], []
         for message in messages:
             write = f"{self._transaction}/{next(_numbers)}"
-            marked.append(message._replace(headers=(*message.headers, (WRITE, write.encode()))))
+            headers = (*message.headers, (WRITE, write.encode()))
+            marked.append(msgspec.structs.replace(message, headers=headers))
             offered.append(
                 Offered(
                     time=now(),
@@ -154,8 +157,10 @@ class RecordingProducer:
         acknowledged = now()
         self._journal.write(
             *(
-                Stored(time=acknowledged, id=each.id, at=TopicPartition(topic, partition), offset=offset)
-                for each, (topic, partition, offset) in zip(offered, published, strict=True)
+                Stored(
+                    time=acknowledged, id=each.id, at=TopicPartition(place.topic, place.partition), offset=place.offset
+                )
+                for each, place in zip(offered, published, strict=True)
             )
         )
         return published

@@ -37,6 +37,7 @@ class Scenario(NamedTuple):
 
 CRASHES, HANDLERS, OUTAGES = "faults/test_crashes", "faults/test_handlers", "faults/test_outages"
 REBALANCES, SHUTDOWN, ONCE = "faults/test_rebalances", "faults/test_shutdown", "faults/test_exactly_once"
+SECOND_ENGINE = "faults/test_librdkafka"
 DELIVERY, BROKERS = "worker/test_delivery", "worker/test_delivery_on_brokers"
 FAULTS, READING = "transports/test_faults", "transports/test_reading"
 ONCE_BROKERS, ONCE_PROCESSES = "worker/test_exactly_once_on_brokers", "worker/test_exactly_once_in_processes"
@@ -263,6 +264,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
                     "forty_changes_of_membership_lose_and_repeat_nothing",
                 ],
                 ONCE: ["outputs_are_visible_once_although_members_come_and_go"],
+                SECOND_ENGINE: ["members_that_come_and_go_under_load_lose_and_repeat_nothing"],
             },
         ),
         34: Scenario(
@@ -287,8 +289,12 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         37: Scenario(
             "cooperative rebalances",
-            {REBALANCES: ["partitions_that_come_straight_back_run_nothing_twice"]},
-            "the client's are eager; what is kept comes straight back",
+            {
+                SECOND_ENGINE: ["members_that_come_and_go_under_load_lose_and_repeat_nothing"],
+                "transports/test_librdkafka": ["kept_partitions_go_on_while_another_member_joins_and_leaves"],
+                "worker/test_rebalance": ["a_partition_that_stays_goes_on_while_another_is_taken_away_and_comes_back"],
+            },
+            "of librdkafka, KIP-848 too; aiokafka's are eager, and what is kept comes straight back",
         ),
         38: Scenario(
             "a static member restarts",
@@ -385,8 +391,13 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         54: Scenario(
             "throttling",
-            {OUTAGES: ["a_narrow_network_only_takes_longer"]},
-            "the network's, not Kafka's quotas",
+            {
+                OUTAGES: [
+                    "a_broker_that_throttles_only_takes_longer",
+                    "the_quotas_of_kafka_only_cost_time",
+                    "a_narrow_network_only_takes_longer",
+                ]
+            },
         ),
         55: Scenario("the fetch task dies in silence", {OUTAGES: ["a_fetch_task_that_dies_in_silence_is_replaced"]}),
     },

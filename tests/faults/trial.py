@@ -225,10 +225,10 @@ class Trial:
             except TransportError:
                 published = []
             acknowledged = now()
-            for event, (topic, number, offset) in zip(events, published, strict=False):
-                at = TopicPartition(topic, number)
-                self.ends[at] = max(self.ends.get(at, 0), offset + 1)
-                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=offset))
+            for event, place in zip(events, published, strict=False):
+                at = TopicPartition(place.topic, place.partition)
+                self.ends[at] = max(self.ends.get(at, 0), place.offset + 1)
+                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=place.offset))
             if pause:
                 await asyncio.sleep(pause)
 
@@ -251,9 +251,9 @@ class Trial:
             await self._transacting.begin()
             published = await self._transacting.send_many(messages)
             acknowledged = now()
-            for event, (topic, number, offset) in zip(events, published, strict=True):
-                at = TopicPartition(topic, number)
-                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=offset))
+            for event, place in zip(events, published, strict=True):
+                at = TopicPartition(place.topic, place.partition)
+                self._journal.write(Stored(time=acknowledged, id=event.id, at=at, offset=place.offset))
             self._journal.write(Ended(time=now(), transaction=transaction, committed=commit))
             await (self._transacting.commit() if commit else self._transacting.abort())
             if commit:

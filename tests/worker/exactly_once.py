@@ -140,9 +140,9 @@ class Judge:
         published = await self._producer.send_many(
             [Outgoing(self.plan.name, b"%d" % number, b"k%d" % (number % 17)) for number in numbers]
         )
-        for topic, partition, offset in published:
-            place = TopicPartition(topic, partition)
-            self._ends[place] = max(self._ends.get(place, 0), offset + 1)
+        for stored in published:
+            place = TopicPartition(stored.topic, stored.partition)
+            self._ends[place] = max(self._ends.get(place, 0), stored.offset + 1)
 
     async def committed(self) -> int:
         """How many records are committed."""

@@ -89,9 +89,9 @@ class Desk:
             Outgoing(self.topic, msgspec.json.encode(value), b"k%d" % number, headers, partition)
             for number, value in enumerate(values)
         ]
-        for topic, number, offset in await self._producer.send_many(messages):
-            at = TopicPartition(topic, number)
-            self._ends[at] = max(self._ends.get(at, 0), offset + 1)
+        for stored in await self._producer.send_many(messages):
+            at = TopicPartition(stored.topic, stored.partition)
+            self._ends[at] = max(self._ends.get(at, 0), stored.offset + 1)
 
     async def committed(self) -> int:
         """How many records are committed."""
