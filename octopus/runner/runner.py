@@ -295,10 +295,11 @@ class Runner:
             if records := generation.lanes.take(limit):
                 return generation, records, 1
             active.popleft().active = False
-            if self._batch and generation.lanes.waiting:
+            waiting = generation.lanes.waiting
+            if self._batch and waiting:
                 self._activate(generation)  # fewer than a batch are left: their window begins
-            if self._ease is not None:
-                resolve(self._ease)
+            if self._ease is not None and (self._batch or not waiting):
+                resolve(self._ease)  # a lane that is only busy needs no more
         return None
 
     def _split(self, lane: _Lane) -> None:
