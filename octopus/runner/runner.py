@@ -90,7 +90,7 @@ class Runner:
         self._lanes: dict[_Lane, asyncio.Task[None]] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._spreading = False
-        self._spreads = 0  # how often `_spread` has run: it does only when lanes have suspended
+        self._begun = 0  # stretches, of all lanes
         self._splittable: list[_Lane] = []  # lanes that were given more than the record they may suspend in
         self._reach = 1  # how many records of free lanes run back to back, while handlers do not suspend
         self._ease: asyncio.Future[None] | None = None
@@ -249,7 +249,7 @@ class Runner:
                     self._splittable.append(lane)
             if not self._spreading and (len(active) > self._exclusive or (several and not self._exclusive)):
                 self._spread_soon()
-            spreads = self._spreads
+            begun = self._begun = self._begun + 1
 
             outcome = await generation.run(stretch)
 
@@ -260,8 +260,10 @@ class Runner:
                 generation.skipped += stretch.skipped
                 generation.note(stretch, stretch.taken)
                 self._release(generation, stretch.records)
-                if spreads == self._spreads and self._reach < LAST_LOOK:
-                    self._reach *= 2  # it did not suspend
+                if self._begun != begun:
+                    self._reach = 1  # others ran meanwhile: it suspended
+                elif self._reach < LAST_LOOK:
+                    self._reach *= 2
             else:
                 self._conclude(generation, stretch, outcome)
             if until_look <= 0:
@@ -399,7 +401,6 @@ class Runner:
 
     def _spread(self) -> None:
         self._spreading = False
-        self._spreads += 1
         for lane in self._splittable:
             self._split(lane)
         self._splittable.clear()

@@ -25,8 +25,8 @@ from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
 
-FETCH_RECORDS = 500
-"""Records of a partition taken at once; thousands at once cost twice as much each (caches, garbage collector)."""
+FETCH_RECORDS = 1000
+"""Records taken at once: fewer, and asking for them costs more than they do; more, and they are cold when their turn comes."""
 
 FETCH_WAIT = 0.5
 """Seconds an idle fetch waits."""
@@ -368,6 +368,7 @@ class GroupWorker:
             self._unreadable.pop(partition, None)
             if generation is not None:
                 self._busy.discard(generation)
+                self._uncommitted.discard(generation)
                 self._totals.add(generation)
                 leaving.append(generation)
         self._runner.revoke(leaving)
