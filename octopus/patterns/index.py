@@ -26,11 +26,22 @@ def index_patterns(patterns: Sequence[Pattern | None]) -> tuple[Callable[[bytes]
     everyone = tuple(range(len(patterns)))
     matching_anything = tuple(number for number in everyone if tests[number] is None)
     name, by_value, others = _most_telling(patterns)
+    # Patterns that ask for nothing but this field: among those that its text does not rule out they match.
+    settled = {
+        number
+        for number, pattern in enumerate(patterns)
+        if pattern is None or (number not in others and pattern.paths == {name})
+    }
+    is_settled = {text: settled.issuperset(numbers) for text, numbers in by_value.items()}
+    others_are_settled = settled.issuperset(others)
 
     def among(event: dict[str, Any]) -> Choice:
         value = event.get(name)
-        # Only a text tells: in a list, say, several values stand for the field.
-        numbers = by_value.get(value, others) if type(value) is str else everyone
+        numbers = everyone
+        if type(value) is str:  # only a text tells: in a list, say, several values stand for the field
+            numbers = by_value.get(value, others)
+            if is_settled.get(value, others_are_settled):
+                return numbers
         return tuple([number for number in numbers if (test := tests[number]) is None or test(event)])
 
     paths = frozenset(path for pattern in patterns if pattern is not None for path in pattern.paths)
