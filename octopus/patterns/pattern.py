@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from octopus.errors import PatternError
+from octopus.patterns.addresses import read_address
 from octopus.patterns.arrays import Requirement, flatten, prefixes
 from octopus.patterns.explain import Explanation, explain
 from octopus.patterns.parse import expand, read, write
-from octopus.patterns.peek import Reader, build_reader, build_test
+from octopus.patterns.peek import Reader, build_reader, build_test, build_text_test
 from octopus.patterns.portable import Lint, is_portable, lint, push_down
 from octopus.patterns.rule import Predicate, build_predicate, requirements_of
 from octopus.patterns.tree import AnythingBut, Exactly, Literal, Matcher, Number, Numeric, Rule
@@ -58,7 +59,11 @@ class Pattern:
         fields = frozenset(prefix for rule in rules for path in rule for prefix in prefixes(path))
         predicate = build_predicate(requirements, fields)
         reader = build_reader(_paths(rules), exact=any(map(_compares_numbers, rules)))
-        return cls(source, fields, tuple(rules), requirements, predicate, reader, build_test(reader, predicate))
+        test = build_test(reader, predicate)
+        match [*_texts(rules).items()]:
+            case [(name, texts)] if all(len(rule) == 1 for rule in rules):
+                test = build_text_test(name, texts, test)
+        return cls(source, fields, tuple(rules), requirements, predicate, reader, test)
 
     def matches(self, value: object) -> bool:
         """Tell whether an event matches.
@@ -124,15 +129,7 @@ class Pattern:
 
     def texts(self) -> dict[str, frozenset[str]]:
         """Return the top-level fields that must be one of certain texts, if they are text at all, with those texts."""
-        wanted = [
-            {path: frozenset(map(_text, leaf)) for path, leaf in rule.items() if "." not in path}
-            for rule in self._rules
-        ]
-        return {
-            path: frozenset[str]().union(*(texts[path] for texts in wanted))  # type: ignore[arg-type]
-            for path in frozenset.intersection(*(frozenset(texts) for texts in wanted))
-            if not any(None in texts[path] for texts in wanted)
-        }
+        return _texts(self._rules)
 
     def __repr__(self) -> str:
         return f"Pattern.compile({self.source!r})"
@@ -151,10 +148,19 @@ def _paths(rules: Iterable[Rule]) -> frozenset[str]:
     return frozenset(path for rule in rules for path in rule)
 
 
+def _texts(rules: Iterable[Rule]) -> dict[str, frozenset[str]]:
+    wanted = [{path: frozenset(map(_text, leaf)) for path, leaf in rule.items() if "." not in path} for rule in rules]
+    return {
+        path: frozenset[str]().union(*(texts[path] for texts in wanted))  # type: ignore[arg-type]
+        for path in frozenset.intersection(*(frozenset(texts) for texts in wanted))
+        if not any(None in texts[path] for texts in wanted)
+    }
+
+
 def _text(matcher: Matcher) -> str | None:
-    """Return the only text that a matcher accepts, or None."""
+    """Return the only text that a matcher accepts, or None. An address has several spellings."""
     match matcher:
-        case Literal(str() as text) | Exactly(text):
+        case Literal(str() as text) | Exactly(text) if read_address(text) is None:
             return text
         case _:
             return None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypedDict
 
 import msgspec
+from msgspec import UNSET
 
 from octopus.errors import DecodeError
 from octopus.patterns.numbers import RawNumber, read_number
@@ -70,6 +71,31 @@ def build_test(reader: Reader, predicate: Callable[[dict[str, Any]], bool]) -> C
         except Exception:  # noqa: BLE001 - read again, where it becomes a DecodeError, or turns out to be no object
             event = read(data)
         return event is not None and predicate(event)
+
+    return test
+
+
+def build_text_test(field: str, texts: frozenset[str], otherwise: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    """Build the test of the commonest pattern: that one top-level field is one of some texts.
+
+    No dictionary and no second call for it: that is a third of what the record costs apart from skipping over its bytes.
+
+    Args:
+        field: Its name.
+        texts: What it may be.
+        otherwise: The test of the whole pattern; asked when the field is no text.
+    """
+    peek = msgspec.defstruct("Peek", [("value", Any, UNSET)], rename={"value": field}, gc=False)
+    decode = msgspec.json.Decoder(peek).decode
+
+    def test(data: bytes) -> bool:
+        try:
+            value = decode(data).value  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - `otherwise` says what is wrong
+            return otherwise(data)
+        if type(value) is str:
+            return value in texts
+        return value is not UNSET and otherwise(data)
 
     return test
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from octopus.errors import PatternError
-from octopus.patterns import Pattern
+from octopus.patterns import Pattern, index_patterns
 
 VECTORS = [
     json.loads(line)
@@ -58,6 +58,13 @@ def test_bytes_are_ruled_as_the_engine_rules(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", params(DECODABLE))
 def test_decoded_events_are_ruled_as_the_engine_rules(vector: dict[str, Any]) -> None:
     assert Pattern.compile(vector["pattern"]).matches(json.loads(vector["event"])) is expected(vector)
+
+
+@pytest.mark.parametrize("vector", params(VALID))
+def test_an_index_rules_as_its_patterns_do(vector: dict[str, Any]) -> None:
+    pattern, other = Pattern.compile(vector["pattern"]), Pattern.compile({"no such field": ["no such text"]})
+    among_bytes, _ = index_patterns([pattern, other, pattern, None])
+    assert among_bytes(vector["event"].encode()) == ((0, 2, 3) if expected(vector) else (3,))
 
 
 @pytest.mark.parametrize("vector", params(INVALID))
