@@ -77,6 +77,7 @@ class Handling:
 
         async def handle(stretch: Stretch) -> Outcome:
             outcome: Outcome = DONE
+            skipped = 0
             try:
                 for stored in stretch.cursor:
                     value, headers = stored.value, stored.headers
@@ -89,7 +90,7 @@ class Handling:
                     if matches is not None and not (
                         accepts(value, headers) if headers or value is None else matches(value)
                     ):
-                        stretch.skipped += 1
+                        skipped += 1
                         outcome = SKIPPED
                         continue
                     try:
@@ -107,6 +108,8 @@ class Handling:
                 if conclude is None:
                     raise
                 error = raised
+            finally:
+                stretch.skipped += skipped
             return await conclude(stored, stretch.attempt_of(stored), error)
 
         return handle

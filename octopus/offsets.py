@@ -10,15 +10,17 @@ import binascii
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
-from octopus.events import StoredRecord
+from octopus.unread import Records, Unread
 
 MAP_PREFIX = "octopus-offsets-1"
 MAP_LIMIT = 4096
 """Bytes a broker keeps of a commit's metadata (`offset.metadata.max.bytes`)."""
 
 
-def offsets_of(records: Sequence[StoredRecord]) -> Sequence[int]:
+def offsets_of(records: Records) -> Sequence[int]:
     """Return the offsets of consecutive records of a partition: a range when none is missing between them."""
+    if isinstance(records, Unread):
+        return records.offsets
     if not records:
         return ()
     first, last = records[0].offset, records[-1].offset

@@ -6,19 +6,27 @@ A stretch whose record suspends is given up: `put_back` takes what has not begun
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 from octopus.events import Batch, StoredRecord
+from octopus.unread import Records, Unread
 
 Ordering = Literal["partition", "key", "none"]
+
+READ_AHEAD = 32
+"""Unread records that are read together, though fewer are wanted: one by one they cost several times as much."""
 
 
 class Lanes(Protocol):
     """The lanes of one partition."""
 
-    def put(self, records: Sequence[StoredRecord]) -> None:
-        """Queue records behind those already there; the sequence must not be changed any more."""
+    def put(self, records: Records) -> None:
+        """Queue records behind those already there; a sequence must not be changed any more."""
+        ...
+
+    def stand_alone(self) -> None:
+        """Let what waits not keep the memory that it came in: it waits for longer than was thought."""
         ...
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
@@ -44,25 +52,38 @@ class Lanes(Protocol):
 
 
 class Queue:
-    """Records in order, as they were put: what is taken from a sequence is a slice of it, not one record after the other."""
+    """Records in order, as they were put: what is taken from a sequence is a slice of it, not one record after the other.
 
-    __slots__ = ("_begun", "_runs", "waiting")
+    Unread ones are read when their turn comes. Behind one that cannot be read nothing is handed out any more.
+    """
+
+    __slots__ = ("_begun", "_ended", "_runs", "waiting")
 
     def __init__(self) -> None:
-        self._runs: deque[Sequence[StoredRecord]] = deque()  # none of them empty
+        self._runs: deque[Records] = deque()  # none of them empty
         self._begun = 0  # how many of the first run were handed out
+        self._ended = False
         self.waiting = 0
 
-    def put(self, records: Sequence[StoredRecord]) -> None:
+    def put(self, records: Records) -> None:
         """Queue records."""
-        if records:
+        if records and not self._ended:
             self._runs.append(records)
             self.waiting += len(records)
 
-    def _next(self, limit: int) -> Sequence[StoredRecord]:
+    def stand_alone(self) -> None:
+        """Let what waits not keep the memory that it came in."""
+        for run in self._runs:
+            if isinstance(run, Unread):
+                run.stand_alone()
+
+    def next(self, limit: int) -> Sequence[StoredRecord]:
+        """Hand out up to `limit` records; none at the end."""
         if not self._runs:
             return ()
         run, begun = self._runs[0], self._begun
+        if isinstance(run, Unread):
+            run = self._read(run, limit)
         end = begun + limit
         if end >= len(run):
             self._runs.popleft()
@@ -74,10 +95,22 @@ class Queue:
         self.waiting -= len(taken)
         return taken
 
+    def _read(self, unread: Unread, limit: int) -> Sequence[StoredRecord]:
+        """Put the first unread records, which may be none, into the place of those bytes."""
+        records = unread.read(max(limit, READ_AHEAD))
+        if unread.error is not None:
+            self._ended = True
+            self._runs.clear()
+            self.waiting = len(records)
+        elif not unread:
+            self._runs.popleft()
+        self._runs.appendleft(records)
+        return records
+
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
         """Return records to the front."""
         if self._begun:
-            self._runs[0] = self._runs[0][self._begun :]
+            self._runs[0] = self._runs[0][self._begun :]  # type: ignore[index]  # begun, so it is read
             self._begun = 0
         if records:
             self._runs.appendleft(records)
@@ -97,7 +130,7 @@ class PartitionLane(Queue):
         """Claim the partition's next records; none while the lane is busy."""
         if self._busy:
             return ()
-        taken = self._next(limit)
+        taken = self.next(limit)
         self._busy = bool(taken)
         return taken
 
@@ -114,7 +147,7 @@ class NoLanes(Queue):
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         """Claim the next records."""
-        return self._next(limit)
+        return self.next(limit)
 
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Nothing was claimed."""
@@ -130,13 +163,17 @@ class KeyLanes:
     __slots__ = ("_behind", "_queue", "_ready")
 
     def __init__(self) -> None:
-        self._queue: deque[StoredRecord] = deque()
+        self._queue = Queue()
         self._ready: deque[StoredRecord] = deque()  # their predecessor is done and the key is still claimed for them
         self._behind: dict[bytes, deque[StoredRecord] | None] = {}  # claimed keys and who waits for them
 
-    def put(self, records: Sequence[StoredRecord]) -> None:
+    def put(self, records: Records) -> None:
         """Queue records."""
-        self._queue.extend(records)
+        self._queue.put(records)
+
+    def stand_alone(self) -> None:
+        """Let what waits not keep the memory that it came in."""
+        self._queue.stand_alone()
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         """Claim the next records whose keys are free; set aside those whose keys are not.
@@ -144,6 +181,10 @@ class KeyLanes:
         Several of one key may be in one stretch: there, too, they run one after the other.
         """
         queue, ready, behind = self._queue, self._ready, self._behind
+        if not behind and not ready:  # nothing runs or waits: all of them are free
+            first = queue.next(limit)
+            self._behind = dict.fromkeys({record.key for record in first} - {None})  # type: ignore[arg-type]
+            return first
         taken: list[StoredRecord] = []
         while ready and len(taken) < limit:
             record = ready.popleft()
@@ -153,19 +194,19 @@ class KeyLanes:
                     taken.append(successors.popleft())
                 behind[key] = successors or None
         claimed: set[bytes] = set()  # by this very call
-        while queue and len(taken) < limit:
-            record = queue.popleft()
-            key = record.key
-            if key is None or key in claimed:
-                taken.append(record)
-            elif key not in behind:
-                behind[key] = None
-                claimed.add(key)
-                taken.append(record)
-            elif (successors := behind[key]) is None:
-                behind[key] = deque((record,))
-            else:
-                successors.append(record)
+        while len(taken) < limit and (some := queue.next(limit - len(taken))):
+            for record in some:
+                key = record.key
+                if key is None or key in claimed:
+                    taken.append(record)
+                elif key not in behind:
+                    behind[key] = None
+                    claimed.add(key)
+                    taken.append(record)
+                elif (successors := behind[key]) is None:
+                    behind[key] = deque((record,))
+                else:
+                    successors.append(record)
         return taken
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
@@ -190,18 +231,22 @@ class KeyLanes:
         """Free the records' keys, or pass each on to the next record of that key."""
         behind = self._behind
         keys = {record.key for record in records}
+        keys.discard(None)
         if unfinished:
             keys -= {record.key for record in unfinished}
-        for key in keys:
-            if key is not None and (successors := behind.pop(key)):
-                self._ready.append(successors.popleft())
-                behind[key] = successors or None
-        return bool(self._ready or self._queue)
+        if len(keys) == len(behind) and not any(behind.values()):  # nobody else has a key, and nobody waits for one
+            behind.clear()
+        else:
+            for key in keys:
+                if successors := behind.pop(key):  # type: ignore[arg-type]
+                    self._ready.append(successors.popleft())
+                    behind[key] = successors or None  # type: ignore[index]
+        return bool(self._ready or self._queue.waiting)
 
     @property
     def waiting(self) -> int:
         """How many records are queued and not known to wait for their key."""
-        return len(self._queue) + len(self._ready)
+        return self._queue.waiting + len(self._ready)
 
 
 class BatchLane:
@@ -214,13 +259,17 @@ class BatchLane:
     __slots__ = ("_busy", "_flush", "_queue", "_size")
 
     def __init__(self, size: int) -> None:
-        self._queue: deque[StoredRecord] = deque()
+        self._queue = Queue()
         self._size = size
         self._busy = self._flush = False
 
-    def put(self, records: Iterable[StoredRecord]) -> None:
+    def put(self, records: Records) -> None:
         """Queue records."""
-        self._queue.extend(records)
+        self._queue.put(records)
+
+    def stand_alone(self) -> None:
+        """Let what waits not keep the memory that it came in."""
+        self._queue.stand_alone()
 
     def flush(self) -> None:
         """The batching window is over: the next batch need not be full."""
@@ -229,20 +278,22 @@ class BatchLane:
     @property
     def is_ready(self) -> bool:
         """Whether a batch can be taken."""
-        return not self._busy and (len(self._queue) >= self._size or (self._flush and bool(self._queue)))
+        return not self._busy and (self.waiting >= self._size or (self._flush and bool(self.waiting)))
 
     @property
     def is_filling(self) -> bool:
         """Whether records wait for company, and nobody has said yet that they waited long enough."""
-        return bool(self._queue) and not self._flush
+        return bool(self.waiting) and not self._flush
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         """Claim the next batch, as one record, once it is full or its window is over."""
         if not self.is_ready:
             return ()
-        self._busy, self._flush = True, False
-        queue = self._queue
-        return (Batch(queue.popleft() for _ in range(min(self._size, len(queue)))),)
+        batch = Batch()
+        while len(batch) < self._size and (some := self._queue.next(self._size - len(batch))):
+            batch.extend(some)
+        self._busy, self._flush = bool(batch), False
+        return (batch,) if batch else ()
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
         """Do nothing: a batch is a stretch by itself."""
@@ -250,12 +301,12 @@ class BatchLane:
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Let the next batch start."""
         self._busy = False
-        return bool(self._queue)
+        return bool(self.waiting)
 
     @property
     def waiting(self) -> int:
         """How many records are queued."""
-        return len(self._queue)
+        return self._queue.waiting
 
 
 LANES: Final[dict[Ordering, type[PartitionLane] | type[KeyLanes] | type[NoLanes]]] = {

@@ -3,18 +3,20 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from octopus import Octopus, config
+from octopus.errors import CorruptBatch
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.types import BatchOutcome, RunStretch, stretched
+from octopus.unread import Unread
 from octopus.worker import Worker
 
 P0, P1, P2 = (TopicPartition("t", number) for number in range(3))
@@ -26,6 +28,52 @@ def record(offset: int, key: bytes | None = None, partition: TopicPartition = P0
 
 def records(offsets: Iterable[int], partition: TopicPartition = P0) -> list[Record]:
     return [record(offset, partition=partition) for offset in offsets]
+
+
+class UnreadBatch:
+    """A batch of records that exist already.
+
+    Args:
+        given: The records.
+        broken_at: Where in it there is no record, whatever its header says.
+
+    Attributes:
+        framed: Whether it keeps the frame that it came in.
+    """
+
+    def __init__(self, given: Sequence[StoredRecord], broken_at: int | None = None) -> None:
+        self._given = given
+        self._broken_at = broken_at
+        self.offsets = range(given[0].offset, given[-1].offset + 1)
+        self.framed = True
+
+    @property
+    def records(self) -> Iterator[StoredRecord]:
+        for number, each in enumerate(self._given):
+            if number == self._broken_at:
+                raise EOFError("the bytes end here")
+            yield each
+
+    def alone(self) -> "UnreadBatch":
+        copy = UnreadBatch(self._given, self._broken_at)
+        copy.framed = False
+        return copy
+
+
+def unread(given: Sequence[StoredRecord], in_a_batch: int = 3, broken_at: int | None = None) -> Unread:
+    """Hand over records as a transport does that has not read them. Their offsets must be consecutive.
+
+    Args:
+        given: The records.
+        in_a_batch: How many.
+        broken_at: Where among them there is none.
+    """
+    starts = range(0, len(given), in_a_batch)
+    batches = [
+        UnreadBatch(given[start : start + in_a_batch], None if broken_at is None else broken_at - start)
+        for start in starts
+    ]
+    return Unread(batches, lambda offset, error: CorruptBatch(f"{offset}: {error}"))
 
 
 class Stage:

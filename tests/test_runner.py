@@ -16,7 +16,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.runner import Generation, Runner
 from octopus.testing import VirtualTime
 from octopus.types import BatchOutcome, RunStretch, stretched
-from tests.staged import P0, P1, P2, Stage, record, records, turns, until
+from tests.staged import P0, P1, P2, Stage, record, records, turns, unread, until
 
 
 class Plain:
@@ -38,8 +38,19 @@ async def virtual_time() -> Any:
         yield clock
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["read", "unread"])
+def handed_over_unread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test twice: with records that were read, and with those that are when their turn comes."""
+    monkeypatch.setitem(HANDED_OVER, "unread", request.param)
+
+
+HANDED_OVER = {"unread": False}
+
+
 def submit(runner: Runner, generation: Generation, given: list[Record]) -> None:
-    runner.submit(generation, given, given[-1].offset + 1, sum(len(each.value or b"") for each in given))
+    consecutive = given[-1].offset - given[0].offset + 1 == len(given)
+    handed_over = unread(given) if HANDED_OVER["unread"] and consecutive else given
+    runner.submit(generation, handed_over, given[-1].offset + 1, sum(len(each.value or b"") for each in given))
 
 
 # ── commit safety ─────────────────────────────────────────────────────────────────────────────────────────────────────

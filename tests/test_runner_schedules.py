@@ -14,7 +14,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.runner import Generation, Runner
 from octopus.testing import VirtualTimeLoop
 from octopus.types import RunStretch, stretched
-from tests.staged import P0, P1
+from tests.staged import P0, P1, unread
 
 FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}
 
@@ -24,7 +24,7 @@ plans = st.fixed_dictionaries(
         "retries": st.integers(0, 2),
         "naps": st.lists(st.sampled_from([0.0, 0.1, 1.0, 20.0]), max_size=2),
         "key": st.sampled_from([None, b"a", b"b", b"c"]),
-        "gap": st.integers(1, 3),
+        "gap": st.sampled_from([1, 1, 1, 1, 2, 3]),
     }
 )
 steps = st.one_of(
@@ -118,12 +118,16 @@ class Model:
         self.generation[partition] = runner.open(partition, offset, ahead)
         self.submitted[partition] = sum(each.offset < offset for each in self.logs[partition])
 
-    def submit(self, runner: Runner, partition: TopicPartition, count: int) -> None:
+    def submit(self, runner: Runner, partition: TopicPartition, count: int, as_unread: bool) -> None:
         log, begin = self.logs[partition], self.submitted[partition]
         chunk = log[begin : begin + count]
         if chunk:
             self.submitted[partition] += len(chunk)
-            runner.submit(self.generation[partition], chunk, chunk[-1].offset + 1, 2 * len(chunk))
+            consecutive = chunk[-1].offset - chunk[0].offset + 1 == len(chunk)
+            handed_over = unread(chunk) if as_unread and consecutive else chunk
+            runner.submit(self.generation[partition], handed_over, chunk[-1].offset + 1, 2 * len(chunk))
+            if count % 2:
+                self.generation[partition].lanes.stand_alone()
 
     def commit(self, partition: TopicPartition) -> None:
         ledger = self.generation[partition].ledger
@@ -137,9 +141,10 @@ class Model:
     st.integers(1, 6),
     st.lists(plans, min_size=1, max_size=24),
     st.lists(steps, max_size=12),
+    st.booleans(),
 )
 def test_nothing_is_lost_repeated_or_overtaken(
-    ordering: Ordering, concurrency: int, plan: list[dict], schedule: list[tuple]
+    ordering: Ordering, concurrency: int, plan: list[dict], schedule: list[tuple], as_unread: bool
 ) -> None:
     async def play() -> None:
         model = Model(ordering, plan)
@@ -150,7 +155,7 @@ def test_nothing_is_lost_repeated_or_overtaken(
         for what, subject, amount in schedule:
             match what:
                 case "submit":
-                    model.submit(runner, subject, amount)
+                    model.submit(runner, subject, amount, as_unread)
                 case "wait":
                     await asyncio.sleep(subject)
                 case "revoke":
@@ -165,7 +170,7 @@ def test_nothing_is_lost_repeated_or_overtaken(
             model.check()
             assert not failed.done(), failed.result().__cause__
         for partition in (P0, P1):
-            model.submit(runner, partition, 1000)
+            model.submit(runner, partition, 1000, as_unread)
         async with asyncio.timeout(10_000):
             while any(generation.ledger.in_flight for generation in model.generation.values()):
                 assert not failed.done(), failed.result().__cause__

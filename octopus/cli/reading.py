@@ -112,7 +112,8 @@ class Reader:
             open_partitions = {p for p in self._assigned if p in self._wanted and not self._is_read(p)}
             for fetched in await self._consumer.fetch(open_partitions, max_records=AT_ONCE, timeout=WAIT):
                 match fetched:
-                    case Chunk(partition, records, next_offset):
+                    case Chunk(partition, unread, next_offset):
+                        records = [*unread]
                         end = self._ends.get(partition)
                         inside = records if end is None else [record for record in records if record.offset < end]
                         if inside:

@@ -135,6 +135,9 @@ class DrainingLanes:
     def put(self, records: object) -> None:
         return
 
+    def stand_alone(self) -> None:
+        return
+
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         return ()
 

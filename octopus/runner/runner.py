@@ -21,6 +21,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
 from octopus.types import Application, BatchOutcome, Stretch
+from octopus.unread import Records, Unread
 
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
@@ -118,7 +119,7 @@ class Runner:
         self._start_after(generation, [lanes.done for lanes in self._leaving(partition)])
         return generation
 
-    def submit(self, generation: Generation, records: Sequence[StoredRecord], position: int, size_bytes: int) -> None:
+    def submit(self, generation: Generation, records: Records, position: int, size_bytes: int) -> None:
         """Take over consecutive records of a generation.
 
         Args:
@@ -136,8 +137,10 @@ class Runner:
         # Over all that is in flight: small records must not make large ones before them look small.
         generation.mean_bytes = (before + size_bytes) / (generation.ledger.in_flight + len(known))
         if known:
-            records = [record for record in records if record.offset not in known]
-        generation.lanes.put(records)
+            read = records.read(len(records)) if isinstance(records, Unread) else records
+            generation.lanes.put([record for record in read if record.offset not in known])
+        if not known or isinstance(records, Unread):  # if anything is left of it, it cannot be read
+            generation.lanes.put(records)
         self._activate(generation)
 
     def hurry(self, generation: Generation) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from octopus.errors import TransportError
-from octopus.events import Headers, Published, StoredRecord, TopicPartition
+from octopus.events import Headers, Published, TopicPartition
+from octopus.unread import Records
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -39,12 +40,13 @@ class Chunk(NamedTuple):
     Attributes:
         partition: Where they are from.
         records: In offset order; offsets may have gaps (compaction, transactions). May be empty when only the position moved.
+            To be read once when they are `Unread`.
         next_offset: Where the next fetch of this partition starts, past control records and aborted transactions.
         size_bytes: Key and value bytes, approximately; what back-pressure counts.
     """
 
     partition: TopicPartition
-    records: Sequence[StoredRecord]
+    records: Records
     next_offset: int
     size_bytes: int
 

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from octopus.config import WorkerSettings
@@ -21,12 +22,11 @@ from octopus.routing import StartAt
 from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unreadable
 from octopus.types import RunStretch
+from octopus.unread import Unread
+from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
-
-FETCH_RECORDS = 1000
-"""Records taken at once: fewer, and asking for them costs more than they do; more, and they are cold when their turn comes."""
 
 FETCH_WAIT = 0.5
 """Seconds an idle fetch waits."""
@@ -44,9 +44,6 @@ ANCHOR = "octopus-anchor-1"
 
 SHORTEST_COMMIT_INTERVAL = 0.01
 """Seconds; an interval of 0 means as often as possible, not a loop that does nothing else."""
-
-MAX_AHEAD = 100_000
-"""Records settled behind an open one before their partition waits; about 10 MB of ledger."""
 
 
 class GroupWorker:
@@ -80,9 +77,6 @@ class GroupWorker:
         )
         self._loop = asyncio.get_running_loop()
         self._generations: dict[TopicPartition, Generation] = {}
-        self._ready: set[TopicPartition] = set()  # what the next fetch asks for
-        self._busy: set[Generation] = set()  # may have records in flight
-        self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
         self._totals = Totals()
         self._committing = asyncio.Lock()
         self._commit_wanted = asyncio.Event()
@@ -90,8 +84,10 @@ class GroupWorker:
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._commit_error: TransportError | None = None
-        self._unreadable: dict[TopicPartition, TransportError] = {}
         self._fetched_at = self._committed_at = self._loop.time()
+        self._flow = Flow(
+            settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
+        )
 
     def bind(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for the records of one partition."""
@@ -139,27 +135,30 @@ class GroupWorker:
         while not self._runner.stopped.done():
             if committer.done():
                 committer.result()  # raises: what settles must not pile up uncommitted in silence
-            self._balance()
-            for fetched in await self._fetch():
+            self._flow.balance()
+            arrived = await self._fetch()
+            for fetched in arrived:
                 self._accept(fetched)
             self._fetched_at = self._loop.time()
+            if arrived:
+                self._flow.end_turn(self._fetched_at)
             if self._accepted - self._settled_at_commit >= self._settings.commit_every <= self._settled_since_commit:
                 self._commit_wanted.set()
         self.stopped = self._runner.stopped.result()
         logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
 
     async def _fetch(self) -> list[Fetched]:
-        held = len(self._generations) - len(self._ready) - len(self._unreadable)
-        if (held and not self._ready) or self._runner.supply >= FETCH_RECORDS:
+        flow = self._flow
+        if (flow.held and not flow.ready) or self._runner.supply >= FETCH_RECORDS:
             # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
             # of it would only be cold by the time its turn comes. But give the group machinery its turn.
             if await self._runner.eased(EASE_WAIT):
                 return []
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
-        wait = SHORT_WAIT if held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
+        wait = SHORT_WAIT if flow.held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
-                return await self._consumer.fetch(self._ready, max_records=self._fetch_records, timeout=wait)
+                return await self._consumer.fetch(flow.ready, max_records=flow.records, timeout=wait)
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
@@ -171,67 +170,29 @@ class GroupWorker:
             return
         match fetched:
             case Chunk(_, records, next_offset, size_bytes):
-                self._runner.submit(generation, records, next_offset, size_bytes)
+                if isinstance(records, Unread):
+                    records.report = partial(self._refuse, generation)
                 self._accepted += len(records)
-                self._busy.add(generation)
+                self._runner.submit(generation, records, next_offset, size_bytes)
+                self._flow.busy.add(generation)
                 self._uncommitted.add(generation)
-            case Unreadable(partition, error):
-                self._ready.discard(partition)
-                self._unreadable[partition] = error
-                logger.error(
-                    "%s stops reading %s at offset %d: %s. The other partitions go on.",
-                    self.pipeline.group,
-                    partition,
-                    generation.ledger.position,
-                    error,
-                )
+            case Unreadable(_, error):
+                self._refuse(generation, error)
 
-    def _balance(self) -> None:
-        """Ask for partitions that have room and leave alone those that do not; looks at busy ones only."""
-        most_records, most_bytes = self._settings.in_flight_records, self._settings.in_flight_bytes
-        records = size = 0
-        for generation in self._busy:
-            records += generation.ledger.in_flight
-            size += generation.bytes_in_flight
-        # The first half goes to whoever comes first, the second in equal shares: so a partition that hangs takes no more
-        # than its share of it. And when all is taken, partitions that hold nothing of it still get a little: the others go
-        # on, however many hang.
-        self._crowded = max(records / most_records, size / most_bytes) > 0.5
-        throttled = records > most_records or size > most_bytes
-        if throttled != self._throttled:
-            self._throttled = throttled
-            self._ready.update(self._generations.keys() - self._unreadable.keys())
-        for generation in [*self._busy]:
-            is_idle = not generation.ledger.in_flight
-            has_room = is_idle if throttled else not self._is_full(generation)
-            if not has_room:
-                self._ready.discard(generation.partition)
-                self._runner.hurry(generation)
-            elif generation.partition not in self._unreadable:
-                self._ready.add(generation.partition)
-            if is_idle and has_room:
-                self._busy.discard(generation)
-
-    @property
-    def _fetch_records(self) -> int:
-        """How many records to take at once: less when a full turn would be much of what may be in flight."""
-        most = self._settings.in_flight_records
-        share = most // (2 * len(self._generations)) if self._throttled and self._generations else most // 4
-        return max(1, min(FETCH_RECORDS, share))
+    def _refuse(self, generation: Generation, error: TransportError) -> None:
+        """Read no more of a partition that cannot be read on."""
+        if generation.is_open:
+            self._flow.refuse(generation.partition, error)
+            logger.error(
+                "%s stops reading %s: %s. The other partitions go on.",
+                self.pipeline.group,
+                generation.partition,
+                str(error).rstrip("."),
+            )
 
     def _is_full(self, generation: Generation) -> bool:
-        if (
-            generation.lanes.waiting > max(FETCH_RECORDS, self.pipeline.batch or 0)
-            or generation.ledger.ahead > MAX_AHEAD
-        ):
-            return True
-        if not self._crowded:
-            return False
-        shares = 2 * len(self._generations)
-        return (
-            generation.ledger.in_flight * shares > self._settings.in_flight_records
-            or generation.bytes_in_flight * shares > self._settings.in_flight_bytes
-        )
+        """Tell whether a partition has no room for a reason that the flow does not know of."""
+        return False
 
     # ── commit ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,6 +205,8 @@ class GroupWorker:
             except TimeoutError:
                 pass
             self._commit_wanted.clear()
+            for generation in self._flow.busy:
+                generation.lanes.stand_alone()  # what has waited up to now may wait for long
             await self._commit(self._uncommitted)
             self._uncommitted = {
                 generation
@@ -298,7 +261,7 @@ class GroupWorker:
                 generation.note_committed(commit.offset)
             self._generations[partition] = generation
             self._uncommitted.add(generation)
-            self._ready.add(partition)
+            self._flow.open(partition)
         logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
 
     async def _anchor(self, fresh: list[TopicPartition]) -> dict[TopicPartition, Commit]:
@@ -347,7 +310,7 @@ class GroupWorker:
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Let what runs finish within the budget, commit, and let go."""
         leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
-        self._ready.difference_update(partitions)
+        self._flow.ready.difference_update(partitions)
         if not await self._runner.drain(leaving, self._settings.revoke_budget):
             logger.warning(
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
@@ -364,10 +327,8 @@ class GroupWorker:
         leaving = []
         for partition in [*partitions]:
             generation = self._generations.pop(partition, None)
-            self._ready.discard(partition)
-            self._unreadable.pop(partition, None)
+            self._flow.close(partition, generation)
             if generation is not None:
-                self._busy.discard(generation)
                 self._uncommitted.discard(generation)
                 self._totals.add(generation)
                 leaving.append(generation)
@@ -436,7 +397,7 @@ class GroupWorker:
             stopped=str(self.stopped) if self.stopped else None,
             failure=str(self.failure) if self.failure else None,
             since_join=None if self._joined_at is None else now - self._joined_at,
-            unreadable={str(partition): str(error) for partition, error in self._unreadable.items()},
+            unreadable={str(partition): str(error) for partition, error in self._flow.unreadable.items()},
             settled=totals.settled,
             skipped=totals.skipped,
             retried=totals.retried,

@@ -287,8 +287,7 @@ class ExactlyOnceGroup(GroupWorker):
                 closing.add_done_callback(self._closing.discard)
 
     def _is_full(self, generation: Generation) -> bool:
-        waiting = self._transactions[generation.partition].outbox.size_bytes
-        return waiting > MAX_WAITING_BYTES or super()._is_full(generation)
+        return self._transactions[generation.partition].outbox.size_bytes > MAX_WAITING_BYTES
 
     async def _commit_regularly(self) -> None:
         interval = max(self._settings.transaction_interval, SHORTEST_COMMIT_INTERVAL)

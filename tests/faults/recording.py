@@ -85,6 +85,7 @@ class _Consumer:
 
     async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
         fetched = await self._consumer.fetch(partitions, max_records=max_records, timeout=timeout)
+        fetched = [each._replace(records=[*each.records]) if isinstance(each, Chunk) else each for each in fetched]
         reader = f"{self._who}/{self._number}.{self._generation}"
         for each in fetched:
             if isinstance(each, Chunk) and each.records:

@@ -65,6 +65,7 @@ class Member:
         fetched = await self.consumer.fetch(
             set(self.mine if only is None else only), max_records=max_records, timeout=timeout
         )
+        fetched = [each._replace(records=[*each.records]) if isinstance(each, Chunk) else each for each in fetched]
         for item in fetched:
             if isinstance(item, Chunk):
                 self.records.setdefault(item.partition, []).extend(item.records)

@@ -27,6 +27,7 @@ from octopus.transports.checksum import PIECE, crc32c
 from octopus.transports.kafka.fetched import VERSIONS, Batch, FetchedBatches, read_answer
 from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.reader import Buffer
+from octopus.unread import Unread
 
 guards.install(guards.decompression_limit_bytes)
 
@@ -338,7 +339,7 @@ def fetched(data: Any, *, aborted: Any = (), isolation: int = 1) -> PartitionRec
 def read_all(buffer: Buffer, limit: int = 3) -> list[Chunk]:
     chunks = []
     while (chunk := buffer.read(limit)) is not None:
-        chunks.append(chunk)
+        chunks.append(chunk._replace(records=[*chunk.records]))
     return chunks
 
 
@@ -359,6 +360,9 @@ def test_what_is_set_aside_lets_go_of_its_frame_and_reads_on_as_before(data: byt
     frame = bytearray(data)
     buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(frame)))
     before = [chunk for _ in range(turns) if (chunk := buffer.read(limit)) is not None]
+    for chunk in before:
+        if isinstance(chunk.records, Unread):
+            chunk.records.stand_alone()
     buffer.stand_alone()
     buffer.stand_alone()
     frame.clear()  # which a view would forbid

@@ -8,10 +8,12 @@ import pytest
 from octopus import Event, Octopus
 from octopus.errors import CorruptBatch
 from octopus.events import TopicPartition
+from octopus.ordering import LANES
 from octopus.testing import VirtualTime
-from octopus.transports.base import Outgoing
+from octopus.transports.base import Chunk, Outgoing
 from octopus.transports.memory import MemoryBroker
-from tests.staged import P0, P1, committed, publish, until, working
+from octopus.transports.memory.transport import MemoryConsumer
+from tests.staged import P0, P1, committed, publish, unread, until, working
 
 
 @pytest.mark.parametrize(
@@ -177,3 +179,52 @@ async def test_an_offset_outside_the_log_stops_its_partition_and_never_jumps(vir
         assert "outside the log" in worker.status().groups[0].unreadable["t[0]"]
     assert seen == [0, 1, 2, 3]
     assert committed(broker, "app.handle") == 4
+
+
+class Unreading(MemoryConsumer):
+    """Reads what it hands over as late as consumers of a real broker do; one record is none."""
+
+    broken: tuple[TopicPartition, int]
+
+    def _read(self, partitions, max_records):  # type: ignore[no-untyped-def]
+        found = super()._read(partitions, max_records)
+        return [self._late(each) if isinstance(each, Chunk) and each.records else each for each in found]
+
+    def _late(self, chunk: Chunk) -> Chunk:
+        given_records = [*chunk.records]
+        partition, offset = self.broken
+        at = offset - given_records[0].offset if chunk.partition == partition else None
+        return chunk._replace(records=unread(given_records, 4, at))
+
+
+@pytest.mark.parametrize("ordering", [*LANES, "batch"])
+async def test_a_worker_stops_a_partition_at_a_batch_that_is_none_and_the_others_go_on(
+    ordering: str, virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    async def handle_batch(values: list[int]) -> None:
+        seen.extend(values)
+
+    if ordering == "batch":
+        app.on("t", batch=5, name="handle")(handle_batch)
+    else:
+        app.on("t", ordering=ordering)(handle)
+
+    broker.create_topic("t", 2)
+    publish(broker, *range(40), partition=0)
+    publish(broker, *range(100, 140), partition=1)
+    monkeypatch.setattr("octopus.transports.memory.transport.MemoryConsumer", Unreading)
+    monkeypatch.setattr(Unreading, "broken", (P0, 21), raising=False)
+    async with working(app, broker) as worker:
+        await until(lambda: worker.status().groups and worker.status().groups[0].unreadable)
+        publish(broker, *range(40, 60), partition=0)
+        publish(broker, *range(140, 160), partition=1)
+        await until(lambda: {*range(100, 160)} <= {*seen} and committed(broker, "app.handle", P1) == 60)
+        [group] = worker.status().groups
+        assert group.unreadable == {"t[0]": "20: the bytes end here"}
+    assert {each for each in seen if each < 100} == {*range(20)}
+    assert committed(broker, "app.handle", P0) == 20, "what cannot be read is never passed"

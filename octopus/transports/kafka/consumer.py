@@ -217,33 +217,34 @@ class KafkaConsumer:
         """Take what is there. Does not suspend: being cancelled here would lose what was taken."""
         found: list[Fetched] = []
         fetched = self._engine._fetcher._records
-        for source in (list(self._buffers), list(fetched)):
-            for key in source:
-                if max_records <= 0:
-                    return found
-                partition = self._readable.get(key)
-                if partition is None or partition not in wanted:
-                    self._set_aside(key)
+        begun: dict[TopicPartition, Buffer] = {}
+        for key in [*self._buffers, *(key for key in fetched if key not in self._buffers)]:
+            if max_records <= 0:
+                break
+            partition = self._readable.get(key)
+            if partition is None or partition not in wanted:
+                self._set_aside(key)
+                continue
+            buffer = self._buffers.pop(partition, None)
+            if buffer is None and key in fetched:
+                taken = self._take(partition)
+                if isinstance(taken, Unreadable):
+                    found.append(taken)
                     continue
-                buffer = self._buffers.pop(partition, None)
-                if buffer is None and key in fetched:
-                    taken = self._take(partition)
-                    if isinstance(taken, Unreadable):
-                        found.append(taken)
-                        continue
-                    buffer = taken
-                if buffer is None:
-                    continue
-                chunk = buffer.read(max_records)
-                if chunk is not None:
-                    max_records -= len(chunk.records)
-                    found.append(chunk)
-                if buffer.error is not None:
-                    self._engine._fetcher.seek_to(partition, buffer.next_offset)
-                    found.append(Unreadable(partition, buffer.error))
-                elif not buffer.finished:
-                    self._buffers[partition] = buffer  # at the end: the others go first next time
-        if self._watch is not None and self._watch.errors:
+                buffer = taken
+            if buffer is None:
+                continue
+            chunk = buffer.read(max_records, split=not found)
+            if chunk is not None:
+                max_records -= len(chunk.records)
+                found.append(chunk)
+            if buffer.error is not None:
+                self._engine._fetcher.seek_to(partition, buffer.next_offset)
+                found.append(Unreadable(partition, buffer.error))
+            elif not buffer.finished:
+                (self._buffers if chunk is None else begun)[partition] = buffer
+        self._buffers |= begun  # at the end: the others go first next time
+        if max_records > 0 and self._watch is not None and self._watch.errors:
             found.extend(self._persistent_errors(wanted))
         return found
 

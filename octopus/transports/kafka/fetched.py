@@ -113,6 +113,20 @@ class Batch(NamedTuple):
         """Return a copy of a batch that nobody has begun to read; it does not keep the frame that the batch came in."""
         return batch_at(memoryview(bytes(self.view)))
 
+    @property
+    def offsets(self) -> range:
+        """Its records' offsets, if they are all there."""
+        return range(self.records.base_offset, self.records.next_offset)
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether its header tells what is in it, so that its records need not be read to know: none is missing or compressed."""
+        view = self.view
+        if view[_MAGIC_AT] < 2 or view[_ATTRIBUTES_AT] & _CODEC_MASK:
+            return False
+        count: int = _INT32.unpack_from(view, _COUNT_AT)[0]
+        return 0 < count == len(self.offsets)
+
     def size_of(self, records: Sequence[StoredRecord]) -> int:
         """Return the bytes of some of its records, approximately: their share of the batch or, if compressed, keys and values."""
         view = self.view

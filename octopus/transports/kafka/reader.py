@@ -1,12 +1,14 @@
 """Reads fetched batches without aiokafka's `ConsumerRecord`, the most expensive thing on the path of a record.
 
 aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
-past it, so that the fetcher already asks for what follows while this is being read; what was taken is read in chunks of
-aiokafka's own compiled records. At most two fetched buffers per partition are held: the one being read, and the next. What
-nobody wants for now is copied, once: it would keep all of the frame that it came in.
+past it, so that the fetcher already asks for what follows while this is being read. What was taken is handed on in chunks:
+of whole batches that are read when their turn comes, where their headers say what is in them, else of aiokafka's own compiled
+records. At most two fetched buffers per partition are held: the one being read, and the next. What nobody wants for now is
+copied, once: it would keep all of the frame that it came in.
 """
 
 from collections import deque
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -18,6 +20,7 @@ from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import Chunk
 from octopus.transports.kafka.connection import TESTED
 from octopus.transports.kafka.fetched import Batch
+from octopus.unread import Unread
 
 READ_COMMITTED = 1
 
@@ -57,8 +60,8 @@ class Buffer:
         self._aborted: deque[tuple[int, int]] = deque(fetched._aborted_transactions)
         self._aborted_producers: set[int] = set()
         self._alone = False
-        self._batch: Any = None  # the one that is being read
-        self._records: Any = None  # an iterator over what is left of it
+        self._batch: Any = None  # the first one
+        self._records: Any = None  # an iterator over what is left of it, once it has been begun
         self._batches: deque[Batch | Exception] = deque()
         try:
             while (batch := fetched._records.next()) is not None:
@@ -85,18 +88,30 @@ class Buffer:
                 self._batches.appendleft(self._batch.alone())
                 self._batch = self._records = None
 
-    def read(self, limit: int) -> Chunk | None:
+    def read(self, limit: int, *, split: bool = True) -> Chunk | None:
         """Return up to `limit` records; None at the end.
+
+        Args:
+            limit: Records.
+            split: Whether a batch of more than that may be read in parts. When not, None may mean that the next one is too long.
 
         An unreadable batch ends the buffer: `error` is set, and `next_offset` is the first offset that was not delivered.
         """
         start = self.next_offset
+        if whole := self._take_whole(limit):
+            size = sum([len(batch.view) for batch in whole])
+            return Chunk(self.partition, Unread(whole, partial(_corrupt, self.partition)), self.next_offset, size)
+        if not split and self._batch is not None and self._records is None and self._batch.can_wait:
+            return None
         found: list[StoredRecord] = []
         size = 0
         while len(found) < limit:
             if self._batch is None and not self._advance():
                 break
             batch = self._batch
+            if self._records is None:
+                # a batch may be asked for an iterator only once, and `islice` would ask for one each time
+                self._records = chain(batch.records)
             wanted = limit - len(found)
             try:
                 records: list[Any] = list(islice(self._records, wanted))
@@ -105,7 +120,8 @@ class Buffer:
                 break
             if len(records) < wanted:
                 # compaction may have removed the last records of a batch: its header knows where it ends
-                self.next_offset, self._batch = max(self.next_offset, batch.records.next_offset), None
+                self.next_offset = max(self.next_offset, batch.records.next_offset)
+                self._batch = self._records = None
             if records and records[0].offset < start:
                 # the broker sends whole batches, also from before the position
                 records = [record for record in records if record.offset >= start]
@@ -116,6 +132,21 @@ class Buffer:
         if self.next_offset == start and not found:
             return None
         return Chunk(self.partition, found, self.next_offset, size)
+
+    def _take_whole(self, limit: int) -> list[Batch]:
+        """Take consecutive batches that need not be read to know what is in them."""
+        taken: list[Batch] = []
+        while (self._batch is not None or self._advance()) and self._records is None:
+            batch = self._batch
+            if not batch.can_wait:
+                break
+            offsets = batch.offsets
+            limit -= len(offsets)
+            if limit < 0 or offsets.start != (taken[-1].offsets.stop if taken else self.next_offset):
+                break
+            taken.append(batch)
+            self.next_offset, self._batch = offsets.stop, None
+        return taken
 
     def _advance(self) -> bool:
         """Move to the next batch that holds records for us; False at the end."""
@@ -133,8 +164,7 @@ class Buffer:
                 self._fail(error)
                 return False
             if not skipped:
-                # a batch may be asked for an iterator only once, and `islice` would ask for one each time
-                self._batch, self._records = batch, chain(batch.records)
+                self._batch = batch
                 return True
             self.next_offset = batch.records.next_offset
         return False
@@ -152,7 +182,12 @@ class Buffer:
     def _fail(self, error: Exception) -> None:
         self._batches.clear()
         self._batch = self._records = None
-        kind = type(error) if isinstance(error, TransportError) else CorruptBatch
-        reason = str(error) or type(error).__name__
-        self.error = kind(f"{self.partition}@{self.next_offset} cannot be read: {reason.rstrip('.')}.")
-        self.error.__cause__ = error
+        self.error = _corrupt(self.partition, self.next_offset, error)
+
+
+def _corrupt(partition: TopicPartition, offset: int, error: Exception) -> TransportError:
+    kind = type(error) if isinstance(error, TransportError) else CorruptBatch
+    reason = str(error) or type(error).__name__
+    ours = kind(f"{partition}@{offset} cannot be read: {reason.rstrip('.')}.")
+    ours.__cause__ = error
+    return ours

@@ -1,0 +1,133 @@
+"""How many records to take at once, and of which partitions: back-pressure, and no more turns than handlers need."""
+
+from collections.abc import Callable
+
+from octopus.config import WorkerSettings
+from octopus.errors import TransportError
+from octopus.events import TopicPartition
+from octopus.runner import Generation
+
+FETCH_RECORDS, MOST_RECORDS = 1000, 4000
+"""Records taken at once, at first and while handlers prove quick. To ask costs the same for any number; but what one partition
+sends at once the others wait for."""
+
+QUICK_TURN = 0.01
+"""Seconds: when the records of a turn were handled in less, the next one takes twice as many."""
+
+MAX_AHEAD = 100_000
+"""Records settled behind an open one before their partition waits; about 10 MB of ledger."""
+
+
+class Flow:
+    """Keeps what is in flight within its limits, and the partitions' shares of it fair. Looks at busy partitions only.
+
+    Args:
+        settings: The limits.
+        batch: Records in a batch, if handlers take batches.
+        is_full: Whether a partition has no room for another reason.
+        hurry: Called with each partition that has no room: nothing more comes for now.
+        now: In loop time.
+
+    Attributes:
+        ready: Partitions to ask for.
+        unreadable: Those that cannot be read on, and why.
+        busy: Generations that may have records in flight.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        batch: int | None,
+        *,
+        is_full: Callable[[Generation], bool],
+        hurry: Callable[[Generation], None],
+        now: float,
+    ) -> None:
+        self.ready: set[TopicPartition] = set()
+        self.unreadable: dict[TopicPartition, TransportError] = {}
+        self.busy: set[Generation] = set()
+        self._open: set[TopicPartition] = set()
+        self._most_records, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
+        self._most_waiting = max(FETCH_RECORDS, batch or 0)
+        self._is_full = is_full
+        self._hurry = hurry
+        self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
+        self._turn = FETCH_RECORDS
+        self._turn_at = now
+
+    def open(self, partition: TopicPartition) -> None:
+        """Begin to ask for a partition."""
+        self._open.add(partition)
+        self.ready.add(partition)
+
+    def close(self, partition: TopicPartition, generation: Generation | None) -> None:
+        """Forget a partition."""
+        self._open.discard(partition)
+        self.ready.discard(partition)
+        self.unreadable.pop(partition, None)
+        if generation is not None:
+            self.busy.discard(generation)
+
+    def refuse(self, partition: TopicPartition, error: TransportError) -> None:
+        """Ask no more for a partition that cannot be read on."""
+        self.ready.discard(partition)
+        self.unreadable[partition] = error
+
+    def end_turn(self, now: float) -> None:
+        """Note that records came; in loop time."""
+        is_quick = now - self._turn_at < QUICK_TURN
+        self._turn = min(2 * self._turn, MOST_RECORDS) if is_quick else FETCH_RECORDS
+        self._turn_at = now
+
+    def balance(self) -> None:
+        """Ask for partitions that have room, and leave alone those that do not.
+
+        The first half of what may be in flight goes to whoever comes first, the second in equal shares: so a partition that
+        hangs takes no more than its share of it. And when all is taken, partitions that hold nothing of it still get a
+        little: the others go on, however many hang.
+        """
+        records = size = 0
+        for generation in self.busy:
+            records += generation.ledger.in_flight
+            size += generation.bytes_in_flight
+        self._crowded = max(records / self._most_records, size / self._most_bytes) > 0.5
+        throttled = records > self._most_records or size > self._most_bytes
+        if throttled != self._throttled:
+            self._throttled = throttled
+            self.ready.update(self._open - self.unreadable.keys())
+        for generation in [*self.busy]:
+            is_idle = not generation.ledger.in_flight
+            has_room = is_idle if throttled else not self._has_enough(generation)
+            if not has_room:
+                self.ready.discard(generation.partition)
+                self._hurry(generation)
+            elif generation.partition not in self.unreadable:
+                self.ready.add(generation.partition)
+            if is_idle and has_room:
+                self.busy.discard(generation)
+
+    @property
+    def held(self) -> int:
+        """How many partitions have no room."""
+        return len(self._open) - len(self.ready) - len(self.unreadable)
+
+    @property
+    def records(self) -> int:
+        """How many records to take at once: less when a full turn would be much of what may be in flight."""
+        shares = 2 * len(self._open) if self._throttled and self._open else 4
+        return max(1, min(self._turn, self._most_records // shares))
+
+    def _has_enough(self, generation: Generation) -> bool:
+        if (
+            generation.lanes.waiting > self._most_waiting
+            or generation.ledger.ahead > MAX_AHEAD
+            or self._is_full(generation)
+        ):
+            return True
+        if not self._crowded:
+            return False
+        shares = 2 * len(self._open)
+        return (
+            generation.ledger.in_flight * shares > self._most_records
+            or generation.bytes_in_flight * shares > self._most_bytes
+        )
