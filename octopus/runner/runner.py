@@ -396,8 +396,11 @@ class Runner:
         self._note_quiet()
 
     def _spread_soon(self) -> None:
+        if self._idle and len(self._idle) == len(self._lanes):
+            self._quiet.clear()
+            self._idle.pop().set_result(None)  # at once: nobody runs
         # Runs only when the running lane suspends or yields: until then another lane could not run anyway.
-        if self._idle or self._splittable or len(self._lanes) < self._concurrency:
+        elif self._idle or self._splittable or len(self._lanes) < self._concurrency:
             self._spreading = True
             self._quiet.clear()
             self._loop.call_soon(self._spread)

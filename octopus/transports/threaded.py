@@ -1,6 +1,7 @@
 """A consumer in a thread and event loop of its own, so that heartbeats go on while a handler blocks the caller's loop."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ class ThreadedConsumer:
     def __init__(self, make: Callable[[], Consumer]) -> None:
         self._make = make
         self._consumer: Consumer | None = None
-        self._fetching: asyncio.Future[list[Fetched]] | None = None
+        self._fetching: Parcel | None = None
         self._thread: threading.Thread | None = None
 
     async def start(self, listener: AssignmentListener) -> None:
@@ -57,10 +58,15 @@ class ThreadedConsumer:
             # A copy: the caller's set changes under its own loop while ours iterates.
             wanted = frozenset(partitions)
             work = self._started.fetch(wanted, max_records=max_records, timeout=timeout)
-            self._fetching = asyncio.ensure_future(self._there(work))
-        await asyncio.wait([self._fetching])  # which leaves it alone when we are cancelled
-        fetching, self._fetching = self._fetching, None
-        return fetching.result()
+            self._fetching = Parcel(asyncio.get_running_loop())
+            self._loop.call_soon_threadsafe(self._begin, work, self._fetching)
+        parcel = self._fetching
+        await parcel.wait()
+        self._fetching = None
+        return parcel.contents
+
+    def _begin(self, work: Coroutine[Any, Any, list[Fetched]], parcel: "Parcel") -> None:
+        self._task = self._loop.create_task(parcel.fill(work))
 
     async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
         """Store offsets."""
@@ -103,8 +109,55 @@ class ThreadedConsumer:
         await asyncio.to_thread(thread.join)
         self._loop.close()
         if self._fetching is not None:
-            await asyncio.gather(self._fetching, return_exceptions=True)
-            self._fetching = None
+            self._fetching.arrive([], ConnectionFailed("The consumer has stopped."))
+
+
+class Parcel:
+    """What a fetch brings from one loop to the other. Each step in between, a task or a future, is one more turn of a loop:
+    they are what an event costs that comes alone (`scripts/bench latency:idle`).
+
+    Args:
+        home: Where it is waited for.
+    """
+
+    def __init__(self, home: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._waiter: asyncio.Future[None] | None = None
+        self._contents: list[Fetched] | None = None
+        self._error: BaseException | None = None
+
+    async def fill(self, work: Coroutine[Any, Any, list[Fetched]]) -> None:
+        """Run there what brings the contents, and send them home."""
+        contents: list[Fetched] = []
+        error: BaseException | None = ConnectionFailed("The consumer has stopped.")  # as when this is cancelled
+        try:
+            contents = await work
+            error = None
+        except Exception as raised:  # noqa: BLE001 - raised again at home
+            error = raised
+        finally:
+            with contextlib.suppress(RuntimeError):  # home is closed
+                self._home.call_soon_threadsafe(self.arrive, contents, error)
+
+    def arrive(self, contents: list[Fetched], error: BaseException | None) -> None:
+        """Arrive at home; only the first time counts."""
+        if self._contents is None:
+            self._contents, self._error = contents, error
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for it at home. Cancelling that loses nothing: it can be waited for again."""
+        if self._contents is None:
+            self._waiter = self._home.create_future()
+            await self._waiter
+
+    @property
+    def contents(self) -> list[Fetched]:
+        """What was fetched; raises what fetching raised."""
+        if self._error is not None:
+            raise self._error
+        return self._contents or []
 
 
 async def _end_loop() -> None:

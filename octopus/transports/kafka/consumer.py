@@ -182,13 +182,10 @@ class KafkaConsumer:
             if remaining <= 0:
                 return []
             waiter = self._engine._fetcher._create_fetch_waiter()
-            try:
-                await asyncio.wait([waiter], timeout=remaining)
-                if waiter.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(remaining):
                     with self._mapped("coordinating the group"):
-                        waiter.result()
-            finally:
-                waiter.cancel()
+                        await waiter
 
     def _check(self) -> None:
         """Raise whatever went wrong behind our back since the last turn."""
@@ -218,7 +215,15 @@ class KafkaConsumer:
         found: list[Fetched] = []
         fetched = self._engine._fetcher._records
         begun: dict[TopicPartition, Buffer] = {}
-        for key in [*self._buffers, *(key for key in fetched if key not in self._buffers)]:
+        for key in fetched.keys() - self._buffers.keys():
+            partition = self._readable.get(key)
+            if partition is not None and partition in wanted:
+                taken = self._take(partition)
+                if isinstance(taken, Unreadable):
+                    found.append(taken)
+                elif taken is not None:
+                    self._buffers[partition] = taken
+        for key in [*self._buffers, *fetched]:
             if max_records <= 0:
                 break
             partition = self._readable.get(key)
@@ -226,12 +231,6 @@ class KafkaConsumer:
                 self._set_aside(key)
                 continue
             buffer = self._buffers.pop(partition, None)
-            if buffer is None and key in fetched:
-                taken = self._take(partition)
-                if isinstance(taken, Unreadable):
-                    found.append(taken)
-                    continue
-                buffer = taken
             if buffer is None:
                 continue
             chunk = buffer.read(max_records, split=not found)
