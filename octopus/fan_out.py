@@ -49,9 +49,15 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
         for stored in stretch.cursor:
             left = unfinished.pop(stored.offset, None) if unfinished else None
             if left is None:
-                chosen, where = begin(stored)
+                where = runs
+                try:
+                    chosen = choose(stored) if choose is not None else everyone
+                except Exception:  # noqa: BLE001 - see `unsure`
+                    chosen, where = everyone, unsure
                 if len(chosen) == 1:  # as it mostly is: no handler wants what another does
-                    single.begin((stored,), 1)
+                    single.records = (stored,)  # as `begin` does, without the call
+                    single.cursor = iter(single.records)
+                    single.attempt = 1
                     outcome = await where[chosen[0]](single)
                     if outcome is DONE:
                         continue
@@ -67,14 +73,6 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
             elif outcome is not DONE:
                 return outcome
         return outcome
-
-    def begin(stored: StoredRecord) -> tuple[Sequence[int], Sequence[RunStretch]]:
-        if choose is None:
-            return everyone, runs
-        try:
-            return choose(stored), runs
-        except Exception:  # noqa: BLE001 - see `unsure`
-            return everyone, unsure
 
     async def work(stored: StoredRecord, left: Left, single: Stretch) -> Outcome:
         handlers, where, done, dead, deferred = left

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from octopus.patterns.pattern import Pattern
-from octopus.patterns.peek import build_reader
+from octopus.patterns.peek import build_peek, build_reader
 
 Choice = tuple[int, ...]
 """Positions of the patterns that match, in order."""
@@ -58,7 +58,20 @@ def index_patterns(patterns: Sequence[Pattern | None]) -> tuple[Callable[[bytes]
     def among_decoded(event: object) -> Choice:
         return among(event) if type(event) is dict else matching_anything
 
-    return among_bytes, among_decoded
+    if not others_are_settled or not all(is_settled.values()):
+        return among_bytes, among_decoded
+
+    peek = build_peek(name)
+
+    def among_texts(data: bytes) -> Choice:
+        """Look at the one field that decides about all of them."""
+        try:
+            value = peek(data)._
+        except Exception:  # noqa: BLE001 - `among_bytes` says what is wrong
+            return among_bytes(data)
+        return by_value.get(value, others) if type(value) is str else among_bytes(data)
+
+    return among_texts, among_decoded
 
 
 def _most_telling(patterns: Sequence[Pattern | None]) -> tuple[str, dict[str, Choice], Choice]:

@@ -75,6 +75,17 @@ def build_test(reader: Reader, predicate: Callable[[dict[str, Any]], bool]) -> C
     return test
 
 
+def build_peek(field: str) -> Callable[[bytes], Any]:
+    """Build what reads one top-level field and skips the others, without a dictionary.
+
+    Returns:
+        From JSON text to something whose `_` is the field's value, UNSET when there is none; it raises, whatever it likes,
+        for what is no object.
+    """
+    peek = msgspec.defstruct("Peek", [("_", Any, UNSET)], rename={"_": field}, gc=False)
+    return msgspec.json.Decoder(peek).decode
+
+
 def build_text_test(field: str, texts: frozenset[str], otherwise: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
     """Build the test of the commonest pattern: that one top-level field is one of some texts.
 
@@ -85,12 +96,11 @@ def build_text_test(field: str, texts: frozenset[str], otherwise: Callable[[byte
         texts: What it may be.
         otherwise: The test of the whole pattern; asked when the field is no text.
     """
-    peek = msgspec.defstruct("Peek", [("value", Any, UNSET)], rename={"value": field}, gc=False)
-    decode = msgspec.json.Decoder(peek).decode
+    peek = build_peek(field)
 
     def test(data: bytes) -> bool:
         try:
-            value = decode(data).value  # type: ignore[attr-defined]
+            value = peek(data)._
         except Exception:  # noqa: BLE001 - `otherwise` says what is wrong
             return otherwise(data)
         if type(value) is str:
