@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -138,6 +139,7 @@ class Parcel:
         finally:
             with contextlib.suppress(RuntimeError):  # home is closed
                 self._home.call_soon_threadsafe(self.arrive, contents, error)
+            time.sleep(0)  # home has the interpreter now, not only when the next request is on its way
 
     def arrive(self, contents: list[Fetched], error: BaseException | None) -> None:
         """Arrive at home; only the first time counts."""
