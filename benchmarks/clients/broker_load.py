@@ -1,11 +1,15 @@
 """librdkafka at full speed, and what it does to the broker."""
 
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import confluent_kafka
 
+from benchmarks.address import for_librdkafka
 from benchmarks.clients.confluent_consume import TUNED
 from benchmarks.records import values
 from benchmarks.stopwatch import rates
@@ -15,10 +19,11 @@ from benchmarks.task import Task
 def run(task: Task) -> dict[str, float]:
     """Consume or produce all records of the task."""
     before = broker_cpu(task)
-    wall, cpu = time.perf_counter(), time.process_time()
-    way: Callable[[Task], None] = {"consume": consume, "produce": produce}[task.options["way"]]
+    wall, cpu = time.perf_counter(), _cpu()
+    ways: dict[str, Callable[[Task], None]] = {"consume": consume, "kcat": consume_by_kcat, "produce": produce}
+    way = ways[task.options["way"]]
     way(task)
-    figures = rates(task.total, time.perf_counter() - wall, time.process_time() - cpu)
+    figures = rates(task.total, time.perf_counter() - wall, _cpu() - cpu)
     if before is not None:
         after = broker_cpu(task)
         assert after is not None
@@ -29,7 +34,7 @@ def run(task: Task) -> dict[str, float]:
 
 def consume(task: Task) -> None:
     """Read every partition from its beginning, without a group."""
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": task.brokers, "group.id": "unused", **TUNED})
+    consumer = confluent_kafka.Consumer({**for_librdkafka(task.brokers), "group.id": "unused", **TUNED})
     partitions = [confluent_kafka.TopicPartition(task.topic, number, 0) for number in range(task.partitions)]
     consumer.assign(partitions)
     seen = 0
@@ -37,11 +42,27 @@ def consume(task: Task) -> None:
         seen += len(consumer.consume(5000, 1.0))
 
 
+def consume_by_kcat(task: Task) -> None:
+    """Read every partition with kcat, which is librdkafka and no Python: this client can do more than the broker has to show.
+
+    Raises:
+        RuntimeError: There is no kcat, or it did not read everything.
+    """
+    if shutil.which("kcat") is None:
+        raise RuntimeError("kcat is missing: install it (kcat on Debian)")
+    settings = {**for_librdkafka(task.brokers), "queued.min.messages": 500_000, "fetch.wait.max.ms": 100}
+    given = [f"-X{name}={value}" for name, value in settings.items()]
+    command = ["kcat", "-C", *given, "-t", task.topic, "-o", "beginning", "-c", str(task.total), "-e", "-q", "-f", "."]
+    seen = len(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+    if seen != task.total:
+        raise RuntimeError(f"kcat read {seen} of {task.total} records")
+
+
 def produce(task: Task) -> None:
     """Publish without delivery reports for each record; `flush` says whether all went well."""
     producer = confluent_kafka.Producer(
         {
-            "bootstrap.servers": task.brokers,
+            **for_librdkafka(task.brokers),
             "enable.idempotence": True,
             "linger.ms": 5,
             "queue.buffering.max.messages": 1_000_000,
@@ -53,6 +74,12 @@ def produce(task: Task) -> None:
             producer.poll(0.01)
     if left := producer.flush(60):
         raise RuntimeError(f"{left} records were not acknowledged")
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of this process and of those it has run."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def broker_cpu(task: Task) -> float | None:

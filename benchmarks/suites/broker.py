@@ -19,6 +19,15 @@ def cases() -> list[Case]:
             LOAD,
             workload=WORKLOAD,
             every_core=True,
+            options={"way": "kcat"},
+        ),
+        Case(
+            "broker",
+            "load, 100 B",
+            "librdkafka consume, an object for each record",
+            LOAD,
+            workload=WORKLOAD,
+            every_core=True,
             options={"way": "consume"},
         ),
         Case(
