@@ -137,9 +137,12 @@ class Parcel:
         except Exception as raised:  # noqa: BLE001 - raised again at home
             error = raised
         finally:
-            with contextlib.suppress(RuntimeError):  # home is closed
-                self._home.call_soon_threadsafe(self.arrive, contents, error)
-            time.sleep(0)  # home has the interpreter now, not only when the next request is on its way
+            self._send_home(contents, error)
+
+    def _send_home(self, contents: list[Fetched], error: BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # home is closed
+            self._home.call_soon_threadsafe(self.arrive, contents, error)
+        time.sleep(0)  # home has the interpreter now, not only when the next request is on its way
 
     def arrive(self, contents: list[Fetched], error: BaseException | None) -> None:
         """Arrive at home; only the first time counts."""
