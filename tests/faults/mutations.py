@@ -105,9 +105,30 @@ MUTATIONS = (
     Mutation(
         "a key is released while its successor takes it over",
         "octopus/ordering.py",
-        "                self._ready.append(successors.popleft())\n                behind[key] = successors or None",
-        "                self._ready.append(successors.popleft())\n                self._queue.extend(successors)",
+        "                    self._ready.append(successors.popleft())\n                    behind[key] = successors or None",
+        "                    self._ready.append(successors.popleft())\n                    self._queue.put(successors)",
         ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
+        "all keys are let go of while some are waited for",
+        "octopus/ordering.py",
+        " and not any(behind.values())",
+        "",
+        ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
+        "what is behind a record that cannot be read runs",
+        "octopus/ordering.py",
+        "            self._ended = True\n            self._runs.clear()",
+        "            self._runs.popleft()",
+        ("tests/test_unread.py", "tests/worker/test_flow.py"),
+    ),
+    Mutation(
+        "a batch is taken to have the records that its header tells of",
+        "octopus/unread.py",
+        "if not records or (",
+        "if False and (",
+        ("tests/test_unread.py",),
     ),
     Mutation(
         "a retry lets its lane go while it waits",
@@ -238,8 +259,8 @@ MUTATIONS = (
     Mutation(
         "what an earlier owner settled runs again",
         "octopus/runner/runner.py",
-        "records = [record for record in records if record.offset not in known]",
-        "pass",
+        "generation.lanes.put([record for record in read if record.offset not in known])",
+        "generation.lanes.put([record for record in read])",
         (RUNNER, f"{TRIALS}::test_after_a_kill_only_what_was_unfinished_comes_again"),
     ),
     Mutation(
