@@ -71,7 +71,9 @@ class Handling:
             filtered: Whether to ask the filter; not when that has been done.
         """
         direct, careful = self._decoder.direct, self._decoder.decode
-        matches = self._route.pattern.matches_bytes if self._route.pattern is not None and filtered else None
+        pattern = self._route.pattern if filtered else None
+        matches = pattern.matches_bytes if pattern is not None else None
+        peek, texts = pattern.one_text if pattern is not None else (None, frozenset[str]())
         accepts, call, publish = self._accepts, self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
@@ -87,12 +89,21 @@ class Handling:
                                 break
                         else:
                             headers = ()  # those that are there do not matter here
-                    if matches is not None and not (
-                        accepts(value, headers) if headers or value is None else matches(value)
-                    ):
-                        skipped += 1
-                        outcome = SKIPPED
-                        continue
+                    if matches is not None:
+                        if headers or value is None:
+                            matched = accepts(value, headers)
+                        elif peek is None:
+                            matched = matches(value)
+                        else:  # as `matches`, without the call
+                            try:
+                                text = peek(value)._
+                            except Exception:  # noqa: BLE001 - `matches` says what is wrong
+                                text = None
+                            matched = text in texts if type(text) is str else matches(value)
+                        if not matched:
+                            skipped += 1
+                            outcome = SKIPPED
+                            continue
                     try:
                         argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
                     except Exception:  # noqa: BLE001 - decided again, where it becomes a DecodeError or a tombstone's None

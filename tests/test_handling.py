@@ -12,6 +12,7 @@ from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, co
 from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import Batch, Record, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Retry
+from octopus.patterns import Pattern
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from tests.staged import P0, record, records
 
@@ -52,6 +53,43 @@ async def test_a_record_that_does_not_match_is_skipped_without_being_called() ->
     assert await stand.run(record(0, value=b'{"path":"a","size":5}')) is SKIPPED
     assert await stand.run(record(1, value=b'{"path":"a","size":50}')) is DONE
     assert seen == [File("a", 50)]
+
+
+@pytest.mark.parametrize(
+    "pattern", [{"a": ["x", "y"]}, {"a": ["x"], "b": [1]}, {"a": ["10.0.0.1"]}, {"a": [1]}], ids=str
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"a":"x"}',
+        b'{"a":"x","b":1}',
+        b'{"a":"z","a":"x"}',
+        b'{"a":"\\u0078"}',
+        b'{"a":["z","y"],"b":[1,2]}',
+        b'{"a":"010.0.0.1"}',
+        b'{"a":1}',
+        b'{"a":null}',
+        b'{"b":"x"}',
+        b'{"a":{"a":"x"}}',
+        b'["a","x"]',
+        b'"x"',
+        b'{"a":"z"',
+        b'{"a":"z"} {',
+        b'{"a":"\xff"}',
+        b"",
+    ],
+)
+async def test_the_short_way_for_one_text_field_decides_as_the_pattern_does(pattern: dict, value: bytes) -> None:
+    @Stand(filter=pattern)
+    async def stand(event: Any) -> None:
+        pass
+
+    try:
+        expected: Any = DONE if Pattern.compile(pattern).matches(value) else SKIPPED
+    except DecodeError:
+        expected = DeadLetter
+    outcome = await stand.run(record(0, value=value))
+    assert type(outcome) is DeadLetter if expected is DeadLetter else outcome is expected
 
 
 async def test_a_tombstone_matches_no_filter_and_is_a_value_without_one() -> None:
