@@ -120,7 +120,8 @@ class Handling:
                     raise
                 error = raised
             finally:
-                stretch.skipped += skipped
+                if skipped:
+                    stretch.skipped += skipped
             return await conclude(stored, stretch.attempt_of(stored), error)
 
         return handle

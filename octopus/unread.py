@@ -48,7 +48,7 @@ class Unread:
         report: Hears of it, once; without one, iterating raises it.
     """
 
-    __slots__ = ("_batch", "_batches", "_records", "_translate", "error", "offsets", "report")
+    __slots__ = ("_batch", "_batches", "_is_alone", "_records", "_translate", "error", "offsets", "report")
 
     def __init__(self, batches: Sequence[UnreadBatch], translate: Callable[[int, Exception], TransportError]) -> None:
         self.offsets = range(batches[0].offsets.start, batches[-1].offsets.stop)
@@ -57,6 +57,7 @@ class Unread:
         self._translate = translate
         self._batches = deque(batches)
         self._records: Iterator[StoredRecord] = iter(())
+        self._is_alone = False
         self._batch = range(0)  # what is left of the one that is being read
 
     def __len__(self) -> int:
@@ -82,7 +83,10 @@ class Unread:
         return found
 
     def stand_alone(self) -> None:
-        """Copy what is left, so that it does not keep the frame that it came in."""
+        """Copy what is left, once, so that it does not keep the frame that it came in."""
+        if self._is_alone:
+            return
+        self._is_alone = True
         self._records = iter(list(self._records)) if self._batch else iter(())
         self._batches = deque([batch.alone() for batch in self._batches])
 

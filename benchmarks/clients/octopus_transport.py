@@ -36,7 +36,7 @@ async def consume(task: Task) -> dict[str, float]:
             assert isinstance(chunk, Chunk), chunk
             for record in chunk.records:
                 record.value  # noqa: B018 - what a decoder would read
-            seen += len(chunk.records)
+                seen += 1
         if seen >= stop:
             stop = watch.mark(seen)
     await consumer.stop()

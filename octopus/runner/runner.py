@@ -20,6 +20,7 @@ from octopus.ordering import LANES, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
+from octopus.runner.lane import Lane
 from octopus.types import Application, BatchOutcome, Stretch
 from octopus.unread import Records, Unread
 
@@ -35,17 +36,6 @@ CLOSE_TIMEOUT = 5.0
 
 CANCELLED_WAIT = 1.0
 """Seconds before a record runs again whose task was cancelled by somebody else, its own handler for example."""
-
-
-class _Lane:
-    """What one lane task is doing, for those who drain or watch."""
-
-    __slots__ = ("generation", "serial", "stretch")
-
-    def __init__(self) -> None:
-        self.generation: Generation | None = None
-        self.stretch = Stretch(())
-        self.serial = 0
 
 
 class Runner:
@@ -88,11 +78,11 @@ class Runner:
         self._due: deque[tuple[Generation, StoredRecord, int]] = deque()  # retries whose time has come
         self._delays = Delays(self._loop, self._due.append, self._spread_soon)
 
-        self._lanes: dict[_Lane, asyncio.Task[None]] = {}
+        self._lanes: dict[Lane, asyncio.Task[None]] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._spreading = False
         self._begun = 0  # stretches, of all lanes
-        self._splittable: list[_Lane] = []  # lanes that were given more than the record they may suspend in
+        self._splittable: list[Lane] = []  # lanes that were given more than the record they may suspend in
         self._reach = 1  # how many records of free lanes run back to back, while handlers do not suspend
         self._ease: asyncio.Future[None] | None = None
         self._filling: set[Generation] = set()  # batches that wait for their window's end
@@ -181,6 +171,11 @@ class Runner:
         """How many records wait for nothing but a free lane task."""
         return sum([generation.lanes.waiting for generation in self._active])
 
+    @property
+    def suspends(self) -> bool:
+        """Whether the last handler, or its predecessor in its stretch, waited for something."""
+        return self._reach == 1
+
     async def eased(self, timeout: float) -> bool:
         """Wait until some partition has nothing left to take; return False after `timeout` seconds."""
         self._ease = ease = self._loop.create_future()
@@ -229,7 +224,7 @@ class Runner:
 
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: Lane) -> None:
         active, clock = self._active, self._loop.time
         stride = FIRST_LOOK
         until_look, looked = stride, clock()
@@ -293,8 +288,7 @@ class Runner:
             if (due or active) and not self._spreading:
                 self._spread_soon()  # what is behind a retry does not wait for it
             return generation, (record,), attempt
-        if not self._exclusive:
-            limit = min(limit, self._reach)
+        limit = min(limit, max(self._reach, FIRST_LOOK) if self._exclusive else self._reach)
         while active:
             generation = active[0]
             if records := generation.lanes.take(limit):
@@ -307,7 +301,7 @@ class Runner:
                 resolve(self._ease)  # a lane that is only busy needs no more
         return None
 
-    def _split(self, lane: _Lane) -> None:
+    def _split(self, lane: Lane) -> None:
         """Let others run what is left of a stretch whose record suspended, and what waits for those that are finished."""
         generation, stretch = lane.generation, lane.stretch
         if generation is not None and stretch in generation.stretches and stretch.taken:
@@ -415,7 +409,7 @@ class Runner:
         elif self._idle:
             self._idle.pop().set_result(None)
         elif len(self._lanes) < self._concurrency:
-            lane = _Lane()
+            lane = Lane()
             self._lanes[lane] = task = self._loop.create_task(self._work(lane), name=f"octopus lane {len(self._lanes)}")
             task.add_done_callback(partial(self._lane_ended, lane))
 
@@ -439,7 +433,7 @@ class Runner:
         if len(self._idle) == len(self._lanes) and not waiting:
             self._quiet.set()
 
-    def _lane_ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
+    def _lane_ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
         self._lanes.pop(lane, None)
         generation = lane.generation
         leaving = generation is not None and isinstance(generation.lanes, DrainingLanes)

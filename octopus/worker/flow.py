@@ -73,9 +73,15 @@ class Flow:
         self.ready.discard(partition)
         self.unreadable[partition] = error
 
-    def end_turn(self, now: float) -> None:
-        """Note that records came; in loop time."""
-        is_quick = now - self._turn_at < QUICK_TURN
+    def end_turn(self, now: float, *, is_quick: bool) -> None:
+        """Note that records came.
+
+        Args:
+            now: In loop time.
+            is_quick: Whether those before them were run back to back. What suspends is read long before it is done, and more of it
+                would be cold.
+        """
+        is_quick = is_quick and now - self._turn_at < QUICK_TURN
         self._turn = min(2 * self._turn, MOST_RECORDS) if is_quick else FETCH_RECORDS
         self._turn_at = now
 

@@ -141,7 +141,7 @@ class GroupWorker:
                 self._accept(fetched)
             self._fetched_at = self._loop.time()
             if arrived:
-                self._flow.end_turn(self._fetched_at)
+                self._flow.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
             if self._accepted - self._settled_at_commit >= self._settings.commit_every <= self._settled_since_commit:
                 self._commit_wanted.set()
         self.stopped = self._runner.stopped.result()

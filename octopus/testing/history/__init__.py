@@ -24,7 +24,7 @@ settled when the commit of its transaction was asked for. So all of the above is
                                 in several, or outputs and a dead letter
 """
 
-from octopus.testing.history.checks import Anomaly, Kind, Report, check
+from octopus.testing.history.checks import check
 from octopus.testing.history.events import (
     Began,
     Buried,
@@ -40,6 +40,7 @@ from octopus.testing.history.events import (
     read_lines,
     write_line,
 )
+from octopus.testing.history.report import Anomaly, Kind, Report
 
 __all__ = [
     "Anomaly",
