@@ -23,13 +23,13 @@ class Left(NamedTuple):
     """
 
     handlers: Sequence[tuple[int, int]]
-    runs: Sequence[RunStretch]
+    runs: Sequence[Run]
     done: bool = False
     dead: bool = False
     deferred: Deferred | None = None
 
 
-def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Sequence[RunStretch] = ()) -> RunStretch:
+def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[Run] = ()) -> RunStretch:
     """Run records through several handlers; each is settled when all of them are finished with it.
 
     A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
@@ -44,7 +44,6 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
     unfinished: dict[int, Left] = {}
 
     async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
-        single = Stretch(())  # one after the other, they can share it
         outcome: Outcome | BatchOutcome = DONE
         for stored in stretch.cursor:
             left = unfinished.pop(stored.offset, None) if unfinished else None
@@ -55,10 +54,7 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
                 except Exception:  # noqa: BLE001 - see `unsure`
                     chosen, where = everyone, unsure
                 if len(chosen) == 1:  # as it mostly is: no handler wants what another does
-                    single.records = (stored,)  # as `begin` does, without the call
-                    single.cursor = iter(single.records)
-                    single.attempt = 1
-                    outcome = await where[chosen[0]](single)
+                    outcome = await where[chosen[0]](stored, 1)
                     if outcome is DONE:
                         continue
                     if isinstance(outcome, Retry):
@@ -67,20 +63,19 @@ def fan_out(runs: Sequence[RunStretch], choose: Choose | None = None, unsure: Se
                 else:
                     left = Left([(number, 0) for number in chosen], where)
             if left is not None:
-                outcome = await work(stored, left, single)
+                outcome = await work(stored, left)
             if outcome is SKIPPED:
                 stretch.skipped += 1
             elif outcome is not DONE:
                 return outcome
         return outcome
 
-    async def work(stored: StoredRecord, left: Left, single: Stretch) -> Outcome:
+    async def work(stored: StoredRecord, left: Left) -> Outcome:
         handlers, where, done, dead, deferred = left
         again: list[tuple[int, int]] = []
         wait: Retry | None = None
         for number, attempts in handlers:
-            single.begin((stored,), attempts + 1)
-            outcome = await where[number](single)
+            outcome = await where[number](stored, attempts + 1)
             match outcome:
                 case Retry(after, _, counted):
                     again.append((number, attempts + counted))

@@ -50,16 +50,50 @@ class Handling:
 
     def bind(self, partition: TopicPartition) -> Handle:
         """Return what handles single records of a partition and raises what the handler raises."""
-        handle = self.bind_stretch(partition, None)
+        return self.bind_single(partition, None, filtered=True)
 
-        async def handle_one(stored: StoredRecord, attempt: int) -> Outcome:
-            return await handle(Stretch((stored,), attempt))
+    def bind_single(self, partition: TopicPartition, conclude: Conclude | None, *, filtered: bool) -> Handle:
+        """Return what handles single records of a partition.
 
-        return handle_one
+        Args:
+            partition: Whose.
+            conclude: The error boundary. None when something stands in between: then exceptions are raised.
+            filtered: Whether to ask the filter; not when that has been done.
+        """
+        direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
+        accepts = self._accepts if filtered and self._route.pattern is not None else None
+        wants_event = self._route.signature.parameter.kind == "event"
 
-    def bind_stretch(
-        self, partition: TopicPartition, conclude: Conclude | None, *, filtered: bool = True
-    ) -> Callable[[Stretch], Awaitable[Outcome]]:
+        async def handle(stored: StoredRecord, attempt: int) -> Outcome:
+            try:
+                value, headers = stored.value, stored.headers
+                if headers:  # `announces_type`, without the call
+                    for name, _ in headers:
+                        if len(name) == 12 and name.lower() == "content-type":
+                            break
+                    else:
+                        headers = ()  # those that are there do not matter here
+                if accepts is not None and not accepts(value, headers):
+                    return SKIPPED
+                try:
+                    argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
+                except Exception:  # noqa: BLE001 - as below
+                    argument = careful(value, headers)
+                if wants_event:
+                    argument = Event(argument, Record.at(partition, stored), attempt)
+                result = await call(argument)
+                if result is not None:
+                    await publish(result, stored.key)
+                return DONE
+            except (Exception, CancelledError) as raised:
+                if conclude is None:
+                    raise
+                error = raised
+            return await conclude(stored, attempt, error)
+
+        return handle
+
+    def bind_stretch(self, partition: TopicPartition, conclude: Conclude) -> Callable[[Stretch], Awaitable[Outcome]]:
         """Return what handles records of a partition back to back, until one is neither done nor skipped.
 
         One closure around one loop, not a chain of calls: each call or coroutine more costs a record a tenth of a
@@ -67,11 +101,10 @@ class Handling:
 
         Args:
             partition: Whose.
-            conclude: The error boundary. None when something stands in between: then exceptions are raised.
-            filtered: Whether to ask the filter; not when that has been done.
+            conclude: The error boundary.
         """
         direct, careful = self._decoder.direct, self._decoder.decode
-        pattern = self._route.pattern if filtered else None
+        pattern = self._route.pattern
         matches = pattern.matches_bytes if pattern is not None else None
         peek, texts = pattern.one_text if pattern is not None else (None, frozenset[str]())
         accepts, call, publish = self._accepts, self._call, self._publish
@@ -115,9 +148,7 @@ class Handling:
                         await publish(result, stored.key)
                     outcome = DONE
                 return outcome
-            except (Exception, CancelledError) as raised:
-                if conclude is None:
-                    raise
+            except (Exception, CancelledError) as raised:  # noqa: BLE001 - the boundary decides
                 error = raised
             finally:
                 if skipped:

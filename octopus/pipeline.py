@@ -136,15 +136,13 @@ class Pipeline:
         reading = [part for part in self._parts if part.route.reads(partition.topic)]
         if self._middleware or self.batch or self.delivery == "exactly_once" or any(part.deadlines for part in reading):
             return stretched(self.bind(partition))
-        several = len(reading) > 1
-        handles = [
-            part.handling.bind_stretch(partition, self._conclude(partition, part), filtered=not several)
-            for part in reading
-        ]
-        if not several:
-            return handles[0]
+        if len(reading) == 1:
+            return reading[0].handling.bind_stretch(partition, self._conclude(partition, reading[0]))
         patterns = [part.route.pattern for part in reading]
-        unsure = [stretched(self._bind(partition, part, None)) for part in reading]
+        handles = [
+            part.handling.bind_single(partition, self._conclude(partition, part), filtered=False) for part in reading
+        ]
+        unsure = [self._bind(partition, part, None) for part in reading]
         return fan_out(handles, choose=reading[0].handling.chooser(patterns), unsure=unsure)
 
     def _conclude(self, partition: TopicPartition, part: _Part) -> Conclude:
@@ -156,7 +154,7 @@ class Pipeline:
 
     def _run(self, partition: TopicPartition, outbox: Outbox | None) -> Run:
         runs = [self._bind(partition, part, outbox) for part in self._parts if part.route.reads(partition.topic)]
-        return runs[0] if len(runs) == 1 else one_by_one(fan_out([stretched(run) for run in runs]))
+        return runs[0] if len(runs) == 1 else one_by_one(fan_out(runs))
 
     def _bind(self, partition: TopicPartition, part: _Part, outbox: Outbox | None) -> Run:
         route, handling, letters, deadlines, retries = part

@@ -14,7 +14,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.pipeline import Pipeline, subscription
 from octopus.publishing import Publisher
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.types import BatchOutcome, Stretch, stretched
+from octopus.types import BatchOutcome, Stretch
 from tests.staged import P0, record, records
 
 
@@ -105,7 +105,7 @@ async def test_each_of_several_handlers_is_retried_alone_and_counts_for_itself()
     one, asked_one = await run_of(DONE)
     two, asked_two = await run_of(Retry(1.0), Retry(5.0, counted=False), DONE)
     three, asked_three = await run_of(Retry(3.0), DeadLetter("no"))
-    run = one_by_one(fan_out([stretched(each) for each in (one, two, three)]))
+    run = one_by_one(fan_out([one, two, three]))
     assert await run(record(0), 1) == Retry(3.0), "the longest wait"
     assert await run(record(0), 2) == Retry(5.0, counted=False)
     assert await run(record(0), 2) == DeadLetter("given up by one of several handlers")
@@ -122,7 +122,7 @@ async def test_each_of_several_handlers_is_retried_alone_and_counts_for_itself()
     ids=["one did it", "nobody wanted it", "one gave up"],
 )
 async def test_a_record_is_settled_by_what_all_handlers_made_of_it(outcomes: Any, expected: Outcome) -> None:
-    runs = [stretched((await run_of(each))[0]) for each in outcomes]
+    runs = [(await run_of(each))[0] for each in outcomes]
     assert await one_by_one(fan_out(runs))(record(0), 1) == expected
 
 

@@ -151,8 +151,7 @@ class Group:
             for route, single in self._handlers
             if single.reads(partition.topic)
         ]
-        several = [stretched(run) for run in runs]
-        return several[0] if len(several) == 1 else fan_out(several)
+        return stretched(runs[0]) if len(runs) == 1 else fan_out(runs)
 
     def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
         outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None
