@@ -87,7 +87,11 @@ class Unread:
         if self._is_alone:
             return
         self._is_alone = True
-        self._records = iter(list(self._records)) if self._batch else iter(())
+        try:
+            rest = [*self._records]
+        except Exception:  # noqa: BLE001 - told when they are wanted, and some are missing
+            rest = []
+        self._records = iter(rest)
         self._batches = deque([batch.alone() for batch in self._batches])
 
     def _read(self, limit: int) -> list[StoredRecord]:
