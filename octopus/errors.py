@@ -65,6 +65,14 @@ class DecodeError(OctopusError):
 class HandlerStopped(OctopusError):
     """A handler's line was stopped because going on would lose or kill too many events."""
 
+    @classmethod
+    def by(cls, error: BaseException) -> "HandlerStopped":
+        """Return why a line stops at SystemExit and its kind: nothing may be settled, and nothing can be known about what else is
+        broken."""
+        stopped = cls(f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}")
+        stopped.__cause__ = error
+        return stopped
+
 
 class TransportError(OctopusError):
     """A broker could not do what was asked.

@@ -443,7 +443,7 @@ class Runner:
         if not task.cancelled():
             error = task.exception()
             assert error is not None, "a lane works until it is cancelled"
-            self._stop(error if isinstance(error, HandlerStopped) else _unsettled(error))
+            self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
         elif self._active or self._due:
             self._spread_soon()
         self._note_quiet()
@@ -496,10 +496,3 @@ class Runner:
             predecessors[-1].add_done_callback(lambda _: self._start_after(generation, predecessors))
         elif generation.lanes.waiting:
             self._activate(generation)
-
-
-def _unsettled(error: BaseException) -> HandlerStopped:
-    # SystemExit and its kind: nothing may be settled, and nothing can be known about what else is broken.
-    reason = HandlerStopped(f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}")
-    reason.__cause__ = error
-    return reason

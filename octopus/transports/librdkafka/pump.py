@@ -449,8 +449,7 @@ class Pump:
     def _on_lost(self, client: confluent_kafka.Consumer, places: list[Any]) -> None:
         partitions = [TopicPartition(place.topic, place.partition) for place in places]
         self._release(partitions)
-        lost = [each for each in partitions if self.held.pop(each, None) is not None]
-        if lost:
+        if lost := [each for each in partitions if self.held.pop(each, None) is not None]:
             self._tell(client, self._listener.lost, lost)
         self._give_back(client, places)
 
@@ -497,6 +496,4 @@ class Pump:
 
 
 def _place(partition: TopicPartition, offset: int | None = None) -> Any:
-    if offset is None:
-        return confluent_kafka.TopicPartition(*partition)
-    return confluent_kafka.TopicPartition(*partition, offset)
+    return confluent_kafka.TopicPartition(*partition, *(() if offset is None else (offset,)))
