@@ -1,8 +1,8 @@
 """Records that are still the bytes they came in, and are read when their turn comes.
 
 A record that is read long before it runs is written to memory and fetched from there again; one that is read by the two
-hundred just before it runs never leaves the processor's cache. That is a tenth of what a record of half a kilobyte costs
-a handler that does nothing (`scripts/bench "consume:463 B:octopus *"`), and what waits takes half the memory.
+hundred just before it runs never leaves the processor's cache. So a fetch may bring thousands of them without making each
+more expensive, and what waits takes no more memory than its bytes.
 """
 
 from collections import deque
