@@ -215,6 +215,7 @@ class KafkaConsumer:
         found: list[Fetched] = []
         fetched = self._engine._fetcher._records
         begun: dict[TopicPartition, Buffer] = {}
+        most = max_records
         for key in fetched.keys() - self._buffers.keys():
             partition = self._readable.get(key)
             if partition is not None and partition in wanted:
@@ -233,7 +234,7 @@ class KafkaConsumer:
             buffer = self._buffers.pop(partition, None)
             if buffer is None:
                 continue
-            chunk = buffer.read(max_records, split=not found)
+            chunk = buffer.read(max_records, split=max_records == most)
             if chunk is not None:
                 max_records -= len(chunk.records)
                 found.append(chunk)
