@@ -18,7 +18,7 @@ MAP_LIMIT = 4096
 
 
 def offsets_of(records: Records) -> Sequence[int]:
-    """Return the offsets of consecutive records of a partition: a range when none is missing between them."""
+    """Return the offsets of records of a partition, which are in offset order: a range when none is missing between them."""
     if isinstance(records, Unread):
         return records.offsets
     if not records:

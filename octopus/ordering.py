@@ -7,6 +7,7 @@ A stretch whose record suspends is given up: `put_back` takes what has not begun
 
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final, Literal, Protocol
 
 from octopus.events import Batch, StoredRecord
@@ -16,6 +17,8 @@ Ordering = Literal["partition", "key", "none"]
 
 READ_AHEAD = 32
 """Unread records that are read together, though fewer are wanted: one by one they cost several times as much."""
+
+offset_of = attrgetter("offset")
 
 
 class Lanes(Protocol):
@@ -30,7 +33,7 @@ class Lanes(Protocol):
         ...
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
-        """Claim up to `limit` records that may run one after the other; none when their lanes are busy."""
+        """Claim up to `limit` records that may run one after the other, in offset order; none when their lanes are busy."""
         ...
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
@@ -193,6 +196,7 @@ class KeyLanes:
                 while successors and len(taken) < limit:
                     taken.append(successors.popleft())
                 behind[key] = successors or None
+        taken.sort(key=offset_of)  # keys became free in any order; of one key they are in order already
         claimed: set[bytes] = set()  # by this very call
         while len(taken) < limit and (some := queue.next(limit - len(taken))):
             for record in some:

@@ -81,6 +81,17 @@ def test_what_key_lanes_take_back_is_ready_but_for_what_has_the_key_of_the_runni
     assert lanes.take(9) == [record(4, b"c"), record(7, b"c")]
 
 
+def test_a_stretch_of_key_lanes_is_in_the_order_of_offsets() -> None:
+    lanes = KeyLanes()
+    lanes.put([record(0, b"a"), record(1, b"b"), record(2, b"a"), record(3, b"c"), record(4, b"b")])
+    assert [one(lanes), one(lanes)] == [record(0, b"a"), record(1, b"b")]
+    assert one(lanes) == record(3, b"c")
+    assert not lanes.take(), "2 and 4 wait for their keys"
+    lanes.release([record(1, b"b")])
+    lanes.release([record(0, b"a")])
+    assert [each.offset for each in lanes.take(9)] == [2, 4]
+
+
 def test_records_without_a_key_have_no_order() -> None:
     lanes = KeyLanes()
     lanes.put(records(2))
@@ -154,6 +165,8 @@ def test_every_record_runs_once_and_no_lane_is_entered_twice(
                 del stretch[1:]
             case _:
                 if taken := lanes.take(random.randint(1, 6)):
+                    offsets = [each.offset for each in taken]
+                    assert offsets == sorted(offsets), "the ledger counts on it"
                     stretches.append([*taken])
                     started.append(taken[0])
         running = [stretch[0] for stretch in stretches]

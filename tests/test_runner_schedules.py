@@ -3,7 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,7 @@ plans = st.fixed_dictionaries(
         "naps": st.lists(st.sampled_from([0.0, 0.1, 1.0, 20.0]), max_size=2),
         "key": st.sampled_from([None, b"a", b"b", b"c"]),
         "gap": st.sampled_from([1, 1, 1, 1, 2, 3]),
+        "looks": st.booleans(),  # whoever looks at a ledger has it written up: nobody may do so for a while, too
     }
 )
 steps = st.one_of(
@@ -76,7 +79,8 @@ class Model:
                 assert not same, "two records of one lane run at once"
             self.running.add(me)
             try:
-                self.check()
+                if plan["looks"]:
+                    self.check()
                 for nap in plan["naps"]:
                     await asyncio.sleep(nap)
                     self.check()
@@ -135,6 +139,44 @@ class Model:
         self.committed[partition] = ledger.committable, encode_map(ledger.committable, ledger.settled_ahead())
 
 
+async def play(model: Model, schedule: Sequence[tuple], concurrency: int, *, as_unread: bool) -> None:
+    """Follow a schedule, then hand over the rest and wait for the end."""
+    runner = Runner(model, ordering=model.ordering, concurrency=concurrency)
+    failed = runner.stopped
+    for partition in (P0, P1):
+        model.open(runner, partition)
+    for what, subject, amount in schedule:
+        match what:
+            case "submit":
+                model.submit(runner, subject, amount, as_unread)
+            case "wait":
+                await asyncio.sleep(subject)
+            case "revoke":
+                generation = model.generation[subject]
+                await runner.drain([generation], amount)
+                model.commit(subject)
+                runner.revoke([generation])
+                model.open(runner, subject)
+            case "lose":
+                runner.revoke([model.generation[subject]])
+                model.open(runner, subject)
+        model.check()
+        assert not failed.done(), failed.result().__cause__
+    for partition in (P0, P1):
+        model.submit(runner, partition, 1000, as_unread)
+    async with asyncio.timeout(10_000):
+        while any(generation.ledger.in_flight for generation in model.generation.values()):
+            assert not failed.done(), failed.result().__cause__
+            await asyncio.sleep(1)
+    for partition, log in model.logs.items():
+        generation = model.generation[partition]
+        assert generation.ledger.committable == (log[-1].offset + 1 if log else 0)
+        assert model.finished[partition] == {each.offset for each in log}
+    assert set(model.concluded.values()) <= {1}
+    await runner.quiet()
+    await runner.close()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["partition", "key", "none"]),
@@ -146,42 +188,34 @@ class Model:
 def test_nothing_is_lost_repeated_or_overtaken(
     ordering: Ordering, concurrency: int, plan: list[dict], schedule: list[tuple], as_unread: bool
 ) -> None:
-    async def play() -> None:
-        model = Model(ordering, plan)
-        runner = Runner(model, ordering=ordering, concurrency=concurrency)
-        failed = runner.stopped
-        for partition in (P0, P1):
-            model.open(runner, partition)
-        for what, subject, amount in schedule:
-            match what:
-                case "submit":
-                    model.submit(runner, subject, amount, as_unread)
-                case "wait":
-                    await asyncio.sleep(subject)
-                case "revoke":
-                    generation = model.generation[subject]
-                    await runner.drain([generation], amount)
-                    model.commit(subject)
-                    runner.revoke([generation])
-                    model.open(runner, subject)
-                case "lose":
-                    runner.revoke([model.generation[subject]])
-                    model.open(runner, subject)
-            model.check()
-            assert not failed.done(), failed.result().__cause__
-        for partition in (P0, P1):
-            model.submit(runner, partition, 1000, as_unread)
-        async with asyncio.timeout(10_000):
-            while any(generation.ledger.in_flight for generation in model.generation.values()):
-                assert not failed.done(), failed.result().__cause__
-                await asyncio.sleep(1)
-        for partition, log in model.logs.items():
-            generation = model.generation[partition]
-            assert generation.ledger.committable == (log[-1].offset + 1 if log else 0)
-            assert model.finished[partition] == {each.offset for each in log}
-        assert set(model.concluded.values()) <= {1}
-        await runner.quiet()
-        await runner.close()
-
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
-        loop.run(play())
+        loop.run(play(Model(ordering, plan), schedule, concurrency, as_unread=as_unread))
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+@pytest.mark.parametrize("often", [0.05, 0.2])
+def test_long_stretches_that_some_handlers_interrupt_settle_what_they_ran(ordering: Ordering, often: float) -> None:
+    for seed in range(100):
+        chance = Random(seed)
+        keys = chance.choice([3, 8, 23])
+        plan = [
+            {
+                "final": "done",
+                "retries": 0,
+                "naps": [chance.choice([0.0, 0.1, 1.0])] if chance.random() < often else [],
+                "key": b"%d" % chance.randrange(keys),
+                "gap": chance.choice([*[1] * 8, 2]),
+                "looks": False,
+            }
+            for _ in range(100)
+        ]
+        schedule = [
+            step
+            for _ in range(6)
+            for step in (
+                *[("submit", partition, chance.randint(1, 16)) for partition in (P0, P1)],
+                ("wait", chance.choice([0.0, 0.05, 0.3]), 0),
+            )
+        ]
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
+            loop.run(play(Model(ordering, plan), schedule, chance.choice([2, 6, 16]), as_unread=bool(seed % 2)))

@@ -117,6 +117,13 @@ MUTATIONS = (
         ("tests/test_ordering.py", RUNNER),
     ),
     Mutation(
+        "records whose keys became free in another order run in that order, and others count as settled",
+        "octopus/ordering.py",
+        "        taken.sort(key=offset_of)",
+        "        pass",
+        ("tests/test_ordering.py", "tests/test_runner_schedules.py"),
+    ),
+    Mutation(
         "what is behind a record that cannot be read runs",
         "octopus/ordering.py",
         "            self._ended = True\n            self._runs.clear()",
