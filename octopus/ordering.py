@@ -15,8 +15,9 @@ from octopus.unread import Records, Unread
 
 Ordering = Literal["partition", "key", "none"]
 
-READ_AHEAD = 32
-"""Unread records that are read together, though fewer are wanted: one by one they cost several times as much."""
+READ_AHEAD = 16
+"""Unread records that are read together, though fewer are wanted: one by one they cost several times as much. But when handlers
+suspend, every partition holds so many that are read and have not run, and what all of them hold should stay in the cache."""
 
 offset_of = attrgetter("offset")
 

@@ -66,6 +66,11 @@ class Generation:
             self.note(stretch, stretch.taken - 1)
         return self._ledger
 
+    @property
+    def written(self) -> OffsetLedger:
+        """What is settled, but for what running stretches have finished since somebody looked: enough to weigh partitions."""
+        return self._ledger
+
     def note(self, stretch: Stretch, finished: int) -> None:
         """Settle the first `finished` records of a stretch, as far as they are not settled already."""
         if finished > stretch.noted:

@@ -16,7 +16,7 @@ from functools import partial
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger, offsets_of
-from octopus.ordering import LANES, BatchLane, Lanes, Ordering
+from octopus.ordering import LANES, READ_AHEAD, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
@@ -288,7 +288,7 @@ class Runner:
             if (due or active) and not self._spreading:
                 self._spread_soon()  # what is behind a retry does not wait for it
             return generation, (record,), attempt
-        limit = min(limit, max(self._reach, FIRST_LOOK) if self._exclusive else self._reach)
+        limit = min(limit, max(self._reach, READ_AHEAD) if self._exclusive else self._reach)
         while active:
             generation = active[0]
             if records := generation.lanes.take(limit):

@@ -92,18 +92,17 @@ class Flow:
         hangs takes no more than its share of it. And when all is taken, partitions that hold nothing of it still get a
         little: the others go on, however many hang.
         """
-        records = size = 0
-        for generation in self.busy:
-            records += generation.ledger.in_flight
-            size += generation.bytes_in_flight
+        held = [(generation, generation.written.in_flight) for generation in self.busy]
+        records = sum([count for _, count in held])
+        size = sum([count * generation.mean_bytes for generation, count in held])
         self._crowded = max(records / self._most_records, size / self._most_bytes) > 0.5
         throttled = records > self._most_records or size > self._most_bytes
         if throttled != self._throttled:
             self._throttled = throttled
             self.ready.update(self._open - self.unreadable.keys())
-        for generation in [*self.busy]:
-            is_idle = not generation.ledger.in_flight
-            has_room = is_idle if throttled else not self._has_enough(generation)
+        for generation, count in held:
+            is_idle = not count
+            has_room = is_idle if throttled else not self._has_enough(generation, count)
             if not has_room:
                 self.ready.discard(generation.partition)
                 self._hurry(generation)
@@ -123,17 +122,14 @@ class Flow:
         shares = 2 * len(self._open) if self._throttled and self._open else 4
         return max(1, min(self._turn, self._most_records // shares))
 
-    def _has_enough(self, generation: Generation) -> bool:
+    def _has_enough(self, generation: Generation, in_flight: int) -> bool:
         if (
             generation.lanes.waiting > self._most_waiting
-            or generation.ledger.ahead > MAX_AHEAD
+            or generation.written.ahead > MAX_AHEAD
             or self._is_full(generation)
         ):
             return True
         if not self._crowded:
             return False
         shares = 2 * len(self._open)
-        return (
-            generation.ledger.in_flight * shares > self._most_records
-            or generation.bytes_in_flight * shares > self._most_bytes
-        )
+        return in_flight * shares > self._most_records or in_flight * generation.mean_bytes * shares > self._most_bytes

@@ -347,7 +347,7 @@ class GroupWorker:
 
     @property
     def _settled(self) -> int:
-        return self._totals.settled + sum(generation.ledger.settled_count for generation in self._generations.values())
+        return self._totals.settled + sum([each.written.settled_count for each in self._generations.values()])
 
     @property
     def lag(self) -> int | None:
