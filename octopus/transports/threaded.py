@@ -29,10 +29,11 @@ class ThreadedConsumer:
 
     async def start(self, listener: AssignmentListener) -> None:
         """Start the thread, connect and take part in the group."""
-        self._loop = asyncio.new_event_loop()
+        home = asyncio.get_running_loop()
+        # Of the same kind: under uvloop an event that comes alone comes home sooner.
+        self._loop = type(home)()
         self._thread = threading.Thread(target=self._loop.run_forever, name="octopus consumer", daemon=True)
         self._thread.start()
-        home = asyncio.get_running_loop()
 
         async def start() -> None:
             self._consumer = self._make()
