@@ -189,6 +189,8 @@ class KeyLanes:
             first = queue.next(limit)
             self._behind = dict.fromkeys({record.key for record in first} - {None})  # type: ignore[arg-type]
             return first
+        if limit == 1:
+            return self._take_one()
         taken: list[StoredRecord] = []
         while ready and len(taken) < limit:
             record = ready.popleft()
@@ -214,6 +216,25 @@ class KeyLanes:
                     successors.append(record)
         return taken
 
+    def _take_one(self) -> Sequence[StoredRecord]:
+        """Do the same for handlers that suspend: each runs one record, which should cost no set and no list."""
+        if self._ready:
+            return (self._ready.popleft(),)
+        behind = self._behind
+        while some := self._queue.next(1):
+            (record,) = some
+            key = record.key
+            if key is None:
+                return some
+            if key not in behind:
+                behind[key] = None
+                return some
+            if (successors := behind[key]) is None:
+                behind[key] = deque(some)
+            else:
+                successors.append(record)
+        return ()
+
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
         """Return records to the front: of each key the first is ready, unless the running record has that key."""
         claimed = {running.key}
@@ -235,6 +256,11 @@ class KeyLanes:
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Free the records' keys, or pass each on to the next record of that key."""
         behind = self._behind
+        if len(records) == 1 and not unfinished:
+            if (key := records[0].key) is not None and (successors := behind.pop(key)):
+                self._ready.append(successors.popleft())
+                behind[key] = successors or None
+            return bool(self._ready or self._queue.waiting)
         keys = {record.key for record in records}
         keys.discard(None)
         if unfinished:

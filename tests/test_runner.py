@@ -445,6 +445,24 @@ async def test_a_late_result_leaves_the_next_generation_of_the_partition_alone()
     await runner.close()
 
 
+async def test_a_stretch_that_outlives_its_generation_leaves_the_line_running() -> None:
+    async def swallow(_: TopicPartition, stored: StoredRecord, attempt: int) -> Outcome:
+        if stored.offset == 2:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        return DONE
+
+    runner = Runner(Plain(swallow), ordering="partition", concurrency=2)
+    generation = runner.open(P0, 0)
+    submit(runner, generation, records(range(4)))
+    await until(lambda: generation.ledger.committable == 2)
+    runner.revoke([generation])
+    submit(runner, following := runner.open(P1, 0), records(range(2), P1))
+    await until(lambda: following.ledger.committable == 2)
+    assert (generation.ledger.committable, runner.stopped.done()) == (2, False)
+    await runner.close()
+
+
 async def test_drain_starts_nothing_more_and_waits_for_what_runs() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=2)

@@ -77,6 +77,17 @@ class Generation:
             self._ledger.settle_run(offsets_of(stretch.records[stretch.noted : finished]))
             stretch.noted = finished
 
+    def finish(self, stretch: Stretch) -> None:
+        """Settle the records of a stretch that came to its end."""
+        records = stretch.records
+        if len(records) > 1:
+            if stretch in self.stretches:  # else the generation was closed meanwhile
+                self.stretches.remove(stretch)
+            self.note(stretch, len(records))
+        else:
+            self._ledger.settle(records[0].offset)
+        self.skipped += stretch.skipped
+
     @property
     def has_progress(self) -> bool:
         """Whether a commit would say something new."""

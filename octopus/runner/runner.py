@@ -253,10 +253,7 @@ class Runner:
 
             until_look -= len(records)
             if outcome is DONE or outcome is SKIPPED:
-                if several and stretch in generation.stretches:
-                    generation.stretches.remove(stretch)
-                generation.skipped += stretch.skipped
-                generation.note(stretch, stretch.taken)
+                generation.finish(stretch)
                 self._release(generation, stretch.records)
                 if self._begun != begun:
                     self._reach = 1  # others ran meanwhile: it suspended
