@@ -95,7 +95,15 @@ TARGETS = [
     _latency("p99_ms", 2.0),
     _scale("partitions", "1,000", "1"),
     _scale("handlers in a group", "100", "1"),
-    _scale("backlog", "records x 10", "records"),
+    _scale("backlog", "records x 50", "records"),
+    Target(
+        "backlog: memory at records x 50 : records",
+        ("scale", "backlog", "records x 50"),
+        ("scale", "backlog", "records"),
+        1.3,
+        "memory_mb",
+        at_least=False,
+    ),
     Target(
         "pattern of three fields on a decoded value, ns",
         ("patterns", "three fields, match", "octopus, decoded value"),

@@ -42,9 +42,16 @@ def _handlers() -> list[Case]:
 
 
 def _backlog() -> list[Case]:
+    # With the default of `--records`, from two thousand to ten million.
     return [
         _case("backlog", name, OCTOPUS, Workload(100, 4, 0, False, int(NOMINAL * factor)), "records")
-        for name, factor in (("records", 1.0), ("records / 100", 0.01), ("records / 10", 0.1), ("records x 10", 10.0))
+        for name, factor in (
+            ("records", 1.0),
+            ("records / 100", 0.01),
+            ("records / 10", 0.1),
+            ("records x 10", 10.0),
+            ("records x 50", 50.0),
+        )
     ]
 
 
