@@ -83,7 +83,7 @@ class Generation:
         if len(records) > 1:
             if stretch in self.stretches:  # else the generation was closed meanwhile
                 self.stretches.remove(stretch)
-            self.note(stretch, len(records))
+            self.note(stretch, stretch.taken)
         else:
             self._ledger.settle(records[0].offset)
         self.skipped += stretch.skipped
