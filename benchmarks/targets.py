@@ -84,7 +84,8 @@ TARGETS = [
     _consume(TYPED, "arroyo", 4.0),
     _consume(TYPED, "faststream", 20.0),
     _consume(TYPED, "faststream ACK", 100.0),
-    _consume("octopus filtered 0 %", TYPED, 1.3),
+    _consume("octopus filtered 0 %", "octopus filtered 100 %", 1.3),  # dropped and kept by the same pattern
+    _consume("octopus filtered 0 %", TYPED, 1.3),  # and compared with no pattern at all
     _consume("octopus 64 key lanes", TYPED, 0.75),
     _consume("octopus suspending", TYPED, 0.45),
     _consume("octopus pydantic", "faststream batch ACK", 2.0),
