@@ -79,7 +79,8 @@ def consume(number: int, task: Task, values: Sequence[bytes], look: Look) -> Don
     consumer.assign(mine)
     seen = 0
     while seen < wanted:
-        for message in consumer.consume(min(1000, wanted - seen), 1.0):  # for fewer than it is asked for it waits a second
+        # Not more than there are: it would wait a second for them.
+        for message in consumer.consume(min(1000, wanted - seen), 1.0):
             message.value()
             seen += 1
     done.stop()
