@@ -30,8 +30,7 @@ class ThreadedConsumer:
     async def start(self, listener: AssignmentListener) -> None:
         """Start the thread, connect and take part in the group."""
         home = asyncio.get_running_loop()
-        # Of the same kind: under uvloop an event that comes alone comes home sooner.
-        self._loop = type(home)()
+        self._loop = new_loop(home)
         self._thread = threading.Thread(target=self._loop.run_forever, name="octopus consumer", daemon=True)
         self._thread.start()
 
@@ -164,6 +163,15 @@ class Parcel:
         if self._error is not None:
             raise self._error
         return self._contents or []
+
+
+def new_loop(home: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """Make a loop for another thread: of uvloop where the caller's is, so that an event that comes alone comes home sooner.
+
+    Others, of a graphical interface for example, belong to their thread; then it is asyncio's own.
+    """
+    kind = type(home)
+    return kind() if kind.__module__.partition(".")[0] == "uvloop" else asyncio.new_event_loop()
 
 
 async def _end_loop() -> None:

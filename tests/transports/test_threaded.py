@@ -11,7 +11,7 @@ from octopus.errors import ConnectionFailed, NotAuthorized
 from octopus.events import TopicPartition
 from octopus.transports.base import Chunk, Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.transports.threaded import ThreadedConsumer
+from octopus.transports.threaded import ThreadedConsumer, new_loop
 
 P0 = TopicPartition("t", 0)
 
@@ -131,3 +131,22 @@ async def test_before_its_start_and_after_its_end_it_says_that_it_is_not_running
     with pytest.raises(ConnectionFailed, match="not running"):
         consumer.end_offset(P0)
     await consumer.stop()
+
+
+class LoopOfAnInterface(asyncio.SelectorEventLoop):
+    """Stands for loops that cannot be made just anywhere."""
+
+    def __init__(self, interface: object) -> None:
+        super().__init__()
+
+
+def test_the_thread_has_uvloop_where_its_caller_has_and_asyncios_own_otherwise() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    for home, kind in [
+        (uvloop.new_event_loop(), uvloop.Loop),
+        (LoopOfAnInterface(None), asyncio.SelectorEventLoop),
+    ]:
+        loop = new_loop(home)
+        assert type(loop) is kind
+        loop.close()
+        home.close()
