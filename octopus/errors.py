@@ -67,9 +67,9 @@ class HandlerStopped(OctopusError):
 
     @classmethod
     def by(cls, error: BaseException) -> "HandlerStopped":
-        """Return why a line stops at SystemExit and its kind: nothing may be settled, and nothing can be known about what else is
-        broken."""
-        stopped = cls(f"a handler raised {type(error).__name__}, which is not a failure to retry: {error}")
+        """Return why a line stops at SystemExit and its kind, from a handler, and at any error of ours: nothing may be settled, and
+        nothing can be known about what else is broken."""
+        stopped = cls(f"{type(error).__name__} is not a failure to retry: {error}")
         stopped.__cause__ = error
         return stopped
 
