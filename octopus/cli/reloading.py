@@ -11,7 +11,7 @@ from types import FrameType
 
 import watchfiles
 
-from octopus.worker.process import ExitCode
+from octopus.worker.process import ExitCode, spell
 
 logger = logging.getLogger("octopus.reload")
 
@@ -29,7 +29,7 @@ def run_reloading(command: Sequence[str], directory: Path, *, grace: float) -> i
         grace: Seconds from asking it to stop to SIGKILL.
 
     Returns:
-        The exit code of the last run.
+        The exit code of the last run, 128 + n when signal n ended it; 0 when a stop came before it listened for one.
     """
     return _Reloader(command, directory, grace).run()
 
@@ -66,7 +66,7 @@ class _Reloader:
                 elif self._child is not None and (code := self._child.poll()) is not None:
                     if code == ExitCode.OK:
                         return code
-                    logger.warning("it ended with exit code %d; starting again at the next change", code)
+                    logger.warning("it ended with %s; starting again at the next change", spell(code))
                     self._child = None
             return self._end()
         finally:
@@ -78,21 +78,24 @@ class _Reloader:
         # A session of its own: a Ctrl-C reaches it once, through us.
         environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
         self._child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
+        if self._stop.is_set():
+            self._child.terminate()  # the signal came in between, and did not reach this one
 
     def _end(self) -> int:
-        child, self._child = self._child, None
+        child = self._child
         if child is None:
             return ExitCode.OK
-        if child.poll() is None and not self._stop.is_set():
+        if not self._stop.is_set():
             child.terminate()
-        self._child = child
         try:
-            return child.wait(self._grace)
+            code = child.wait(self._grace)
         except subprocess.TimeoutExpired:
             child.kill()
-            return child.wait()
-        finally:
-            self._child = None
+            code = child.wait()
+        self._child = None
+        if code in (-signal.SIGTERM, -signal.SIGINT):
+            return ExitCode.OK  # asked before it was so far as to listen: it had nothing to finish
+        return code if code >= 0 else 128 - code
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop.set()

@@ -268,7 +268,7 @@ class _Family:
         if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
             self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
             return
-        logger.warning("a worker process ended with %s after %.0f s; starting another", _spell(code), lived)
+        logger.warning("a worker process ended with %s after %.0f s; starting another", spell(code), lived)
         self._restarts.append(time.monotonic() + (self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0))
 
     def _on_signal(self, number: int, _frame: object) -> None:
@@ -278,7 +278,8 @@ class _Family:
             child.send_signal(signal.SIGKILL if again else number)
 
 
-def _spell(code: int) -> str:
+def spell(code: int) -> str:
+    """Say how a process ended, from its return code: a negative one is a signal."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
