@@ -1,5 +1,6 @@
 """Fixtures of the whole suite, and what a run says about the suites that could not run."""
 
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +13,12 @@ from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, 
 from tests.support.loud_skips import loud_lines, loud_reason
 
 __all__ = ["kafka_cluster", "kafka_cluster_of_three"]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start: a shell that runs this in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
