@@ -19,11 +19,12 @@ async def publish(task: Task) -> dict[str, float]:
     """Publish the warm-up, then the rest against the clock."""
     compression = task.options["compression"]
     way = {"one": one_by_one, "flush": flushed, "batch": batched}[task.options["way"]]
+    acks = task.options["acks"]
     records, extra = pairs(task), headers(task)
     async with aiokafka.AIOKafkaProducer(
         bootstrap_servers=task.brokers,
-        acks="all",
-        enable_idempotence=True,
+        acks=acks if acks == "all" else int(acks),
+        enable_idempotence=acks == "all",
         max_batch_size=64 * 1024,
         linger_ms=0 if way is one_by_one else 2,
         compression_type=None if compression == "none" else compression,

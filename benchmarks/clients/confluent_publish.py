@@ -13,7 +13,8 @@ def run(task: Task) -> dict[str, float]:
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": task.brokers,
-            "enable.idempotence": True,
+            "acks": task.options["acks"],
+            "enable.idempotence": task.options["acks"] == "all",
             "linger.ms": 2,
             "compression.type": task.options["compression"],
             "queue.buffering.max.messages": 1_000_000,

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import report
 from benchmarks.page import found
-from benchmarks.speed import main, tables_of
+from benchmarks.speed import main
+from benchmarks.tables import tables_of
 
 ROOT = Path(__file__).parents[2]
 LINES = sorted((ROOT / "benchmarks" / "results").glob("speed-*.jsonl"))
