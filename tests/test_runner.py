@@ -12,8 +12,10 @@ import pytest
 from octopus.errors import HandlerStopped
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.offsets import decode_map, encode_map
+from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.runner import Generation, Runner
+from octopus.runner.lane import YIELD_AFTER
 from octopus.testing import VirtualTime
 from octopus.types import BatchOutcome, RunStretch, stretched
 from tests.staged import P0, P1, P2, Stage, record, records, turns, unread, until
@@ -191,24 +193,27 @@ async def test_a_partition_with_endless_work_does_not_keep_the_others_waiting() 
     await runner.close()
 
 
-async def test_a_handler_that_never_suspends_lets_the_loop_turn() -> None:
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+@pytest.mark.parametrize("takes", [1e-6, 20e-6, 100e-6, 700e-6, 0.003, 0.1])
+async def test_a_handler_that_never_suspends_lets_the_loop_turn(
+    virtual_time: VirtualTime, takes: float, ordering: Ordering
+) -> None:
     ran = 0
 
-    async def block(*_: object) -> Outcome:
+    async def compute(*_: object) -> Outcome:
         nonlocal ran
         ran += 1
-        time.sleep(0.002)
+        virtual_time.pass_by(takes)
         return DONE
 
-    runner = Runner(Plain(block), ordering="partition", concurrency=1)
-    submit(runner, runner.open(P0, 0), records(range(10_000)))
-    most = 0
-    for turn in range(60):
-        before = ran
+    runner = Runner(Plain(compute), ordering=ordering, concurrency=1)
+    submit(runner, runner.open(P0, 0), records(range(20_000)))
+    longest = 0.0
+    while ran < 20_000:
+        before = virtual_time.time()
         await asyncio.sleep(0)
-        if turn > 20:  # after it has learnt how slow they are
-            most = max(most, ran - before)
-    assert 0 < most <= 16
+        longest = max(longest, virtual_time.time() - before)
+    assert YIELD_AFTER <= longest < 1.5 * YIELD_AFTER + 2 * takes
     await runner.close()
 
 

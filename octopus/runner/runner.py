@@ -20,16 +20,9 @@ from octopus.ordering import LANES, READ_AHEAD, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve
-from octopus.runner.lane import Lane
+from octopus.runner.lane import LAST_LOOK, YIELD_AFTER, Lane, paced
 from octopus.types import Application, BatchOutcome, Stretch
 from octopus.unread import Records, Unread
-
-YIELD_AFTER = 0.005
-"""Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
-
-FIRST_LOOK, LAST_LOOK = 32, 256
-"""Records between two looks at the clock: at first, and once they prove quick; fewer when they prove slow. Also how many
-run back to back: what each stretch costs is nothing to a record of a long one."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
@@ -87,6 +80,7 @@ class Runner:
         self._ease: asyncio.Future[None] | None = None
         self._filling: set[Generation] = set()  # batches that wait for their window's end
         self._turn_awaited = False
+        self._awaited_since = 0.0
         self._closing = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -225,16 +219,14 @@ class Runner:
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, lane: Lane) -> None:
-        active, clock = self._active, self._loop.time
-        stride = FIRST_LOOK
-        until_look, looked = stride, clock()
-        stretch = lane.stretch
+        active, stretch, stride = self._active, lane.stretch, 1
+        until_look, looked = stride, self._await_turn()
         while True:
             claimed = self._claim(until_look)
             if claimed is None:
                 lane.generation = None
                 await self._rest()
-                until_look, looked = stride, clock()
+                until_look, looked = stride, self._await_turn()
                 continue
             generation, records, attempt = claimed
             lane.generation = generation
@@ -263,19 +255,24 @@ class Runner:
                 self._conclude(generation, stretch, outcome)
             if until_look <= 0:
                 lane.generation = None
-                elapsed = clock() - looked
-                if elapsed > YIELD_AFTER:
-                    active.rotate(-1)  # one busy partition does not keep the others waiting
-                    if self._turn_awaited:
-                        # slow and never suspending: look so early that the next look is in time
-                        stride = max(1, min(stride, int(stride * YIELD_AFTER / elapsed)))
-                        await asyncio.sleep(0)
-                else:
-                    stride = min(2 * stride, LAST_LOOK)
-                if not self._turn_awaited:
-                    self._turn_awaited = True
-                    self._loop.call_soon(self._turn)
-                until_look, looked = stride, clock()
+                stride, looked = await self._look(stride, looked)
+                until_look = stride
+
+    async def _look(self, stride: int, looked: float) -> tuple[int, float]:
+        """Look at the clock and let the loop have its turn when that is due; return after how many records to look again."""
+        now = self._loop.time()
+        elapsed = now - looked
+        if self._turn_awaited:
+            is_late = now - self._awaited_since > YIELD_AFTER
+            stride = paced(stride, elapsed)
+        else:  # it had its turn, because handlers suspend
+            is_late = elapsed > YIELD_AFTER
+            stride = stride if is_late else min(2 * stride, LAST_LOOK)
+        if is_late:
+            self._active.rotate(-1)  # one busy partition does not keep the others waiting
+            if self._turn_awaited:
+                await asyncio.sleep(0)
+        return stride, self._await_turn()
 
     def _claim(self, limit: int) -> tuple[Generation, Sequence[StoredRecord], int] | None:
         """Take what to run: a retry whose time has come, else records of the first generation that has some."""
@@ -409,6 +406,14 @@ class Runner:
             lane = Lane()
             self._lanes[lane] = task = self._loop.create_task(self._work(lane), name=f"octopus lane {len(self._lanes)}")
             task.add_done_callback(partial(self._lane_ended, lane))
+
+    def _await_turn(self) -> float:
+        """Note from now on whether the loop has had a turn; return the time."""
+        now = self._loop.time()
+        if not self._turn_awaited:
+            self._turn_awaited, self._awaited_since = True, now
+            self._loop.call_soon(self._turn)
+        return now
 
     def _turn(self) -> None:
         self._turn_awaited = False
