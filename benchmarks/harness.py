@@ -168,7 +168,8 @@ def _prepared(case: Case, plan: Plan, running: RunningBroker | None, topics: Top
 
 def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")}
-    environment |= {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a start would be a compilation
     task = dataclasses.replace(task, spawned=time.monotonic())
     cores = "" if case.every_core else plan.client_cores
     command = [python_of(case.environment), "-m", "benchmarks.child", cores, case.module, task.to_json()]

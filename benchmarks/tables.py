@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.figures import FIGURES
 from benchmarks.markdown import number, table
-from benchmarks.suites import latency, publish
+from benchmarks.suites import consume, latency, micro, publish, scale
 from benchmarks.suites.consume import BASELINE
 from benchmarks.targets import TARGETS, Key, Target
 
@@ -17,6 +17,11 @@ Lines = Mapping[str, Mapping[Key, report.Line]]
 SIZES = ("100 B", "463 B", "2.5 KB", "64 KB")
 
 GROWTH = ("partitions", "handlers in a group", "keys", "backlog")
+
+PLACES = [
+    (case.suite, case.group, case.name) for suite in (consume, publish, latency, scale, micro) for case in suite.cases()
+]
+"""In the order in which they are shown."""
 
 EMBEDDED, KAFKA = "embedded broker", "Apache Kafka"
 
@@ -36,7 +41,7 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
         "peers": _peers(brokers),
         "sizes": _side_by_side(brokers[KAFKA], "consume", SIZES, "records_per_second"),
         "publishing": _side_by_side(brokers[KAFKA], "publish", publish.WORKLOADS, "records_per_second"),
-        "latency": _figures(brokers, "latency", latency.LOADS, ("p50_ms", "p99_ms", "p999_ms")),
+        "latency": _figures(brokers, "latency", [*latency.LOADS], ("p50_ms", "p99_ms", "p999_ms")),
         "growth": _figures(brokers, "scale", GROWTH, ("cpu_us", "memory_mb")),
         "stuck": _figures(brokers, "scale", ["one handler never returns"], ("records", "grown_mb")),
         "start": _figures(brokers, "scale", ["from process start to the first record"], ("seconds_to_first",)),
@@ -103,8 +108,7 @@ def _peers(lines: Lines) -> str:
     cases: dict[str, Any] = {}
     for name in names:
         for (suite, group, case, round_trip), line in lines[name].items():
-            ours = case.startswith("octopus")
-            if (suite, group, round_trip) == ("consume", "463 B", 0.0) and (not ours or case in SHOWN):
+            if (suite, group, round_trip) == ("consume", "463 B", 0.0) and _is_shown(case):
                 cases.setdefault(case, line)
     rows = []
     for case, line in cases.items():
@@ -124,29 +128,35 @@ def _share(rate: float | None, base: float | None) -> str:
 
 
 def _side_by_side(lines: Mapping[Key, report.Line], suite: str, groups: Iterable[str], figure: str) -> str:
-    """One column for each group; cases that only one of them has are left out."""
+    """One column for each group."""
     rows = []
-    for case in dict.fromkeys(name for place, _, name, _ in lines if place == suite):
+    for case in dict.fromkeys(name for place, _, name in PLACES if place == suite and _is_shown(name)):
         found = [lines.get((suite, group, case, 0.0), {}) for group in groups]
         values = [line.get("figures", {}).get(figure) for line in found]
-        if sum(value is not None for value in values) > 1:
+        if any(found):
             promised = next(line["guarantee"] for line in found if line)
             rows.append([case, promised, *(_or_dash(value) for value in values)])
-    return table(["", "promise", *groups], rows)
+    return table(["case", "delivery", *groups], rows)
 
 
-def _figures(lines: Lines, suite: str, groups: Iterable[str], figures: Sequence[str]) -> str:
+def _figures(lines: Lines, suite: str, groups: Sequence[str], figures: Sequence[str]) -> str:
     """One row for each case of these groups, one column for each figure on each broker."""
     names = [name for name in (*_brokers(lines), "") if any(place[0] == suite for place in lines.get(name, {}))]
     rows = []
-    for group in groups:
-        cases = (place[2] for name in names for place in lines[name] if place[:2] == (suite, group))
-        for case in dict.fromkeys(cases):
-            found = [lines[name].get((suite, group, case, 0.0), {}).get("figures", {}) for name in names]
+    for _, group, case in [place for wanted in groups for place in PLACES if place[:2] == (suite, wanted)]:
+        found = [lines[name].get((suite, group, case, 0.0), {}).get("figures", {}) for name in names]
+        if any(found):
             rows.append([group, case, *(_or_dash(one.get(figure)) for one in found for figure in figures)])
     plain = [FIGURES[figure].heading if figure in FIGURES else figure for figure in figures]
-    headings = [f"{name}, {heading}".removeprefix(", ") for name in names for heading in plain]
-    return table(["", "case", *headings], rows)
+    headings = ["", "case", *(f"{name}, {heading}".removeprefix(", ") for name in names for heading in plain)]
+    if len(groups) == 1:  # which the text names
+        headings, rows = headings[1:], [row[1:] for row in rows]
+    return table(headings, rows)
+
+
+def _is_shown(case: str) -> bool:
+    """Tell whether a consumer or publisher stands beside the peers."""
+    return not case.startswith("octopus") or case in SHOWN or "publish" in case
 
 
 def _or_dash(value: float | None) -> str:
