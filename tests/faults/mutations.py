@@ -138,6 +138,13 @@ MUTATIONS = (
         ("tests/test_unread.py",),
     ),
     Mutation(
+        "handlers that never suspend keep the loop from heartbeats and commits",
+        "octopus/runner/runner.py",
+        "is_late = now - self._awaited_since > YIELD_AFTER",
+        "is_late = elapsed > YIELD_AFTER",
+        (RUNNER,),
+    ),
+    Mutation(
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
         "        self._delays.add(retry.after, ",
