@@ -30,6 +30,9 @@ from octopus.worker.watchdog import LoopWatchdog
 
 logger = logging.getLogger("octopus.worker")
 
+LOOK_AGAIN = 0.05
+"""Seconds until a second look at a task that says it is being cancelled."""
+
 REBUILD_WAIT = (0.2, 30.0)
 """Seconds before a broken consumer is replaced: first, longest."""
 
@@ -228,8 +231,8 @@ class Worker:
     def _note_end(self, line: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         self._open_groups -= 1
         for other in line:  # where handlers stop, their retries do, and the other way round
-            if other is not task and not other.done() and not other.cancelling():
-                other.cancel()
+            if other is not task:
+                _cancel_once(other)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
             self._failures.append(error)
@@ -298,6 +301,19 @@ async def _tick(timer: Timer) -> None:
         due = max(due + timer.seconds, loop.time())
 
 
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """Cancel a task unless it is about to end in its own time: `asyncio.run` cancels everything, too.
+
+    A task whose `asyncio.timeout` has just run out says for a moment that it is being cancelled, and goes on.
+    """
+    if task.done():
+        return
+    if task.cancelling():
+        task.get_loop().call_later(LOOK_AGAIN, _cancel_once, task)
+    else:
+        task.cancel()
+
+
 class _Tasks:
     """Tasks with a common end."""
 
@@ -311,8 +327,7 @@ class _Tasks:
 
     async def cancel(self) -> None:
         for task in self._tasks:
-            if not task.cancelling():  # else it is about to end in its own time: asyncio.run cancels everything, too
-                task.cancel()
+            _cancel_once(task)
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.error("while stopping: %s: %s", type(result).__name__, result)

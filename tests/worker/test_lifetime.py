@@ -1,6 +1,7 @@
 """How workers begin and end: lifespan, start and stop, outages, timers, threads, topics."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -26,6 +27,7 @@ from octopus.testing import VirtualTime
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.memory.transport import MemoryConsumer
 from octopus.worker import Worker
+from octopus.worker.worker import _Tasks
 from tests.staged import committed, publish, until, working
 
 
@@ -565,3 +567,19 @@ async def test_waiting_ends_when_every_line_has_stopped(virtual_time: VirtualTim
         with pytest.raises(HandlerStopped):
             await worker.wait()
         await worker.caught_up()
+
+
+async def test_a_task_whose_timeout_runs_out_as_it_is_to_end_ends() -> None:
+    async def work() -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.Event().wait()
+
+    tasks = _Tasks()
+    task = tasks.start(work(), "work")
+    while not task.cancelling():  # by its own timeout
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.cancel()
+    assert task.cancelled()
