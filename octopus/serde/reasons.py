@@ -78,7 +78,12 @@ def _syntax(text: str, value: bytes, form: str) -> str:
         return f"invalid {form}: the value is empty"
     if value.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) and form == "JSON":
         return "invalid JSON: it starts with a byte order mark; send UTF-8 without one"
-    if malformed := re.fullmatch(_MALFORMED, text, re.DOTALL):
+    malformed = re.fullmatch(_MALFORMED, text, re.DOTALL)
+    # From the bytes, not from the words: releases of msgspec say this differently, and not all of them say where.
+    bad = _first_bad_byte(value) if form == "JSON" else None
+    if bad is not None and (malformed is None or bad <= int(malformed[2])):
+        return f"invalid UTF-8 at byte {bad} (0x{value[bad]:02x})"
+    if malformed is not None:
         what, byte = malformed[1], int(malformed[2])
         if what == "trailing characters" and form == "JSON":
             byte -= 1  # msgspec counts the first of them as read
