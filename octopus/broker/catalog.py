@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from octopus.broker.environment import Environment
 from octopus.broker.files import open_line, replace_file, sealed_line
-from octopus.broker.topics import Topic
+from octopus.broker.topics import Topic, new_id
 from octopus.errors import ConfigurationError
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no topic ids."""
 
 
 class IncompatibleFormat(ConfigurationError):
@@ -21,9 +23,10 @@ class TopicEntry(NamedTuple):
     """A topic as the catalog knows it."""
 
     name: str
-    id: int
+    folder: int
     partitions: int
     config: dict[str, str]
+    id: UUID
 
 
 class Catalog(NamedTuple):
@@ -31,13 +34,15 @@ class Catalog(NamedTuple):
 
     Attributes:
         cluster_id: Names the data directory to clients.
-        next_id: The id of the next topic; ids name folders and are never used again.
+        next_folder: The folder of the next topic; none is used twice.
         topics: All topics.
+        is_current: Whether it is written in today's format; otherwise it has to be written again.
     """
 
     cluster_id: str
-    next_id: int
+    next_folder: int
     topics: list[TopicEntry]
+    is_current: bool
 
 
 def read_catalog(directory: Path) -> Catalog | None:
@@ -64,18 +69,23 @@ def read_catalog(directory: Path) -> Catalog | None:
         raise IncompatibleFormat(
             f"The directory {str(directory)!r} has format {values['format']}; this version reads up to {FORMAT}. Use a newer one."
         )
-    return Catalog(values["cluster_id"], values["next_id"], [TopicEntry(*entry) for entry in values["topics"]])
+    topics = [_entry(*entry) for entry in values["topics"]]
+    return Catalog(values["cluster_id"], values["next_id"], topics, is_current=values["format"] == FORMAT)
 
 
 def write_catalog(
-    directory: Path, cluster_id: str, next_id: int, topics: Iterable[Topic], environment: Environment
+    directory: Path, cluster_id: str, next_folder: int, topics: Iterable[Topic], environment: Environment
 ) -> None:
     """Replace the catalog durably.
 
     Raises:
         OSError: The old one stays.
     """
-    entries = [TopicEntry(topic.name, topic.id, len(topic.partitions), topic.config) for topic in topics]
-    values = {"format": FORMAT, "cluster_id": cluster_id, "next_id": next_id, "topics": entries}
+    entries = [[each.name, each.folder, len(each.partitions), each.config, each.id.hex] for each in topics]
+    values = {"format": FORMAT, "cluster_id": cluster_id, "next_id": next_folder, "topics": entries}
     line = sealed_line(json.dumps(values, separators=(",", ":")).encode())
     replace_file(directory / "catalog", [line], environment.faults)
+
+
+def _entry(name: str, folder: int, partitions: int, config: dict[str, str], topic_id: str = "") -> TopicEntry:
+    return TopicEntry(name, folder, partitions, config, UUID(topic_id) if topic_id else new_id())

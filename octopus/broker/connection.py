@@ -14,12 +14,13 @@ from functools import partial
 from struct import Struct
 
 from octopus.broker.api import TABLE
+from octopus.broker.api.fetch import answer_nothing
 from octopus.broker.api.sasl import authenticate_raw
 from octopus.broker.limits import Budget
 from octopus.broker.node import Node
 from octopus.broker.request import Answer, Api, Hangup, Request, Session
 from octopus.broker.request_faults import NO_FAULT, Fault
-from octopus.broker.throttling import FETCH, PRODUCE, empty_fetch, say
+from octopus.broker.throttling import FETCH, PRODUCE, say
 from octopus.broker.wire import MalformedRequest, Part, Reader, Writer
 
 _log = logging.getLogger(__name__)
@@ -237,6 +238,8 @@ class Connection(asyncio.Protocol):
                 slot.api, version = self._row(reader.int16(), reader.int16())
                 slot.correlation, client_id = reader.int32(), reader.nullable_string() or ""
                 slot.version, slot.client_id = version, client_id
+                if version >= slot.api.flexible_from:
+                    reader.become_flexible()
                 fault = self._node.faults.take(slot.api.key)
                 self._throttle(slot, fault, len(frame))
             self._node.counters.requests[slot.api.name] += 1
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
             raise Hangup("dropped on order")
         slot.is_dropped = fault.drop == "after"
         if slot.is_withheld:
-            return empty_fetch(slot.version)
+            return answer_nothing(request)
         if fault.delay:
             return self._handle_late(request, fault.delay)
         return slot.api.handle(self._node, request)

@@ -58,6 +58,10 @@ class Request:
     counters: Counters
     fault: int = 0
 
+    def answer(self) -> Writer:
+        """Return a writer of this version's encoding."""
+        return Writer(self.version >= self.api.flexible_from)
+
     def check(self) -> None:
         """Raise the fault ordered for this request, where its answer has room for an error code.
 
@@ -79,6 +83,7 @@ class Api(NamedTuple):
     Attributes:
         least: Lowest version advertised.
         most: Highest version advertised.
+        flexible_from: First version in the flexible encoding.
         serves_from: Lowest version served, where an older one is advertised only to be believed (Produce).
         may_overlap: Whether the next such request of a connection may start before this one is answered.
         waits_only: Whether the coroutine changes nothing after its first step, so that a lost connection may cancel it.
@@ -90,6 +95,7 @@ class Api(NamedTuple):
     least: int
     most: int
     handle: Handler
+    flexible_from: int = 1 << 15
     serves_from: int = 0
     may_overlap: bool = False
     waits_only: bool = False

@@ -1,22 +1,22 @@
 """A data directory (or memory): the catalog of topics, their logs, committed offsets, producers.
 
-lock                    who owns the directory
-catalog                 topics, replaced as a whole
-clean                   the last owner stopped in order; removed at start
-offsets, producers      journals
-topics/<id>/<number>/   one folder a partition; clients' names never become paths
+lock                        who owns the directory
+catalog                     topics, replaced as a whole
+clean                       the last owner stopped in order; removed at start
+offsets, producers          journals
+topics/<folder>/<number>/   one folder a partition; clients' names never become paths
 """
 
 import asyncio
 import base64
 import logging
 import shutil
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
+from uuid import UUID, uuid4
 
 from octopus.broker.batch import Decompressors
 from octopus.broker.catalog import Catalog, read_catalog, write_catalog
@@ -31,7 +31,7 @@ from octopus.broker.log import Log
 from octopus.broker.log.compaction import Compaction
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
-from octopus.broker.topics import DEFAULTS, ConfigValue, Topic, check_config, check_name, log_config
+from octopus.broker.topics import DEFAULTS, ConfigValue, Topic, check_config, check_name, log_config, new_id
 
 _MAXIMUM_EPOCH = 2**15 - 1
 
@@ -72,6 +72,7 @@ class Storage:
     """
 
     topics: dict[str, Topic]
+    _names: dict[UUID, str]
     offsets: OffsetStore
     producers: ProducerStore
     cluster_id: str
@@ -144,15 +145,15 @@ class Storage:
                 44 too many, 56 the disk refused.
         """
         self.check_create(name, partitions, config or {})
-        topic = Topic(name, self._next_id, config=dict(config or {}))
-        self._next_id += 1
+        topic = Topic(name, new_id(), self._next_folder, config=dict(config or {}))
+        self._next_folder += 1
         try:
             self._add_partitions(topic, partitions)
             self._save_catalog([*self.topics.values(), topic])
         except OSError as error:
             self._remove_folder(topic)
             raise _refused(error) from error
-        self.topics[name] = topic
+        self._add(topic)
         return topic
 
     def check_create(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
@@ -184,7 +185,7 @@ class Storage:
             self._save_catalog([each for each in self.topics.values() if each is not topic])
         except OSError as error:
             raise _refused(error) from error
-        del self.topics[name]
+        del self.topics[name], self._names[topic.id]
         for log in topic.partitions:
             log.delete()
         self._remove_folder(topic)
@@ -258,6 +259,17 @@ class Storage:
             return self.topics[name]
         except KeyError:
             raise BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic {name[:60]!r}.") from None
+
+    def name_of(self, topic_id: UUID) -> str:
+        """Return the name of the topic with this id.
+
+        Raises:
+            BrokerError: 100 unknown id: there never was such a topic, or it was deleted.
+        """
+        try:
+            return self._names[topic_id]
+        except KeyError:
+            raise BrokerError(Code.UNKNOWN_TOPIC_ID, f"There is no topic with id {topic_id}.") from None
 
     def log(self, name: str, partition: int) -> Log:
         """Return a partition's log.
@@ -343,26 +355,28 @@ class Storage:
             clean = (path / "clean").exists()
             (path / "clean").unlink(missing_ok=True)
             sync_directory(path, self.faults)
-        self.topics = {}
-        self._next_id = catalog.next_id if catalog else 0
-        self.cluster_id = catalog.cluster_id if catalog else base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
+        self.topics, self._names = {}, {}
+        self._next_folder = catalog.next_folder if catalog else 0
+        self.cluster_id = catalog.cluster_id if catalog else base64.urlsafe_b64encode(uuid4().bytes).decode()[:22]
         if catalog is None:
             self._save_catalog([])
         else:
             self._recover_topics(catalog, now, clean)
+            if not catalog.is_current:
+                self._save_catalog(self.topics.values())  # before anybody is told of an id that was missing
         self.offsets = OffsetStore(path and path / "offsets", environment)
         self.producers = ProducerStore(path and path / "producers", environment)
         self.producers.skip_to(1 + max((log.largest_producer_id for log in self._logs()), default=-1))
         self._abort_orphans(now)
 
     def _recover_topics(self, catalog: Catalog, now: int, clean: bool) -> None:
-        known = {str(entry.id) for entry in catalog.topics}
+        known = {str(entry.folder) for entry in catalog.topics}
         for folder in self._topics_path.glob("*"):
             if folder.name not in known:
                 shutil.rmtree(folder)  # a creation or deletion that a crash interrupted
         for entry in catalog.topics:
-            topic = Topic(entry.name, entry.id, config=entry.config)
-            self.topics[entry.name] = topic
+            topic = Topic(entry.name, entry.id, entry.folder, config=entry.config)
+            self._add(topic)
             for number in range(entry.partitions):
                 topic.partitions.append(self._open_log(topic, number, now=now, clean=clean))
 
@@ -391,7 +405,7 @@ class Storage:
 
     def _add_partitions(self, topic: Topic, count: int) -> None:
         if self._path is not None:
-            folder = self._topics_path / str(topic.id)
+            folder = self._topics_path / str(topic.folder)
             for directory in (self._topics_path, folder):
                 directory.mkdir(mode=0o700, exist_ok=True)
             for number in range(len(topic.partitions), count):
@@ -402,7 +416,7 @@ class Storage:
             topic.partitions.append(self._open_log(topic, number))
 
     def _open_log(self, topic: Topic, number: int, *, now: int = 0, clean: bool = False) -> Log:
-        directory = None if self._path is None else self._topics_path / str(topic.id) / str(number)
+        directory = None if self._path is None else self._topics_path / str(topic.folder) / str(number)
         config = log_config(self._values_of(topic))
         return Log(directory, config, environment=self._environment, now=now, clean=clean)
 
@@ -442,11 +456,15 @@ class Storage:
 
     def _save_catalog(self, topics: Iterable[Topic]) -> None:
         if self._path is not None:
-            write_catalog(self._path, self.cluster_id, self._next_id, topics, self._environment)
+            write_catalog(self._path, self.cluster_id, self._next_folder, topics, self._environment)
 
     def _remove_folder(self, topic: Topic) -> None:
         if self._path is not None:
-            shutil.rmtree(self._topics_path / str(topic.id), ignore_errors=True)
+            shutil.rmtree(self._topics_path / str(topic.folder), ignore_errors=True)
+
+    def _add(self, topic: Topic) -> None:
+        self.topics[topic.name] = topic
+        self._names[topic.id] = topic.name
 
     def _logs(self) -> Iterable[Log]:
         return [log for topic in self.topics.values() for log in topic.partitions]

@@ -29,14 +29,6 @@ def say(body: Writer, api_key: int, version: int, seconds: float) -> None:
         body.overwrite_int32(round(seconds * 1000), at_end=api_key in _SAID_LAST)
 
 
-def empty_fetch(version: int) -> Writer:
-    """Return the answer to a Fetch that is over its quota."""
-    answer = Writer().int32(0)
-    if version >= 7:
-        answer.int16(0).int32(0)
-    return answer.array([], lambda _: None)
-
-
 @dataclass
 class Quotas:
     """What every client, by its client id, may use of each resource; nothing is limited until told to.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
+from uuid import UUID, uuid4
 
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, LogConfig
@@ -13,6 +14,7 @@ Source: TypeAlias = Literal["topic", "broker", "default"]
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 _NUMBER = re.compile(r"-?[0-9]{1,19}\Z")
 _POLICIES = frozenset({"delete", "compact"})
+_DASH = 62  # the sextet that base64 writes as "-"
 _COMPRESSIONS = ("producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd")
 
 DEFAULTS: Mapping[str, str] = {
@@ -53,14 +55,16 @@ class Topic:
 
     Attributes:
         name: The client's name for it; never part of a path.
-        id: Names the topic's folder; never reused.
+        id: Tells it from other topics of the same name, before and after it.
+        folder: Number and name of the topic's folder; never reused.
         partitions: One log per partition, in order.
         config: What was set on the topic itself; see `Storage.config_of` for what applies.
         internal: Whether the name starts with `__`.
     """
 
     name: str
-    id: int
+    id: UUID
+    folder: int
     partitions: list[Log] = field(default_factory=list)
     config: dict[str, str] = field(default_factory=dict)
 
@@ -68,6 +72,13 @@ class Topic:
     def internal(self) -> bool:
         """Whether the name is one of the reserved ones."""
         return self.name.startswith("__")
+
+
+def new_id() -> UUID:
+    """Return an id for a new topic. No id of Kafka's begins with `-` in base64: tools would take it for an option."""
+    while (fresh := uuid4()).bytes[0] >> 2 == _DASH:
+        pass
+    return fresh
 
 
 def check_name(name: str) -> None:

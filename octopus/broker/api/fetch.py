@@ -62,6 +62,11 @@ async def handle_fetch(node: Node, request: Request) -> Writer:
     return await _wait(node, request, fetch)
 
 
+def answer_nothing(request: Request) -> Writer:
+    """Answer without reading: the client is over its quota."""
+    return _answer(request, _Fetch(0, 0, 0, False, []))
+
+
 async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
     loop = asyncio.get_running_loop()
     moved: list[_Slice] = []

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from storage_builders import NOW, all_records, append, batch, keyed, open_storage
 
-from octopus.broker.catalog import IncompatibleFormat
+from octopus.broker.catalog import FORMAT, IncompatibleFormat
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.files import sealed_line
 from octopus.broker.lock import LockedError, read_owner
@@ -300,10 +300,41 @@ def test_the_directory_of_a_dead_broker_is_taken_over(tmp_path: Path) -> None:
     open_storage(tmp_path / "data").close()
 
 
+def test_topics_written_before_there_were_topic_ids_get_one_that_stays(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "data")
+    append(storage.create_topic("old", 2, {"retention.ms": "5"}).partitions[1], batch(b"x"))
+    storage.close()
+    catalog = tmp_path / "data" / "catalog"
+    values = json.loads(catalog.read_bytes()[9:])
+    before = values | {"format": 1, "topics": [entry[:4] for entry in values["topics"]]}
+    catalog.write_bytes(sealed_line(json.dumps(before).encode()))
+    ids = []
+    for _ in range(2):
+        storage = open_storage(tmp_path / "data")
+        topic = storage.topics["old"]
+        assert (topic.config, topic.partitions[1].end_offset) == ({"retention.ms": "5"}, 1)
+        assert storage.name_of(topic.id) == "old"
+        ids.append(topic.id)
+        storage.close()
+    assert ids[0] == ids[1]
+
+
+def test_a_topic_that_is_made_again_has_another_id_and_each_survives_a_restart(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "data")
+    first = storage.create_topic("t").id
+    storage.delete_topic("t")
+    assert refusal(storage.name_of, first) == Code.UNKNOWN_TOPIC_ID
+    second = storage.create_topic("t").id
+    storage.close()
+    again = open_storage(tmp_path / "data")
+    assert first != second == again.topics["t"].id
+    again.close()
+
+
 def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     open_storage(tmp_path / "data").close()
     catalog = tmp_path / "data" / "catalog"
-    values = json.loads(catalog.read_bytes()[9:]) | {"format": 2}
+    values = json.loads(catalog.read_bytes()[9:]) | {"format": FORMAT + 1}
     catalog.write_bytes(sealed_line(json.dumps(values).encode()))
     with pytest.raises(IncompatibleFormat, match="newer"):
         open_storage(tmp_path / "data")

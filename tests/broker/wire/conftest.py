@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka.record.util import calc_crc32c
-from wire_client import Start, WireClient
+from wire_client import Start, WireClient, connected
 
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
@@ -27,6 +27,15 @@ async def start() -> AsyncIterator[Start]:
 @pytest.fixture
 async def broker(start: Start) -> Broker:
     return await start()
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def peer(request: pytest.FixtureRequest, start: Start) -> AsyncIterator[WireClient]:
+    """A client of the embedded broker, and of Apache Kafka: what is asked of it is answered alike. Fresh names, please."""
+    is_kafka = request.param == "kafka"
+    address = request.getfixturevalue("kafka_cluster") if is_kafka else (await start(auto_create=False)).address
+    async with connected(address) as client:
+        yield client
 
 
 @pytest.fixture

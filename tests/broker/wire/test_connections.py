@@ -67,7 +67,7 @@ async def test_a_newer_apiversions_is_answered_in_the_oldest_layout_and_the_conn
 
 @pytest.mark.parametrize(
     ("key", "version"),
-    [(PRODUCE, 2), (PRODUCE, 9), (FETCH, 3), (FETCH, 12), (METADATA, 9), (999, 0), (-1, 0), (METADATA, -1)],
+    [(PRODUCE, 2), (PRODUCE, 9), (FETCH, 3), (FETCH, 12), (METADATA, 13), (999, 0), (-1, 0), (METADATA, -1)],
 )
 async def test_a_version_that_is_not_served_closes_the_connection(
     broker: Broker, client: WireClient, key: int, version: int

@@ -1,7 +1,9 @@
 """Primitive types survive the wire, and nothing a request says is believed beyond its bytes."""
 
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -19,11 +21,12 @@ VALUES = st.one_of(
     st.tuples(st.just("nullable_string"), st.none() | TEXT),
     st.tuples(st.just("string"), TEXT),
     st.tuples(st.just("blob"), st.binary(max_size=50)),
+    st.tuples(st.just("uuid"), st.uuids()),
 )
 
 
-def write(values: list[tuple[str, object]]) -> bytes:
-    writer = Writer()
+def write(values: list[tuple[str, object]], is_flexible: bool = False) -> bytes:
+    writer = Writer(is_flexible)
     for kind, value in values:
         getattr(writer, kind.removeprefix("nullable_"))(value)
     return body(writer)
@@ -38,6 +41,61 @@ def test_what_was_written_is_read(values: list[tuple[str, object]]) -> None:
     reader = Reader(write(values))
     assert [getattr(reader, kind)() for kind, _ in values] == [value for _, value in values]
     assert reader.remaining == 0
+
+
+@given(st.lists(VALUES))
+def test_what_was_written_in_the_flexible_encoding_is_read(values: list[tuple[str, object]]) -> None:
+    reader = Reader(write(values, is_flexible=True)).become_flexible()
+    assert [getattr(reader, kind)() for kind, _ in values] == [value for _, value in values]
+    reader.tags()
+    assert reader.remaining == 0
+
+
+@given(st.lists(st.tuples(TEXT, st.lists(st.integers(0, 2**31 - 1)))), st.booleans())
+def test_arrays_of_structs_survive_in_either_encoding(topics: list[tuple[str, list[int]]], is_flexible: bool) -> None:
+    writer = Writer(is_flexible)
+    writer.structs(topics, lambda topic: writer.string(topic[0]).array(topic[1], writer.int32)).structs(None, id)
+    reader = Reader(body(writer))
+    if is_flexible:
+        reader.become_flexible()
+    assert reader.structs(lambda: (reader.string(), reader.array(reader.int32))) == topics
+    assert reader.nullable_structs(reader.string) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "encoded"),
+    [
+        (lambda writer: writer.string("ab"), b"\x03ab"),
+        (lambda writer: writer.string(None), b"\x00"),
+        (lambda writer: writer.string("a" * 127), b"\x80\x01" + b"a" * 127),
+        (lambda writer: writer.array([1, 2], writer.int8), b"\x03\x01\x02"),
+        (lambda writer: writer.array(None, writer.int8), b"\x00"),
+        (lambda writer: writer.structs([1, 2], writer.int8), b"\x03\x01\x00\x02\x00"),
+        (lambda writer: writer.blob(b"xyz"), b"\x04xyz"),
+        (lambda writer: writer.records([b"xyz", b"w"]), b"\x05xyzw"),
+        (lambda writer: writer.uuid(UUID(int=258)), bytes(14) + b"\x01\x02"),
+    ],
+    ids=["string", "null", "long", "array", "null array", "structs", "bytes", "records", "uuid"],
+)
+def test_the_flexible_encoding_is_kafkas(written: Callable[[Writer], object], encoded: bytes) -> None:
+    writer = Writer(is_flexible=True)
+    written(writer)
+    assert body(writer) == b"\x00" + encoded + b"\x00", "between the tagged fields of the header and of the body"
+
+
+def test_tagged_fields_that_nobody_knows_are_passed_over() -> None:
+    reader = Reader(b"\x02\x00\x03abc\x85\x01\x00" + b"\x02x").become_flexible()
+    assert (reader.string(), reader.remaining) == ("x", 0)
+
+
+@pytest.mark.parametrize(
+    "lie", [b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x0f", b"\x05ab"], ids=["endless", "huge", "longer"]
+)
+@pytest.mark.parametrize("kind", ["string", "view", "tags", "structs"])
+def test_a_length_that_lies_is_malformed_in_the_flexible_encoding(kind: str, lie: bytes) -> None:
+    reader = Reader(b"\x00" + lie).become_flexible()
+    with pytest.raises(MalformedRequest):
+        reader.structs(reader.int64) if kind == "structs" else getattr(reader, kind)()
 
 
 @given(st.lists(VALUES, min_size=1), st.data())
