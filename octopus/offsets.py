@@ -166,7 +166,9 @@ class OffsetLedger:
                 first = -1
         if first >= 0:
             ranges.append((first, last))
-        return ranges + [bounds for bounds in self._ahead if bounds[0] >= self._position]
+        # What was not received yet stays in the map, the rest of a range that was received in part included.
+        position = self._position
+        return ranges + [(max(first, position), last) for first, last in self._ahead if last >= position]
 
     def _from_first(self) -> Iterator[int]:
         for run in self._runs:

@@ -13,7 +13,6 @@ their record settles. A transaction takes outbox and ledger at one moment, so th
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
 
 from octopus.config import WorkerSettings
 from octopus.errors import (
@@ -26,13 +25,13 @@ from octopus.errors import (
     TransportError,
 )
 from octopus.events import TopicPartition
-from octopus.offsets import encode_map
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation
-from octopus.transports.base import Commit, Consumer, TransactionalProducer
+from octopus.transports.base import Consumer, TransactionalProducer
 from octopus.types import RunStretch, stretched
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
+from octopus.worker.plans import Plan, plan_transaction
 
 logger = logging.getLogger("octopus.worker")
 
@@ -72,7 +71,7 @@ class PartitionTransactions:
         self._group = group
         self._partition = partition
         self._producer = producer
-        self._committed_ahead: list[tuple[int, int]] = []
+        self._committed_ahead: Sequence[tuple[int, int]] = []
         self._running: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
 
@@ -103,7 +102,9 @@ class PartitionTransactions:
             await asyncio.wait([self._running])
         if self._failure is not None:
             raise PartitionLost(f"an earlier transaction of {self._partition} failed") from self._failure
-        plan = self._plan(generation) if generation.is_open and generation.has_progress else None
+        plan = None
+        if generation.is_open and generation.has_progress:
+            plan = plan_transaction(generation.ledger, self.outbox, generation.committed, self._committed_ahead)
         if plan is not None:
             self._running = asyncio.create_task(self._transact(generation, plan), name=f"octopus {self._partition}")
             self._running.add_done_callback(_note_end)
@@ -113,21 +114,7 @@ class PartitionTransactions:
         """Remember what is settled beyond the committed offset, as the commit's metadata says."""
         self._committed_ahead = generation.ledger.settled_ahead()
 
-    def _plan(self, generation: Generation) -> "_Plan | None":
-        """Take what the next transaction consists of, at one moment; None when there is nothing it could bring."""
-        ledger = generation.ledger
-        offset, ahead, count = ledger.committable, ledger.settled_ahead(), ledger.ahead
-        metadata = encode_map(offset, ahead)
-        if metadata or not ahead:
-            return _Plan(self.outbox.take(), Commit(offset, metadata), ahead, count)
-        # The map does not fit. Elsewhere that means that some records run twice after a crash; here their outputs wait
-        # until the gaps close. What was committed ahead stays so: a part of a map that fitted fits.
-        if offset == generation.committed or self.outbox.straddles(offset):
-            return None
-        ahead = [(max(first, offset), last) for first, last in self._committed_ahead if last >= offset]
-        return _Plan(self.outbox.take(offset), Commit(offset, encode_map(offset, ahead)), ahead, count)
-
-    async def _transact(self, generation: Generation, plan: "_Plan") -> None:
+    async def _transact(self, generation: Generation, plan: Plan) -> None:
         try:
             await self._write(plan.outputs)
             await self._producer.send_offsets(self._group, {self._partition: plan.commit})
@@ -181,22 +168,6 @@ class PartitionTransactions:
             return [await refused.refuse(error)]
         await self._producer.abort()
         return [refused]
-
-
-class _Plan(NamedTuple):
-    """What a transaction consists of.
-
-    Attributes:
-        outputs: Of the records that it settles.
-        commit: The offset, with the map of what is settled beyond it.
-        ahead: What the map says.
-        ahead_count: Records settled beyond the offset, when this was taken.
-    """
-
-    outputs: list[Contribution]
-    commit: Commit
-    ahead: list[tuple[int, int]]
-    ahead_count: int
 
 
 def _note_end(task: asyncio.Task[None]) -> None:

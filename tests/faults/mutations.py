@@ -22,6 +22,7 @@ RETRY_TOPICS = "tests/worker/test_retry_topics.py"
 TRIALS = "tests/faults/test_crashes.py"
 ONCE = "tests/worker/test_exactly_once.py"
 SCHEDULES = "tests/worker/test_exactly_once_schedules.py"
+PLANS = "tests/worker/test_plans.py"
 ONCE_TRIALS = "tests/faults/test_exactly_once.py"
 KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
 TIMEOUT = 180.0
@@ -320,6 +321,34 @@ MUTATIONS = (
         "        at = last\n    text",
         ("tests/test_offsets.py", RUNNER),
     ),
+    Mutation(
+        "the part of a map that was not received yet is dropped",
+        "octopus/offsets.py",
+        "return ranges + [(max(first, position), last) for first, last in self._ahead if last >= position]",
+        "return ranges",
+        ("tests/test_offsets.py", PLANS),
+    ),
+    Mutation(
+        "of a range of the map that was received in part, the rest is dropped",
+        "octopus/offsets.py",
+        "for first, last in self._ahead if last >= position]",
+        "for first, last in self._ahead if first >= position]",
+        ("tests/test_offsets.py", PLANS),
+    ),
+    Mutation(
+        "what an earlier owner settled counts as work of this one",
+        "octopus/offsets.py",
+        "        self.settled_count -= len(known)\n",
+        "",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map skips a record that an earlier owner left open",
+        "octopus/offsets.py",
+        "while ahead and ahead[0][1] < offset:",
+        "while False:",
+        ("tests/test_offsets.py",),
+    ),
     # ── what is committed when ──
     Mutation(
         "the map of a commit is missing",
@@ -458,10 +487,31 @@ MUTATIONS = (
     ),
     Mutation(
         "where no map fits, outputs beyond the offset are published all the same",
-        "octopus/worker/transactions.py",
+        "octopus/worker/plans.py",
         "if metadata or not ahead:",
         "if True:",
-        (ONCE,),
+        (ONCE, PLANS),
+    ),
+    Mutation(
+        "where no map fits, what was committed ahead is forgotten",
+        "octopus/worker/plans.py",
+        "ahead = [(max(first, offset), last) for first, last in committed_ahead if last >= offset]",
+        "ahead = []",
+        (PLANS,),
+    ),
+    Mutation(
+        "where no map fits, outputs that straddle the offset are left behind it",
+        "octopus/worker/plans.py",
+        "if offset == committed or outbox.straddles(offset):",
+        "if offset == committed:",
+        (PLANS,),
+    ),
+    Mutation(
+        "a map whose base gained a digit is forgotten",
+        "octopus/worker/plans.py",
+        "if ahead and not metadata:",
+        "if False:",
+        (PLANS,),
     ),
     Mutation(
         "an output that the broker refuses is dropped",
