@@ -10,6 +10,7 @@ from octopus import config
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Message, Published
+from octopus.home import Home, elsewhere
 from octopus.middleware.retry_topics import SUFFIX, Clock, RetryTopic
 from octopus.pipeline import Pipeline, RetryPipeline
 from octopus.publishing import HeadersLike, Publisher, SynchronousPublisher
@@ -70,7 +71,9 @@ class Octopus(Router):
         self.codecs = tuple(codecs)
         self._lifespan = lifespan
         self._middleware: list[Middleware] = []
-        self._publishers: list[Publisher] = []  # of the drivers that run now; the latest one publishes
+        self._publishers: list[
+            tuple[Home, Publisher]
+        ] = []  # of the drivers that run now; the latest one here publishes
 
     def middleware(self, function: M) -> M:
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
@@ -109,6 +112,7 @@ class Octopus(Router):
         Raises:
             TransportError: The broker refused it or could not be reached; `.retryable` says which.
             TypeError: The value cannot be encoded.
+            ConfigurationError: The app is not connected, or not in this event loop and process.
         """
         message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
         return await self._connected_publisher().publish(topic, message)
@@ -120,7 +124,7 @@ class Octopus(Router):
     def synchronous_publisher(self, **overrides: Any) -> SynchronousPublisher:
         """Return a publisher for code that is not async: `with app.synchronous_publisher() as publisher: …`."""
         return SynchronousPublisher(
-            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self.codec
+            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self.codec, name=self.name
         )
 
     @asynccontextmanager
@@ -147,7 +151,12 @@ class Octopus(Router):
             yield self
 
     def run(self, **overrides: Any) -> None:
-        """Run as `octopus run` does, with settings from octopus.toml and the environment; returns when stopped."""
+        """Run as `octopus run` does, with settings from octopus.toml and the environment; returns when stopped.
+
+        Raises:
+            ConfigurationError: An event loop runs here already, or this is not the main thread: signals end a worker.
+            SystemExit: With an exit code other than 0.
+        """
         from octopus.worker import run
 
         run(self, overrides)
@@ -242,32 +251,43 @@ class Octopus(Router):
         return [known[name] for name in dict.fromkeys(only)] if only else self.routes
 
     def _connected_publisher(self) -> Publisher:
+        for home, publisher in reversed(self._publishers):
+            if home.is_here():
+                return publisher
         if not self._publishers:
             raise ConfigurationError(
                 f"{self.name} is not connected: publish from a handler, or within `async with app.running():`, "
                 "`async with app.connected():` or `with app.synchronous_publisher() as publisher:`."
             )
-        return self._publishers[-1]
+        home, _ = self._publishers[-1]
+        raise elsewhere(
+            f"The connection of {self.name}",
+            home.process,
+            "Open one of your own here: `async with app.connected():`, or in code that is not async "
+            "`with app.synchronous_publisher() as publisher:`. A thread may also hand its work over: "
+            "`asyncio.run_coroutine_threadsafe(app.publish(…), loop)`.",
+        )
 
     @contextmanager
     def _publishing(self, producer: Producer) -> Iterator[None]:
-        publisher = Publisher(producer, self.codec)
-        self._publishers.append(publisher)
+        entry = Home(), Publisher(producer, self.codec)
+        self._publishers.append(entry)
         try:
             yield
         finally:
-            self._publishers.remove(publisher)
+            self._publishers.remove(entry)
 
     @asynccontextmanager
     async def _producer(self, settings: Settings) -> AsyncIterator[Producer]:
-        transport = connect(settings, client_id=self.name)
-        await transport.open()
-        try:
+        home, transport = Home(), connect(settings, client_id=self.name)
+        async with AsyncExitStack() as stack:
+            await transport.open()
+            stack.push_async_callback(transport.close)
             producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
             await producer.start()
+            stack.push_async_callback(producer.stop)
             try:
                 yield producer
             finally:
-                await producer.stop()
-        finally:
-            await transport.close()
+                if home.was_forked:
+                    stack.pop_all()  # the sockets are its parent's: nothing may be delivered or said on them

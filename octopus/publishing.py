@@ -1,16 +1,20 @@
 """From values to records on a topic: what `app.publish`, `to=` and the synchronous publisher share."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Any, Self, TypeVar
 
-from octopus.errors import ConfigurationError
+from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Headers, Message, Published
+from octopus.home import elsewhere
 from octopus.serde import JSON, encode
 from octopus.transports.base import Outgoing, Producer
+from octopus.transports.threaded import end_loop
 from octopus.types import Codec
 
 T = TypeVar("T")
@@ -106,22 +110,40 @@ class SynchronousPublisher:
         with SynchronousPublisher(connect) as publisher:
             publisher.publish("readings", {"kelvin": 4.2})
 
-    Its client lives in a thread and loop of its own, so a blocked caller never starves it.
+    Its client lives in a thread and loop of its own, so a blocked caller never starves it. It does not survive a fork: open
+    one in each process. In a coroutine it works, but blocks the event loop meanwhile; `await app.publish(…)` does not.
 
     Args:
         connect: Opens a started producer and closes it again.
         codec: For values that are neither bytes nor text.
+        name: Whose it is, for what it says when it cannot be used.
     """
 
-    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Producer]], codec: Codec = JSON) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[Producer]],
+        codec: Codec = JSON,
+        *,
+        name: str = "this app",
+    ) -> None:
         self._connect = connect
         self._codec = codec
+        self._name = name
+        self._process = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._producer: AbstractAsyncContextManager[Producer] | None = None
         self._publisher: Publisher | None = None
+        self._submitting = threading.Lock()
 
     def __enter__(self) -> Self:
+        if self._thread is not None and self._process == os.getpid():
+            raise ConfigurationError(
+                f"The synchronous publisher of {self._name} is open already; threads may share it. For another one call "
+                "app.synchronous_publisher() again."
+            )
+        self._process = os.getpid()
+        self._submitting = threading.Lock()  # a fork may have copied it while a thread held it
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="octopus publisher", daemon=True)
         self._thread.start()
@@ -133,8 +155,11 @@ class SynchronousPublisher:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._process != os.getpid():
+            return  # the thread stayed behind, and what is queued is its parent's to deliver
         assert self._producer is not None
-        self._publisher = None
+        with self._submitting:
+            self._publisher = None
         try:
             self._wait(self._producer.__aexit__(None, None, None))
         finally:
@@ -154,30 +179,53 @@ class SynchronousPublisher:
         Raises:
             TransportError: The broker refused it or could not be reached.
             TimeoutError: No acknowledgement within `timeout` seconds; it may still arrive.
+            ConfigurationError: It is not open, or not in this process.
         """
-        return self._wait(self._open().publish(topic, Message(value, key=key, headers=headers)), timeout)
+        message = Message(value, key=key, headers=headers)
+        return self._submit(lambda publisher: publisher.publish(topic, message), timeout)
 
     def publish_many(self, topic: str, messages: Iterable[Any], *, timeout: float | None = 300.0) -> list[Published]:
-        """Publish values or `Message`s in order; return once all are acknowledged."""
-        return self._wait(self._open().publish_many(topic, list(messages)), timeout)
+        """Publish values or `Message`s in order; return once all are acknowledged. Raises as `publish`."""
+        listed = list(messages)
+        return self._submit(lambda publisher: publisher.publish_many(topic, listed), timeout)
 
-    def _open(self) -> Publisher:
-        if self._publisher is None:
-            raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
-        return self._publisher
+    def _submit(self, work: Callable[[Publisher], Coroutine[Any, Any, T]], timeout: float | None) -> T:
+        if self._process and self._process != os.getpid():
+            raise elsewhere(
+                f"The synchronous publisher of {self._name}",
+                self._process,
+                "Open one in this process: `with app.synchronous_publisher() as publisher:`.",
+            )
+        if threading.current_thread() is self._thread:
+            raise ConfigurationError(
+                f"The synchronous publisher of {self._name} was called from its own thread, which would wait for itself. "
+                "Publish from the code that uses it."
+            )
+        with self._submitting:
+            if self._publisher is None:
+                raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
+            assert self._loop is not None
+            waiting = asyncio.run_coroutine_threadsafe(work(self._publisher), self._loop)
+        try:
+            return waiting.result(timeout)
+        except CancelledError as error:
+            raise ConnectionFailed(
+                f"The synchronous publisher of {self._name} was closed while this waited; it may yet be stored. Close it "
+                "when the threads that use it have ended."
+            ) from error
 
     async def _start(self) -> Publisher:
         self._producer = self._connect()
         return Publisher(await self._producer.__aenter__(), self._codec)
 
-    def _wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _end_thread(self) -> None:
         assert self._loop is not None
         assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        asyncio.run_coroutine_threadsafe(end_loop(), self._loop)
         self._thread.join()
         self._loop.close()
-        self._loop = None
+        self._loop = self._thread = None

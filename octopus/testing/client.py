@@ -304,6 +304,12 @@ class SynchronousTestClient(Views):
             await self._closing.wait()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if asyncio._get_running_loop() is not None:
+            work.close()
+            raise ConfigurationError(
+                "This test client is for tests that are not async, and an event loop runs here. In an async test use "
+                "`async with TestClient(app) as client:`, in a handler app.publish."
+            )
         return self._loop.run_until_complete(self._task(work))
 
     def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":

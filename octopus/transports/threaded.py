@@ -106,7 +106,7 @@ class ThreadedConsumer:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_end_loop(), self._loop)
+        asyncio.run_coroutine_threadsafe(end_loop(), self._loop)
         await asyncio.to_thread(thread.join)
         self._loop.close()
         if self._fetching is not None:
@@ -174,7 +174,7 @@ def new_loop(home: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     return kind() if kind.__module__.partition(".")[0] == "uvloop" else asyncio.new_event_loop()
 
 
-async def _end_loop() -> None:
+async def end_loop() -> None:
     """Stop the running loop once everything in it has ended, so that nobody waits for an answer that never comes."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -46,8 +47,19 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
     """Run an app as a process until it is stopped, with settings from file and environment. Called by `app.run`.
 
     Raises:
+        ConfigurationError: An event loop runs here already, or this is not the main thread.
         SystemExit: With an exit code other than 0.
     """
+    if asyncio._get_running_loop() is not None:
+        raise ConfigurationError(
+            f"app.run() of {app.name} was called inside a running event loop, and it needs one of its own. Here use "
+            "`async with app.running():`."
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError(
+            f"app.run() of {app.name} was called in thread {threading.current_thread().name!r}, but signals, which stop it, "
+            "reach the main thread only. Call it there, or use `async with app.running():` in an event loop of this thread."
+        )
     code = ExitCode.CONFIGURATION
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:

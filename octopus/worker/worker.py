@@ -15,7 +15,8 @@ import anyio.to_thread
 
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, TransportError
+from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, PartitionLost, TransportError
+from octopus.home import Home
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
@@ -44,6 +45,7 @@ class Worker:
             await worker.wait()
 
     Leaving the block drains: what runs finishes within `worker.drain_timeout`, is committed, and the groups are left.
+    A worker runs once, in the event loop and process that entered the block.
 
     Args:
         app: What to run.
@@ -76,10 +78,14 @@ class Worker:
         self._finished = asyncio.Event()
         self._failures: list[BaseException] = []
         self._slow: tuple[str, float] | None = None
+        self._home: Home | None = None
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Self:
+        if self._home is not None:
+            raise ConfigurationError(f"This worker of {self.app.name} has been started before. Make another one.")
+        self._home = Home()
         self._started = time.monotonic()
         try:
             await self._start()
@@ -120,6 +126,9 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._home is not None and self._home.was_forked:
+            return  # sockets are shared with the parent: it would leave the group in its parent's name
+        self._check_home()
         await self._stack.aclose()
 
     async def wait(self) -> None:
@@ -129,12 +138,14 @@ class Worker:
             HandlerStopped: At least one line stopped; nothing of it was lost.
             TransportError: The broker refuses for good.
         """
+        self._check_home()
         await self._finished.wait()
         if self._failures:
             raise self._failures[0]
 
     async def caught_up(self) -> None:
         """Wait until everything published before now is settled by the groups that still run."""
+        self._check_home()
         while not self._finished.is_set():
             running = [group for group in self._groups.values() if group.stopped is None]
             if len(self._groups) >= self._open_groups:
@@ -158,6 +169,7 @@ class Worker:
         Raises:
             TransportError: It does not answer one of them.
         """
+        self._check_home()
         await asyncio.gather(*[group.reach() for group in self._groups.values()])
 
     def status(self) -> WorkerStatus:
@@ -168,6 +180,14 @@ class Worker:
             uptime=time.monotonic() - self._started,
             groups=tuple(group.status() for _, group in sorted(self._groups.items())),
             slowest=self._slow,
+        )
+
+    def _check_home(self) -> None:
+        if self._home is None:
+            raise ConfigurationError(f"This worker of {self.app.name} has not been started: use it in `async with`.")
+        self._home.check(
+            f"The worker of {self.app.name}",
+            "Use it there, or run another one here: `async with app.running():`.",
         )
 
     # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────

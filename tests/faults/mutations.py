@@ -48,6 +48,13 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
+        "a fork uses its parent's connection",
+        "octopus/home.py",
+        "return _get_running_loop() is self.loop and _process() == self.process",
+        "return True",
+        ("tests/test_home.py",),
+    ),
+    Mutation(
         "a buffer is used again while somebody looks into it",
         "octopus/transports/kafka/frames.py",
         "except BufferError:\n        return False",
