@@ -49,6 +49,11 @@ def run(
 
 async def _serve(broker: Broker, idle_exit: float | None, grace: float) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        broker.note_stop()
+        stop.set()
+
     for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stop.set)
+        loop.add_signal_handler(each, on_signal)
     await serve(broker, stop, idle_exit=idle_exit, grace=grace)

@@ -17,6 +17,9 @@ from octopus.broker.storage import Storage
 
 _log = logging.getLogger(__name__)
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
 
 class Broker:
     """A single-node broker that speaks the Kafka protocol; a durable buffer for one machine, not a production cluster.
@@ -66,7 +69,7 @@ class Broker:
         """
         await self._node.transactions.recover()
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._connect, sock=self._bind(), backlog=1024)
+        self._listener = await loop.create_server(self._connect, sock=self._bind(), backlog=BACKLOG)
         self._storage.announce(self.address)
         self._chores = [loop.create_task(self._node.transactions.watch()), loop.create_task(self._maintain())]
         _log.info("the embedded broker (for one machine, not for production clusters) listens on %s", self.address)
@@ -103,6 +106,10 @@ class Broker:
             connection.abort()
         self._storage.close()
 
+    def note_stop(self) -> None:
+        """Take it that `stop` comes because somebody asked for it: clients that run on wait instead of starting another."""
+        self._storage.note_stop()
+
     def counters(self) -> dict[str, int | dict[str, int]]:
         """Return running totals: connections, bytes, requests by API, errors by API and code."""
         self._node.counters.bytes_in_flight = self._budget.used
@@ -119,13 +126,22 @@ class Broker:
                 return
 
     def _bind(self) -> socket.socket:
+        """Listen; on a free port, on the one that clients of a former broker of this directory know, if it is free."""
+        last = self._storage.last_address
+        if self.settings.port == 0 and last is not None:
+            with suppress(OSError, ValueError):
+                return self._listen(int(last.rpartition(":")[2]))
+        return self._listen(self.settings.port)
+
+    def _listen(self, port: int) -> socket.socket:
         # One address only: with port 0 two families of "localhost" would get different ports.
-        found = socket.getaddrinfo(self.settings.host, self.settings.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(self.settings.host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            listener.listen(BACKLOG)  # a port that two have bound is only refused to the second one here
         except OSError:
             listener.close()
             raise

@@ -137,6 +137,16 @@ class Storage:
         if self._lock is not None:
             self._lock.announce(address)
 
+    @property
+    def last_address(self) -> str | None:
+        """Where the directory's broker listened the last time; None in memory, or the first time."""
+        return None if self._lock is None else self._lock.last_address
+
+    def note_stop(self) -> None:
+        """Take it that the broker ends because somebody asked it to; its directory will say so."""
+        if self._lock is not None:
+            self._lock.was_stopped = True
+
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> Topic:
         """Create a topic, durably.
 

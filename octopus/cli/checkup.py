@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from octopus import config
 from octopus.app import Octopus
-from octopus.broker.lock import read_owner
+from octopus.broker.lock import owner_of
 from octopus.cli.finding import find_app
 from octopus.cli.graves import dead_letter_topics, waiting
 from octopus.cli.groups import lag_of
@@ -181,8 +181,8 @@ def _transport(settings: Settings) -> Transport | None:
         return (
             open_transport(f"{settings.broker.host}:{port}") if port and _listens(settings.broker.host, port) else None
         )
-    pid, address = read_owner(Path(place).expanduser().absolute())
-    return open_transport(address) if address is not None and pid is not None and _lives(pid) else None
+    owner = owner_of(Path(place).expanduser().absolute())
+    return open_transport(owner.address) if owner.lives and owner.address is not None else None
 
 
 def _listens(host: str, port: int) -> bool:
@@ -192,16 +192,6 @@ def _listens(host: str, port: int) -> bool:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
-    return True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
     return True
 
 

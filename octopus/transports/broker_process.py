@@ -56,6 +56,11 @@ class BrokerProcess:
             start_new_session=True,
         )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, for whatever reason."""
+        return self._process is not None and self._process.poll() is not None
+
     def failure(self) -> str | None:
         """Return why it ended, in its last line, or None while it runs or when another broker was quicker."""
         if self._process is None or self._errors is None or self._process.poll() in (None, _LOST_THE_RACE):

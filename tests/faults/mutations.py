@@ -55,6 +55,22 @@ MUTATIONS = (
         ("tests/test_home.py",),
     ),
     Mutation(
+        "a broker that was stopped is started again by whoever misses it",
+        "octopus/transports/whereabouts.py",
+        "if owner.was_stopped:",
+        "if False:",
+        (
+            "tests/transports/test_whereabouts.py::test_a_broker_that_was_stopped_is_waited_for_until_somebody_begins_anew",
+        ),
+    ),
+    Mutation(
+        "an address in a dead owner's lock file is believed",
+        "octopus/transports/whereabouts.py",
+        "address = owner.address if owner.lives else None",
+        "address = owner.address",
+        ("tests/transports/test_whereabouts.py::test_whoever_has_the_port_of_a_dead_broker_is_not_taken_for_it",),
+    ),
+    Mutation(
         "a buffer is used again while somebody looks into it",
         "octopus/transports/kafka/frames.py",
         "except BufferError:\n        return False",

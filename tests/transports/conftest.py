@@ -1,11 +1,16 @@
 """The transports under one roof: every test that takes `transport` runs on each of them."""
 
+import contextlib
+import os
+import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from octopus.broker.lock import owner_of
 from octopus.transports.base import Admin, Producer, Transport
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.opening import open_transport
@@ -94,3 +99,13 @@ async def join(transport: Transport) -> AsyncIterator[Join]:
     yield started
     for member in members:
         await member.consumer.stop()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """A data directory; a broker process that is left over there is ended."""
+    yield tmp_path / "data"
+    owner = owner_of(tmp_path / "data")
+    if owner.lives and owner.pid is not None and owner.pid != os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(owner.pid, signal.SIGTERM)

@@ -1,12 +1,8 @@
 """The embedded broker is found or started, shared, and gone when nobody needs it."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +12,6 @@ from octopus.errors import ConfigurationError, TransportError
 from octopus.events import Published
 from octopus.transports.base import Outgoing, Transport
 from octopus.transports.opening import open_transport
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    """A data directory; a broker process that is left over there is ended."""
-    yield tmp_path / "data"
-    pid, _ = read_owner(tmp_path / "data")
-    if pid is not None and pid != os.getpid():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
 
 
 async def publish(transport: Transport, value: bytes) -> Published:

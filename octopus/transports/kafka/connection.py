@@ -15,7 +15,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import aiokafka
@@ -23,9 +23,9 @@ import aiokafka.client
 import aiokafka.conn
 import aiokafka.consumer.fetcher
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaError, SaslAuthenticationFailed
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
 
-from octopus.errors import AuthError, OctopusError
+from octopus.errors import AuthError, ConnectionFailed, OctopusError
 from octopus.transports.kafka import fetched
 from octopus.transports.kafka.frames import Frames
 from octopus.types import TokenProvider
@@ -50,6 +50,9 @@ SAY_AGAIN = 60.0
 """Seconds until it is said again that a broker throttles."""
 
 
+Locate = Callable[[], Awaitable[str]]
+
+
 class ClientName(str):
     """A client id that remembers why the client's last connection attempt failed.
 
@@ -57,18 +60,21 @@ class ClientName(str):
         failure: That reason, None once connected.
         throttled_at: When it was last said that a broker throttles, in loop time.
         create_topics: Whether asking for the metadata of a topic may create it.
+        locate: Returns where the only broker is now; None where brokers stay put.
     """
 
-    __slots__ = ("create_topics", "failure", "throttled_at")
+    __slots__ = ("create_topics", "failure", "locate", "throttled_at")
 
     create_topics: bool
     failure: BaseException | None
+    locate: Locate | None
     throttled_at: float
 
-    def __new__(cls, name: str, *, create_topics: bool = False) -> Self:
+    def __new__(cls, name: str, *, create_topics: bool = False, locate: Locate | None = None) -> Self:
         made = super().__new__(cls, name)
         made.create_topics = create_topics
         made.failure = None
+        made.locate = locate
         made.throttled_at = -math.inf
         return made
 
@@ -290,16 +296,24 @@ class Connection(_Connection):  # type: ignore[misc]
 
 
 async def create_connection(host: str, port: int, **options: Any) -> Connection:
-    """Connect as `aiokafka.conn.create_conn` does."""
+    """Connect as `aiokafka.conn.create_conn` does; to where the broker is now, if it may move."""
+    name = options.get("client_id")
+    if isinstance(name, ClientName) and name.locate is not None:
+        try:
+            host, _, number = (await name.locate()).rpartition(":")
+        except OctopusError as error:
+            name.failure = KafkaConnectionError(str(error))
+            raise name.failure from error
+        host, port = host.strip("[]"), int(number)
     connection = Connection(host, port, **options)
     await connection.connect()
     return connection
 
 
-def refusal(failure: BaseException | None) -> AuthError | None:
-    """Return our own error behind a failed connection, when our token provider raised it."""
+def refusal(failure: BaseException | None) -> OctopusError | None:
+    """Return our own error behind a failed connection: of a token provider, or of who looks for the broker."""
     cause = failure.__cause__ if failure is not None else None
-    return cause if isinstance(cause, AuthError) else None
+    return cause if isinstance(cause, AuthError | ConnectionFailed) else None
 
 
 class _NoTokens(logging.Filter):

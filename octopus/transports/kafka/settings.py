@@ -37,6 +37,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         commit_timeout: For one commit, retries included.
         create_topics: Whether naming a topic creates it, where the broker allows that; else it is an error.
         decompression_limit_bytes: A batch that decompresses to more is not read. One value for the process.
+        locate: Returns where the only broker is now (`host:port`), asked for each connection; None where brokers stay put.
     """
 
     brokers: str
@@ -57,6 +58,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     commit_timeout: float = 30.0
     create_topics: bool = False
     decompression_limit_bytes: int = 64 * 1024 * 1024
+    locate: Any = None
 
     def __repr__(self) -> str:
         return f"KafkaSettings({self.brokers!r}, {self.protocol}, {self.sasl_mechanism})"
@@ -82,7 +84,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         """
         options: dict[str, Any] = {
             "bootstrap_servers": self.brokers,
-            "client_id": ClientName(self.client_id, create_topics=self.create_topics),
+            "client_id": ClientName(self.client_id, create_topics=self.create_topics, locate=self.locate),
             "request_timeout_ms": int(self.request_timeout * 1000),
             "metadata_max_age_ms": int(min(self.metadata_max_age, 60.0) * 1000),
             "security_protocol": self.protocol,

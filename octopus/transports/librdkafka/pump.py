@@ -29,6 +29,7 @@ from octopus.transports.base import AssignmentListener, Fetched
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.backlog import Backlog
 from octopus.transports.librdkafka.errors import error_of, is_passing, ours
+from octopus.transports.librdkafka.moves import AWAY, Moves
 from octopus.transports.librdkafka.requests import Requests
 from octopus.transports.librdkafka.topics import UNKNOWN, Topics
 
@@ -89,8 +90,7 @@ class Pump:
         self._settings = settings
         self._topics = Topics(topics, settings)
         self._incremental = incremental
-        self._most_bytes = most_bytes
-        self._least_bytes = least_bytes
+        self._most_bytes, self._least_bytes = most_bytes, least_bytes
         self.client: confluent_kafka.Consumer | None = None
         self.failure: BaseException | None = None
         self.held: dict[TopicPartition, int] = {}
@@ -104,6 +104,7 @@ class Pump:
         self._telling: concurrent.futures.Future[None] | None = None
         self._closing = self._is_started = False
         self._assignments = 0
+        self._moves = Moves(settings, self._fail)
         self._first_token = ""
         self._refusal: AuthError | None = None
 
@@ -126,6 +127,7 @@ class Pump:
     async def stop(self, timeout: float) -> None:
         """Leave the group; after `timeout` seconds the thread is left to do so by itself."""
         self._closing = True
+        self._moves.close()
         with self._lock:
             self._backlogs.clear()
             self._news.clear()
@@ -223,8 +225,9 @@ class Pump:
 
     def _on_error(self, error: KafkaError) -> None:
         """Hear of what concerns the whole client. Most of it passes: librdkafka connects again by itself."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._topics.is_anybody_there = False
+        if error.code() in AWAY:
+            self._moves.look(self._home)
+            self._topics.is_anybody_there &= error.code() != KafkaError._ALL_BROKERS_DOWN
         elif error.fatal() or error.code() == KafkaError._AUTHENTICATION or "certificate verify failed" in error.str():
             self._fail(self._refusal or ours(error, "connecting", self._settings.brokers))
 
@@ -429,13 +432,9 @@ class Pump:
             self._tell(client, self._listener.assigned, partitions)
             starts, self._starts = {p: at for p, at in self._starts.items() if at >= 0}, None
             if self.failure is None and not self._closing and (unset := sorted(set(partitions) - starts.keys())):
-                text = f"{', '.join(map(str, unset))} were assigned but given no position."
-                self._fail(TransportError(text))
-        positioned = [_place(each, starts.get(each, 0)) for each in partitions]
-        if self._incremental:
-            client.incremental_assign(positioned)
-        else:
-            client.assign(positioned)
+                self._fail(TransportError(f"{', '.join(map(str, unset))} were assigned but given no position."))
+        assign = client.incremental_assign if self._incremental else client.assign
+        assign([_place(each, starts.get(each, 0)) for each in partitions])
         with self._lock:
             self._backlogs |= {partition: Backlog(partition, at) for partition, at in starts.items()}
 

@@ -16,6 +16,14 @@ SERVER_ASSIGNORS = ("uniform", "range")
 logger = logging.getLogger("octopus.librdkafka")
 
 
+class Quiet:
+    """librdkafka's own log, for debugging: it repeats each attempt to connect, and what matters comes as errors, too."""
+
+    def log(self, level: int, text: str, *arguments: object) -> None:
+        """Log one line, whatever librdkafka thinks of it."""
+        logger.debug(text, *arguments)
+
+
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """Return how to reach the cluster; without a token callback, which needs a loop to ask in.
 
@@ -44,7 +52,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "sasl.mechanism": checked.get("sasl_mechanism"),
         "sasl.username": settings.username or None,
         "sasl.password": settings.password or None,
-        "logger": logger,
+        "logger": Quiet(),
     }
     return {name: value for name, value in options.items() if value is not None}
 

@@ -1,0 +1,51 @@
+"""A broker that may come back elsewhere: librdkafka knows no other place than the one it was given."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+
+from confluent_kafka import KafkaError
+
+from octopus.errors import ConnectionFailed, OctopusError
+from octopus.transports.kafka.settings import KafkaSettings
+
+AWAY = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)
+"""What librdkafka says when it cannot connect."""
+
+LOOK_AGAIN = 0.5
+"""Seconds until a broker that is not found is looked for again."""
+
+
+class Moves:
+    """Looks for a broker that went away, and ends a consumer whose broker is elsewhere by now: the next one is told where.
+
+    Args:
+        settings: With `locate`, or there is nothing to look for.
+        fail: Ends the consumer.
+    """
+
+    def __init__(self, settings: KafkaSettings, fail: Callable[[BaseException], None]) -> None:
+        self._settings = settings
+        self._fail = fail
+        self._looking: concurrent.futures.Future[None] | None = None
+
+    def look(self, home: asyncio.AbstractEventLoop) -> None:
+        """Look in that loop until the broker is found, unless somebody does."""
+        if self._settings.locate is not None and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.run_coroutine_threadsafe(self._look(), home)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                address = await self._settings.locate()
+            except OctopusError:
+                await asyncio.sleep(LOOK_AGAIN)
+                continue
+            if address != self._settings.brokers:
+                self._fail(ConnectionFailed(f"The broker at {self._settings.brokers} runs at {address} now."))
+            return
