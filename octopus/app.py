@@ -64,7 +64,7 @@ class Octopus(Router):
                 f"{name!r} cannot name an app: 1 to 200 letters, digits, '.', '_' or '-', because it begins the names of "
                 "its consumer groups."
             )
-        self.name = name
+        self.name = self._app_name = name
         self.state = SimpleNamespace()
         self.settings: Mapping[str, Any] = config.merge(settings or {}, {} if brokers is None else {"brokers": brokers})
         self.codec = codec
@@ -207,7 +207,7 @@ class Octopus(Router):
         for pipeline in pipelines:
             for route in pipeline.routes:
                 if (retries := retry_topics.get(route.name)) is not None:
-                    self._check_retries(route, pipeline, retries.name, groups)
+                    self._check_retries(route, pipeline, retries.name)
                     group = self.retry_group_of(route)
                     # Half of what may be in flight: so what waits never keeps what is due from being read for long.
                     room = WaitingRoom(settings.worker.in_flight_records // 2, settings.worker.in_flight_bytes // 2)
@@ -228,13 +228,7 @@ class Octopus(Router):
         """Return the consumer group that reads a handler's retry topic."""
         return f"{self.name}.{route.name}{SUFFIX}"
 
-    def _check_retries(self, route: Route, pipeline: Pipeline, topic: str, groups: Mapping[str, Any]) -> None:
-        group = self.retry_group_of(route)
-        if group in groups:
-            raise ConfigurationError(
-                f"the retries of handler {route.name!r} are read by group {group!r}, which has handlers of its own; give "
-                "those another name=."
-            )
+    def _check_retries(self, route: Route, pipeline: Pipeline, topic: str) -> None:
         if pipeline.reads(topic):
             raise ConfigurationError(
                 f"group {pipeline.group!r} reads {topic!r}, in which retries of handler {route.name!r} wait: they would come "

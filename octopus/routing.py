@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from octopus.config import GROUP_NAME
 from octopus.errors import ConfigurationError
 from octopus.ordering import Ordering
 from octopus.patterns import Pattern
@@ -70,6 +71,7 @@ class Router:
     def __init__(self) -> None:
         self.routes: list[Route] = []
         self.timers: list[Timer] = []
+        self._app_name: str | None = None
 
     def on(
         self,
@@ -145,7 +147,6 @@ class Router:
                 start=start,
                 delivery=delivery,
             )
-            _check(route)
             self._add(route)
             return handler
 
@@ -184,6 +185,10 @@ class Router:
         self.timers.extend([dataclasses.replace(timer, name=prefix + timer.name) for timer in router.timers])
 
     def _add(self, route: Route) -> None:
+        _check(route)
+        _check_names(route, self._app_name)
+        if self._app_name is not None:
+            _check_retry_groups([*self.routes, route], self._app_name)
         if any(known.name == route.name for known in self.routes):
             raise ConfigurationError(
                 f"there is a handler named {route.name!r} already; its name is its consumer group, so give one of them "
@@ -221,7 +226,8 @@ def inlined(pattern: re.Pattern[str]) -> str:
 FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 GLOBAL_FLAGS = re.compile(r"\A\s*\(\?[aimsux]+\)")
 
-TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
+DEAD_LETTER_SUFFIX, RETRY_SUFFIX = ".dead-letter", ".retry"
 
 
 def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
@@ -261,6 +267,11 @@ def _check(route: Route) -> None:
         refuse("dead_letter=True says nothing; leave it out for '<topic>.dead-letter', or name a topic.")
     if route.batch is not None and route.retry_topic:
         refuse("a batch is retried whole, in its place; retry_topic= does not go with batch=.")
+    for read in route.topics if isinstance(route.topics, tuple) else ():
+        if not TOPIC_NAME.fullmatch(read):
+            refuse(f"{read!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
+    if route.group is not None and not route.group:
+        refuse("group='' names no group; leave it out for '<app>.<name>'.")
     for label, topic in (("to", route.to), ("dead_letter", route.dead_letter), ("retry_topic", route.retry_topic)):
         if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
             refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
@@ -268,6 +279,8 @@ def _check(route: Route) -> None:
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
         if isinstance(topic, str) and label == "retry_topic" and route.reads(topic):
             refuse(f"retry_topic={topic!r} is a topic it reads: a retry would come straight back.")
+        if isinstance(topic, str) and label == "to" and topic == route.retry_topic:
+            refuse(f"to= and retry_topic= are both {topic!r}: what it returns would be taken for a retry that waits.")
     if route.retry_topic and route.retry_topic == route.dead_letter:
         refuse(
             f"retry_topic= and dead_letter= are both {route.dead_letter!r}; give up to another topic than you wait in."
@@ -278,6 +291,82 @@ def _check(route: Route) -> None:
         refuse(f"start={route.start!r} is neither 'earliest' nor 'latest', nor a datetime or timedelta.")
     if isinstance(route.start, datetime) and route.start.tzinfo is None:
         refuse(f"start={route.start!r} has no time zone; say which: datetime(…, tzinfo=UTC).")
+
+
+def _check_names(route: Route, app: str | None) -> None:
+    """Refuse a handler from which a topic or group would be named that no broker, or not every tool, takes.
+
+    Args:
+        route: The handler.
+        app: The name of the app; None while the router is in none.
+    """
+    whose = f"handler {route.name!r}"
+    for topic in route.topics if isinstance(route.topics, tuple) and route.dead_letter is None else ():
+        derived = topic + DEAD_LETTER_SUFFIX
+        if not TOPIC_NAME.fullmatch(derived):
+            raise ConfigurationError(
+                f"{whose}: dead letters of {topic!r} would go to a topic of {len(derived)} characters, and 249 are possible; "
+                "name a shorter one with dead_letter=, or give False for none."
+            )
+        if route.reads(derived):
+            raise ConfigurationError(
+                f"{whose}: it reads {topic!r} and {derived!r}, where its own dead letters go: they would come straight back. "
+                "Name another topic with dead_letter=, or let another handler read them."
+            )
+        if route.retry_topic == derived:
+            raise ConfigurationError(
+                f"{whose}: retry_topic={derived!r} is where dead letters of {topic!r} go; give up to another topic than you "
+                "wait in."
+            )
+    if route.group is None or route.retry_topic:
+        _check_group(route.name, whose)
+    if app is None:
+        return
+    if route.group is None:
+        _check_length(f"{app}.{route.name}", whose)
+    if not route.retry_topic:
+        return
+    retry_group = f"{app}.{route.name}{RETRY_SUFFIX}"
+    _check_length(retry_group, whose)
+    if route.retry_topic is not True:
+        return
+    for label, given in (("to", route.to), ("dead_letter", route.dead_letter)):
+        if given == retry_group:
+            raise ConfigurationError(
+                f"{whose}: {label}={given!r} is the topic in which its retries wait; name another."
+            )
+    if isinstance(route.topics, tuple) and retry_group in route.topics:  # a pattern leaves them out by itself
+        raise ConfigurationError(
+            f"{whose}: it reads {retry_group!r}, in which its own retries wait: they would come straight back."
+        )
+
+
+def _check_group(name: str, whose: str) -> None:
+    if wrong := "".join(dict.fromkeys(each for each in name if not GROUP_NAME.fullmatch(each))) or (not name and "''"):
+        raise ConfigurationError(
+            f"{whose} would name the consumer group '<app>.{name}', in which {wrong!r} cannot be. Give the handler another name "
+            "with name=: letters, digits, '.', '_' or '-'. A group that has committed offsets already is kept with group=."
+        )
+
+
+def _check_length(group: str, whose: str) -> None:
+    if not GROUP_NAME.fullmatch(group):
+        raise ConfigurationError(
+            f"{whose} would name the consumer group {group!r} of {len(group)} characters, and 200 are possible. Give the "
+            "handler a shorter name with name=. A group that has committed offsets already is kept with group=."
+        )
+
+
+def _check_retry_groups(routes: Sequence[Route], app: str) -> None:
+    """Refuse a handler that would be in the group by which another one's retries are read."""
+    groups = {route.group or f"{app}.{route.name}": route for route in routes}
+    for route in routes:
+        group = f"{app}.{route.name}{RETRY_SUFFIX}"
+        if route.retry_topic and group in groups:
+            raise ConfigurationError(
+                f"the retries of handler {route.name!r} are read by group {group!r}, which would have handler "
+                f"{groups[group].name!r}, too; give that one another name= or group=."
+            )
 
 
 def _retry(retry: RetryPolicy | int | None) -> RetryPolicy:

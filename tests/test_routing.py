@@ -46,6 +46,105 @@ REFUSED = {
 }
 
 
+LONG = "t" * 238
+NAMES = {
+    "a dead-letter topic that is too long": (
+        lambda: Router().on(["t", LONG]),
+        f"dead letters of '{LONG}' would go to a topic of 250 characters, and 249 are possible",
+    ),
+    "a topic without a name": (lambda: Router().on("..", dead_letter="tomb"), "'..' is not a topic name"),
+    "its own dead letters": (
+        lambda: Router().on(["t", "t.dead-letter"]),
+        "it reads 't' and 't.dead-letter', where its own dead letters go",
+    ),
+    "retries among dead letters": (
+        lambda: Router().on("t", retry_topic="t.dead-letter"),
+        "retry_topic='t.dead-letter' is where dead letters of 't' go",
+    ),
+    "results among retries": (lambda: Router().on("t", to="again", retry_topic="again"), "are both 'again'"),
+    "an empty group": (lambda: Router().on("t", group=""), "group='' names no group"),
+    "letters beyond ASCII": (
+        lambda: Router().on("t", name="größe"),
+        "in which 'öß' cannot be. Give the handler another name",
+    ),
+    "the same, for a retry topic": (
+        lambda: Router().on("t", name="größe", group="g", retry_topic=True),
+        "'öß' cannot be",
+    ),
+    "a blank and a slash": (lambda: Router().on("t", name="a b/c"), "in which ' /' cannot be"),
+    "no name": (lambda: Router().on("t", name="\N{NO-BREAK SPACE}"), "cannot be"),
+    "a lambda": (
+        lambda: lambda _: Router().on("t")(lambda value: None),
+        "handler '<lambda>' would name the consumer group",
+    ),
+    "a long group": (lambda: Octopus("a" * 100).on("t", name="h" * 100), "of 201 characters, and 200 are possible"),
+    "a long group of retries": (
+        lambda: Octopus("a" * 100).on("t", name="h" * 99, retry_topic=True),
+        "of 206 characters, and 200 are possible",
+    ),
+    "dead letters among retries": (
+        lambda: Octopus("app").on("t", dead_letter="app.handler.retry", retry_topic=True),
+        "dead_letter='app.handler.retry' is the topic in which its retries wait",
+    ),
+    "results among its retries": (
+        lambda: Octopus("app").on("t", to="app.handler.retry", retry_topic=True),
+        "to='app.handler.retry' is the topic in which its retries wait",
+    ),
+    "its own retries": (
+        lambda: Octopus("app").on(["t", "app.handler.retry"], retry_topic=True),
+        "it reads 'app.handler.retry', in which its own retries wait",
+    ),
+}
+
+
+@pytest.mark.parametrize(("decorator", "sentence"), NAMES.values(), ids=NAMES.keys())
+def test_names_that_would_be_derived_and_cannot_work_are_refused_at_decoration(decorator: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        decorator()(handler)
+    assert sentence in str(caught.value)
+
+
+ALLOWED = {
+    "the longest dead-letter topic": lambda: Router().on("t" * 237),
+    "a longer topic, with another one": lambda: Router().on(LONG, dead_letter="tomb"),
+    "a longer topic, without one": lambda: Router().on(LONG, dead_letter=False),
+    "a name beyond ASCII that names no group": lambda: Router().on("t", name="größe", group="app.groesse"),
+    "a lambda with a name": lambda: lambda _: Router().on("t", name="quick")(lambda value: None),
+    "dead letters of others": lambda: Router().on("t.dead-letter"),
+    "the longest group": lambda: Octopus("a" * 100).on("t", name="h" * 99),
+    "a long name, and a group": lambda: Octopus("a" * 100).on("t", name="h" * 100, group="g"),
+}
+
+
+@pytest.mark.parametrize("decorator", ALLOWED.values(), ids=ALLOWED.keys())
+def test_names_that_work_are_taken(decorator: Any) -> None:
+    decorator()(handler)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sentence"),
+    [("ü", "'üt' is not a topic name"), ("p" * 240, "would go to a topic of 253 characters")],
+    ids=["characters", "length"],
+)
+def test_names_with_a_prefix_are_checked_too(prefix: str, sentence: str) -> None:
+    router = Router()
+    router.on("t")(handler)
+    with pytest.raises(ConfigurationError) as caught:
+        Octopus("app").include(router, prefix=prefix)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["the handler", "its retries"])
+def test_no_handler_is_in_the_group_that_reads_the_retries_of_another(first: str) -> None:
+    app, retried, other = Octopus("app"), Router(), Router()
+    retried.on("t", retry_topic=True)(handler)
+    other.on("u", name="handler.retry")(handler)
+    routers = (other, retried) if first == "the handler" else (retried, other)
+    app.include(routers[0])
+    with pytest.raises(ConfigurationError, match=r"'app.handler.retry', which would have handler 'handler.retry', too"):
+        app.include(routers[1])
+
+
 def on(**options: Any) -> Any:
     return Router().on("t", **options)(handler)
 
@@ -116,9 +215,8 @@ class Store:
         (functools.partial(handler), "handler"),
         (Store().save, "save"),
         (Store(), "Store"),
-        (lambda value: None, "<lambda>"),
     ],
-    ids=["partial", "method", "object", "lambda"],
+    ids=["partial", "method", "object"],
 )
 def test_anything_callable_can_be_a_handler(function: Any, name: str) -> None:
     router = Router()

@@ -22,12 +22,13 @@ from collections import deque
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Headers, Record
 from octopus.outcomes import DeadLetter
+from octopus.routing import DEAD_LETTER_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 
 logger = logging.getLogger("octopus.handlers")
 
 PREFIX = "octopus-dead-letter-"
-SUFFIX = ".dead-letter"
+SUFFIX = DEAD_LETTER_SUFFIX
 
 
 class DeadLetters:

@@ -21,13 +21,14 @@ from octopus.errors import TransportError
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import Deferred, Outcome, Retry
+from octopus.routing import RETRY_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 from octopus.types import BatchOutcome, Run
 
 logger = logging.getLogger("octopus.handlers")
 
 PREFIX = "octopus-retry-"
-SUFFIX = ".retry"
+SUFFIX = RETRY_SUFFIX
 NAMES = ("due", "attempt", "handler", "topic", "partition", "offset", "timestamp")
 
 END_OF_TIME = 253_402_300_799.0

@@ -323,17 +323,3 @@ async def test_a_handler_does_not_read_the_topic_in_which_its_retries_wait(patte
     with pytest.raises(ConfigurationError, match="would come straight back"):
         async with working(app):
             pass
-
-
-async def test_a_group_of_retries_is_nobody_elses() -> None:
-    app = Octopus("app")
-
-    @app.on("t", retry_topic=True)
-    async def handle(value: int) -> None: ...
-
-    @app.on("u", name="handle.retry")
-    async def other(value: int) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="which has handlers of its own"):
-        async with working(app):
-            pass
