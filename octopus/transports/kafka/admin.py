@@ -7,12 +7,11 @@ or delete a group's offsets.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiokafka.errors as kafka
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import (
     AlterConfigsRequest,
     CreatePartitionsRequest,
@@ -30,6 +29,7 @@ from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, GroupInfo, GroupMember, Start, TopicInfo
 from octopus.transports.kafka.errors import FOREIGN, mapped
+from octopus.transports.kafka.membership import LeaveGroup, assigned
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries, text
@@ -183,7 +183,7 @@ class KafkaAdmin:
             name,
             state,
             tuple(
-                GroupMember(member_id, client_id, host.lstrip("/"), _assigned(assignment))
+                GroupMember(member_id, client_id, host.lstrip("/"), assigned(assignment))
                 for member_id, client_id, host, _, assignment, *_ in members
             ),
         )
@@ -241,6 +241,11 @@ class KafkaAdmin:
             request = DeleteGroupsRequest([group])
             reply = await self._coordinator(group, request, lambda reply: [entry[1] for entry in reply.results])
             _raise(reply.results[0][1], f"group {group!r}", unless=_GROUP_UNKNOWN)
+
+    async def remove_members(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
+        """Take members out of a group, each named by its id, its instance, or both. Those who are gone already are fine."""
+        with self._mapped(f"removing members of group {group!r}"):
+            await self._coordinator(group, LeaveGroup(group, members), lambda reply: [reply.error_code])
 
     async def _refuse_members(self, group: str) -> None:
         if members := (await self._describe(group)).members:
@@ -303,10 +308,3 @@ def _raise(code: int, reason: str | None, *, unless: int = 0) -> None:
 
 def _codes(topics: Iterable[Any]) -> list[int]:
     return [code for _, partitions in topics for *_, code in partitions]
-
-
-def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
-    if not assignment:
-        return ()
-    partitions = ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()
-    return tuple(sorted(TopicPartition(*partition) for partition in partitions))

@@ -25,6 +25,7 @@ from octopus.events import TopicPartition
 from octopus.transports.base import AssignmentListener, Chunk, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.reader import Buffer, reads_batches
 from octopus.transports.kafka.settings import KafkaSettings
@@ -57,6 +58,7 @@ class KafkaConsumer:
         heartbeat_interval: How often to tell the broker that we live, and hear of rebalances; 3 s or a third of the above.
         rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
         group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
+        keeps_place: Whether a member with such a name keeps its partitions when it stops, for the next of that name.
         assignor: How the group's leader deals partitions out.
         isolation: Whether records of open and aborted transactions are seen.
         max_partition_fetch_bytes: One fetch of one partition; at most two of them per partition are held.
@@ -74,6 +76,7 @@ class KafkaConsumer:
         heartbeat_interval: float | None = None,
         rebalance_timeout: float = 60.0,
         group_instance_id: str | None = None,
+        keeps_place: bool = True,
         assignor: Assignor = "roundrobin",
         isolation: Isolation = "read_committed",
         max_partition_fetch_bytes: int = 1024 * 1024,
@@ -87,6 +90,8 @@ class KafkaConsumer:
         self._topics = (
             topics if isinstance(topics, re.Pattern) else sorted({topics} if isinstance(topics, str) else topics)
         )
+        self._instance = group_instance_id
+        self._stays = group_instance_id is not None and keeps_place
         self._options: dict[str, Any] = {
             "group_id": group,
             "group_instance_id": group_instance_id,
@@ -108,7 +113,9 @@ class KafkaConsumer:
         self._engine: Any = None
         self._watch: FetchWatch | None = None
         self._failure: BaseException | None = None
-        self._telling = False  # the listener is being told of a change
+        self._membership: Membership | None = None
+        self._told = asyncio.Event()  # unset while the listener is being told of a change
+        self._told.set()
         self._held: dict[TopicPartition, TopicPartition] = {}  # told to the listener and not taken back
         self._readable: dict[TopicPartition, TopicPartition] = {}  # of those, the ones with a position
         self._positioned: set[TopicPartition] = set()
@@ -124,6 +131,7 @@ class KafkaConsumer:
             self._engine = _engine(**options)
             try:
                 await self._engine.start()
+                self._membership = Membership(self._engine, self._instance, stays=self._stays)
                 bridge = _Listener(self, listener)
                 if isinstance(self._topics, re.Pattern):
                     self._engine.subscribe(pattern=self._topics, listener=bridge)
@@ -146,11 +154,8 @@ class KafkaConsumer:
         self._buffers.clear()
         try:
             async with asyncio.timeout(min(STOP_TIMEOUT, self._settings.request_timeout)):
-                task = engine._coordinator._coordination_task if engine._coordinator is not None else None
-                if task is not None and not self._telling:
-                    # it may be waiting for other members to join, which is no reason to stay
-                    task.cancel()
-                    await asyncio.wait([task])
+                if self._membership is not None:
+                    await self._membership.leave(self._told)
                 await engine.stop()
         except FOREIGN:
             # a dead engine task is raised here again, having been raised by fetch; the sockets still need closing
@@ -184,14 +189,23 @@ class KafkaConsumer:
             waiter = self._engine._fetcher._create_fetch_waiter()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(remaining):
-                    with self._mapped("coordinating the group"):
-                        await waiter
+                    try:
+                        with self._mapped("coordinating the group"):
+                            await waiter
+                    except TransportError:
+                        if failure := self._failure_behind():
+                            raise failure from None
+                        raise
+
+    def _failure_behind(self) -> BaseException | None:
+        """Return what went wrong, in our own words, where the engine has others for it or none."""
+        return self._failure or (self._membership.failure if self._membership is not None else None)
 
     def _check(self) -> None:
         """Raise whatever went wrong behind our back since the last turn."""
         engine = self._running()
-        if self._failure is not None:
-            raise self._failure
+        if failure := self._failure_behind():
+            raise failure
         with self._mapped(f"reading as a member of group {self._group!r}"):
             engine._coordinator.check_errors()
             for task in (
@@ -392,13 +406,13 @@ class KafkaConsumer:
             coordinator = self._engine._coordinator
             # a member that the broker has forgotten is told so before the engine calls "revoked" for both cases
             gone = coordinator.member_id == _UNKNOWN_MEMBER or coordinator.generation < 0
-            self._telling = True
+            self._told.clear()
             try:
                 await (listener.lost(held) if gone else listener.revoked(held))
             except Exception as error:  # noqa: BLE001 - surfaces from the next fetch; the engine would only log it
                 self._failure = error
             finally:
-                self._telling = False
+                self._told.set()
         self._held = {}
         self._positioned.clear()
         self._buffers.clear()
@@ -408,13 +422,15 @@ class KafkaConsumer:
         held = {TopicPartition(*partition): TopicPartition(*partition) for partition in partitions}
         self._held = held
         self._positioned.clear()
+        if self._membership is not None:
+            await self._membership.watch_topics(self._engine._subscription.topics)
         if self._watch is not None:
             self._watch.errors.clear()
         for assignor in self._options["partition_assignment_strategy"]:
             if issubclass(assignor, StickyPartitionAssignor):
                 assignor.on_generation_assignment(self._engine._coordinator.generation)
         if held:
-            self._telling = True
+            self._told.clear()
             try:
                 await listener.assigned(list(held))
                 if unset := sorted(set(held) - self._positioned):
@@ -424,7 +440,7 @@ class KafkaConsumer:
             else:
                 self._readable = held
             finally:
-                self._telling = False
+                self._told.set()
         self._wake()
 
     def _wake(self) -> None:

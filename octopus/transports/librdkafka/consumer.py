@@ -1,5 +1,7 @@
 """A group member on librdkafka, in the terms of the seam: requests and answers; what goes on meanwhile is the pump's."""
 
+import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -22,6 +24,9 @@ MOST_METADATA = 4096
 ANSWER_WAIT = 2.0
 """Seconds that one request for offsets may take before it is made again; messages wait meanwhile."""
 
+LEAVE_TIMEOUT = 2.5
+"""Seconds that the coordinator has to hear that we leave."""
+
 _LATEST, _EARLIEST = -1, -2  # Kafka's words for them in a request for a time
 
 
@@ -36,6 +41,7 @@ class LibrdkafkaConsumer:
         heartbeat_interval: How often to tell the broker that we live; the same.
         rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
         group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
+        keeps_place: Whether a member with such a name keeps its partitions when it stops, for the next of that name.
         assignor: How partitions are dealt out: `cooperative-sticky` when None, or what brokers choose.
         group_protocol: `classic`, or `consumer` for the protocol of KIP-848 (Kafka 4).
         isolation: Whether records of open and aborted transactions are seen.
@@ -54,6 +60,7 @@ class LibrdkafkaConsumer:
         heartbeat_interval: float | None = None,
         rebalance_timeout: float = 60.0,
         group_instance_id: str | None = None,
+        keeps_place: bool = True,
         assignor: str | None = None,
         group_protocol: str = "classic",
         isolation: str = "read_committed",
@@ -63,6 +70,9 @@ class LibrdkafkaConsumer:
     ) -> None:
         self._settings = settings
         self._group = group
+        self._instance = group_instance_id
+        self._stays = group_instance_id is not None and keeps_place
+        self._is_classic = group_protocol == "classic"
         options = group_options(
             group,
             session_timeout=session_timeout,
@@ -105,8 +115,23 @@ class LibrdkafkaConsumer:
         """Leave the group and close. Calls no listener."""
         if self._is_running:
             self._is_running = False
-            await self._pump.stop(self._settings.request_timeout)
+            await asyncio.gather(self._pump.stop(self._settings.request_timeout), self._leave())
             await self._reader.stop()
+
+    async def _leave(self) -> None:
+        """Leave over a connection that the coordinator reads also while we join.
+
+        librdkafka 2.16 uses its own, where the request waits behind the join; as a static member, or when it closes
+        without partitions under the cooperative protocol, it does not leave at all. The others would wait for it until
+        its session ends.
+        """
+        if self._stays or (self._instance is None and not self._is_classic):
+            return
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                member = await self._pump.last_id_known()
+                if member or self._instance is not None:
+                    await self._reader.remove_members(self._group, [(member, self._instance)])
 
     # records
 

@@ -45,9 +45,6 @@ IDLE_WAIT = 0.02
 HELD_WAIT = 0.05
 """Seconds between looks at the queue while nobody needs messages: the group's decisions come that way, too."""
 
-LEAVE_WAIT = 2.0
-"""Seconds that leaving a group may take before the connection is closed all the same."""
-
 ASK_AGAIN = 0.5
 """Seconds until a partition that could not be read is read again, if somebody still asks for it."""
 
@@ -117,6 +114,7 @@ class Pump:
         self._listener = listener
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._last_id: concurrent.futures.Future[str] = concurrent.futures.Future()
         if self._options.get("sasl.mechanism") == "OAUTHBEARER":
             # here, because librdkafka would only say after ten seconds that there is none
             self._first_token = await self._token()
@@ -139,6 +137,10 @@ class Pump:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(asyncio.wrap_future(self._ended))
+
+    async def last_id_known(self) -> str:
+        """Wait for the client to close, and return the member id it had; empty without one."""
+        return await asyncio.wrap_future(self._last_id) if self._is_started else ""
 
     def _run(self) -> None:
         try:
@@ -163,22 +165,11 @@ class Pump:
         self.requests.close()
         if client is not None:
             with contextlib.suppress(KafkaException, RuntimeError):
-                self._leave(client)
+                self._last_id.set_result(client.memberid() or "")
                 client.close()
+        if not self._last_id.done():
+            self._last_id.set_result("")
         self._ended.set_result(None)
-
-    def _leave(self, client: confluent_kafka.Consumer) -> None:
-        """Leave the group if there is nothing to give back.
-
-        librdkafka 2.16 forgets to, when it closes while it has no partitions under the cooperative protocol. The others,
-        who are just about to give it some, would wait for it until its session ends.
-        """
-        if self.held or "session.timeout.ms" not in self._options or "group.instance.id" in self._options:
-            return
-        client.unsubscribe()
-        deadline = time.monotonic() + LEAVE_WAIT
-        while client.memberid() and time.monotonic() < deadline:
-            client.poll(0.01)
 
     # connecting
 
