@@ -13,9 +13,6 @@ from octopus.broker.transaction_coordinator import TransactionCoordinator
 NODE_ID = 1
 """The only broker: it leads every partition, is the controller and coordinates every group and transaction."""
 
-LEADER_EPOCH = 0
-"""Of every partition, from its first day on: there is nobody else who could have led it."""
-
 
 class Node:
     """What the broker keeps and knows, without the listener.

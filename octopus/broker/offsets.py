@@ -18,11 +18,13 @@ class Committed(NamedTuple):
         offset: The next offset the group will read.
         metadata: The client's own note, returned as stored.
         time: When it was committed, ms since the epoch.
+        leader_epoch: Of the record before it, as the client says; -1 for unknown.
     """
 
     offset: int
     metadata: str
     time: int
+    leader_epoch: int = -1
 
 
 class OffsetStore:
@@ -81,14 +83,14 @@ class OffsetStore:
         self.journal.write(["forget", group, found])
         return True
 
-    def forget_topic(self, topic: str) -> None:
-        """Forget every group's offsets in a deleted topic.
+    def keep_topics(self, topics: Collection[str]) -> None:
+        """Forget every group's offsets in topics other than these.
 
         Raises:
             BrokerError: 56 the disk refused.
         """
         for group in self.groups():
-            self.forget(group, [partition for partition in self._groups[group] if partition[0] == topic])
+            self.forget(group, [partition for partition in self._groups[group] if partition[0] not in topics])
 
     def expire(self, before: int, keep: Collection[str] = ()) -> list[str]:
         """Forget offsets committed before a time (ms), except those of the groups to keep; name groups now gone.

@@ -1,7 +1,7 @@
 """Producer ids and the state of transactions, kept durably for the transaction coordinator."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -104,6 +104,22 @@ class ProducerStore:
             else:
                 self._transactions[state.transactional_id] = before
             raise
+
+    def forget_topic(self, topic: str) -> None:
+        """Take a deleted topic's offsets out of every transaction: they must not reach another topic of that name.
+
+        Its partitions stay: as in Kafka, a producer may go on with a topic that was made again.
+
+        Raises:
+            BrokerError: 56 the disk refused.
+        """
+        for state in self.transactions():
+            kept = {
+                group: {place: each for place, each in offsets.items() if place[0] != topic}
+                for group, offsets in state.offsets.items()
+            }
+            if kept != state.offsets:
+                self.put(replace(state, offsets=kept))
 
     def remove(self, transactional_id: str) -> None:
         """Forget a transactional id.

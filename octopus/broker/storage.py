@@ -7,11 +7,10 @@ offsets, producers          journals
 topics/<folder>/<number>/   one folder a partition; clients' names never become paths
 """
 
-import asyncio
 import base64
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from uuid import UUID, uuid4
 from octopus.broker.batch import Decompressors
 from octopus.broker.catalog import Catalog, read_catalog, write_catalog
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.chores import Compactions, attempt
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.durability import Durable
 from octopus.broker.environment import Environment
@@ -28,7 +28,6 @@ from octopus.broker.faults import Faults
 from octopus.broker.files import sync_directory
 from octopus.broker.lock import DirectoryLock
 from octopus.broker.log import Log
-from octopus.broker.log.compaction import Compaction
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
 from octopus.broker.topics import DEFAULTS, ConfigValue, Topic, check_config, check_name, log_config, new_id
@@ -83,7 +82,7 @@ class Storage:
         self._path = path
         self._environment = environment
         self._lock = None if path is None else DirectoryLock(path)
-        self._compactions: dict[Log, asyncio.Future[None]] = {}
+        self._compactions = Compactions()
 
     @classmethod
     def open(
@@ -199,7 +198,10 @@ class Storage:
         for log in topic.partitions:
             log.delete()
         self._remove_folder(topic)
-        self.offsets.forget_topic(name)
+        # Durable at once: a topic of this name that is made now must not inherit a place after a power cut.
+        self.producers.forget_topic(name)
+        self.offsets.keep_topics(self.topics)
+        self._flush_journals()
 
     def create_partitions(self, name: str, count: int, *, validate_only: bool = False) -> None:
         """Grow a topic to `count` partitions, durably.
@@ -248,7 +250,11 @@ class Storage:
         Raises:
             BrokerError: 3 unknown topic.
         """
-        config, defaults = self.topic(name).config, self.settings.topic_defaults
+        return self.config_with(self.topic(name).config)
+
+    def config_with(self, config: Mapping[str, str]) -> dict[str, ConfigValue]:
+        """Return every configuration key as it is for a topic that sets `config`."""
+        defaults = self.settings.topic_defaults
         values = {}
         for key, value in DEFAULTS.items():
             if key in config:
@@ -312,9 +318,9 @@ class Storage:
         Raises:
             BrokerError: 56 the disk refused.
         """
-        items: list[Durable] = [*self._logs(), self.offsets.journal, self.producers.journal]
-        for item in items:
-            self._environment.commit.flush(item)
+        for log in self._logs():
+            self._environment.commit.flush(log)
+        self._flush_journals()
 
     def maintain(self, now: int, active_groups: Collection[str] = ()) -> None:
         """Apply retention, compaction and expiry; `now` in ms. Groups with members keep their offsets.
@@ -323,11 +329,11 @@ class Storage:
         disk refuses is logged and tried again the next time.
         """
         for log in self._logs():
-            _attempt(partial(log.retain, now), "retention")
+            attempt(partial(log.retain, now), "retention")
             log.expire_producers(now - self.settings.producer_expiry_ms)
-            _attempt(partial(self._compact, log, now), "compaction")
+            attempt(partial(self._compactions.start, log, now), "compaction")
         before = now - self.settings.offsets_retention_ms
-        _attempt(lambda: self.offsets.expire(before, active_groups), "the expiry of offsets")
+        attempt(lambda: self.offsets.expire(before, active_groups), "the expiry of offsets")
 
     def close(self) -> None:
         """Make everything durable, note the clean stop and release the directory.
@@ -378,6 +384,8 @@ class Storage:
         self.producers = ProducerStore(path and path / "producers", environment)
         self.producers.skip_to(1 + max((log.largest_producer_id for log in self._logs()), default=-1))
         self._abort_orphans(now)
+        # A crash may have come between a topic's deletion and this.
+        attempt(lambda: self.offsets.keep_topics(self.topics), "forgetting the offsets of deleted topics")
 
     def _recover_topics(self, catalog: Catalog, now: int, clean: bool) -> None:
         known = {str(entry.folder) for entry in catalog.topics}
@@ -410,8 +418,8 @@ class Storage:
                         )
                         # With the next epoch, so that its producer cannot go on as if nothing had happened.
                         abort = partial(log.append_control, producer_id, min(epoch + 1, _MAXIMUM_EPOCH), False, now)
-                        _attempt(abort, "aborting a transaction")
-                _attempt(log.flush, "recovery")
+                        attempt(abort, "aborting a transaction")
+                attempt(log.flush, "recovery")
 
     def _add_partitions(self, topic: Topic, count: int) -> None:
         if self._path is not None:
@@ -430,31 +438,6 @@ class Storage:
         config = log_config(self._values_of(topic))
         return Log(directory, config, environment=self._environment, now=now, clean=clean)
 
-    def _compact(self, log: Log, now: int) -> None:
-        if log in self._compactions:
-            return
-        compaction = log.compaction(now)
-        if compaction is None:
-            return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            compaction.run()
-            log.swap(compaction)
-            return
-        running = self._compactions[log] = loop.run_in_executor(None, compaction.run)
-        running.add_done_callback(partial(self._compacted, log, compaction))
-
-    def _compacted(self, log: Log, compaction: Compaction, running: asyncio.Future[None]) -> None:
-        del self._compactions[log]
-        if not running.cancelled():
-
-            def swap() -> None:
-                running.result()
-                log.swap(compaction)
-
-            _attempt(swap, "compaction")
-
     def _check_room(self, partitions: int) -> None:
         if sum(1 for _ in self._logs()) + partitions > self.settings.max_partitions:
             raise BrokerError(
@@ -467,6 +450,10 @@ class Storage:
     def _save_catalog(self, topics: Iterable[Topic]) -> None:
         if self._path is not None:
             write_catalog(self._path, self.cluster_id, self._next_folder, topics, self._environment)
+
+    def _flush_journals(self) -> None:
+        for journal in (self.offsets.journal, self.producers.journal):
+            self._environment.commit.flush(journal)
 
     def _remove_folder(self, topic: Topic) -> None:
         if self._path is not None:
@@ -492,13 +479,6 @@ class Storage:
 
 def _durable(item: Log | OffsetStore | ProducerStore) -> Durable:
     return item if isinstance(item, Log) else item.journal
-
-
-def _attempt(action: Callable[[], object], what: str) -> None:
-    try:
-        action()
-    except (BrokerError, OSError) as error:
-        _log.warning("%s failed and will be tried again: %s", what, error)
 
 
 def _metric_name(name: str) -> str:

@@ -152,6 +152,9 @@ class TransactionCoordinator:
 
     async def _carry_out(self, state: TransactionState) -> TransactionState:
         """Write the markers and apply the offsets of a decision; may be repeated after a failure or a crash."""
+        state = (
+            self._storage.producers.get(state.transactional_id) or state
+        )  # without the offsets of topics deleted since
         if not transactions.is_decided(state):
             return state
         now, commit = self._clock(), state.phase == "prepare_commit"

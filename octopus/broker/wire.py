@@ -240,6 +240,15 @@ class Writer:
 
         return self.array(items, struct if self._is_flexible else write)
 
+    def tags(self, *fields: tuple[int, bytes]) -> "Writer":
+        """Write tagged fields, (tag, content), in the order of their tags; the classic encoding has none."""
+        if self._is_flexible:
+            self._unsigned(len(fields))
+            for tag, content in fields:
+                self._unsigned(tag)._unsigned(len(content))
+                self._tail += content
+        return self
+
     def _length(self, length: int) -> "Writer":
         return self._unsigned(length + 1) if self._is_flexible else self.int32(length)
 

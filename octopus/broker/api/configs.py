@@ -10,7 +10,7 @@ from octopus.broker.wire import Writer
 
 TOPIC, BROKER = 2, 4
 _SET, _DELETE, _APPEND, _SUBTRACT = range(4)
-_SOURCES = {"topic": 1, "broker": 4, "default": 5}
+SOURCES = {"topic": 1, "broker": 4, "default": 5}
 _BOOLEAN, _STRING, _INT, _LONG, _LIST = 1, 2, 3, 5, 7
 _LISTS = frozenset({"cleanup.policy"})
 
@@ -31,7 +31,7 @@ def handle_describe_configs(node: Node, request: Request) -> Answer:
     answer = Writer().int32(0)
 
     def entry(kind: int, key: str, value: ConfigValue) -> None:
-        source = _SOURCES[value.source]
+        source = SOURCES[value.source]
         answer.string(key).string(value.value).boolean(kind == BROKER)
         if version == 0:
             answer.boolean(value.source == "default")

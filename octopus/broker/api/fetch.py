@@ -4,12 +4,25 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from struct import Struct
+from uuid import UUID
 
+from octopus.broker import epochs
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, Read
 from octopus.broker.node import Node
 from octopus.broker.request import Api, Request
-from octopus.broker.wire import Writer
+from octopus.broker.wire import NO_ID, Writer
+
+_FINAL = -1
+_FULL = (0, _FINAL)
+"""Session epochs of a request that names all it wants: the first one of a session, and one without or at the end of one."""
+
+_BY_ID = 13
+"""The version from which topics are named by their ids."""
+
+_DIVERGING = 0  # a tag: what the client has read is not here
+_EPOCH_AND_END = Struct(">iqx")  # and no tagged fields
 
 
 @dataclass(slots=True)
@@ -17,12 +30,24 @@ class _Slice:
     """One partition's part of a fetch."""
 
     partition: int
+    current_epoch: int
     offset: int
+    last_epoch: int
     max_bytes: int
     log: Log | None = None
     read: Read | None = None
     size: int = 0
     code: int = 0
+    has_diverged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """A topic as it is asked for: by its name, or by its id."""
+
+    name: str
+    id: UUID
+    slices: list[_Slice]
 
 
 @dataclass(slots=True)
@@ -33,15 +58,15 @@ class _Fetch:
     min_bytes: int
     max_bytes: int
     is_committed: bool
-    topics: list[tuple[str, list[_Slice]]]
+    topics: list[_Topic]
     size: int = 0
     has_error: bool = False
 
     def slices(self) -> list[_Slice]:
-        return [each for _, slices in self.topics for each in slices]
+        return [each for topic in self.topics for each in topic.slices]
 
     def is_answerable(self) -> bool:
-        return self.has_error or self.size >= self.min_bytes or not any(slices for _, slices in self.topics)
+        return self.has_error or self.size >= self.min_bytes or not any(topic.slices for topic in self.topics)
 
 
 async def handle_fetch(node: Node, request: Request) -> Writer:
@@ -49,12 +74,12 @@ async def handle_fetch(node: Node, request: Request) -> Writer:
 
     A coroutine from its first line: reading and beginning to wait are one step, so that no append falls in between.
     """
-    fetch, session_id = _parse(node, request)
-    if session_id:
-        # Sessions are never given out (the answer's id is 0), so nobody can have one.
+    fetch, session_epoch = _parse(node, request)
+    if session_epoch not in _FULL:
+        # Sessions (KIP-227) are never given out: the answer's id is 0. So nobody can go on with one, but may end one.
         return _answer(request, fetch, Code.FETCH_SESSION_ID_NOT_FOUND)
-    for topic, slices in fetch.topics:
-        for each in slices:
+    for topic in fetch.topics:
+        for each in topic.slices:
             _open(node, request, topic, fetch, each)
             _read(request, fetch, each)
     if fetch.is_answerable() or fetch.max_wait <= 0 or node.is_stopping:
@@ -112,10 +137,15 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
             log.remove_waiter(waiter)
 
 
-def _open(node: Node, request: Request, topic: str, fetch: _Fetch, each: _Slice) -> None:
+def _open(node: Node, request: Request, topic: _Topic, fetch: _Fetch, each: _Slice) -> None:
     try:
         request.check()
-        each.log = node.storage.log(topic, each.partition)
+        name = topic.name if topic.id == NO_ID else node.storage.name_of(topic.id)
+        log = node.storage.log(name, each.partition)
+        epochs.check_current(each.current_epoch)
+        each.has_diverged = epochs.has_diverged(log, each.last_epoch, each.offset)
+        fetch.has_error = fetch.has_error or each.has_diverged
+        each.log = log
     except BrokerError as error:
         each.code, fetch.has_error = request.refuse(error), True
 
@@ -127,7 +157,9 @@ def _read(request: Request, fetch: _Fetch, each: _Slice) -> None:
     fetch.size -= each.size
     room = max(0, min(each.max_bytes, fetch.max_bytes - fetch.size))
     try:
-        each.read = each.log.read(each.offset, room, committed=fetch.is_committed, at_least_one=fetch.size == 0)
+        # Who has read what is not here any more is told where to go back to, and nothing else.
+        offset = each.log.end_offset if each.has_diverged else each.offset
+        each.read = each.log.read(offset, room, committed=fetch.is_committed, at_least_one=fetch.size == 0)
         each.size = each.read.size
     except BrokerError as error:
         each.read, each.size = None, 0
@@ -137,29 +169,35 @@ def _read(request: Request, fetch: _Fetch, each: _Slice) -> None:
 
 def _parse(node: Node, request: Request) -> tuple[_Fetch, int]:
     reader, version = request.reader, request.version
-    _replica, max_wait, min_bytes, max_bytes = reader.int32(), reader.int32(), reader.int32(), reader.int32()
+    if version <= 14:
+        _replica = reader.int32()
+    max_wait, min_bytes, max_bytes = reader.int32(), reader.int32(), reader.int32()
     is_committed = reader.int8() == 1
-    session_id = 0
+    session_epoch = _FINAL
     if version >= 7:
-        session_id, _epoch = reader.int32(), reader.int32()
+        _session_id, session_epoch = reader.int32(), reader.int32()
 
     def part() -> _Slice:
         partition = reader.int32()
-        if version >= 9:
-            reader.int32()
+        current_epoch = max(reader.int32(), epochs.UNKNOWN) if version >= 9 else epochs.UNKNOWN
         offset = reader.int64()
+        last_epoch = max(reader.int32(), epochs.UNKNOWN) if version >= 12 else epochs.UNKNOWN
         if version >= 5:
-            reader.int64()
-        return _Slice(partition, offset, reader.int32())
+            _log_start = reader.int64()
+        return _Slice(partition, current_epoch, offset, last_epoch, reader.int32())
 
-    topics = reader.array(lambda: (reader.string(), reader.array(part)))
+    def topic() -> _Topic:
+        name, topic_id = ("", reader.uuid()) if version >= _BY_ID else (reader.string(), NO_ID)
+        return _Topic(name, topic_id, reader.structs(part))
+
+    topics = reader.structs(topic)
     max_bytes = min(max_bytes, node.limits.max_fetch_bytes)
-    return _Fetch(max_wait, min_bytes, max_bytes, is_committed, topics), session_id
+    return _Fetch(max_wait, min_bytes, max_bytes, is_committed, topics), session_epoch
 
 
 def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
     version = request.version
-    answer = Writer().int32(0)
+    answer = request.answer().int32(0)
     if version >= 7:
         answer.int16(code).int32(0)
 
@@ -168,12 +206,20 @@ def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
         answer.int32(each.partition).int16(each.code).int64(read.high).int64(read.stable)
         if version >= 5:
             answer.int64(read.start)
-        answer.array(read.aborted, lambda aborted: answer.int64(aborted[0]).int64(aborted[1]))
+        answer.structs(read.aborted, lambda aborted: answer.int64(aborted[0]).int64(aborted[1]))
         if version >= 11:
             answer.int32(-1)
         answer.records(read.parts)
+        answer.tags(*[(_DIVERGING, _EPOCH_AND_END.pack(epochs.LEADER_EPOCH, read.high))] if each.has_diverged else [])
 
-    return answer.array([] if code else fetch.topics, lambda topic: answer.string(topic[0]).array(topic[1], part))
+    def topic(each: _Topic) -> None:
+        if version >= _BY_ID:
+            answer.uuid(each.id)
+        else:
+            answer.string(each.name)
+        answer.array(each.slices, part)  # which end with tagged fields of their own
+
+    return answer.structs([] if code else fetch.topics, topic)
 
 
-APIS = (Api(1, "Fetch", 4, 11, handle_fetch, serves_from=4, waits_only=True),)
+APIS = (Api(1, "Fetch", 4, 18, handle_fetch, flexible_from=12, serves_from=4, waits_only=True),)

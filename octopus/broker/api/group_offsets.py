@@ -15,6 +15,7 @@ class Wanted(NamedTuple):
 
     partition: int
     offset: int
+    leader_epoch: int
     metadata: str
 
 
@@ -35,7 +36,7 @@ def accept(
                 node.storage.log(*place)
                 is_short = len(each.metadata.encode()) <= node.limits.max_metadata_bytes
                 require(is_short, Code.OFFSET_METADATA_TOO_LARGE)
-                offsets[place] = Committed(each.offset, each.metadata, now)
+                offsets[place] = Committed(each.offset, each.metadata, now, each.leader_epoch)
                 codes[place] = Code.NONE
             except BrokerError as error:
                 codes[place] = request.refuse(error)
@@ -67,10 +68,8 @@ async def handle_offset_commit(node: Node, request: Request) -> Writer:
     instance = reader.nullable_string() if version >= 7 else None
 
     def wanted() -> Wanted:
-        partition, offset = reader.int32(), reader.int64()
-        if version >= 6:
-            reader.int32()
-        return Wanted(partition, offset, reader.nullable_string() or "")
+        partition, offset, epoch = reader.int32(), reader.int64(), reader.int32() if version >= 6 else -1
+        return Wanted(partition, offset, epoch, reader.nullable_string() or "")
 
     topics = reader.array(lambda: (reader.string(), reader.array(wanted)))
     try:
@@ -115,7 +114,7 @@ def handle_offset_fetch(node: Node, request: Request) -> Writer:
             found = stored.get((name, index))
             answer.int32(index).int64(found.offset if found else -1)
             if version >= 5:
-                answer.int32(-1)
+                answer.int32(found.leader_epoch if found else -1)
             answer.string(found.metadata if found else "").int16(code)
 
         answer.string(name).array(partitions, partition)

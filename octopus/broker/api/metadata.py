@@ -5,7 +5,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from octopus.broker.codes import BrokerError, Code, require
-from octopus.broker.node import LEADER_EPOCH, NODE_ID, Node
+from octopus.broker.epochs import LEADER_EPOCH
+from octopus.broker.node import NODE_ID, Node
 from octopus.broker.request import Answer, Api, Request
 from octopus.broker.topics import Topic
 from octopus.broker.wire import NO_ID, Writer

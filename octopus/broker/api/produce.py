@@ -1,6 +1,8 @@
 """Produce: append batches to partitions and answer when they are durable."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.log import Appended, Log
@@ -21,6 +23,11 @@ class _Result(NamedTuple):
     appended: Appended
 
 
+_Name = str | UUID
+
+_BY_ID = 13
+"""The version from which topics are named by their ids."""
+
 _NOTHING = Appended(-1, -1, False, -1)
 
 
@@ -28,7 +35,8 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
     """Append everything in one step, so that the order of requests is the order in the log; then wait for the disk."""
     reader = request.reader
     transactional_id, acks, _timeout = reader.nullable_string(), reader.int16(), reader.int32()
-    topics = reader.array(lambda: (reader.string(), reader.array(lambda: _Part(reader.int32(), reader.view()))))
+    name = reader.uuid if request.version >= _BY_ID else reader.string
+    topics = reader.structs(lambda: (name(), reader.structs(lambda: _Part(reader.int32(), reader.view()))))
     logs: list[Log] = []
     results = [
         (topic, [_append(node, request, transactional_id, acks, topic, part, logs) for part in parts])
@@ -43,15 +51,17 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
         if any(each.code for _, parts in results for each in parts):
             raise Hangup("a Produce request without acknowledgement failed")  # the only way to let such a client know
         return None
-    return _answer(request.version, results)
+    return _answer(request, results)
 
 
 def _append(
-    node: Node, request: Request, transactional_id: str | None, acks: int, topic: str, part: _Part, logs: list[Log]
+    node: Node, request: Request, transactional_id: str | None, acks: int, topic: _Name, part: _Part, logs: list[Log]
 ) -> _Result:
     try:
         request.check()
         require(acks in (-1, 0, 1), Code.INVALID_REQUIRED_ACKS)
+        if isinstance(topic, UUID):
+            topic = node.storage.name_of(topic)
         log = node.storage.log(topic, part.partition)
         check = node.transactions.check_write(transactional_id, (topic, part.partition))
         appended = log.append(part.records, node.now(), transactional_check=check)
@@ -65,8 +75,8 @@ def _failed(request: Request, partition: int, error: BrokerError) -> _Result:
     return _Result(partition, request.refuse(error), error.message or None, _NOTHING)
 
 
-def _answer(version: int, topics: list[tuple[str, list[_Result]]]) -> Writer:
-    answer = Writer()
+def _answer(request: Request, topics: Sequence[tuple[_Name, list[_Result]]]) -> Writer:
+    answer, version = request.answer(), request.version
 
     def partition(result: _Result) -> None:
         answer.int32(result.partition).int16(result.code)
@@ -74,10 +84,17 @@ def _answer(version: int, topics: list[tuple[str, list[_Result]]]) -> Writer:
         if version >= 5:
             answer.int64(result.appended.log_start)
         if version >= 8:
-            answer.int32(0).string(result.message)
+            answer.array([], id).string(result.message)
 
-    answer.array(topics, lambda topic: answer.string(topic[0]).array(topic[1], partition))
-    return answer.int32(0)
+    def topic(entry: tuple[_Name, list[_Result]]) -> None:
+        name, results = entry
+        if isinstance(name, UUID):
+            answer.uuid(name)
+        else:
+            answer.string(name)
+        answer.structs(results, partition)
+
+    return answer.structs(topics, topic).int32(0)
 
 
-APIS = (Api(0, "Produce", 0, 8, handle_produce, serves_from=3, may_overlap=True),)
+APIS = (Api(0, "Produce", 0, 13, handle_produce, flexible_from=9, serves_from=3, may_overlap=True),)

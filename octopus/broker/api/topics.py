@@ -1,15 +1,28 @@
 """CreateTopics, DeleteTopics, CreatePartitions, DeleteRecords, DescribeLogDirs: looking after topics."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
+from uuid import UUID
 
+from octopus.broker.api.configs import SOURCES
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import NODE_ID, Node
 from octopus.broker.request import Answer, Api, Request
-from octopus.broker.wire import Writer
+from octopus.broker.topics import ConfigValue
+from octopus.broker.wire import NO_ID, Writer
 
 Refusal = tuple[int, str | None]
 _DONE: Refusal = (Code.NONE, None)
+
+
+class _Created(NamedTuple):
+    """What became of a topic that was to be created."""
+
+    refusal: Refusal
+    id: UUID = NO_ID
+    partitions: int = -1
+    config: Mapping[str, ConfigValue] = {}
 
 
 class _NewTopic(NamedTuple):
@@ -26,38 +39,49 @@ def handle_create_topics(node: Node, request: Request) -> Answer:
 
     def topic() -> _NewTopic:
         name, partitions, replication = reader.string(), reader.int32(), reader.int16()
-        assignments = reader.array(lambda: (reader.int32(), reader.array(reader.int32)))
-        config = reader.array(lambda: (reader.string(), reader.nullable_string()))
+        assignments = reader.structs(lambda: (reader.int32(), reader.array(reader.int32)))
+        config = reader.structs(lambda: (reader.string(), reader.nullable_string()))
         return _NewTopic(
             name, partitions, replication, assignments, {key: value for key, value in config if value is not None}
         )
 
-    topics = reader.array(topic)
+    topics = reader.structs(topic)
     _timeout, validate_only = reader.int32(), version >= 1 and reader.boolean()
     occurrences = Counter(each.name for each in topics)
-    results: dict[str, Refusal] = {}
+    results: dict[str, _Created] = {}
     for each in topics:
         try:
             request.check()
             require(
                 occurrences[each.name] == 1, Code.INVALID_REQUEST, f"{each.name[:60]!r} is named twice in this request"
             )
-            _create(node, each, validate_only)
-            results[each.name] = _DONE
+            results[each.name] = _create(node, each, validate_only)
         except BrokerError as error:
-            results[each.name] = request.refuse(error), str(error)
-    answer = Writer().int32(0) if version >= 2 else Writer()
+            results[each.name] = _Created((request.refuse(error), str(error)))
+    answer = request.answer()
+    if version >= 2:
+        answer.int32(0)
 
-    def write(entry: tuple[str, Refusal]) -> None:
-        name, (code, message) = entry
-        answer.string(name).int16(code)
+    def setting(entry: tuple[str, ConfigValue]) -> None:
+        key, (value, source) = entry
+        answer.string(key).string(value).boolean(False).int8(SOURCES[source]).boolean(False)
+
+    def write(entry: tuple[str, _Created]) -> None:
+        name, created = entry
+        answer.string(name)
+        if version >= 7:
+            answer.uuid(created.id)
+        answer.int16(created.refusal[0])
         if version >= 1:
-            answer.string(message)
+            answer.string(created.refusal[1])
+        if version >= 5:
+            answer.int32(created.partitions).int16(1 if created.partitions > 0 else -1)
+            answer.structs(list(created.config.items()), setting)
 
-    return answer.array(list(results.items()), write)
+    return answer.structs(list(results.items()), write)
 
 
-def _create(node: Node, topic: _NewTopic, validate_only: bool) -> None:
+def _create(node: Node, topic: _NewTopic, validate_only: bool) -> _Created:
     partitions = node.settings.default_partitions if topic.partitions == -1 else topic.partitions
     if topic.assignments:
         if topic.partitions != -1 or topic.replication != -1:
@@ -71,23 +95,50 @@ def _create(node: Node, topic: _NewTopic, validate_only: bool) -> None:
         raise BrokerError(Code.INVALID_REPLICATION_FACTOR, f"{topic.replication} replicas on a single broker")
     if validate_only:
         node.storage.check_create(topic.name, partitions, topic.config)
+        topic_id = NO_ID
     else:
-        node.storage.create_topic(topic.name, partitions, topic.config)
+        topic_id = node.storage.create_topic(topic.name, partitions, topic.config).id
+    return _Created(_DONE, topic_id, partitions, node.storage.config_with(topic.config))
 
 
 def handle_delete_topics(node: Node, request: Request) -> Answer:
     """Delete topics with their records and committed offsets; waiting fetches end with 3."""
-    reader = request.reader
-    results: list[tuple[str, int]] = []
-    for name in reader.array(reader.string):
-        try:
-            request.check()
-            node.storage.delete_topic(name)
-            results.append((name, Code.NONE))
-        except BrokerError as error:
-            results.append((name, request.refuse(error)))
-    answer = Writer().int32(0) if request.version >= 1 else Writer()
-    return answer.array(results, lambda entry: answer.string(entry[0]).int16(entry[1]))
+    reader, version = request.reader, request.version
+    if version >= 6:
+        wanted = reader.structs(lambda: (reader.nullable_string(), reader.uuid()))
+    else:
+        wanted = [(name, NO_ID) for name in reader.array(reader.string)]
+    results = [_delete(node, request, *each) for each in wanted]
+    answer = request.answer()
+    if version >= 1:
+        answer.int32(0)
+
+    def write(each: _Deleted) -> None:
+        answer.string(each.name)
+        if version >= 6:
+            answer.uuid(each.id)
+        answer.int16(each.refusal[0])
+        if version >= 5:
+            answer.string(each.refusal[1])
+
+    return answer.structs(results, write)
+
+
+class _Deleted(NamedTuple):
+    name: str | None
+    id: UUID
+    refusal: Refusal
+
+
+def _delete(node: Node, request: Request, name: str | None, topic_id: UUID) -> _Deleted:
+    try:
+        request.check()
+        require((name is None) != (topic_id == NO_ID), Code.INVALID_REQUEST, "name a topic, or give its id")
+        known = node.storage.topic(node.storage.name_of(topic_id) if name is None else name)
+        node.storage.delete_topic(known.name)
+    except BrokerError as error:
+        return _Deleted(name, topic_id, (request.refuse(error), str(error)))
+    return _Deleted(known.name, known.id, _DONE)
 
 
 def handle_create_partitions(node: Node, request: Request) -> Answer:
@@ -162,8 +213,8 @@ def _sizes(node: Node, name: str, partitions: list[int]) -> list[tuple[int, int]
 
 
 APIS = (
-    Api(19, "CreateTopics", 0, 4, handle_create_topics),
-    Api(20, "DeleteTopics", 0, 3, handle_delete_topics),
+    Api(19, "CreateTopics", 0, 7, handle_create_topics, flexible_from=5),
+    Api(20, "DeleteTopics", 0, 6, handle_delete_topics, flexible_from=4),
     Api(21, "DeleteRecords", 0, 1, handle_delete_records),
     Api(35, "DescribeLogDirs", 0, 1, handle_describe_log_dirs),
     Api(37, "CreatePartitions", 0, 1, handle_create_partitions),

@@ -90,10 +90,8 @@ async def handle_offset_commit(node: Node, request: Request) -> Writer:
     producer_id, epoch = reader.int64(), reader.int16()
 
     def wanted() -> Wanted:
-        partition, offset = reader.int32(), reader.int64()
-        if version >= 2:
-            reader.int32()
-        return Wanted(partition, offset, reader.nullable_string() or "")
+        partition, offset, epoch = reader.int32(), reader.int64(), reader.int32() if version >= 2 else -1
+        return Wanted(partition, offset, epoch, reader.nullable_string() or "")
 
     topics = reader.array(lambda: (reader.string(), reader.array(wanted)))
     try:

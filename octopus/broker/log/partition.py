@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from octopus.broker.batch import Header, UnreadableBatch, control_batch, decode_records, read_header, stamped
+from octopus.broker.batch import Header, control_batch, read_header, stamped
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import MemoryFile
@@ -22,6 +22,7 @@ from octopus.broker.log.recovery import (
     write_start,
     write_state,
 )
+from octopus.broker.log.search import Search
 from octopus.broker.log.segment import Segment
 from octopus.broker.log.values import Appended, LogConfig, Read, TransactionalCheck, Waiter
 
@@ -195,23 +196,15 @@ class Log:
         Raises:
             BrokerError: 3 the log was deleted; 56 the disk failed.
         """
-        if self._gone is not None:
-            raise self._gone
-        for segment in self._chain.segments[self._chain.since(self._start) :]:
-            if segment.max_timestamp < timestamp:
-                continue
-            for group in segment.groups_since(timestamp):
-                position = 0
-                while position < len(group):
-                    header = read_header(group, position)
-                    if header.base_offset >= self._end:
-                        return None
-                    if header.max_timestamp >= timestamp and not header.is_control:
-                        found = self._first_since(timestamp, header, group[position : position + header.size])
-                        if found is not None:
-                            return found
-                    position += header.size
-        return None
+        return self._search().first_since(timestamp)
+
+    def find_newest(self) -> tuple[int, int] | None:
+        """Find the first record with the largest timestamp: its (offset, timestamp in ms); None for an empty log.
+
+        Raises:
+            BrokerError: 3 the log was deleted; 56 the disk failed.
+        """
+        return self._search().newest()
 
     def delete_before(self, offset: int) -> int:
         """Make `offset` (-1: the end) the first offset, durably, and return what the first offset is now.
@@ -463,14 +456,11 @@ class Log:
             if position >= len(last):
                 return self._producers.aborted_between(offset, header.next_offset)
 
-    def _first_since(self, timestamp: int, header: Header, batch: bytes) -> tuple[int, int] | None:
-        try:
-            for record in decode_records(batch, decompressors=self._environment.decompressors):
-                if record.timestamp >= timestamp and record.offset >= self._start:
-                    return record.offset, record.timestamp
-        except UnreadableBatch:
-            return max(header.base_offset, self._start), max(header.base_timestamp, timestamp)
-        return None
+    def _search(self) -> Search:
+        if self._gone is not None:
+            raise self._gone
+        segments = self._chain.segments[self._chain.since(self._start) :]
+        return Search(segments, self._start, self._end, self._environment.decompressors)
 
     def _leave_note(self) -> None:
         """Write what makes the next start quick; the records themselves are durable already."""

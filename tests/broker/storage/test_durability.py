@@ -178,6 +178,7 @@ async def test_rolled_segments_taken_back_leave_no_trace(tmp_path: Path) -> None
 
 async def test_offset_commits_survive_a_full_disk(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "data")
+    storage.create_topic("t", 2)
     storage.offsets.commit("g", {("t", 0): Committed(5, "", NOW)})
     await storage.synced([storage.offsets])
     storage.faults.space = 20

@@ -1,5 +1,6 @@
 """Committed offsets and transaction states in their journals."""
 
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from storage_builders import NOW
 
 from octopus.broker.environment import Environment
+from octopus.broker.files import sealed_line
 from octopus.broker.offsets import Committed, OffsetStore
 
 text = st.text(max_size=20)
@@ -34,7 +36,7 @@ def test_the_last_commit_of_each_partition_is_found_again(
         store.commit(group, {(topic, partition): Committed(number, metadata, NOW)})
     if forget:
         store.delete("g")
-        store.forget_topic("u")
+        store.keep_topics(["t"])
     again = opened(path)
     assert {group: dict(again.fetch(group)) for group in again.groups()} == {
         group: dict(store.fetch(group)) for group in store.groups()
@@ -55,6 +57,15 @@ def test_an_unfinished_last_line_is_dropped(tmp_path: Path, tail: bytes, caplog:
     assert ("unfinished" in caplog.text) == bool(tail)
     again.commit("g", {("t", 1): Committed(6, "", NOW)})
     assert len(opened(tmp_path / "offsets").fetch("g")) == 2
+
+
+def test_offsets_written_before_there_were_leader_epochs_are_read(tmp_path: Path) -> None:
+    line = json.dumps(["commit", "g", [["t", 0, 5, "note", NOW], ["t", 1, 6, "", NOW, 3]]]).encode()
+    (tmp_path / "offsets").write_bytes(sealed_line(line))
+    assert opened(tmp_path / "offsets").fetch("g") == {
+        ("t", 0): Committed(5, "note", NOW),
+        ("t", 1): Committed(6, "", NOW, leader_epoch=3),
+    }
 
 
 def test_a_damaged_line_costs_itself_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

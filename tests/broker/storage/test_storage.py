@@ -44,9 +44,10 @@ def test_topics_are_created_grown_and_deleted(tmp_path: Path, kind: str) -> None
     assert refusal(storage.log, "a", 3) == Code.UNKNOWN_TOPIC_OR_PARTITION
     assert refusal(storage.log, "a", -1) == Code.UNKNOWN_TOPIC_OR_PARTITION
     assert refusal(storage.delete_topic, "b") == Code.UNKNOWN_TOPIC_OR_PARTITION
+    storage.create_topic("z")
     storage.offsets.commit("g", {("a", 0): Committed(1, "", NOW), ("z", 0): Committed(1, "", NOW)})
     storage.delete_topic("a")
-    assert storage.topics == {}
+    assert set(storage.topics) == {"z"}
     assert list(storage.offsets.fetch("g")) == [("z", 0)]
     assert storage.create_topic("a").partitions[0].end_offset == 0
     storage.close()
@@ -329,6 +330,34 @@ def test_a_topic_that_is_made_again_has_another_id_and_each_survives_a_restart(t
     again = open_storage(tmp_path / "data")
     assert first != second == again.topics["t"].id
     again.close()
+
+
+def test_offsets_of_topics_that_a_crash_half_deleted_are_gone_after_the_start(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "data")
+    storage.create_topic("kept")
+    storage.create_topic("gone")
+    storage.delete_topic("gone")
+    storage.offsets.commit("g", {("gone", 0): Committed(5, "", NOW), ("kept", 0): Committed(6, "", NOW)})
+    storage.close()
+    storage = open_storage(tmp_path / "data")
+    storage.create_topic("gone")
+    assert storage.offsets.fetch("g") == {("kept", 0): Committed(6, "", NOW)}
+    storage.close()
+
+
+def test_offsets_in_open_transactions_go_with_their_topic(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "data")
+    storage.create_topic("kept")
+    storage.create_topic("gone")
+    offsets = {("kept", 0): Committed(1, "", NOW, 4), ("gone", 0): Committed(2, "", NOW)}
+    storage.producers.put(TransactionState("x", 1, 0, 1000, "ongoing", NOW, NOW, offsets={"g": offsets}))
+    storage.delete_topic("gone")
+    storage.close()
+    storage = open_storage(tmp_path / "data")
+    state = storage.producers.get("x")
+    assert state is not None
+    assert state.offsets == {"g": {("kept", 0): Committed(1, "", NOW, 4)}}
+    storage.close()
 
 
 def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:

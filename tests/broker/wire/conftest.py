@@ -30,11 +30,23 @@ async def broker(start: Start) -> Broker:
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def peer(request: pytest.FixtureRequest, start: Start) -> AsyncIterator[WireClient]:
-    """A client of the embedded broker, and of Apache Kafka: what is asked of it is answered alike. Fresh names, please."""
+async def either(request: pytest.FixtureRequest, start: Start) -> str:
+    """The address of the embedded broker, and of Apache Kafka: what is asked is answered alike. Fresh names, please."""
     is_kafka = request.param == "kafka"
-    address = request.getfixturevalue("kafka_cluster") if is_kafka else (await start(auto_create=False)).address
-    async with connected(address) as client:
+    return request.getfixturevalue("kafka_cluster") if is_kafka else (await start(auto_create=False)).address
+
+
+@pytest.fixture
+async def peer(either: str) -> AsyncIterator[WireClient]:
+    """A client of either broker."""
+    async with connected(either) as client:
+        yield client
+
+
+@pytest.fixture
+async def other(either: str) -> AsyncIterator[WireClient]:
+    """Another client of it."""
+    async with connected(either) as client:
         yield client
 
 

@@ -15,9 +15,9 @@ def batch(*values: bytes, **header: int) -> bytes:
     )
 
 
-def create_topic(name: str, partitions: int = 1) -> Writer:
-    body = Writer()
-    body.array([name], lambda each: body.string(each).int32(partitions).int16(1).int32(0).int32(0))
+def create_topic(name: str, partitions: int = 1, config: dict[str, str] | None = None) -> Writer:
+    body = Writer().int32(1).string(name).int32(partitions).int16(1).int32(0)
+    body.array(list((config or {}).items()), lambda entry: body.string(entry[0]).string(entry[1]))
     return body.int32(5000).boolean(False)
 
 

@@ -1,103 +1,30 @@
 """Topics have ids, and every topic its own: what the embedded broker answers about them, and Apache Kafka."""
 
-import uuid
+import asyncio
 from dataclasses import dataclass
+from uuid import UUID
 
 import pytest
-from requests_and_answers import CREATE_TOPICS, DELETE_TOPICS, METADATA, create_topic
+from requests_and_answers import CREATE_TOPICS, DELETE_TOPICS, FETCH, METADATA, PRODUCE, batch, produce
+from topics_on_either import (
+    ALL_OF_CLUSTER,
+    ALL_OF_TOPIC,
+    NOBODY,
+    NOT_ASKED,
+    Described,
+    ask_metadata,
+    delete_topic,
+    described,
+    fetch_from,
+    fresh,
+    make_topic,
+    metadata,
+    read,
+)
 from wire_client import WireClient
 
 from octopus.broker.codes import Code
 from octopus.broker.wire import NO_ID, Reader, Writer
-
-NOBODY = uuid.UUID("01234567-89ab-4def-8123-456789abcdef")
-ALL_OF_TOPIC, ALL_OF_CLUSTER, NOT_ASKED = 0xDF8, 0x1FA0, -(2**31)
-
-
-def fresh(stem: str) -> str:
-    return f"{stem}-{uuid.uuid4().hex[:10]}"
-
-
-@dataclass(frozen=True)
-class Described:
-    code: int
-    name: str | None
-    id: uuid.UUID
-    partitions: list[tuple[int, int]]
-    operations: int
-
-
-def metadata(
-    version: int, *topics: str | uuid.UUID | tuple[uuid.UUID, str | None], asks: tuple[bool, bool] = (False, False)
-) -> Writer:
-    body = Writer(version >= 9)
-
-    def topic(wanted: str | uuid.UUID | tuple[uuid.UUID, str | None]) -> None:
-        match wanted:
-            case str():
-                topic_id, name = NO_ID, wanted
-            case uuid.UUID():
-                topic_id, name = wanted, None
-            case _:
-                topic_id, name = wanted
-        if version >= 10:
-            body.uuid(topic_id)
-        body.string(name)
-
-    body.structs(topics, topic).boolean(False)
-    if 8 <= version <= 10:
-        body.boolean(asks[0])
-    return body.boolean(asks[1]) if version >= 8 else body
-
-
-def described(answer: Reader, version: int) -> tuple[list[Described], int | None]:
-    """Return what a Metadata answer (4 to 12) says of topics, and the operations allowed on the cluster."""
-    if version >= 9:
-        answer.become_flexible()
-    answer.int32()
-    answer.structs(lambda: (answer.int32(), answer.string(), answer.int32(), answer.nullable_string()))
-    answer.nullable_string(), answer.int32()
-
-    def partition() -> tuple[int, int]:
-        assert answer.int16() == Code.NONE
-        index, _leader, epoch = answer.int32(), answer.int32(), answer.int32() if version >= 7 else -1
-        for _ in range(3 if version >= 5 else 2):
-            answer.array(answer.int32)
-        return index, epoch
-
-    def topic() -> Described:
-        code, name = answer.int16(), answer.nullable_string()
-        topic_id = answer.uuid() if version >= 10 else NO_ID
-        answer.boolean()
-        partitions = sorted(answer.structs(partition))
-        return Described(code, name, topic_id, partitions, answer.int32() if version >= 8 else NOT_ASKED)
-
-    topics = answer.structs(topic)
-    operations = answer.int32() if 8 <= version <= 10 else None
-    if version >= 9:
-        answer.tags()
-    assert answer.remaining == 0
-    return topics, operations
-
-
-async def ask_metadata(peer: WireClient, version: int, *topics: object, **options: object) -> list[Described]:
-    answer = await peer.ask(METADATA, version, metadata(version, *topics, **options))  # type: ignore[arg-type]
-    return described(answer, version)[0]
-
-
-async def make_topic(peer: WireClient, name: str, partitions: int = 1) -> uuid.UUID:
-    """Create a topic and wait until its partitions have leaders; return its id."""
-    await peer.ask(CREATE_TOPICS, 2, create_topic(name, partitions))
-    while True:
-        (topic,) = await ask_metadata(peer, 12, name)
-        if topic.code == Code.NONE:
-            return topic.id
-
-
-async def delete_topic(peer: WireClient, name: str) -> None:
-    await peer.ask(DELETE_TOPICS, 1, Writer().int32(1).string(name).int32(5000))
-    while (await ask_metadata(peer, 12, name))[0].code != Code.UNKNOWN_TOPIC_OR_PARTITION:
-        pass
 
 
 async def test_a_topic_is_found_by_its_name_and_by_its_id(peer: WireClient) -> None:
@@ -167,3 +94,200 @@ async def test_all_topics_come_with_their_ids(peer: WireClient) -> None:
     topics, _ = described(answer, 12)
     assert [topic.id for topic in topics if topic.name == name] == [topic_id]
     assert all(topic.id != NO_ID for topic in topics)
+
+
+def create(version: int, name: str, partitions: int = 2, *, validate_only: bool = False) -> Writer:
+    body = Writer(version >= 5)
+    config = [("retention.ms", "12345")]
+
+    def topic(each: str) -> None:
+        body.string(each).int32(partitions).int16(1).structs([], id)
+        body.structs(config, lambda entry: body.string(entry[0]).string(entry[1]))
+
+    return body.structs([name], topic).int32(5000).boolean(validate_only)
+
+
+@dataclass(frozen=True)
+class Created:
+    code: int
+    id: UUID
+    partitions: int
+    replicas: int
+    config: dict[str, str | None]
+
+
+def created(answer: Reader, version: int, name: str) -> Created:
+    answer.become_flexible().int32()
+
+    def topic() -> Created:
+        assert answer.string() == name
+        topic_id = answer.uuid() if version >= 7 else NO_ID
+        code, _message = answer.int16(), answer.nullable_string()
+        partitions, replicas = answer.int32(), answer.int16()
+
+        def entry() -> tuple[str, str | None]:
+            key, value = answer.string(), answer.nullable_string()
+            answer.boolean(), answer.int8(), answer.boolean()
+            return key, value
+
+        return Created(code, topic_id, partitions, replicas, dict(answer.nullable_structs(entry) or []))
+
+    (found,) = answer.structs(topic)
+    answer.tags()
+    assert answer.remaining == 0
+    return found
+
+
+@pytest.mark.parametrize("version", [5, 6, 7])
+async def test_creating_a_topic_answers_with_what_was_created(peer: WireClient, version: int) -> None:
+    name = fresh("created")
+    found = created(await peer.ask(CREATE_TOPICS, version, create(version, name)), version, name)
+    assert (found.code, found.partitions, found.replicas) == (Code.NONE, 2, 1)
+    assert found.config["retention.ms"] == "12345"
+    assert found.config["cleanup.policy"] == "delete"
+    async with asyncio.timeout(15):
+        while (topic := (await ask_metadata(peer, 12, name))[0]).code != Code.NONE:
+            await asyncio.sleep(0.02)
+    assert found.id == (topic.id if version >= 7 else NO_ID)
+    again = created(await peer.ask(CREATE_TOPICS, version, create(version, name)), version, name)
+    assert again == Created(Code.TOPIC_ALREADY_EXISTS, NO_ID, -1, -1, {})
+
+
+async def test_a_creation_that_is_only_checked_answers_with_the_configuration(peer: WireClient) -> None:
+    name = fresh("checked")
+    found = created(await peer.ask(CREATE_TOPICS, 7, create(7, name, validate_only=True)), 7, name)
+    assert (found.code, found.partitions, found.replicas) == (Code.NONE, 2, 1)
+    assert found.config["retention.ms"] == "12345"
+    assert (await ask_metadata(peer, 12, name))[0].code == Code.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def delete(*topics: tuple[str | None, UUID]) -> Writer:
+    body = Writer(True)
+    return body.structs(topics, lambda topic: body.string(topic[0]).uuid(topic[1])).int32(5000)
+
+
+def deleted(answer: Reader) -> list[tuple[str | None, UUID, int]]:
+    answer.become_flexible().int32()
+
+    def topic() -> tuple[str | None, UUID, int]:
+        name, topic_id, code = answer.nullable_string(), answer.uuid(), answer.int16()
+        assert (answer.nullable_string() is None) == (code == Code.NONE)
+        return name, topic_id, code
+
+    return answer.structs(topic)
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+async def test_a_topic_is_deleted_by_its_name_or_its_id_and_answered_with_both(peer: WireClient, by: str) -> None:
+    name = fresh("deleted")
+    topic_id = await make_topic(peer, name)
+    wanted = (name, NO_ID) if by == "name" else (None, topic_id)
+    assert deleted(await peer.ask(DELETE_TOPICS, 6, delete(wanted))) == [(name, topic_id, Code.NONE)]
+    unknown = Code.UNKNOWN_TOPIC_OR_PARTITION if by == "name" else Code.UNKNOWN_TOPIC_ID
+    assert deleted(await peer.ask(DELETE_TOPICS, 6, delete(wanted))) == [(*wanted, unknown)]
+
+
+async def test_a_topic_to_delete_has_a_name_or_an_id_and_not_both(peer: WireClient) -> None:
+    name = fresh("spared")
+    topic_id = await make_topic(peer, name)
+    for wanted in ((name, topic_id), (None, NO_ID)):
+        assert deleted(await peer.ask(DELETE_TOPICS, 6, delete(wanted))) == [(*wanted, Code.INVALID_REQUEST)]
+    assert (await ask_metadata(peer, 12, name))[0].id == topic_id
+
+
+def produce_to(topic: UUID | str, version: int, records: bytes, partition: int = 0) -> Writer:
+    body = Writer(True).string(None).int16(-1).int32(5000)
+
+    def write(each: UUID | str) -> None:
+        named(body, each).structs([partition], lambda number: body.int32(number).blob(records))
+
+    return body.structs([topic], write)
+
+
+def named(body: Writer, topic: UUID | str) -> Writer:
+    return body.uuid(topic) if isinstance(topic, UUID) else body.string(topic)
+
+
+def written(answer: Reader, topic: UUID | str) -> tuple[int, int]:
+    answer.become_flexible()
+
+    def part() -> tuple[int, int]:
+        answer.int32()
+        code, base, _time, _start = answer.int16(), answer.int64(), answer.int64(), answer.int64()
+        answer.structs(lambda: (answer.int32(), answer.nullable_string())), answer.nullable_string()
+        return code, base
+
+    def one() -> list[tuple[int, int]]:
+        assert (answer.uuid() if isinstance(topic, UUID) else answer.string()) == topic
+        return answer.structs(part)
+
+    ((found,),) = answer.structs(one)
+    assert answer.int32() == 0, "not throttled"
+    answer.tags()
+    assert answer.remaining == 0
+    return found
+
+
+@pytest.mark.parametrize("version", [9, 10, 11, 12, 13])
+async def test_records_are_written_by_the_topics_name_and_from_version_13_on_by_its_id(
+    peer: WireClient, version: int
+) -> None:
+    name = fresh("written")
+    topic_id = await make_topic(peer, name)
+    topic = topic_id if version >= 13 else name
+    for offset in range(2):
+        answer = await peer.ask(PRODUCE, version, produce_to(topic, version, batch(b"x")))
+        assert written(answer, topic) == (Code.NONE, offset)
+    answer = await peer.ask(PRODUCE, version, produce_to(topic, version, batch(b"x"), partition=1))
+    assert written(answer, topic) == (Code.UNKNOWN_TOPIC_OR_PARTITION, -1)
+
+
+async def test_writing_to_a_topic_that_was_made_again_is_refused_by_the_old_id(peer: WireClient) -> None:
+    name = fresh("rewritten")
+    old = await make_topic(peer, name)
+    await delete_topic(peer, name)
+    new = await make_topic(peer, name)
+    for topic, expected in ((old, (Code.UNKNOWN_TOPIC_ID, -1)), (NOBODY, (Code.UNKNOWN_TOPIC_ID, -1)), (new, (0, 0))):
+        assert written(await peer.ask(PRODUCE, 13, produce_to(topic, 13, batch(b"x"))), topic) == expected
+
+
+@pytest.mark.parametrize("version", [12, 13, 14, 15, 16, 17, 18])
+async def test_records_are_read_by_the_topics_name_and_from_version_13_on_by_its_id(
+    peer: WireClient, version: int
+) -> None:
+    name = fresh("read")
+    topic_id = await make_topic(peer, name)
+    topic = topic_id if version >= 13 else name
+    await peer.ask(PRODUCE, 3, produce(name, batch(b"first", b"second")))
+    (part,) = read(await peer.ask(FETCH, version, fetch_from(topic, version)), version)
+    assert (part.code, part.high, part.diverging) == (Code.NONE, 2, None)
+    assert b"first" in part.records
+    (part,) = read(await peer.ask(FETCH, version, fetch_from(topic, version, partition=7)), version)
+    assert (part.code, part.high, part.records) == (Code.UNKNOWN_TOPIC_OR_PARTITION, -1, b"")
+
+
+async def test_reading_from_a_topic_that_was_made_again_is_refused_by_the_old_id(peer: WireClient) -> None:
+    name = fresh("reread")
+    old = await make_topic(peer, name)
+    await delete_topic(peer, name)
+    new = await make_topic(peer, name)
+    for topic, code in ((old, Code.UNKNOWN_TOPIC_ID), (NOBODY, Code.UNKNOWN_TOPIC_ID), (new, Code.NONE)):
+        (part,) = read(await peer.ask(FETCH, 13, fetch_from(topic, 13)), 13)
+        assert part.code == code
+
+
+# The last where the deletion was quicker than the fetch; nothing tells that a fetch waits.
+GONE = (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.NOT_LEADER_OR_FOLLOWER, Code.UNKNOWN_TOPIC_ID)
+
+
+@pytest.mark.parametrize("version", [11, 12, 13])
+async def test_a_waiting_fetch_ends_when_its_topic_is_deleted(
+    peer: WireClient, other: WireClient, version: int
+) -> None:
+    name = fresh("awaited")
+    topic_id = await make_topic(peer, name)
+    topic = topic_id if version >= 13 else name
+    await peer.put(FETCH, version, fetch_from(topic, version, max_wait=60_000))
+    await delete_topic(other, name)
+    (part,) = read((await peer.take(timeout=15))[1], version)
+    assert part.code in GONE
