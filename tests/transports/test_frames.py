@@ -1,8 +1,11 @@
 """Frames come out as they went in however the bytes arrive, and nobody writes into a frame that somebody still reads."""
 
 import asyncio
+import errno
 import gc
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octopus.transports.kafka import frames as module
-from octopus.transports.kafka.frames import QUIET, SMALL, SPARE, WASTE, Buffers, Frames
+from octopus.transports.kafka.frames import CLEARED, QUIET, SMALL, SPARE, WASTE, Buffers, Frames
 
 
 class Listening:
@@ -221,6 +224,10 @@ def test_writers_are_paused_and_resumed_through_the_streams() -> None:
 
 # buffers
 
+SIZES = pytest.mark.parametrize(
+    "size", [SMALL, CLEARED, CLEARED + 1], ids=["cleared", "the largest that is", "of the kernel"]
+)
+
 
 def memory() -> int:
     """Bytes of memory that this process occupies."""
@@ -234,12 +241,64 @@ def test_an_absurd_size_costs_no_memory_before_that_much_has_come() -> None:
     assert memory() - before < 50_000_000
 
 
-def test_a_buffer_that_nobody_reads_is_used_again() -> None:
+def test_a_size_for_which_there_is_no_memory_is_no_trouble_of_the_network() -> None:
+    owner = Listening()
+    with mock.patch.object(module.mmap, "mmap", side_effect=OSError(errno.ENOMEM, "no")):
+        feed(Frames(owner, Streams()), struct.pack(">i", 2**31 - 1) + bytes(10), [SMALL])
+    assert [type(error) for error in owner.ends] == [MemoryError]
+
+
+@SIZES
+def test_a_buffer_that_nobody_reads_is_used_again(size: int) -> None:
     buffers = Buffers()
-    first = buffers.take(SMALL)
-    first[:6] = b"traces"
+    first = buffers.take(size)
+    first[:6] = first[-6:] = b"traces"
     del first
-    assert bytes(buffers.take(SMALL)[:6]) == b"traces", "the same memory, not cleared in between"
+    again = buffers.take(size)
+    assert bytes(again[:6]) == bytes(again[-6:]) == b"traces", "the same memory, not cleared in between"
+
+
+def test_a_buffer_is_taken_for_itself_and_not_for_another_with_the_same_in_it() -> None:
+    buffers = Buffers()
+    held = [buffers.take(SMALL) for _ in range(SPARE)]
+    del held[1]
+    again = buffers.take(SMALL)
+    again[:4] = b"mine"
+    assert [bytes(view[:4]) for view in held] == [bytes(4)] * (SPARE - 1)
+    assert len({id(buffer) for buffer in buffers._all}) == SPARE
+
+
+@SIZES
+def test_buffers_that_die_in_a_cycle_with_views_of_them_die_in_silence(size: int) -> None:
+    program = """
+import gc, sys
+from octopus.transports.kafka.frames import Buffers
+
+class Cycle: pass
+
+seen = []
+sys.unraisablehook = seen.append
+size = int(sys.argv[1])
+for number in range(50):
+    cycle = Cycle()
+    cycle.itself, cycle.buffers = cycle, Buffers()
+    cycle.views = [cycle.buffers.take(size) for _ in range(1 + number % 4)]
+    cycle.parts = [memoryview(view)[number:][3:9] for view in cycle.views]
+    cycle.of_itself = [cycle.views, cycle.parts]
+    cycle.of_itself.append(cycle.of_itself)
+    kept = cycle.parts[0] if number % 2 else None
+    del cycle
+    gc.collect()
+    assert kept is None or bytes(kept) == bytes(6)
+sys.exit(str(seen) if seen else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", program, str(size)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def batch(size: int = 1000) -> bytes:
@@ -258,16 +317,17 @@ HOLDERS: dict[str, Callable[[memoryview], object]] = {
 }
 
 
+@SIZES
 @pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
-def test_a_buffer_is_not_used_again_while_anybody_holds(hold: Callable[[memoryview], object]) -> None:
+def test_a_buffer_is_not_used_again_while_anybody_holds(hold: Callable[[memoryview], object], size: int) -> None:
     buffers = Buffers()
-    first = buffers.take(SMALL)
+    first = buffers.take(size)
     first[: len(batch())] = batch()
     held = hold(first)
     before = bytes(held) if isinstance(held, memoryview) else None
     del first
     for _ in range(SPARE + 2):
-        buffers.take(SMALL)[:] = b"\xff" * SMALL
+        buffers.take(size)[:] = b"\xff" * size
     if isinstance(held, memoryview):
         assert bytes(held) == before
     else:
@@ -275,15 +335,16 @@ def test_a_buffer_is_not_used_again_while_anybody_holds(hold: Callable[[memoryvi
         assert (record.key, record.value) == (b"key", bytes(1000))
 
 
-def test_a_record_keeps_its_value_when_the_buffer_is_used_again() -> None:
+@SIZES
+def test_a_record_keeps_its_value_when_the_buffer_is_used_again(size: int) -> None:
     buffers = Buffers()
-    first = buffers.take(SMALL)
+    first = buffers.take(size)
     first[: len(batch())] = batch()
     (record,) = DefaultRecordBatch(first[: len(batch())])
     del first
-    second = buffers.take(SMALL)
+    second = buffers.take(size)
     assert bytes(second[: len(batch())]) == batch(), "the same memory"
-    second[:] = b"\xff" * SMALL
+    second[:] = b"\xff" * size
     assert (record.key, record.value, record.headers) == (b"key", bytes(1000), [("header", b"value")])
 
 

@@ -6,11 +6,11 @@ frame where it stays until its records have been read, and the place is used aga
 """
 
 import asyncio
-import io
+import mmap
 import struct
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 SMALL = 64 * 1024
 """Bytes up to which frames share one buffer and are copied out of it: most answers are far smaller."""
@@ -26,6 +26,10 @@ WASTE = 4
 
 QUIET = 100
 """So many small frames in a row, and the large buffers that nobody uses are given back."""
+
+CLEARED = 8 * 1024 * 1024
+"""Bytes up to which a new buffer is ordinary memory, cleared at once. Larger ones are the kernel's, which clears pages as they are
+filled: so that neither rounding up nor a broker that lies about a size costs memory. For all of them that would be slow."""
 
 _SIZE = struct.Struct(">i")
 
@@ -137,29 +141,28 @@ class Frames(asyncio.BufferedProtocol):
         self._streams.resume_writing()
 
 
+_Buffer: TypeAlias = bytearray | mmap.mmap
+# Not `io.BytesIO`, whose views keep it in a cycle that the garbage collector may take apart from the wrong end: it reports
+# errors then, and CPython 3.12.0 and 3.12.1 crash (gh-111049).
+
+
 class Buffers:
     """Large buffers that are used again once nobody looks into them."""
 
     def __init__(self) -> None:
-        self._all: list[io.BytesIO] = []
+        self._all: list[_Buffer] = []
         self._rested = 0
 
     def take(self, size: int) -> memoryview:
         """Return a view of `size` bytes that nobody else sees."""
         self._rested = 0
-        for buffer in self._all:
-            if not _is_free(buffer):
-                continue
-            view = buffer.getbuffer()
-            if size <= len(view) <= max(size * WASTE, GRAIN):
-                self._all.remove(buffer)
-                self._all.append(buffer)
-                return view[:size]
-        # The kernel clears it page by page as it is filled: neither rounding up nor a broker that lies about a size costs
-        # memory. A bytearray would be cleared here, all of it.
-        buffer = io.BytesIO(bytes(-(-size // GRAIN) * GRAIN))
+        for index, buffer in enumerate(self._all):
+            if size <= len(buffer) <= max(size * WASTE, GRAIN) and _is_free(buffer):
+                self._all.append(self._all.pop(index))  # not `remove`, which compares what is in them
+                return memoryview(buffer)[:size]
+        buffer = _buffer(-(-size // GRAIN) * GRAIN)
         self._all = [*self._all[1 - SPARE :], buffer]
-        return buffer.getbuffer()[:size]
+        return memoryview(buffer)[:size]
 
     def rest(self) -> None:
         """Hear of a frame that needed no large buffer."""
@@ -168,10 +171,22 @@ class Buffers:
             self._all.clear()
 
 
-def _is_free(buffer: io.BytesIO) -> bool:
-    """Tell whether no view of it is left, nor one of a part of it: with one it takes no bytes, not even none."""
+def _buffer(size: int) -> _Buffer:
+    if size <= CLEARED:
+        return bytearray(size)
     try:
-        buffer.write(b"")
-    except BufferError:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # which would look as if the network had failed
+        raise MemoryError(f"there is no memory for a frame of {size} bytes") from error
+
+
+def _is_free(buffer: _Buffer) -> bool:
+    """Tell whether no view of it is left, nor one of a part of it: with one its size is fixed, and it refuses to change it."""
+    try:
+        if isinstance(buffer, bytearray):
+            buffer.append(buffer.pop())
+        else:
+            buffer.resize(len(buffer))
+    except (BufferError, SystemError):  # SystemError: this system can change no mapping; its largest buffers serve once
         return False
     return True
