@@ -63,7 +63,7 @@ class VirtualTime:
                 "Let the test run without uvloop, or use `with TestClient(app) as client:` in a test that is not async."
             )
         own: Any = loop
-        selector, submit = own._selector, loop.run_in_executor
+        selector, submit, shut_down = own._selector, loop.run_in_executor, loop.shutdown_default_executor
 
         def run_in_executor(executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
             future: asyncio.Future[Any] = submit(executor, function, *args)
@@ -71,12 +71,20 @@ class VirtualTime:
             future.add_done_callback(self._came_back)
             return future
 
+        async def shutdown_default_executor(*args: Any, **options: Any) -> None:
+            self._in_executor += 1  # a thread joins the others, and may be given limited time for it
+            try:
+                await shut_down(*args, **options)
+            finally:
+                self._in_executor -= 1
+
         own._selector = VirtualSelector(selector, self)
         own.time, own.run_in_executor = self.time, run_in_executor
+        own.shutdown_default_executor = shutdown_default_executor
         try:
             yield self
         finally:
-            del own.time, own.run_in_executor
+            del own.time, own.run_in_executor, own.shutdown_default_executor
             own._selector = selector
 
     def _came_back(self, _future: object) -> None:

@@ -57,6 +57,25 @@ def test_a_time_limit_on_a_thread_is_real() -> None:
         run(main())
 
 
+@pytest.mark.filterwarnings("error")
+def test_threads_that_still_work_when_the_loop_ends_are_joined_however_long_they_take() -> None:
+    ended: list[None] = []
+
+    def work() -> None:
+        time.sleep(0.2)
+        ended.append(None)
+
+    async def main() -> None:
+        for _ in range(3):
+            asyncio.get_running_loop().run_in_executor(None, work)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+        clock = runner.get_loop().virtual_time  # type: ignore[attr-defined]
+    assert len(ended) == 3
+    assert clock.time() < 60, "it is the time that it took"
+
+
 def test_sockets_get_their_turn_before_the_clock_jumps() -> None:
     async def main() -> bytes:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
