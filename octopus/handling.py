@@ -38,13 +38,23 @@ class Handling:
         codecs: For values that are not JSON, chosen by content type.
         encode: Turns what the handler returns into what is published.
         send: Publishes it.
+        check: Called before what the handler returned is published; raises when that is not to be.
     """
 
-    def __init__(self, route: Route, *, codecs: Sequence[Codec], encode: Encode, send: Send) -> None:
+    def __init__(
+        self,
+        route: Route,
+        *,
+        codecs: Sequence[Codec],
+        encode: Encode,
+        send: Send,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         self._route = route
         self._decoder: Decoder[Any] = Decoder(route.signature.parameter.type, codecs)
         self._plain: Decoder[Any] = Decoder(Any, codecs)
         self._call = _caller(route)
+        self._check = check
         self._encode = encode
         self._send = send
 
@@ -62,7 +72,7 @@ class Handling:
         """
         direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
         accepts = self._accepts if filtered and self._route.pattern is not None else None
-        wants_event = self._route.signature.parameter.kind == "event"
+        wants_event, check = self._route.signature.parameter.kind == "event", self._check
 
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
             try:
@@ -83,6 +93,8 @@ class Handling:
                     argument = Event(argument, Record.at(partition, stored), attempt)
                 result = await call(argument)
                 if result is not None:
+                    if check is not None:
+                        check()
                     await publish(result, stored.key)
                 return DONE
             except (Exception, CancelledError) as raised:
@@ -217,6 +229,8 @@ class Handling:
             if arguments:
                 result = await call(arguments)
                 if result is not None:
+                    if self._check is not None:
+                        self._check()
                     await publish(result, None)
             return BatchOutcome(outcomes, retry)
 

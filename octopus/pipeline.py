@@ -82,22 +82,20 @@ class Pipeline:
         self.concurrency = max(route.concurrency for route in routes)
         self.topics = subscription(routes)
         self._middleware = tuple(middleware)
-        self._parts = [
-            _Part(
+        self._parts = []
+        for route in routes:
+            deadlines = Deadlines(route.timeout) if route.timeout is not None else None
+            handling = Handling(
                 route,
-                Handling(route, codecs=codecs, encode=publisher.outgoing, send=publisher.send),
-                DeadLetters(
-                    producer,
-                    route.name,
-                    topic=route.dead_letter,
-                    limit=dead_letter_limit,
-                    window=dead_letter_window,
-                ),
-                Deadlines(route.timeout) if route.timeout is not None else None,
-                (retry_topics or {}).get(route.name),
+                codecs=codecs,
+                encode=publisher.outgoing,
+                send=publisher.send,
+                check=deadlines.check if deadlines is not None else None,
             )
-            for route in routes
-        ]
+            letters = DeadLetters(
+                producer, route.name, topic=route.dead_letter, limit=dead_letter_limit, window=dead_letter_window
+            )
+            self._parts.append(_Part(route, handling, letters, deadlines, (retry_topics or {}).get(route.name)))
 
     @property
     def waiting(self) -> int:

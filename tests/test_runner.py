@@ -674,16 +674,47 @@ async def test_close_cancels_what_runs_and_settles_nothing_of_it() -> None:
     assert runner.running == []
 
 
-async def test_close_ends_although_a_handler_swallows_its_cancellation() -> None:
+async def test_close_ends_although_a_handler_swallows_its_cancellation_and_does_not_call_that_done() -> None:
     async def swallow(*_: object) -> Outcome:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
         return DONE
 
     runner = Runner(Plain(swallow), ordering="none", concurrency=1)
-    submit(runner, runner.open(P0, 0), records(range(9)))
+    generation = runner.open(P0, 0)
+    submit(runner, generation, records(range(9)))
     await turns()
     assert await asyncio.wait_for(runner.close(), 1)
+    assert generation.ledger.committable == 0
+
+
+async def test_what_is_cancelled_with_everything_else_is_not_done_whatever_its_handler_makes_of_it() -> None:
+    async def swallow(*_: object) -> Outcome:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        return DONE
+
+    settled: list[int] = []
+
+    async def drive() -> None:
+        runner = Runner(Plain(swallow), ordering="none", concurrency=1)
+        generation = runner.open(P0, 0)
+        submit(runner, generation, records(range(9)))
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await turns()
+            settled.append(generation.ledger.committable)
+            await runner.close()
+
+    before = asyncio.all_tasks()
+    asyncio.create_task(drive())  # noqa: RUF006 - waited for below
+    await turns()
+    everything = asyncio.all_tasks() - before
+    for task in everything:  # as `asyncio.run` does at its end
+        task.cancel()
+    await asyncio.wait(everything)
+    assert settled == [0]
 
 
 async def test_close_does_not_wait_for_ever_for_a_handler_that_will_not_go(virtual_time: VirtualTime) -> None:

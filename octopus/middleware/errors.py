@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from octopus.cancellation import is_alone, is_wanted, take_back
 from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Outcome, Retry
@@ -46,7 +47,7 @@ def boundary(name: str, partition: TopicPartition, policy: RetryPolicy, bury: Bu
     """
 
     async def conclude(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
-        outcome = decide(policy, attempt, failure(error))
+        outcome = await judge(policy, attempt, error)
         record = Record.at(partition, stored)
         log(name, record, attempt, outcome)
         if isinstance(outcome, DeadLetter):
@@ -92,7 +93,7 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
             return await handle(batch, attempt)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
-        decision = decide(policy, attempt, failure(error))
+        decision = await judge(policy, attempt, error)
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
             return BatchOutcome([(stored, decision) for stored in batch], decision)
@@ -104,6 +105,17 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
         return BatchOutcome([pair for single in singles for pair in single.outcomes], longest)
 
     return run
+
+
+async def judge(policy: RetryPolicy, attempt: int, error: BaseException) -> Outcome:
+    """Decide about what a handler raised. Raises as `failure`."""
+    cause = failure(error)
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        await take_back(task)
+        if not is_alone():  # perhaps another one did it, which had returned by then
+            return Retry(0.0, cause, counted=False)
+    return decide(policy, attempt, cause)
 
 
 def decide(policy: RetryPolicy, attempt: int, error: Exception) -> Outcome:
@@ -147,7 +159,7 @@ def _text(error: BaseException) -> str:
 def failure(error: BaseException) -> Exception:
     """Return an exception that is an event's failure; raise again what is not.
 
-    A handler that cancelled itself failed; one that is being cancelled must go.
+    A handler that cancelled itself failed; one whose end is wanted must go.
 
     Raises:
         HandlerStopped: The line stops.
@@ -159,8 +171,13 @@ def failure(error: BaseException) -> Exception:
     if isinstance(error, Exception):
         return error
     task = asyncio.current_task()
-    if task is None or task.cancelling():
+    if task is None:
         raise error
-    wrapped = RuntimeError("the handler ended with CancelledError although nobody cancelled it")
+    how = "although nobody cancelled it"
+    if task.cancelling():
+        if is_wanted():
+            raise error
+        how = "because it cancelled the task it runs in"
+    wrapped = RuntimeError(f"the handler ended with CancelledError {how}")
     wrapped.__cause__ = error
     return wrapped

@@ -30,14 +30,15 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._watches: dict[_Watch, None] = {}
+        self._late: set[asyncio.Task[object]] = set()  # cancelled, and not back yet
         self._timer: asyncio.TimerHandle | None = None
 
     async def limit(self, work: Awaitable[T]) -> T:
         """Await `work`.
 
         Raises:
-            TimeoutError: It took longer than the limit and was cancelled. A sync handler's thread goes on to its end;
-                its result is discarded.
+            TimeoutError: It took longer than the limit and was cancelled, also if it returned then: what it did was cut
+                short. A sync handler's thread goes on to its end; its result is discarded.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -47,17 +48,33 @@ class Deadlines:
         if self._timer is None:
             self._timer = loop.call_at(watch.deadline, self._ring, loop)
         try:
-            return await work
+            result = await work
         except asyncio.CancelledError:
             # Ours unless somebody else wants it to end, too. Whoever made a request before and never took it back
             # (some libraries do not) does not count.
             if watch.expired and task.cancelling() == watch.before + 1:
-                raise TimeoutError(f"the handler took longer than {self._seconds:g} s") from None
+                raise self._error() from None
             raise
         finally:
             del self._watches[watch]
             if watch.expired:
+                self._late.discard(task)
                 task.uncancel()
+        if watch.expired:
+            raise self._error()
+        return result
+
+    def check(self) -> None:
+        """See that the time of what the running task does is not up: a handler may go on although it was cancelled.
+
+        Raises:
+            TimeoutError: It is.
+        """
+        if self._late and asyncio.current_task() in self._late:
+            raise self._error()
+
+    def _error(self) -> TimeoutError:
+        return TimeoutError(f"the handler took longer than {self._seconds:g} s")
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -68,4 +85,5 @@ class Deadlines:
                 return
             if not watch.expired:
                 watch.expired = True
+                self._late.add(watch.task)
                 watch.task.cancel()

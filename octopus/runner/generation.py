@@ -1,7 +1,7 @@
 """One assignment of one partition, and what is left of it when it ends."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from octopus.events import StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger, offsets_of
@@ -166,6 +166,16 @@ class DrainingLanes:
             if self._running <= 0:
                 resolve(self.done)
         return False
+
+
+def when_all(done: list[asyncio.Future[None]], then: Callable[[], None]) -> None:
+    """Call `then` once all of these are done; at once if they are."""
+    while done and done[-1].done():
+        done.pop()
+    if done:
+        done[-1].add_done_callback(lambda _: when_all(done, then))
+    else:
+        then()
 
 
 def resolve(future: asyncio.Future[None]) -> None:

@@ -1,7 +1,16 @@
 """A lane task, as others see it, and how often it looks at the clock."""
 
+import asyncio
+import logging
+
+from octopus.outcomes import Retry
 from octopus.runner.generation import Generation
 from octopus.types import Stretch
+
+logger = logging.getLogger("octopus.handlers")
+
+CANCELLED = Retry(1.0)
+"""What becomes of a record whose task somebody else cancelled, when nobody has made a failure of it."""
 
 YIELD_AFTER = 0.005
 """Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
@@ -17,18 +26,44 @@ SHARE = 0.25
 class Lane:
     """What one lane task is doing, for those who drain or watch.
 
+    Args:
+        owner: The task that everything here is done for.
+
     Attributes:
         generation: Whose records it runs; None while it has none.
         stretch: Those records.
         serial: A number that changes from stretch to stretch.
+        is_alone: Whether the stretch began with one record only.
+        is_told: To end.
     """
 
-    __slots__ = ("generation", "serial", "stretch")
+    __slots__ = ("_owner", "generation", "is_alone", "is_told", "serial", "stretch")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: asyncio.Task[object] | None) -> None:
         self.generation: Generation | None = None
         self.stretch = Stretch(())
         self.serial = 0
+        self._owner = owner
+        self.is_alone = True
+        self.is_told = False
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        """Tell the lane's task to end, whatever its handler makes of that."""
+        self.is_told = True
+        task.cancel()
+
+    def is_to_end(self) -> bool:
+        """Tell whether its task, which was cancelled, is to end: it was told so, or whoever cancelled it meant everything."""
+        return self.is_told or (self._owner is not None and self._owner.cancelling() > 0)
+
+    def say_cancelled(self) -> None:
+        """Write down that somebody else cancelled its task."""
+        logger.warning(
+            "the task that runs %s@%d was cancelled by somebody else; the event runs again in %g s",
+            self.generation and self.generation.partition,
+            self.stretch.current.offset,
+            CANCELLED.after,
+        )
 
 
 def paced(stride: int, elapsed: float) -> int:

@@ -13,22 +13,20 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from functools import partial
 
+from octopus import cancellation
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger, offsets_of
 from octopus.ordering import LANES, READ_AHEAD, BatchLane, Lanes, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
 from octopus.runner.delays import Delays
-from octopus.runner.generation import DrainingLanes, Generation, resolve
-from octopus.runner.lane import LAST_LOOK, YIELD_AFTER, Lane, paced
+from octopus.runner.generation import DrainingLanes, Generation, resolve, when_all
+from octopus.runner.lane import CANCELLED, LAST_LOOK, YIELD_AFTER, Lane, paced
 from octopus.types import Application, BatchOutcome, Stretch
 from octopus.unread import Records, Unread
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
-
-CANCELLED_WAIT = 1.0
-"""Seconds before a record runs again whose task was cancelled by somebody else, its own handler for example."""
 
 
 class Runner:
@@ -65,6 +63,7 @@ class Runner:
         self._within = within
         self._reschedule = reschedule
         self._loop = asyncio.get_running_loop()
+        self._owner = asyncio.current_task()
         self.stopped: asyncio.Future[HandlerStopped] = self._loop.create_future()
 
         self._active: deque[Generation] = deque()  # may have something to take
@@ -100,7 +99,8 @@ class Runner:
         lanes: Lanes = BatchLane(self._batch) if self._batch else self._lanes_of()
         ledger = OffsetLedger(position, settled_ahead)
         generation = Generation(partition, self._application.bind(partition), lanes, ledger)
-        self._start_after(generation, [lanes.done for lanes in self._leaving(partition)])
+        generation.active = True  # held, as if among the active ones: no record runs twice at once here
+        when_all([lanes.done for lanes in self._leaving(partition)], partial(self._begin, generation))
         return generation
 
     def submit(self, generation: Generation, records: Records, position: int, size_bytes: int) -> None:
@@ -154,7 +154,7 @@ class Runner:
             generation.close()
         for lane, task in self._lanes.items():
             if lane.generation in generations:
-                task.cancel()
+                lane.end(task)
 
     async def quiet(self) -> None:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
@@ -181,19 +181,17 @@ class Runner:
             self._ease = None
         return not ease.cancelled()
 
-    async def close(self) -> bool:
-        """Cancel what is still running; nothing of it is settled.
+    async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+        """Cancel what is still running; nothing of it is settled, also if a handler makes an ordinary end of it.
 
         Returns:
-            Whether all of it ended within `CLOSE_TIMEOUT`.
+            Whether all of it ended within `timeout` seconds.
         """
         self._closing = True
         self._clear()
-        tasks = [*self._lanes.values()]
-        for task in tasks:
-            task.cancel()
-        late = (await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT))[1] if tasks else ()
-        return not late
+        for lane, task in self._lanes.items():
+            lane.end(task)
+        return not self._lanes or not (await asyncio.wait(self._lanes.values(), timeout=timeout))[1]
 
     @property
     def running(self) -> list[tuple[Generation, StoredRecord, int]]:
@@ -220,6 +218,8 @@ class Runner:
 
     async def _work(self, lane: Lane) -> None:
         active, stretch, stride = self._active, lane.stretch, 1
+        task = self._lanes[lane]
+        cancellation.judge_by(lane)
         until_look, looked = stride, self._await_turn()
         while True:
             claimed = self._claim(until_look)
@@ -232,8 +232,8 @@ class Runner:
             lane.generation = generation
             lane.serial += 1
             stretch.begin(records, attempt)
-            several = len(records) > 1
-            if several:
+            lane.is_alone = len(records) == 1
+            if several := not lane.is_alone:
                 generation.stretches.append(stretch)
                 if not self._exclusive:
                     self._splittable.append(lane)
@@ -243,6 +243,8 @@ class Runner:
 
             outcome = await generation.run(stretch)
 
+            if (is_cancelled := task.cancelling() or lane.is_told) and lane.is_to_end():
+                raise asyncio.CancelledError  # swallowed by its handler, whose end was not an end of its work
             until_look -= len(records)
             if outcome is DONE or outcome is SKIPPED:
                 generation.finish(stretch)
@@ -253,6 +255,9 @@ class Runner:
                     self._reach *= 2
             else:
                 self._conclude(generation, stretch, outcome)
+            if is_cancelled:
+                lane.generation = None
+                await cancellation.take_back(task)  # or the next record would pay for it
             if until_look <= 0:
                 lane.generation = None
                 stride, looked = await self._look(stride, looked)
@@ -403,7 +408,7 @@ class Runner:
         elif self._idle:
             self._idle.pop().set_result(None)
         elif len(self._lanes) < self._concurrency:
-            lane = Lane()
+            lane = Lane(self._owner)
             self._lanes[lane] = task = self._loop.create_task(self._work(lane), name=f"octopus lane {len(self._lanes)}")
             task.add_done_callback(partial(self._lane_ended, lane))
 
@@ -419,8 +424,6 @@ class Runner:
         self._turn_awaited = False
 
     async def _rest(self) -> None:
-        if self._closing:
-            raise asyncio.CancelledError  # the handler has swallowed the one that was meant for this lane
         turn = self._loop.create_future()
         self._idle.append(turn)
         self._note_quiet()
@@ -441,7 +444,9 @@ class Runner:
         leaving = generation is not None and isinstance(generation.lanes, DrainingLanes)
         if generation is not None and lane.stretch.records and (leaving or task.cancelled()):
             # Who is leaving no longer waits for it; otherwise whoever cancelled it was not us, so it runs again.
-            self._conclude(generation, lane.stretch, Retry(CANCELLED_WAIT))
+            if not (leaving or self._closing):
+                lane.say_cancelled()
+            self._conclude(generation, lane.stretch, CANCELLED)
         if not task.cancelled():
             error = task.exception()
             assert error is not None, "a lane works until it is cancelled"
@@ -489,12 +494,7 @@ class Runner:
             if generation.partition == partition and isinstance(generation.lanes, DrainingLanes)
         ]
 
-    def _start_after(self, generation: Generation, predecessors: list[asyncio.Future[None]]) -> None:
-        """Let a generation begin when the handlers of its predecessors are back: no record runs twice at once here."""
-        while predecessors and predecessors[-1].done():
-            predecessors.pop()
-        generation.active = bool(predecessors)  # held: as if it were among the active ones, where no lane finds it
-        if predecessors:
-            predecessors[-1].add_done_callback(lambda _: self._start_after(generation, predecessors))
-        elif generation.lanes.waiting:
+    def _begin(self, generation: Generation) -> None:
+        generation.active = False
+        if generation.lanes.waiting:
             self._activate(generation)

@@ -1,10 +1,7 @@
 """Topics and consumer groups of a test client: records go from the in-process broker straight to the runners."""
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
-
-import anyio.to_thread
 
 from octopus.app import Octopus
 from octopus.config import Settings
@@ -19,6 +16,7 @@ from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.runner import Generation, Runner
 from octopus.testing.journal import Journal
+from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
@@ -246,25 +244,14 @@ class Group:
 
 def start_timer(timer: Timer, journal: Journal) -> Callable[[], Awaitable[None]]:
     """Call a timer's function at its times; return what ends that."""
-    task = asyncio.create_task(_tick(timer, journal), name=f"octopus timer {timer.name}")
+
+    def note_failure(failed: Timer, error: Exception) -> None:
+        journal.note_failed_timer(failed.name, error)  # raised in the test
+
+    task = asyncio.create_task(call_regularly(timer, note_failure), name=f"octopus timer {timer.name}")
 
     async def end() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     return end
-
-
-async def _tick(timer: Timer, journal: Journal) -> None:
-    loop = asyncio.get_running_loop()
-    due = loop.time() + timer.seconds
-    while True:
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        try:
-            if inspect.iscoroutinefunction(timer.function):
-                await timer.function()
-            else:
-                await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
-        except Exception as error:  # noqa: BLE001 - raised in the test
-            journal.note_failed_timer(timer.name, error)
-        due = max(due + timer.seconds, loop.time())

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,8 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import anyio.to_thread
-
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, PartitionLost, TransportError
@@ -20,6 +17,7 @@ from octopus.home import Home
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
+from octopus.timers import call_regularly
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
@@ -114,7 +112,7 @@ class Worker:
         stack.callback(self._watchdog.stop)
         if not self._only:
             for timer in self.app.timers:
-                tasks.start(_tick(timer), f"octopus timer {timer.name}")
+                tasks.start(call_regularly(timer, _note_failed_timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
         self._open_groups = len(pipelines)
         lines: dict[str, list[asyncio.Task[None]]] = {}
@@ -302,23 +300,8 @@ def _is_passing(error: OctopusError) -> bool:
     return isinstance(error, PartitionLost) or (isinstance(error, TransportError) and error.retryable)
 
 
-async def _tick(timer: Timer) -> None:
-    """Call a timer's function for ever; calls never overlap."""
-    loop = asyncio.get_running_loop()
-    due = loop.time() + timer.seconds
-    while True:
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        try:
-            result: Any
-            if inspect.iscoroutinefunction(timer.function):
-                result = timer.function()
-            else:
-                result = await anyio.to_thread.run_sync(timer.function, abandon_on_cancel=True)
-            if inspect.isawaitable(result):  # an object whose __call__ is async
-                await result
-        except Exception:
-            logger.exception("timer %s failed; it is called again in %g s", timer.name, timer.seconds)
-        due = max(due + timer.seconds, loop.time())
+def _note_failed_timer(timer: Timer, error: Exception) -> None:
+    logger.error("timer %s failed; it is called again in %g s", timer.name, timer.seconds, exc_info=error)
 
 
 def _cancel_once(task: asyncio.Task[None]) -> None:

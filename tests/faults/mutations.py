@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = "tests/test_runner.py"
+CANCELLATION = "tests/test_cancellation.py"
 DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
 RETRY_TOPICS = "tests/worker/test_retry_topics.py"
@@ -90,6 +91,41 @@ MUTATIONS = (
         "self._filled = filled - start\n                self._large",
         "self._filled = 0\n                self._large",
         ("tests/transports/test_frames.py",),
+    ),
+    Mutation(
+        "a handler that returns although its time is up is done",
+        "octopus/middleware/timeouts.py",
+        "        if watch.expired:\n            raise self._error()\n        return result",
+        "        return result",
+        ("tests/middleware/test_deadlines.py", CANCELLATION),
+    ),
+    Mutation(
+        "what is returned after the time is up is published",
+        "octopus/middleware/timeouts.py",
+        "if self._late and asyncio.current_task() in self._late:",
+        "if not self:",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a handler that cancels its own task runs again for ever",
+        "octopus/middleware/errors.py",
+        "if is_wanted():\n            raise error",
+        "if True:\n            raise error",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a request to cancel outlives the record that made it",
+        "octopus/runner/runner.py",
+        "                lane.generation = None\n                await cancellation.take_back(task)",
+        "                pass",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a handler that catches the end of the drain is done",
+        "octopus/runner/runner.py",
+        "or lane.is_told) and lane.is_to_end():",
+        "or lane.is_told) and False:",
+        (RUNNER,),
     ),
     Mutation(
         "the ledger commits past an open record",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -405,6 +406,38 @@ def test_a_handler_that_hangs_is_cancelled_before_the_deadline(app: Octopus) -> 
     assert answer["batchItemFailures"] == failures(1)
     assert ended == [13]
     assert context.get_remaining_time_in_millis() > 0
+
+
+def test_a_handler_that_will_not_end_costs_the_answer_no_more_time_than_there_is(
+    app: Octopus, caplog: pytest.LogCaptureFixture
+) -> None:
+    enough = threading.Event()
+
+    @app.on("files", ordering="none")
+    async def handle(value: int) -> None:
+        while value == 13 and not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    context = Remaining(2.0)
+    function = handler(app, margin=1.0)
+    answer = function(encode(records(1, 13, 3, topic="files")), context)
+    assert answer["batchItemFailures"] == failures(1)
+    assert context.get_remaining_time_in_millis() > 0
+    assert "some handlers do not end although they were cancelled" in caplog.text
+    assert function(encode(records(5, topic="files")))["batchItemFailures"] == []
+    enough.set()
+    function.close()
+
+
+def test_a_handler_that_makes_an_ordinary_end_of_its_cancellation_is_not_done(app: Octopus) -> None:
+    @app.on("files", ordering="none")
+    async def handle(value: int) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600 if value == 13 else 0)
+
+    answer = handler(app, margin=0.2)(encode(records(1, 13, 3, topic="files")), Remaining(0.4))
+    assert answer["batchItemFailures"] == failures(1)
 
 
 # ── one loop, one lifespan ────────────────────────────────────────────────────────────────────────────────────────

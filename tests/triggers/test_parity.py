@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -74,6 +75,10 @@ class Seen(NamedTuple):
     dead: dict[tuple[str, int], tuple[str, str, tuple[Any, ...]]]
 
 
+Make = Callable[[], tuple[Octopus, dict[str, list[tuple[int, str]]]]]
+"""Makes an app and what its handlers have finished."""
+
+
 def make_app() -> tuple[Octopus, dict[str, list[tuple[int, str]]]]:
     app = Octopus("parity", settings={"topics": {"partitions": 1}})
     done: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -134,8 +139,8 @@ def make_app() -> tuple[Octopus, dict[str, list[tuple[int, str]]]]:
     return app, done
 
 
-async def through_the_worker(messages: list[Message[Any]]) -> Seen:
-    app, done = make_app()
+async def through_the_worker(messages: list[Message[Any]], make: Make = make_app) -> Seen:
+    app, done = make()
     broker = MemoryBroker()
     broker.create_topic(TOPIC)
     loaded = config.load(app.settings)
@@ -147,17 +152,17 @@ async def through_the_worker(messages: list[Message[Any]]) -> Seen:
     return look(done, broker)
 
 
-async def through_the_client(messages: list[Message[Any]]) -> Seen:
-    app, done = make_app()
+async def through_the_client(messages: list[Message[Any]], make: Make = make_app) -> Seen:
+    app, done = make()
     broker = MemoryBroker()
     async with TestClient(app, raise_errors=False, broker=broker) as client:
         await client.publish_many(TOPIC, messages)
     return look(done, broker)
 
 
-def through_the_function(messages: list[Message[Any]]) -> Seen:
+def through_the_function(messages: list[Message[Any]], make: Make = make_app, **options: Any) -> Seen:
     """Deploy a function for each group, and invoke it until nothing is reported, as the service does."""
-    app, done = make_app()
+    app, done = make()
     name = str(uuid.uuid4())
     transport = memory_transport(name, {})
     with app.synchronous_publisher(brokers=f"memory://{name}") as publisher:
@@ -167,7 +172,7 @@ def through_the_function(messages: list[Message[Any]]) -> Seen:
         groups[app.group_of(route)].append(route.name)
     for only in groups.values():
         left = stored(transport.broker, TOPIC)
-        trigger = handler(app, only=only, brokers=f"memory://{name}")
+        trigger = handler(app, only=only, brokers=f"memory://{name}", **options)
         for _ in range(10):
             failures = trigger(encode(left))["batchItemFailures"]
             reported = {failure["itemIdentifier"]["offset"] for failure in failures}

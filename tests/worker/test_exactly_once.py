@@ -9,7 +9,9 @@ import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
-from octopus.events import Published
+from octopus.events import Published, Record, StoredRecord
+from octopus.outcomes import DONE, DeadLetter, Outcome
+from octopus.outputs import CapturingProducer, Outbox
 from octopus.runner import Generation
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
@@ -19,7 +21,7 @@ from octopus.triggers.aws import handler
 from octopus.types import Next
 from octopus.worker import Worker
 from octopus.worker.transactions import ExactlyOnceGroup
-from tests.staged import P0, committed, dead_letters, publish, until, working
+from tests.staged import P0, committed, dead_letters, publish, record, until, working
 
 QUICK = RetryPolicy(attempts=3, backoff=0.1, jitter=0)
 GROUP = "app.handle"
@@ -323,7 +325,9 @@ async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished
     assert meanwhile[-1] == [0]
 
 
-async def test_a_run_that_somebody_cancels_leaves_nothing_behind(virtual_time: VirtualTime) -> None:
+async def test_a_run_that_cancels_itself_leaves_nothing_behind_and_repeats_nothing_else(
+    virtual_time: VirtualTime,
+) -> None:
     broker, app, runs = MemoryBroker(), Octopus("app"), Counter[str]()
 
     @app.on("t", to="first", group="both", delivery="exactly_once")
@@ -344,8 +348,29 @@ async def test_a_run_that_somebody_cancels_leaves_nothing_behind(virtual_time: V
     publish(broker, 0, 1)
     async with working(app, broker) as worker:
         await worker.caught_up()
-    assert runs == {"first": 3, "second": 3}
+    assert runs == {"first": 2, "second": 3}
     assert outputs(broker, "first") == outputs(broker, "second") == [0, 1]
+
+
+async def test_a_run_that_is_cancelled_from_outside_leaves_nothing_behind() -> None:
+    outbox, runs = Outbox(P0), []
+
+    async def fails_late(stored: StoredRecord, attempt: int) -> Outcome:
+        runs.append(attempt)
+        await outbox.burying(bury)(record(0), DeadLetter("why"), attempt)
+        if len(runs) == 1:
+            raise asyncio.CancelledError
+        return DONE
+
+    async def bury(stored: Record, letter: DeadLetter, attempt: int) -> None:
+        await CapturingProducer(unused).send(Outgoing("graves", b"%d" % attempt))
+
+    unused = MemoryTransport(MemoryBroker()).producer()
+    run = outbox.settling(fails_late)
+    with pytest.raises(asyncio.CancelledError):
+        await run(record(0), 1)
+    await run(record(0), 2)
+    assert [message.value for each in outbox.take() for message in each.messages] == [b"2"]
 
 
 async def test_what_a_task_publishes_after_its_attempt_is_published_as_it_comes(virtual_time: VirtualTime) -> None:

@@ -9,7 +9,7 @@ from octopus.errors import HandlerStopped
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
-from octopus.runner import Generation, Runner
+from octopus.runner import CLOSE_TIMEOUT, Generation, Runner
 from octopus.types import BatchOutcome, RunStretch, stretched
 
 logger = logging.getLogger("octopus.triggers")
@@ -32,6 +32,8 @@ class Delivery:
         self._pipeline = pipeline
         self._stop_at = stop_at
         self._cancel_at = cancel_at
+        # What is left then is shared by the clean-up of handlers and the answer.
+        self._clean_up_time = (cancel_at - stop_at) / 2 if math.isfinite(stop_at) else CLOSE_TIMEOUT
         self._retry_in_process = retry_in_process
         self._clock = asyncio.get_running_loop().time
         self._received: dict[TopicPartition, list[int]] = {}
@@ -68,7 +70,8 @@ class Delivery:
             logger.warning("%s: time is up; handlers that still run are cancelled", self._pipeline.group)
         if self._runner.stopped.done():
             logger.error("%s stopped: %s", self._pipeline.group, self._runner.stopped.result())
-        await self._runner.close()
+        if not await self._runner.close(self._clean_up_time):
+            logger.warning("%s: some handlers do not end although they were cancelled", self._pipeline.group)
         return {partition: left for partition, each in self._generations.items() if (left := self._left(each))}
 
     async def _run_out(self) -> None:
