@@ -16,7 +16,7 @@ from octopus.app import Octopus
 from octopus.broker.lock import owner_of
 from octopus.cli.finding import find_app
 from octopus.cli.graves import dead_letter_topics, waiting
-from octopus.cli.groups import lag_of
+from octopus.cli.groups import lag_of, total_of
 from octopus.cli.options import Options
 from octopus.cli.reaching import CLIENT, administering
 from octopus.cli.screen import spell_bytes, spell_count
@@ -255,9 +255,9 @@ async def _groups(admin: Admin, app: Octopus | None) -> Finding:
         if name not in groups:
             lines.append(f"{name}: has never run")
             continue
-        lag = sum((await lag_of(admin, await admin.group_offsets(name))).values())
+        lag = total_of(await lag_of(admin, await admin.group_offsets(name)))
         members = len(groups[name].members)
-        lines.append(f"{name}: {spell_count(members, 'member')}, lag {lag:,}")
+        lines.append(f"{name}: {spell_count(members, 'member')}, lag {'?' if lag is None else f'{lag:,}'}")
         if lag and not members:
             idle.append(name)
     head = spell_count(len(names), "group")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -14,7 +14,7 @@ from octopus.cli.reaching import administering, reaching, run_async
 from octopus.cli.reading import partitions_of
 from octopus.cli.screen import document, note, say, spell_count, table
 from octopus.config.loading import suggestion
-from octopus.errors import ConfigurationError, TopicNotFound
+from octopus.errors import ConfigurationError, TopicNotFound, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, GroupInfo
 
@@ -43,14 +43,14 @@ async def _list(options: Options) -> None:
     if options.json:
         document(
             [
-                {"name": g.name, "state": g.state, "members": len(g.members), "lag": sum(lags[g.name].values())}
+                {"name": g.name, "state": g.state, "members": len(g.members), "lag": total_of(lags[g.name])}
                 for g in groups
             ]
         )
     elif not groups:
         say(f"No groups on {address}. A handler makes one when it runs: octopus run")
     else:
-        rows = [(g.name, g.state, len(g.members), sum(lags[g.name].values())) for g in groups]
+        rows = [(g.name, g.state, len(g.members), _shown(total_of(lags[g.name]))) for g in groups]
         table(("group", "state", ">members", ">lag"), rows, styles=("cyan", "dim"))
 
 
@@ -85,10 +85,14 @@ async def _describe(name: str, options: Options) -> None:
     if options.json:
         document({"name": name, "state": group.state, "members": len(group.members), "partitions": rows})
         return
-    say(f"{name}: {group.state}, {spell_count(len(group.members), 'member')}, lag {sum(r['lag'] or 0 for r in rows):,}")
+    total = total_of(lags)
+    lag = "?" if total is None else f"{total:,}"
+    say(f"{name}: {group.state}, {spell_count(len(group.members), 'member')}, lag {lag}")
     if rows:
         columns = ("topic", ">partition", ">committed", ">lag", "member", "host")
-        table(columns, [tuple(row.values()) for row in rows], styles=("cyan",))
+        unknown = [place in lags and lags[place] is None for place in places]
+        shown = [row | {"lag": "?"} if is_unknown else row for row, is_unknown in zip(rows, unknown, strict=True)]
+        table(columns, [tuple(row.values()) for row in shown], styles=("cyan",))
 
 
 @verb.command
@@ -206,9 +210,36 @@ async def find_group(admin: Admin, name: str, address: str) -> GroupInfo:
     return groups[name]
 
 
-async def lag_of(admin: Admin, committed: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, int]:
-    """Return events behind the end, for each partition with a committed offset whose topic still exists."""
+async def lag_of(admin: Admin, committed: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, int | None]:
+    """Return events behind the end, for each partition with a committed offset whose topic still exists.
+
+    None where nobody can know: a partition without a leader, for example.
+    """
     topics = {topic.name: topic.partitions for topic in await admin.topics()} if committed else {}
     alive = {place: commit for place, commit in committed.items() if place.partition < topics.get(place.topic, 0)}
-    ends = await admin.offsets(alive, "latest") if alive else {}
-    return {place: max(0, ends[place] - commit.offset) for place, commit in alive.items()}
+    ends = await _ends_of(admin, alive) if alive else {}
+    return {
+        place: None if (end := ends.get(place)) is None else max(0, end - commit.offset)
+        for place, commit in alive.items()
+    }
+
+
+async def _ends_of(admin: Admin, places: Collection[TopicPartition]) -> dict[TopicPartition, int | None]:
+    """Return where partitions end, None for those that do not say."""
+    try:
+        return {**await admin.offsets(places, "latest")}
+    except TransportError:
+        if len(places) == 1:
+            return dict.fromkeys(places)
+    each = await asyncio.gather(*[_ends_of(admin, [place]) for place in places])
+    return {place: end for ends in each for place, end in ends.items()}
+
+
+def total_of(lags: Mapping[TopicPartition, int | None]) -> int | None:
+    """Return the lag of all partitions together, None when one of them is not known."""
+    known = [lag for lag in lags.values() if lag is not None]
+    return sum(known) if len(known) == len(lags) else None
+
+
+def _shown(lag: int | None) -> int | str:
+    return "?" if lag is None else lag

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from rich import box
 from rich.console import Console, Group
@@ -80,7 +80,8 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
         width: Columns of the terminal.
     """
     has_room = width >= ROOMY
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold", show_edge=False)
+    heads = "bold" if status.outage is None else "bold red"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style=heads, show_edge=False)
     # Columns that may wrap are those that give way on a narrow terminal; their texts are cut instead (see `_row`).
     table.add_column("handler", style="cyan")
     if has_room:
@@ -88,10 +89,10 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
     for name in ("events/s", "lag", "running", "done", "skipped", "retried", "dead"):
         table.add_column(name, justify="right", no_wrap=True)
     for group in status.groups:
-        handler, *numbers = _row(group, rates.get(group.group, 0.0))
+        handler, *numbers = _row(group, rates.get(group.group, 0.0), status.outage is not None)
         reads = Text(topics.get(group.group, ""), no_wrap=True, overflow="ellipsis")
         table.add_row(handler, *([reads] if has_room else []), *numbers)
-    return Group(Text(), _headline(status), *_troubles(status.groups), table if status.groups else Text())
+    return Group(Text(), _headline(status), *_troubles(status), table if status.groups else Text())
 
 
 def summary(status: WorkerStatus) -> str:
@@ -119,19 +120,21 @@ def spell_seconds(seconds: float) -> str:
 
 def _headline(status: WorkerStatus) -> Text:
     line = Text.assemble(
-        ("● ", "green"), (status.app, "bold"), (f" on {status.broker}, up {spell_seconds(status.uptime)}", "dim")
+        ("● ", "green" if status.outage is None else "bold red"),
+        (status.app, "bold"),
+        (f" on {status.broker}, up {spell_seconds(status.uptime)}", "dim"),
     )
     if status.slowest is not None and status.slowest[1] >= 1:
         line.append(f", slowest now: {status.slowest[0]} for {status.slowest[1]:.1f} s", style="yellow")
     return line
 
 
-def _row(group: GroupStatus, rate: float) -> list[Text]:
-    lag = "…" if group.lag is None else f"{group.lag:,}"
+def _row(group: GroupStatus, rate: float, is_out: bool) -> list[Text]:
+    lag = "?" if group.lag is None else f"{group.lag:,}"
     return [
-        Text(" + ".join(group.handlers), "red" if group.stopped else "", no_wrap=True, overflow="ellipsis"),
+        Text(" + ".join(group.handlers), "red" if group.stopped or is_out else "", no_wrap=True, overflow="ellipsis"),
         Text(f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}", style="bold" if rate else "dim"),
-        Text(lag, style="yellow" if group.lag else "dim"),
+        Text(lag, style="red" if is_out or group.silent else "yellow" if group.lag else "dim"),
         Text(str(group.running + group.delayed), style="" if group.running + group.delayed else "dim"),
         Text(f"{group.done:,}", style="green" if group.done else "dim"),
         Text(f"{group.skipped:,}", style="dim"),
@@ -140,9 +143,12 @@ def _row(group: GroupStatus, rate: float) -> list[Text]:
     ]
 
 
-def _troubles(groups: Iterable[GroupStatus]) -> list[Text]:
+def _troubles(status: WorkerStatus) -> list[Text]:
     lines = []
-    for group in groups:
+    if status.outage is not None:
+        away = f"{status.broker} has not answered for {spell_seconds(status.away)}: {status.outage}"
+        lines.append(Text(f"  {away}", style="bold red"))
+    for group in status.groups:
         if group.stopped:
             lines.append(Text(f"  {group.group} stopped: {group.stopped}", style="red"))
         if group.commit_error:
@@ -150,6 +156,10 @@ def _troubles(groups: Iterable[GroupStatus]) -> list[Text]:
         lines += [
             Text(f"  {group.group} cannot read {partition}: {reason}", style="red")
             for partition, reason in group.unreadable.items()
+        ]
+        lines += [
+            Text(f"  {group.group} hears nothing of {partition}: {reason}", style="red")
+            for partition, reason in group.silent.items()
         ]
     return lines
 

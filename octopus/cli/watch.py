@@ -13,9 +13,10 @@ from octopus.cli.file_events import FileEvent, FileWatcher
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import producing, reaching, run_async
-from octopus.cli.screen import note, notices, output, spell_bytes, spell_count
+from octopus.cli.screen import note, notices, output, spell_bytes
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, TransportError
+from octopus.patience import Patience
 from octopus.transports.base import Outgoing
 from octopus.worker import Worker
 
@@ -115,6 +116,7 @@ class Relay:
         self._key = key
         self._most = most
         self._queue: asyncio.Queue[FileEvent] = asyncio.Queue(MOST_WAITING)
+        self._patience = Patience(logger, topic, "file events")
         self.on_published: Callable[[FileEvent], None] | None = None
 
     async def run(self, watcher: FileWatcher) -> None:
@@ -152,12 +154,12 @@ class Relay:
         while True:
             try:
                 await self._publish(messages)
+                self._patience.succeeded()
                 break
             except TransportError as error:
                 if not error.retryable:
                     raise
-                waiting = self._queue.qsize() + len(events)
-                logger.warning("%s wait to be published: %s", spell_count(waiting, "file event"), error)
+                self._patience.failed(error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, longest)
         if self.on_published is not None:

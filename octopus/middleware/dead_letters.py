@@ -22,6 +22,7 @@ from collections import deque
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Headers, Record
 from octopus.outcomes import DeadLetter
+from octopus.patience import Patience
 from octopus.routing import DEAD_LETTER_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 
@@ -57,6 +58,7 @@ class DeadLetters:
         self._limit = limit
         self._window = window
         self._recent: deque[float] = deque(maxlen=limit or 1)
+        self._patience = Patience(logger, handler, "dead letters")
 
     async def bury(self, record: Record, letter: DeadLetter, attempt: int) -> None:
         """Publish a dead letter; return once it is acknowledged. A broker that is away is waited for.
@@ -85,10 +87,11 @@ class DeadLetters:
                     raise HandlerStopped(
                         f"{self._handler} cannot write the dead letter of {record.coordinates} to {topic!r}: {error}"
                     ) from error
-                logger.warning("%s waits to write a dead letter to %r: %s", self._handler, topic, error)
+                self._patience.failed(error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 5.0)
             else:
+                self._patience.succeeded()
                 return
 
     def _count(self, record: Record, letter: DeadLetter) -> None:

@@ -21,6 +21,7 @@ from octopus.errors import TransportError
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import Deferred, Outcome, Retry
+from octopus.patience import Patience
 from octopus.routing import RETRY_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 from octopus.types import BatchOutcome, Run
@@ -108,6 +109,7 @@ class RetryTopic:
         self.handler = handler
         self.clock = clock
         self._producer = producer
+        self._patience = Patience(logger, handler, f"retries in {name!r}")
 
     async def defer(self, record: Record, retry: Retry, attempt: int) -> Outcome:
         """Write a record whose attempt has failed, due after the wait. A broker that is away is waited for.
@@ -130,10 +132,11 @@ class RetryTopic:
                         error,
                     )
                     return retry
-                logger.warning("%s waits to write a retry to %r: %s", self.handler, self.name, error)
+                self._patience.failed(error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 5.0)
             else:
+                self._patience.succeeded()
                 return Deferred(retry)
 
     async def move(self, record: Record, retry: Retry, attempt: int) -> Outcome:
@@ -142,8 +145,9 @@ class RetryTopic:
         try:
             await self._producer.send(self._message(record, round(record.due * 1000), attempt))
         except TransportError as error:
-            logger.warning("%s leaves a retry where it is in %r: %s", self.handler, self.name, error)
+            self._patience.failed(error)  # it stays where it is, until its turn comes again
             return retry
+        self._patience.succeeded()
         return Deferred(retry)
 
     def _message(self, record: Record, due_milliseconds: int, attempt: int) -> Outgoing:

@@ -24,6 +24,7 @@ from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unr
 from octopus.types import RunStretch
 from octopus.unread import Unread
 from octopus.worker.flow import FETCH_RECORDS, Flow
+from octopus.worker.outlook import Outlook
 from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
@@ -58,12 +59,14 @@ class GroupWorker:
     Attributes:
         stopped: Why the line stopped, or None.
         failure: What the consumer broke with, or None.
+        outlook: What is known of the broker; whoever keeps it up to date puts it here.
     """
 
     def __init__(self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float) -> None:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
         self.failure: OctopusError | None = None
+        self.outlook = Outlook()
         self._joined_at: float | None = None
         self._consumer = consumer
         self._settings = settings
@@ -234,9 +237,18 @@ class GroupWorker:
             except PartitionLost as error:
                 logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
             except (TransportError, TimeoutError) as error:
+                is_said = self._commit_error is not None or self.outlook.trouble is not None
                 self._commit_error = error if isinstance(error, TransportError) else TransportError("commit timed out")
-                logger.warning("%s: commit failed, will be repeated: %s", self.pipeline.group, error)
+                logger.log(
+                    logging.DEBUG if is_said else logging.WARNING,
+                    "%s: commit failed, will be repeated: %s",
+                    self.pipeline.group,
+                    self._commit_error,
+                )
             else:
+                if self._commit_error is not None:
+                    away = self._loop.time() - self._committed_at
+                    logger.info("%s commits again, after %.1f s", self.pipeline.group, away)
                 self._committed_at = self._loop.time()
                 self._commit_error = None
                 for generation, count in zip(due, ahead, strict=True):
@@ -320,7 +332,8 @@ class GroupWorker:
 
     async def lost(self, partitions: Collection[TopicPartition]) -> None:
         """Forget them: somebody else has them, so nothing may be committed."""
-        logger.warning("%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
+        level = logging.WARNING if self.outlook.trouble is None else logging.INFO  # an outage explains it
+        logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
         self._close(partitions)
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
@@ -337,6 +350,11 @@ class GroupWorker:
     # ── being watched ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def partitions(self) -> Collection[TopicPartition]:
+        """What it reads now."""
+        return self._generations.keys()
+
+    @property
     def runner(self) -> Runner:
         """What runs the handlers."""
         return self._runner
@@ -351,13 +369,13 @@ class GroupWorker:
 
     @property
     def lag(self) -> int | None:
-        """Records between the committable offsets and the ends as last heard; None before the first assignment."""
-        if not self._generations:
-            return None
-        return sum(
-            max(0, (self._consumer.end_offset(partition) or 0) - generation.ledger.committable)
+        """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
+        lags = [
+            self.outlook.lag(partition, self._consumer.end_offset(partition), generation.ledger.committable)
             for partition, generation in self._generations.items()
-        )
+        ]
+        known = [lag for lag in lags if lag is not None]
+        return sum(known) if lags and len(known) == len(lags) else None
 
     async def reach(self) -> None:
         """Ask the broker something small, to see that it answers.
@@ -398,6 +416,7 @@ class GroupWorker:
             failure=str(self.failure) if self.failure else None,
             since_join=None if self._joined_at is None else now - self._joined_at,
             unreadable={str(partition): str(error) for partition, error in self._flow.unreadable.items()},
+            silent={str(each): why for each, why in self.outlook.silent.items() if each in self._generations},
             settled=totals.settled,
             skipped=totals.skipped,
             retried=totals.retried,

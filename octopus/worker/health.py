@@ -144,6 +144,8 @@ class Health:
         """Return a sentence for each group that does not do its work now, or one for a broker that does not answer."""
         status = self._worker.status()
         troubles = [trouble for group in status.groups for trouble in _troubles(group)]
+        if status.outage is not None:
+            troubles.insert(0, f"{status.broker} has not answered for {status.away:.0f} s: {status.outage}")
         if not status.groups and self._worker.app.routes:
             troubles.append("no group has begun")
         if not troubles and (trouble := await self._ask_broker()):
@@ -175,6 +177,7 @@ def _troubles(group: GroupStatus) -> list[str]:
     if group.since_join is None:
         return [f"{group.group} is not connected yet"]
     troubles = [f"{group.group} cannot read {partition}: {cause}" for partition, cause in group.unreadable.items()]
+    troubles += [f"{group.group} hears nothing of {partition}: {cause}" for partition, cause in group.silent.items()]
     if not group.partitions and group.since_join < JOIN_TIME:
         troubles.append(f"{group.group} has no partitions yet")
     if group.commit_error:

@@ -44,6 +44,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         failure: What its consumer broke with, or None; unless that is final, another one is on its way.
         since_join: Seconds since its consumer connected, or None while it does not.
         unreadable: Partitions that cannot be read on, with the reason.
+        silent: Partitions of which the broker says nothing now (no leader, for example), with the reason.
         settled: Records whose outcome is final, since the start of the process.
         skipped: Of these, those the filter dropped.
         retried: Attempts that ended in a retry.
@@ -52,7 +53,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: Records received and not settled.
         running: Handlers running now.
         delayed: Records waiting for their next attempt.
-        lag: Records behind the end of the log, or None when not known yet.
+        lag: Records behind the end of the log, or None when nobody can know it now.
         since_fetch: Seconds since the last fetch came back.
         since_commit: Seconds since the committed offsets were last right.
         commit_error: What the last commit failed with, if it did.
@@ -65,6 +66,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     since_join: float | None = None
     unreadable: dict[str, str] = {}
+    silent: dict[str, str] = {}
     settled: int = 0
     skipped: int = 0
     retried: int = 0
@@ -93,6 +95,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         uptime: Seconds.
         groups: Its consumer groups.
         slowest: The handler that ran longest in the last seconds, and for how long (seconds), or None.
+        outage: Why the broker does not answer, or None when it does.
+        away: Seconds for which it has not answered.
     """
 
     app: str
@@ -100,3 +104,5 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float
     groups: tuple[GroupStatus, ...]
     slowest: tuple[str, float] | None = None
+    outage: str | None = None
+    away: float = 0.0

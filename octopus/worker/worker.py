@@ -13,6 +13,7 @@ from typing import Any, Self
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, PartitionLost, TransportError
+from octopus.events import TopicPartition
 from octopus.home import Home
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
@@ -23,6 +24,7 @@ from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
 from octopus.worker.group import GroupWorker
+from octopus.worker.outlook import Lookout
 from octopus.worker.status import WorkerStatus
 from octopus.worker.transactions import ExactlyOnceGroup
 from octopus.worker.watchdog import LoopWatchdog
@@ -76,6 +78,7 @@ class Worker:
         self._finished = asyncio.Event()
         self._failures: list[BaseException] = []
         self._slow: tuple[str, float] | None = None
+        self._lookout = Lookout(self._transport, self._partitions)
         self._home: Home | None = None
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,6 +117,7 @@ class Worker:
             for timer in self.app.timers:
                 tasks.start(call_regularly(timer, _note_failed_timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
+        tasks.start(self._lookout.run(), "octopus lookout")
         self._open_groups = len(pipelines)
         lines: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:
@@ -178,6 +182,8 @@ class Worker:
             uptime=time.monotonic() - self._started,
             groups=tuple(group.status() for _, group in sorted(self._groups.items())),
             slowest=self._slow,
+            outage=self._lookout.outlook.trouble,
+            away=self._lookout.away,
         )
 
     def _check_home(self) -> None:
@@ -195,6 +201,7 @@ class Worker:
         wait, longest = REBUILD_WAIT
         while True:
             worker = self._groups[pipeline.group] = self._group(pipeline)
+            worker.outlook = self._lookout.outlook
             began = time.monotonic()
             try:
                 await worker.run()
@@ -207,8 +214,9 @@ class Worker:
                     return
                 if time.monotonic() - began > longest:
                     wait = REBUILD_WAIT[0]
-                logger.warning("%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
-                await asyncio.sleep(wait)
+                level = logging.WARNING if self._lookout.outlook.trouble is None else logging.DEBUG  # said already
+                logger.log(level, "%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
+                await self._lookout.pause(wait)
                 wait = min(wait * 2, longest)
             else:
                 assert worker.stopped is not None
@@ -272,6 +280,9 @@ class Worker:
                     if now > began and (self._slow is None or now - began > self._slow[1]):
                         self._slow = name, now - began
             seen = current
+
+    def _partitions(self) -> set[TopicPartition]:
+        return {partition for group in self._groups.values() for partition in group.partitions}
 
     def _running_handlers(self) -> list[str]:
         return [

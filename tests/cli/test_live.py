@@ -1,7 +1,9 @@
 """The live status and its numbers."""
 
 import io
+from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -33,6 +35,30 @@ def test_the_picture_has_rate_lag_outcomes_troubles_and_the_slowest() -> None:
     assert row == ["store", "readings", "12.3", "7", "1", "1,098", "100", "3", "2"]
     assert "app.store stopped: it hurts" in text
     assert "app.store cannot commit: no" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        pytest.param(
+            {"outage": "connection refused", "away": 75.0},
+            "127.0.0.1:9092 has not answered for 1 min 15 s: connection refused",
+            id="the broker is away",
+        ),
+        pytest.param({}, "app.store hears nothing of t[1]: no leader", id="a partition has no leader"),
+    ],
+)
+def test_what_nobody_can_know_is_a_question_mark_in_red(told: dict[str, Any], said: str) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
+    silent = {} if told else {"t[1]": "no leader"}
+    console.print(draw(msgspec.structs.replace(status(75, 12, silent=silent), **told), {}, {"app.store": "t"}))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    red = "\x1b[31m"
+    (row,) = [line for line in text.splitlines() if "store" in line and "?" in line]
+    assert f"{red}?" in row.replace(" ", "")
+    (trouble,) = [line for line in text.splitlines() if said in line]
+    assert "31m" in trouble
+    assert ("\x1b[1;31m● " in text) is bool(told)
 
 
 def test_the_end_is_one_line() -> None:

@@ -65,6 +65,13 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "a lag is told from what was heard before the broker went away",
+        "octopus/worker/outlook.py",
+        "if self.trouble is not None or partition in self.silent or not ends:",
+        "if not ends:",
+        ("tests/worker/test_outlook.py",),
+    ),
+    Mutation(
         "an address in a dead owner's lock file is believed",
         "octopus/transports/whereabouts.py",
         "address = owner.address if owner.lives else None",
@@ -249,7 +256,7 @@ MUTATIONS = (
     Mutation(
         "a commit that failed counts as done",
         "octopus/worker/group.py",
-        '                logger.warning("%s: commit failed, will be repeated: %s", self.pipeline.group, error)',
+        '                self._commit_error = error if isinstance(error, TransportError) else TransportError("commit timed out")',
         "                for generation in due:\n                    generation.note_committed(offsets[generation.partition].offset)",
         (DELIVERY,),
     ),
@@ -277,7 +284,7 @@ MUTATIONS = (
     Mutation(
         "a lost partition is committed",
         "octopus/worker/group.py",
-        '        logger.warning("%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))',
+        '        logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))',
         "        await self.revoked(partitions)",
         (REBALANCE,),
     ),
