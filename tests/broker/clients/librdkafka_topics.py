@@ -3,7 +3,7 @@
 import contextlib
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -35,6 +35,41 @@ def admin_create_list_describe_delete(target: Target) -> None:
     assert len(brokers) >= 1
     client.delete_topics([topic])[topic].result(10)
     eventually(lambda: topic not in client.list_topics(timeout=10).topics, 15, "the deleted topic is still listed")
+
+
+@check(limit=60)
+def a_producer_follows_a_topic_made_again_with_fewer_partitions(target: Target) -> None:
+    """It knows another topic by its id. By the name alone it would go on writing to partitions that are gone, for ever."""
+    _follow(target, producer(target, message_timeout_ms=20_000))
+
+
+@check(limit=60)
+def an_idempotent_producer_follows_a_topic_made_again_with_fewer_partitions(target: Target) -> None:
+    _follow(target, producer(target, message_timeout_ms=20_000, enable_idempotence=True))
+
+
+def _follow(target: Target, sender: Producer) -> None:
+    client = admin(target)
+    topic = create(target, "again", partitions=4)
+    assert _round(sender, topic) == {0, 1, 2, 3}
+    client.delete_topics([topic])[topic].result(10)
+    eventually(lambda: topic not in client.list_topics(timeout=10).topics, 15, "the deleted topic is still listed")
+    client.create_topics([NewTopic(topic, 1)])[topic].result(15)
+    eventually(lambda: _round(sender, topic) == {0}, 45, "the producer does not reach the new topic")
+
+
+def _round(sender: Producer, topic: str) -> set[int | str]:
+    """Send a few records with different keys; return the partitions they came to, and the names of errors."""
+    found: set[int | str] = set()
+    for number in range(40):
+        sender.produce(
+            topic,
+            b"x",
+            key=str(number),
+            on_delivery=lambda error, message: found.add(error.name() if error else message.partition()),
+        )
+    assert sender.flush(30) == 0
+    return found
 
 
 @check()

@@ -141,6 +141,22 @@ async def test_sequence_numbers_go_with_their_topic(peer: WireClient) -> None:
     assert await put(peer, name, first) == (Code.NONE, 0), "not taken for a repetition"
 
 
+async def test_a_producer_goes_on_with_its_numbers_in_a_topic_that_was_made_again(peer: WireClient) -> None:
+    name = fresh("gone")
+    await make_topic(peer, name)
+    _, producer_id, epoch = await make_producer(peer)
+
+    def numbered(sequence: int) -> bytes:
+        return batch(b"x", producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+
+    assert await put(peer, name, numbered(0)) == (Code.NONE, 0)
+    await delete_topic(peer, name)
+    await make_topic(peer, name)
+    assert await put(peer, name, numbered(1)) == (Code.NONE, 0)
+    assert await put(peer, name, numbered(3)) == (Code.OUT_OF_ORDER_SEQUENCE_NUMBER, -1)
+    assert await put(peer, name, numbered(2)) == (Code.NONE, 1)
+
+
 async def test_an_open_transaction_of_a_deleted_topic_holds_nobody_up_in_the_next_one(peer: WireClient) -> None:
     name = fresh("gone")
     await make_topic(peer, name)
