@@ -67,7 +67,13 @@ class GroupCoordinator:
         self._deliver(known, replies)
         return code
 
-    def may_commit(self, group: str, member: str, instance: str | None, generation: int) -> Code:
+    def is_known(self, group: str) -> bool:
+        """Say whether a group has, or had not long ago, members."""
+        return group in self.groups
+
+    def may_commit(
+        self, group: str, member: str, instance: str | None, generation: int, *, in_transaction: bool = False
+    ) -> Code:
         """Check who wants to commit offsets; a group without members may be committed to from outside.
 
         Raises:
@@ -77,7 +83,7 @@ class GroupCoordinator:
         known = self.groups.get(group)
         if known is None:
             return Code.NONE if generation < 0 else Code.ILLEGAL_GENERATION
-        return known.may_commit(member, instance, generation, self.now())
+        return known.may_commit(member, instance, generation, self.now(), in_transaction=in_transaction)
 
     def is_active(self, group: str) -> bool:
         """Say whether a group has members, or ids promised to members."""

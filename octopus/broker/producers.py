@@ -105,6 +105,10 @@ class ProducerStore:
                 self._transactions[state.transactional_id] = before
             raise
 
+    def pending(self, group: str) -> set[Partition]:
+        """Name the partitions for which transactions that are not over hold offsets of a group."""
+        return {place for state in self._transactions.values() for place in state.offsets.get(group, ())}
+
     def forget_topic(self, topic: str) -> None:
         """Take a deleted topic's offsets out of every transaction: they must not reach another topic of that name.
 

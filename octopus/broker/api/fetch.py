@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from struct import Struct
-from uuid import UUID
 
 from octopus.broker import epochs
+from octopus.broker.api.naming import TopicKey, key_reader, name_of, write_key
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, Read
 from octopus.broker.node import Node
 from octopus.broker.request import Api, Request
-from octopus.broker.wire import NO_ID, Writer
+from octopus.broker.wire import Writer
 
 _FINAL = -1
 _FULL = (0, _FINAL)
@@ -43,10 +43,7 @@ class _Slice:
 
 @dataclass(frozen=True, slots=True)
 class _Topic:
-    """A topic as it is asked for: by its name, or by its id."""
-
-    name: str
-    id: UUID
+    key: TopicKey
     slices: list[_Slice]
 
 
@@ -140,8 +137,7 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
 def _open(node: Node, request: Request, topic: _Topic, fetch: _Fetch, each: _Slice) -> None:
     try:
         request.check()
-        name = topic.name if topic.id == NO_ID else node.storage.name_of(topic.id)
-        log = node.storage.log(name, each.partition)
+        log = node.storage.log(name_of(node, topic.key), each.partition)
         epochs.check_current(each.current_epoch)
         each.has_diverged = epochs.has_diverged(log, each.last_epoch, each.offset)
         fetch.has_error = fetch.has_error or each.has_diverged
@@ -186,11 +182,8 @@ def _parse(node: Node, request: Request) -> tuple[_Fetch, int]:
             _log_start = reader.int64()
         return _Slice(partition, current_epoch, offset, last_epoch, reader.int32())
 
-    def topic() -> _Topic:
-        name, topic_id = ("", reader.uuid()) if version >= _BY_ID else (reader.string(), NO_ID)
-        return _Topic(name, topic_id, reader.structs(part))
-
-    topics = reader.structs(topic)
+    key = key_reader(reader, version >= _BY_ID)
+    topics = reader.structs(lambda: _Topic(key(), reader.structs(part)))
     max_bytes = min(max_bytes, node.limits.max_fetch_bytes)
     return _Fetch(max_wait, min_bytes, max_bytes, is_committed, topics), session_epoch
 
@@ -213,11 +206,7 @@ def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
         answer.tags(*[(_DIVERGING, _EPOCH_AND_END.pack(epochs.LEADER_EPOCH, read.high))] if each.has_diverged else [])
 
     def topic(each: _Topic) -> None:
-        if version >= _BY_ID:
-            answer.uuid(each.id)
-        else:
-            answer.string(each.name)
-        answer.array(each.slices, part)  # which end with tagged fields of their own
+        write_key(answer, each.key).array(each.slices, part)  # which end with tagged fields of their own
 
     return answer.structs([] if code else fetch.topics, topic)
 

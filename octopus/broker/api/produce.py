@@ -1,9 +1,8 @@
 """Produce: append batches to partitions and answer when they are durable."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
+from octopus.broker.api.naming import TopicKey, key_reader, name_of, write_key
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.log import Appended, Log
 from octopus.broker.node import Node
@@ -23,8 +22,6 @@ class _Result(NamedTuple):
     appended: Appended
 
 
-_Name = str | UUID
-
 _BY_ID = 13
 """The version from which topics are named by their ids."""
 
@@ -35,8 +32,8 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
     """Append everything in one step, so that the order of requests is the order in the log; then wait for the disk."""
     reader = request.reader
     transactional_id, acks, _timeout = reader.nullable_string(), reader.int16(), reader.int32()
-    name = reader.uuid if request.version >= _BY_ID else reader.string
-    topics = reader.structs(lambda: (name(), reader.structs(lambda: _Part(reader.int32(), reader.view()))))
+    key = key_reader(reader, request.version >= _BY_ID)
+    topics = reader.structs(lambda: (key(), reader.structs(lambda: _Part(reader.int32(), reader.view()))))
     logs: list[Log] = []
     results = [
         (topic, [_append(node, request, transactional_id, acks, topic, part, logs) for part in parts])
@@ -55,15 +52,14 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
 
 
 def _append(
-    node: Node, request: Request, transactional_id: str | None, acks: int, topic: _Name, part: _Part, logs: list[Log]
+    node: Node, request: Request, transactional_id: str | None, acks: int, topic: TopicKey, part: _Part, logs: list[Log]
 ) -> _Result:
     try:
         request.check()
         require(acks in (-1, 0, 1), Code.INVALID_REQUIRED_ACKS)
-        if isinstance(topic, UUID):
-            topic = node.storage.name_of(topic)
-        log = node.storage.log(topic, part.partition)
-        check = node.transactions.check_write(transactional_id, (topic, part.partition))
+        place = name_of(node, topic), part.partition
+        log = node.storage.log(*place)
+        check = node.transactions.check_write(transactional_id, place)
         appended = log.append(part.records, node.now(), transactional_check=check)
     except BrokerError as error:
         return _failed(request, part.partition, error)
@@ -75,7 +71,7 @@ def _failed(request: Request, partition: int, error: BrokerError) -> _Result:
     return _Result(partition, request.refuse(error), error.message or None, _NOTHING)
 
 
-def _answer(request: Request, topics: Sequence[tuple[_Name, list[_Result]]]) -> Writer:
+def _answer(request: Request, topics: list[tuple[TopicKey, list[_Result]]]) -> Writer:
     answer, version = request.answer(), request.version
 
     def partition(result: _Result) -> None:
@@ -86,15 +82,8 @@ def _answer(request: Request, topics: Sequence[tuple[_Name, list[_Result]]]) -> 
         if version >= 8:
             answer.array([], id).string(result.message)
 
-    def topic(entry: tuple[_Name, list[_Result]]) -> None:
-        name, results = entry
-        if isinstance(name, UUID):
-            answer.uuid(name)
-        else:
-            answer.string(name)
-        answer.structs(results, partition)
-
-    return answer.structs(topics, topic).int32(0)
+    answer.structs(topics, lambda topic: write_key(answer, topic[0]).structs(topic[1], partition))
+    return answer.int32(0)
 
 
 APIS = (Api(0, "Produce", 0, 13, handle_produce, flexible_from=9, serves_from=3, may_overlap=True),)

@@ -1,6 +1,6 @@
 """InitProducerId, AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit: idempotent and transactional producers."""
 
-from octopus.broker.api.group_offsets import Wanted, accept, refuse_all, write_codes
+from octopus.broker.api.group_offsets import accept, read_wanted, refuse_all, write_codes
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import Node
 from octopus.broker.request import Api, Request
@@ -88,20 +88,19 @@ async def handle_offset_commit(node: Node, request: Request) -> Writer:
     reader, version = request.reader, request.version
     transactional_id, group = reader.string(), reader.string()
     producer_id, epoch = reader.int64(), reader.int16()
-
-    def wanted() -> Wanted:
-        partition, offset, epoch = reader.int32(), reader.int64(), reader.int32() if version >= 2 else -1
-        return Wanted(partition, offset, epoch, reader.nullable_string() or "")
-
-    topics = reader.array(lambda: (reader.string(), reader.array(wanted)))
+    generation, member, instance = -1, "", None
+    if version >= 3:
+        generation, member, instance = reader.int32(), reader.string(), reader.nullable_string()
+    topics = read_wanted(reader, has_epoch=version >= 2)
     try:
         request.check()
-        node.groups.check_name(group)
+        code = node.groups.may_commit(group, member, instance, generation, in_transaction=True)
+        require(not code, code)
         offsets, codes = accept(node, request, topics, node.now())
         await node.transactions.add_offsets(transactional_id, producer_id, epoch, group, offsets)
     except BrokerError as error:
         codes = refuse_all(request, topics, error)
-    return write_codes(Writer().int32(0), topics, codes)
+    return write_codes(request.answer().int32(0), topics, codes)
 
 
 APIS = (
@@ -109,5 +108,5 @@ APIS = (
     Api(24, "AddPartitionsToTxn", 0, 2, handle_add_partitions),
     Api(25, "AddOffsetsToTxn", 0, 2, handle_add_offsets),
     Api(26, "EndTxn", 0, 2, handle_end),
-    Api(28, "TxnOffsetCommit", 0, 2, handle_offset_commit),
+    Api(28, "TxnOffsetCommit", 0, 4, handle_offset_commit, flexible_from=3),
 )

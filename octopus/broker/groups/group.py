@@ -122,10 +122,18 @@ class Group:
             self._remove(self.members[member], now)
         return code, self._drain()
 
-    def may_commit(self, member: str, instance: str | None, generation: int, now: int) -> Code:
-        """Check an OffsetCommit: members of this generation always may, outsiders only while nobody is a member."""
+    def may_commit(
+        self, member: str, instance: str | None, generation: int, now: int, *, in_transaction: bool = False
+    ) -> Code:
+        """Check an OffsetCommit: members of this generation always may, outsiders only while nobody is a member.
+
+        In a transaction outsiders may as well: before version 3 of TxnOffsetCommit (KIP-447) nobody could say who they are.
+        """
         if generation < 0 and self.state is State.EMPTY:
             return Code.NONE
+        if in_transaction:
+            is_outsider = generation < 0 and not member and instance is None
+            return Code.NONE if is_outsider else self._identify(member, instance, generation)
         code = self._identify(member, instance, generation)
         if code:
             return code

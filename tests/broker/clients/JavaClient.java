@@ -21,7 +21,6 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
-import org.apache.kafka.common.errors.UnsupportedVersionException;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
@@ -44,7 +43,6 @@ public final class JavaClient {
             case "commitsAndAbortsTransactions" -> client.commitsAndAbortsTransactions();
             case "commitsOffsetsInTransactions" -> client.commitsOffsetsInTransactions(false);
             case "commitsOffsetsOfAMemberInTransactions" -> client.commitsOffsetsInTransactions(true);
-            case "commitsOffsetsOfAMemberIsRefused" -> client.refusesOffsetsOfAMember();
             default -> throw new IllegalArgumentException(arguments[0]);
         }
         System.exit(0);
@@ -159,15 +157,6 @@ public final class JavaClient {
             producer.commitTransaction();
             expect(consumer.committed(Set.of(partition)).get(partition).offset() == 10, "the offset was not committed");
         }
-    }
-
-    private void refusesOffsetsOfAMember() throws Exception {
-        try {
-            commitsOffsetsInTransactions(true);
-        } catch (UnsupportedVersionException refused) {
-            return;
-        }
-        throw new AssertionError("granted");
     }
 
     /** The group's name without the member's id and generation: what brokers before 2.5 understand. */

@@ -38,9 +38,8 @@ def commits_offsets_in_transactions(target: Target) -> None:
 
 @check(limit=60, races=True)
 def commits_offsets_of_a_member_in_transactions(target: Target) -> None:
-    """With the member's id and generation (TxnOffsetCommit 3, flexible encoding); the embedded broker offers up to 2."""
-    refused = target.kind == "embedded"
-    _java(target, "commitsOffsetsOfAMemberIsRefused" if refused else "commitsOffsetsOfAMemberInTransactions")
+    """With the member's id and generation (TxnOffsetCommit 3)."""
+    _java(target, "commitsOffsetsOfAMemberInTransactions")
 
 
 def _java(target: Target, check: str) -> None:

@@ -273,6 +273,21 @@ def test_members_commit_also_while_others_join_but_not_between_join_and_sync(pla
     assert play.group.may_commit("a", None, 1, play.now) == Code.ILLEGAL_GENERATION
 
 
+def test_members_commit_in_a_transaction_while_they_are_what_they_say_and_outsiders_always(play: Play) -> None:
+    play.stable("a", "b").join("c", wish(fresh="c"))
+
+    def code(member: str, generation: int) -> Code:
+        return play.group.may_commit(member, None, generation, play.now, in_transaction=True)
+
+    assert code("a", 1) == Code.NONE
+    assert code("a", 7) == Code.ILLEGAL_GENERATION
+    assert code("z", 1) == Code.UNKNOWN_MEMBER_ID
+    assert code("", -1) == Code.NONE, "before version 3 nobody can say who they are"
+    play.join("a again", wish("a")).join("b again", wish("b"))
+    assert code("a", 1) == Code.ILLEGAL_GENERATION
+    assert code("a", 2) == Code.NONE, "between join and sync too"
+
+
 # ── static members ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
