@@ -105,7 +105,7 @@ def _loop() -> Finding:
 
 
 def _kafka_client() -> Finding:
-    from octopus.transports.kafka.connection import TESTED
+    from octopus.transports.kafka.guards import TESTED
 
     try:
         found = version("aiokafka")
@@ -114,9 +114,9 @@ def _kafka_client() -> Finding:
     if found == TESTED:
         return Finding(State.GOOD, "kafka client", f"aiokafka {found}, with our guards")
     return Finding(
-        State.DOUBTFUL,
+        State.WRONG,
         "kafka client",
-        f"aiokafka {found}; our guards are made for {TESTED} and stay off",
+        f"aiokafka {found}; Octopus reads the inside of {TESTED}, and takes no other",
         f"pip install aiokafka=={TESTED}",
     )
 

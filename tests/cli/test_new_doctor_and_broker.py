@@ -107,6 +107,15 @@ def test_secrets_are_masked(octopus: Octopus, monkeypatch: pytest.MonkeyPatch) -
     assert "wonderland" not in result.out + result.err
 
 
+def test_another_aiokafka_than_the_one_whose_inside_is_known_is_wrong(
+    octopus: Octopus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checks(octopus)["kafka client"]["state"] == "good"
+    monkeypatch.setattr("octopus.cli.checkup.version", lambda name: "0.14.99")
+    found = checks(octopus)["kafka client"]
+    assert (found["state"], found["mend"]) == ("wrong", "pip install aiokafka==0.14.0")
+
+
 def test_the_app_is_examined_too(octopus: Octopus, nowhere: Path, topic: str) -> None:
     (nowhere / "app.py").write_text(
         f"from octopus import Octopus\napp = Octopus('{topic}')\n@app.on('{topic}')\ndef h(v: dict): pass\n"

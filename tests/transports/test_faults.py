@@ -139,25 +139,6 @@ async def test_an_unreadable_batch_stops_its_partition_after_everything_before_i
     await member.consumer.stop()
 
 
-async def test_an_aiokafka_whose_inside_is_unknown_is_read_through_its_public_side(
-    transport: Transport, admin: Admin, producer: Producer, topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aiokafka.__version__", "0.14.99")
-    zero, one = TopicPartition(topic, 0), TopicPartition(topic, 1)
-    for start in range(0, 9, 3):
-        await producer.send_many([Outgoing(topic, b"%d" % n, partition=0) for n in range(start, start + 3)])
-    await producer.send_many([Outgoing(topic, b"%d" % n, partition=1) for n in range(20)])
-    member = Member(transport, topic, {topic})
-    await member.consumer.start(member)
-    tampering = Tampering(member, (zero, 3), flip_last_byte)
-    await member.until(lambda: member.count >= 23 and zero in member.unreadable, max_records=3)
-    assert member.values(zero) == [b"0", b"1", b"2"]
-    assert member.values(one) == [b"%d" % number for number in range(20)]
-    tampering.stop()
-    await member.until(lambda: member.count == 29, max_records=3)
-    await member.consumer.stop()
-
-
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_is_read_and_a_bomb_is_not(
     transport: Transport, admin: Admin, topic: str, codec: str

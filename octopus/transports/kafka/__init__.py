@@ -20,6 +20,9 @@ class KafkaTransport:
 
     Args:
         settings: Where it is and who we are to it.
+
+    Raises:
+        ConfigurationError: aiokafka is not the version that was tested.
     """
 
     name = "kafka"

@@ -18,12 +18,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-import aiokafka
 import aiokafka.client
 import aiokafka.conn
 import aiokafka.consumer.fetcher
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
+from aiokafka.protocol.struct import Struct
 
 from octopus.errors import AuthError, ConnectionFailed, OctopusError
 from octopus.transports.kafka import fetched
@@ -31,9 +31,6 @@ from octopus.transports.kafka.frames import Frames
 from octopus.types import TokenProvider
 
 _logger = logging.getLogger("octopus.transports")
-
-TESTED = "0.14.0"
-"""The only aiokafka whose private parts are touched; with another one its public behaviour is what there is."""
 
 # aiokafka has no types here
 _Authenticator: Any = aiokafka.conn.OAuthAuthenticator
@@ -317,18 +314,17 @@ def refusal(failure: BaseException | None) -> OctopusError | None:
 
 
 class _NoTokens(logging.Filter):
-    """Drops the records that print whole requests: a SaslAuthenticate request carries the token."""
+    """Drops the records that print whole requests and answers: a SaslAuthenticate request carries the token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (isinstance(record.msg, str) and record.msg.startswith(("Request to", "Response from")))
+        return not any(isinstance(argument, Struct) for argument in record.args or ())
 
 
 _no_tokens = _NoTokens()
 
 
 def install() -> None:
-    """Put this connection into aiokafka. Does so once, and only for the version it was tested with."""
+    """Put this connection into aiokafka."""
     logging.getLogger("aiokafka.conn").addFilter(_no_tokens)
-    if aiokafka.__version__ == TESTED:
-        _client_module.create_conn = create_connection
-        _fetcher_module.MemoryRecords = fetched.FetchedBatches
+    _client_module.create_conn = create_connection
+    _fetcher_module.MemoryRecords = fetched.FetchedBatches

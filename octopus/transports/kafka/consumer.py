@@ -18,16 +18,15 @@ from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
 from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, PartitionLost, TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import AssignmentListener, Chunk, Commit, Fetched, Start, Unreadable
+from octopus.transports.base import AssignmentListener, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
-from octopus.transports.kafka.reader import Buffer, reads_batches
+from octopus.transports.kafka.reader import Buffer
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.watch import FetchWatch
 
@@ -120,7 +119,6 @@ class KafkaConsumer:
         self._readable: dict[TopicPartition, TopicPartition] = {}  # of those, the ones with a position
         self._positioned: set[TopicPartition] = set()
         self._buffers: dict[TopicPartition, Buffer] = {}
-        self._doubtful: set[TopicPartition] = set()
 
     # life
 
@@ -179,10 +177,9 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         while True:
             self._check()
-            if wanted and not self._engine._subscription.reassignment_in_progress:
-                collect = self._collect if reads_batches() else self._collect_publicly
-                if found := await collect(wanted, max_records):
-                    return found
+            readable = wanted and not self._engine._subscription.reassignment_in_progress
+            if readable and (found := self._collect(wanted, max_records)):
+                return found
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return []
@@ -224,8 +221,8 @@ class KafkaConsumer:
         # the engine leaves the group when it thinks that nobody reads
         engine._subscription._last_fetch_ended = time.monotonic()
 
-    async def _collect(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
-        """Take what is there. Does not suspend: being cancelled here would lose what was taken."""
+    def _collect(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
+        """Take what is there; being cancelled here would lose what was taken."""
         found: list[Fetched] = []
         fetched = self._engine._fetcher._records
         begun: dict[TopicPartition, Buffer] = {}
@@ -269,33 +266,6 @@ class KafkaConsumer:
         result: Any = self._engine._fetcher._records.get(partition)
         if isinstance(result, FetchResult) and result._partition_records is not None:
             result._partition_records._records.stand_alone()
-
-    async def _collect_publicly(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
-        """Do the same with an aiokafka whose inside is not known: slower, and with one buffer per partition.
-
-        One partition a call: an error in one would take along what the call had drained from others.
-        """
-        found: list[Fetched] = []
-        for partition in [partition for partition in self._readable if partition in wanted]:
-            if max_records <= 0:
-                break
-            place = KafkaTopicPartition(*partition)
-            start = self._state(partition).position
-            # an error withholds the good records before it: from then on they are taken one by one
-            limit = 1 if partition in self._doubtful else max_records
-            try:
-                records = (await self._engine.getmany(place, timeout_ms=0, max_records=limit)).get(place)
-            except Exception as error:  # noqa: BLE001 - decoding fails in any way the bytes like
-                self._engine.seek(place, start)
-                if limit == 1:
-                    found.append(Unreadable(partition, self._unreadable(partition, error)))
-                self._doubtful.add(partition)
-            else:
-                if records:
-                    max_records -= len(records)
-                    size = sum(max(0, record.serialized_value_size) for record in records)
-                    found.append(Chunk(partition, records, records[-1].offset + 1, size))
-        return found
 
     def _take(self, partition: TopicPartition) -> Buffer | Unreadable | None:
         """Take over what the engine fetched for a partition, and let it fetch what follows."""
@@ -367,7 +337,6 @@ class KafkaConsumer:
             if partition not in self._held:
                 raise PartitionLost(f"{partition} is not assigned to this member of group {self._group!r}.")
             self._buffers.pop(partition, None)
-            self._doubtful.discard(partition)
             engine._fetcher.seek_to(partition, offset)
             self._positioned.add(partition)
 

@@ -1,6 +1,6 @@
 """What aiokafka lacks and data needs: a limit to decompression, and attention to errors of OffsetFetch.
 
-Installed once for the process, before the first client starts.
+Installed once for the process, before the first client starts; and only into the version that was read for it.
 """
 
 from types import ModuleType
@@ -13,8 +13,12 @@ import aiokafka.record.legacy_records
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetFetchRequest
 
+from octopus.errors import ConfigurationError
 from octopus.transports.decompression import DECOMPRESSORS, Decompressor
 from octopus.transports.kafka import connection
+
+TESTED = "0.14.0"
+"""The only aiokafka whose inside is known. With another one nobody could say that no event is lost."""
 
 _NAMES = {1: "gzip_decode", 2: "snappy_decode", 3: "lz4_decode", 4: "zstd_decode"}
 
@@ -31,7 +35,16 @@ class Guards:
         self._installed = False
 
     def install(self, decompression_limit_bytes: int) -> None:
-        """Install everything; a second call only sets the limit."""
+        """Install everything; a second call only sets the limit.
+
+        Raises:
+            ConfigurationError: aiokafka is not the version that was tested.
+        """
+        if aiokafka.__version__ != TESTED:
+            raise ConfigurationError(
+                f"aiokafka {aiokafka.__version__} is installed, and Octopus reads the inside of {TESTED}. "
+                f"Install that one: pip install aiokafka=={TESTED}."
+            )
         self.decompression_limit_bytes = decompression_limit_bytes
         if self._installed:
             return
@@ -41,8 +54,7 @@ class Guards:
             for codec, name in _NAMES.items():
                 if hasattr(module, name):
                     setattr(module, name, self._limited(DECOMPRESSORS[codec]))
-        if aiokafka.__version__ == connection.TESTED:
-            _check_offset_fetch()
+        _check_offset_fetch()
 
     def _limited(self, decompress: Decompressor) -> Any:
         return lambda payload: decompress(payload, self.decompression_limit_bytes)

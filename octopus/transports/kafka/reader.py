@@ -12,22 +12,15 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-import aiokafka
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from octopus.errors import CorruptBatch, TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import Chunk
-from octopus.transports.kafka.connection import TESTED
 from octopus.transports.kafka.fetched import Batch
 from octopus.unread import Unread
 
 READ_COMMITTED = 1
-
-
-def reads_batches() -> bool:
-    """Tell whether this aiokafka is the one whose inside this module knows."""
-    return bool(aiokafka.__version__ == TESTED)
 
 
 class Buffer:
