@@ -39,6 +39,7 @@ class SaslBroker:
         self.kills = 0
         self.stored = 0
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "SaslBroker":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -47,6 +48,9 @@ class SaslBroker:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     @property
     def address(self) -> str:
@@ -54,6 +58,18 @@ class SaslBroker:
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._talk(reader, writer)
+        finally:
+            self._serving.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_until, refused = 0.0, False
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -86,7 +102,6 @@ class SaslBroker:
                 if key == AUTHENTICATE and answer.startswith(b"\x00\x3a"):
                     await asyncio.sleep(0.05)
                     break
-        writer.close()
 
     def _answer(self, key: int, version: int, body: bytes) -> bytes:
         host, port = self.address.split(":")
