@@ -11,6 +11,7 @@ from types import FrameType
 
 import watchfiles
 
+from octopus.worker.places import PARENT_VARIABLE
 from octopus.worker.process import ExitCode, spell
 
 logger = logging.getLogger("octopus.reload")
@@ -76,7 +77,7 @@ class _Reloader:
 
     def _start(self) -> None:
         # A session of its own: a Ctrl-C reaches it once, through us.
-        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid())}
+        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         self._child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
         if self._stop.is_set():
             self._child.terminate()  # the signal came in between, and did not reach this one

@@ -21,6 +21,7 @@ from octopus.config import Settings
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.worker import Worker
+from octopus.worker.places import PARENT_VARIABLE, Places
 from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, run_process, run_processes, this_command
 
 logger = logging.getLogger("octopus.worker")
@@ -99,7 +100,7 @@ def _run_one(
         logger.info("%s runs %s on %s", app.name, _spell_handlers(app, only), worker.status().broker)
 
     companions: list[Companion] = [announce]
-    parent = os.environ.get("OCTOPUS_PARENT")
+    parent = os.environ.get(PARENT_VARIABLE)
     if parent is not None:
         companions.append(_ending_with(int(parent)))
     is_watched = console.is_terminal and is_terminal() and WORKER_VARIABLE not in os.environ
@@ -116,7 +117,9 @@ def _run_one(
 def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequence[str]) -> int:
     configure_logs(settings.log, notices())
     logger.info("%s runs in %d processes", app.name, count)
-    return run_processes(this_command(*arguments), count, grace=settings.worker.drain_timeout + 5)
+    return run_processes(
+        this_command(*arguments), count, grace=settings.worker.drain_timeout + 5, places=Places(app, settings)
+    )
 
 
 def _ending_with(parent: int) -> Companion:

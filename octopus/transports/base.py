@@ -291,6 +291,10 @@ class Admin(Protocol):
         """Overwrite a group's offsets. Raises `TransportError` while the group has members."""
         ...
 
+    async def remove_members(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
+        """Take members out of a group, each named by its id, its instance, or both. Those who are gone already are fine."""
+        ...
+
     async def delete_group(self, group: str) -> None:
         """Forget a group without members, its offsets included."""
         ...

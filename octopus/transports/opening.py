@@ -119,8 +119,14 @@ def producer_options(producer: ProducerSettings) -> dict[str, Any]:
     }
 
 
-def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings) -> dict[str, Any]:
-    """Return what `Transport.consumer` takes beside group and topics."""
+def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings, place: str | None = None) -> dict[str, Any]:
+    """Return what `Transport.consumer` takes beside group and topics.
+
+    Args:
+        consumer: The settings of that name.
+        worker: These, too.
+        place: What a supervisor calls this process in its groups.
+    """
     options: dict[str, Any] = {
         "session_timeout": consumer.session_timeout,
         # Longer than the drain budget, or a slow drain would be thrown out of the group it hands over to.
@@ -129,7 +135,8 @@ def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings) -> dict
         "fetch_max_bytes": consumer.fetch_max_bytes,
         "max_partition_fetch_bytes": consumer.max_partition_fetch_bytes,
         "isolation": consumer.isolation,
-        "group_instance_id": consumer.group_instance_id,
+        "group_instance_id": place or consumer.group_instance_id,
+        "keeps_place": consumer.group_instance_id is not None,
     }
     if consumer.assignor != "auto":
         options["assignor"] = consumer.assignor

@@ -20,6 +20,7 @@ from octopus.config import Settings
 from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
 from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
+from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places, place_of
 from octopus.worker.worker import Worker
 
 logger = logging.getLogger("octopus.worker")
@@ -125,7 +126,7 @@ async def _run(
             starting.cancel()  # nothing runs yet, so there is nothing to wait for
 
     with _signals(on_stop):
-        worker = Worker(app, settings, only=only, threaded=True)
+        worker = Worker(app, settings, only=only, threaded=True, place=place_of(os.environ))
         try:
             async with worker:
                 starting = None
@@ -202,18 +203,19 @@ def _loop_factory() -> Iterator[Callable[[], asyncio.AbstractEventLoop] | None]:
         yield uvloop.new_event_loop
 
 
-def run_processes(command: Sequence[str], count: int, *, grace: float) -> int:
+def run_processes(command: Sequence[str], count: int, *, grace: float, places: Places | None = None) -> int:
     """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
 
     Args:
         command: What each process runs.
         count: How many.
         grace: Seconds from the first stop signal to SIGKILL.
+        places: What they are called in their groups, so that a replacement is not a newcomer there.
 
     Returns:
         The highest exit code of those that ended by themselves, 0 after a stop.
     """
-    return _Family(command, count, grace).run()
+    return _Family(command, count, grace, places).run()
 
 
 class _Family:
@@ -221,34 +223,39 @@ class _Family:
 
     CRASH_WAIT = 1.0
 
-    def __init__(self, command: Sequence[str], count: int, grace: float) -> None:
+    def __init__(self, command: Sequence[str], count: int, grace: float, places: Places | None) -> None:
         self._command = [*command]
         self._count = count
         self._grace = grace
+        self._places = places
         self._stopping_at: float | None = None
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
         self._numbers: dict[int, int] = {}  # pid → 1 to count
-        self._restarts: list[float] = []  # when to start another, monotonic
+        self._restarts: list[tuple[float, int]] = []  # when to start another, monotonic; which number it has
+        self._killed: set[int] = set()  # those that ended in a stop without giving up their places
         self._worst = 0
 
     def run(self) -> int:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            for _ in range(self._count):
-                self._start()
+            for number in range(1, self._count + 1):
+                self._start(number)
             while self._children or self._restarts:
                 self._look()
         finally:
             for child, _ in self._children.values():
                 child.kill()
+            if self._places is not None:
+                self._places.end(self._killed)
             for number, handler in before.items():
                 signal.signal(number, handler)
         return self._worst
 
-    def _start(self) -> None:
-        # A replacement takes the number of the one it replaces; log lines begin with it.
-        number = min({*range(1, self._count + 1)} - {self._numbers[pid] for pid in self._children})
-        environment = {**os.environ, "OCTOPUS_PARENT": str(os.getpid()), WORKER_VARIABLE: str(number)}
+    def _start(self, number: int) -> None:
+        # A replacement takes the number of the one it replaces: its place in the groups, and what log lines begin with.
+        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), WORKER_VARIABLE: str(number)}
+        if self._places is not None:
+            environment[PLACE_VARIABLE] = self._places.name(number)
         child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
         self._children[child.pid] = child, time.monotonic()
         self._numbers[child.pid] = number
@@ -262,26 +269,31 @@ class _Family:
             if code is None:
                 continue
             del self._children[pid]
-            self._ended(code, time.monotonic() - began)
+            self._ended(self._numbers.pop(pid), code, time.monotonic() - began)
         now = time.monotonic()
         if self._stopping_at is not None:
             self._restarts.clear()
             if now > self._stopping_at + self._grace:
                 for child, _ in self._children.values():
                     child.kill()
-        for moment in [moment for moment in self._restarts if moment <= now]:
-            self._restarts.remove(moment)
-            self._start()
+        for moment, number in [each for each in self._restarts if each[0] <= now]:
+            self._restarts.remove((moment, number))
+            self._start(number)
         time.sleep(0.1)
 
-    def _ended(self, code: int, lived: float) -> None:
+    def _ended(self, number: int, code: int, lived: float) -> None:
         if self._stopping_at is not None:
+            if code != ExitCode.OK:
+                self._killed.add(number)
             return
         if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
             self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
+            if self._places is not None and code in (ExitCode.OK, ExitCode.STOPPED_LINE):
+                self._places.left(number)
             return
         logger.warning("a worker process ended with %s after %.0f s; starting another", spell(code), lived)
-        self._restarts.append(time.monotonic() + (self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0))
+        wait = self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0
+        self._restarts.append((time.monotonic() + wait, number))
 
     def _on_signal(self, number: int, _frame: object) -> None:
         again = self._stopping_at is not None

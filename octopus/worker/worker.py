@@ -55,6 +55,7 @@ class Worker:
         threaded: Whether consumers live in a thread of their own, so that a handler that blocks the loop does not cost
             the group membership.
         clock: Seconds since the epoch, for retries that wait in a topic.
+        place: Its name in its groups, which a replacement takes over if it dies; a stop gives it up.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Worker:
         transport: Transport | None = None,
         threaded: bool = False,
         clock: Callable[[], float] = time.time,
+        place: str | None = None,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -73,6 +75,7 @@ class Worker:
         self._transport = transport or connect(settings, client_id=app.name)
         self._threaded = threaded
         self._clock = clock
+        self._place = place
         self._stack = AsyncExitStack()
         self._groups: dict[str, GroupWorker] = {}
         self._finished = asyncio.Event()
@@ -229,7 +232,7 @@ class Worker:
                 return
 
     def _group(self, pipeline: Pipeline) -> GroupWorker:
-        options = consumer_options(self.settings.consumer, self.settings.worker)
+        options = consumer_options(self.settings.consumer, self.settings.worker, self._place)
         if pipeline.delivery == "at_least_once":
             return GroupWorker(pipeline, self._consumer(pipeline, options), self.settings.worker, time.time())
         options["isolation"] = "read_committed"  # what is aborted must not be handled either

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiokafka.errors as kafka
@@ -29,7 +30,7 @@ from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, GroupInfo, GroupMember, Start, TopicInfo
 from octopus.transports.kafka.errors import FOREIGN, mapped
-from octopus.transports.kafka.membership import LeaveGroup, assigned
+from octopus.transports.kafka.membership import NOT_THERE, LeaveGroup, assigned
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries, text
@@ -169,7 +170,8 @@ class KafkaAdmin:
             await self._client.force_metadata_update()
             names: set[str] = set()
             for broker in self._client.cluster.brokers():
-                reply = await self._client.send(broker.nodeId, ListGroupsRequest())
+                ask = partial(self._client.send, broker.nodeId, ListGroupsRequest())
+                reply = await self._until_there(ask, lambda reply: [reply.error_code], again=NOT_THERE)
                 _raise(reply.error_code, "listing groups")
                 names.update(name for name, kind, *_ in reply.groups if kind in ("", "consumer"))
             return [await self._describe(name) for name in sorted(names)]
@@ -276,7 +278,7 @@ class KafkaAdmin:
             node = await self._client.coordinator_lookup(CoordinationType.GROUP, group)
             return await self._client.send(node, request)
 
-        return await self._until_there(send, codes, again=(14, 15, 16, UNSTABLE))
+        return await self._until_there(send, codes, again=(*NOT_THERE, UNSTABLE))
 
     async def _until_there(self, send: Any, codes: Any, again: Collection[int]) -> Any:
         async with asyncio.timeout(self._settings.request_timeout):

@@ -106,6 +106,9 @@ class LibrdkafkaConsumer:
         self._is_running = True
         try:
             await self._reader.start()
+            if self._instance is not None and not self._is_classic:
+                # With KIP-848 a name is taken until the session of the last one to have it ends, killed or not.
+                await self._reader.remove_members(self._group, [("", self._instance)])
             await self._pump.start(listener)
         except BaseException:
             await self.stop()

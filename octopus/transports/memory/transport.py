@@ -308,6 +308,12 @@ class MemoryAdmin:
         self._refuse_members(group)
         self._broker.group(group).offsets.update(offsets)
 
+    async def remove_members(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
+        """Take members out of a group. Nobody has an instance here."""
+        known = self._broker.group(group).members
+        for member_id in [each for each, _ in members if each in known]:
+            self._broker.leave(group, known[member_id])
+
     async def delete_group(self, group: str) -> None:
         """Forget a group without members."""
         self._refuse_members(group)
