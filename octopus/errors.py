@@ -9,6 +9,7 @@
     │  ├─ ConnectionFailed
     │  ├─ NotAuthorized
     │  ├─ TopicNotFound
+    │  ├─ TopicRecreated
     │  ├─ RecordTooLarge
     │  ├─ BatchTooLarge
     │  ├─ CorruptBatch
@@ -101,6 +102,10 @@ class NotAuthorized(TransportError):
 
 class TopicNotFound(TransportError):
     """The topic or partition does not exist and was not created on demand."""
+
+
+class TopicRecreated(TransportError):
+    """The topic was deleted and made again: offsets of the old one mean nothing in the new one."""
 
 
 class RecordTooLarge(TransportError):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from octopus.unread import Records, Unread
 
+TOPIC_PREFIX = "octopus-topic-1:"
 MAP_PREFIX = "octopus-offsets-1"
 MAP_LIMIT = 4096
 """Bytes a broker keeps of a commit's metadata (`offset.metadata.max.bytes`)."""
@@ -188,6 +189,38 @@ def _runs(offsets: Sequence[int]) -> Iterator[range]:
         if index == len(offsets) or offsets[index] != offsets[index - 1] + 1:
             yield range(offsets[start], offsets[index - 1] + 1)
             start = index
+
+
+def with_topic_id(metadata: str, topic_id: str | None) -> str:
+    """Write before a commit's metadata which topic its offset is of: `octopus-topic-1:ID METADATA`.
+
+    Args:
+        metadata: An offset map, an anchor, or nothing.
+        topic_id: None when it is not known.
+    """
+    return metadata if topic_id is None else f"{TOPIC_PREFIX}{topic_id} {metadata}".rstrip()
+
+
+def topic_id_of(metadata: str) -> str | None:
+    """Return the id of the topic that a committed offset is of; None when the commit does not say."""
+    first = metadata.partition(" ")[0]
+    return (first.removeprefix(TOPIC_PREFIX) or None) if first.startswith(TOPIC_PREFIX) else None
+
+
+def without_topic_id(metadata: str) -> str:
+    """Return the rest of what `with_topic_id` wrote."""
+    return metadata.partition(" ")[2] if metadata.startswith(TOPIC_PREFIX) else metadata
+
+
+def map_limit(topic_id: str | None) -> int:
+    """Return how long a map may be beside a topic id, with a byte to spare: librdkafka sends a zero behind metadata."""
+    return MAP_LIMIT if topic_id is None else MAP_LIMIT - len(with_topic_id("", topic_id)) - 2
+
+
+def metadata_of(ledger: OffsetLedger, topic_id: str | None) -> str:
+    """Return what a commit of the committable offset says beside it: the topic that it is of, and what is settled beyond."""
+    ahead = encode_map(ledger.committable, ledger.settled_ahead(), map_limit(topic_id))
+    return with_topic_id(ahead, topic_id)
 
 
 def encode_map(base: int, ranges: Sequence[tuple[int, int]], limit: int = MAP_LIMIT) -> str:

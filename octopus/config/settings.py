@@ -122,6 +122,10 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "A lasting name of this member: it keeps its partitions over a restart shorter than session_timeout.",
     ] = None
+    recreated_topics: Annotated[
+        Literal["stop", "earliest"],
+        "When a topic was deleted and made again: its partitions stop and say so, or the new one is read from its beginning.",
+    ] = "stop"
     decompression_limit_bytes: Annotated[Bytes, "A batch that decompresses to more stops its partition."] = (
         64 * MEBIBYTE
     )

@@ -23,6 +23,9 @@ class Generation:
         buried: Records sent to the dead-letter topic.
         deferred: Records sent to the retry topic.
         retried: Attempts that ended in a retry.
+        topic_id: The id of the topic that it reads, None when that is not known.
+        is_outdated: That topic is gone, and another one has its name. What was read is still handled; its offsets mean nothing
+            any more.
         stretches: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
         window: Ends the wait of a batch for company, while one is filling.
     """
@@ -35,6 +38,7 @@ class Generation:
         "committed",
         "deferred",
         "is_open",
+        "is_outdated",
         "lanes",
         "mean_bytes",
         "partition",
@@ -42,6 +46,7 @@ class Generation:
         "run",
         "skipped",
         "stretches",
+        "topic_id",
         "window",
     )
 
@@ -57,6 +62,8 @@ class Generation:
         self.skipped = self.buried = self.retried = self.deferred = 0
         self.active = False
         self.is_open = True
+        self.topic_id: str | None = None
+        self.is_outdated = False
         self.window: asyncio.TimerHandle | None = None
 
     @property
@@ -102,6 +109,16 @@ class Generation:
         """
         self.committed = offset
         self._committed_ahead = ahead
+
+    @property
+    def counts(self) -> bool:
+        """Whether what settles here may be committed."""
+        return self.is_open and not self.is_outdated
+
+    @property
+    def done_before(self) -> int:
+        """The offset before which nothing is left to do: none, in a topic that took the place of the one that was read."""
+        return 0 if self.is_outdated else self.ledger.committable
 
     @property
     def bytes_in_flight(self) -> int:

@@ -9,7 +9,7 @@ from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out
 from octopus.middleware.retry_topics import Clock
-from octopus.offsets import decode_map, encode_map
+from octopus.offsets import decode_map, metadata_of, topic_id_of, without_topic_id
 from octopus.outcomes import Outcome
 from octopus.outputs import CapturingProducer, Outbox
 from octopus.pipeline import Pipeline
@@ -21,7 +21,8 @@ from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
 from octopus.types import BatchOutcome, Run, RunStretch, stretched
-from octopus.worker.group import resolve_start
+from octopus.worker.anchors import resolve_start
+from octopus.worker.known_topics import is_another
 
 YIELD_EVERY = 256
 """Runs after which the loop gets its turn: in virtual time a handler that never suspends takes none."""
@@ -186,20 +187,30 @@ class Group:
         known = {partition.topic for partition in committed}
         for partition in self._broker.matching(self._subscription):
             commit = committed.get(partition)
+            if commit is not None and is_another(topic_id_of(commit.metadata), self._id_of(partition)):
+                commit = None  # of a topic that was made again since
             if commit is None:
                 start = "earliest" if partition.topic in known else resolve_start(self.pipeline.start, now)
                 commit = Commit(self._broker.offset_of(partition, start))
-            ahead = decode_map(commit.offset, commit.metadata)
-            self._generations[partition] = self._runner.open(partition, commit.offset, ahead)
+            ahead = decode_map(commit.offset, without_topic_id(commit.metadata))
+            self._generations[partition] = self._open(partition, commit.offset, ahead)
             self.deliver(partition)
+
+    def _open(self, partition: TopicPartition, offset: int, ahead: Sequence[tuple[int, int]] = ()) -> Generation:
+        generation = self._runner.open(partition, offset, ahead)
+        generation.topic_id = self._id_of(partition)
+        return generation
+
+    def _id_of(self, partition: TopicPartition) -> str | None:
+        return self._broker.topic_ids.get(partition.topic)
 
     def deliver(self, partition: TopicPartition) -> None:
         """Submit what the group has not seen of a partition; one that is new is read from its beginning."""
         generation = self._generations.get(partition)
-        if generation is None:
+        if generation is None or is_another(generation.topic_id, self._id_of(partition)):
             if partition not in self._broker.matching(self._subscription):
                 return
-            generation = self._runner.open(partition, self._broker.offset_of(partition, "earliest"))
+            generation = self._open(partition, self._broker.offset_of(partition, "earliest"))
             self._generations[partition] = generation
         log, position = self._broker.log(partition), generation.ledger.position
         records, position = log.read(position, log.end - position)
@@ -209,9 +220,10 @@ class Group:
         """Cancel what runs and commit what is settled."""
         await self._runner.close()
         for partition, generation in self._generations.items():
-            ledger = generation.ledger
-            metadata = encode_map(ledger.committable, ledger.settled_ahead())
-            self._broker.group(self.pipeline.group).offsets[partition] = Commit(ledger.committable, metadata)
+            ledger, topic_id = generation.ledger, generation.topic_id
+            if not is_another(topic_id, self._id_of(partition)):
+                commit = Commit(ledger.committable, metadata_of(ledger, topic_id))
+                self._broker.group(self.pipeline.group).offsets[partition] = commit
             generation.close()
 
     # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────

@@ -80,6 +80,10 @@ Start = Literal["earliest", "latest"] | float
 """Where a new group starts: an end of the log, or a time in seconds since the epoch."""
 
 
+NO_IDS: Mapping[str, str | None] = {}
+"""Of topics of which nothing is known but their names."""
+
+
 class AssignmentListener(Protocol):
     """Told of every change of assignment, in order, one call at a time; awaited by the consumer.
 
@@ -134,8 +138,22 @@ class Consumer(Protocol):
         """Return what is committed, None where nothing is. An error while reading is never "nothing"."""
         ...
 
-    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Set positions; what was prefetched from elsewhere is dropped."""
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Ask the broker which topics these names stand for now.
+
+        A topic that was deleted and made again has another id. One that is not there is left out; None where the broker has
+        no ids. Several brokers agree on what is new before it is returned.
+        """
+        ...
+
+    async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
+        """Set positions; what was prefetched from elsewhere is dropped.
+
+        Args:
+            offsets: Where to read on.
+            topic_ids: The topics that these offsets are of, by name. What has another id is not read, and in the end
+                `Unreadable`, where the client can fetch by id; elsewhere only `topic_ids` tells.
+        """
         ...
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
@@ -253,6 +271,10 @@ class Admin(Protocol):
 
     async def topics(self) -> list[TopicInfo]:
         """Return all topics this principal may see, sorted by name."""
+        ...
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Return the ids of those topics that are there, as `Consumer.topic_ids`."""
         ...
 
     async def create_topic(

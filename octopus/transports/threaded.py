@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from octopus.errors import ConnectionFailed
 from octopus.events import TopicPartition
-from octopus.transports.base import AssignmentListener, Commit, Consumer, Fetched, Start
+from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Consumer, Fetched, Start
 
 T = TypeVar("T")
 
@@ -77,9 +77,13 @@ class ThreadedConsumer:
         """Return what is committed."""
         return await self._there(self._started.committed(frozenset(partitions)))
 
-    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Ask which topics these names stand for now."""
+        return await self._there(self._started.topic_ids(frozenset(topics)))
+
+    async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
         """Set positions."""
-        await self._there(self._started.seek(offsets))
+        await self._there(self._started.seek(offsets, topic_ids))
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
         """Resolve a start to offsets."""

@@ -7,24 +7,30 @@ record becomes final: outputs acknowledged → dead letter acknowledged → sett
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
 
 from octopus.config import WorkerSettings
-from octopus.errors import ConnectionFailed, HandlerStopped, OctopusError, PartitionLost, TransportError
+from octopus.errors import (
+    ConnectionFailed,
+    HandlerStopped,
+    OctopusError,
+    OffsetOutOfRange,
+    PartitionLost,
+    TopicNotFound,
+    TransportError,
+)
 from octopus.events import TopicPartition
-from octopus.offsets import decode_map, encode_map
+from octopus.offsets import decode_map, metadata_of, without_topic_id
 from octopus.pipeline import Pipeline
-from octopus.routing import StartAt
 from octopus.runner import Generation, Runner
-from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Start, Unreadable
+from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
 from octopus.types import RunStretch
 from octopus.unread import Unread
 from octopus.worker.flow import FETCH_RECORDS, Flow
+from octopus.worker.known_topics import KnownTopics, is_another
 from octopus.worker.outlook import Outlook
+from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals
 
 logger = logging.getLogger("octopus.worker")
@@ -41,7 +47,8 @@ SHORT_WAIT = 0.01
 EASE_WAIT = 0.1
 """The same while it is for the handlers to go on."""
 
-ANCHOR = "octopus-anchor-1"
+LOOK_WAIT = 5.0
+"""Seconds between looks at the topics' ids while nothing is committed."""
 
 SHORTEST_COMMIT_INTERVAL = 0.01
 """Seconds; an interval of 0 means as often as possible, not a loop that does nothing else."""
@@ -55,6 +62,7 @@ class GroupWorker:
         consumer: The group member.
         settings: Limits and intervals.
         now: Seconds since the epoch, for starts that are given as a time span.
+        known: The topics that the group has read; shared by the workers that one group has one after the other.
 
     Attributes:
         stopped: Why the line stopped, or None.
@@ -62,7 +70,14 @@ class GroupWorker:
         outlook: What is known of the broker; whoever keeps it up to date puts it here.
     """
 
-    def __init__(self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        consumer: Consumer,
+        settings: WorkerSettings,
+        now: float,
+        known: KnownTopics | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
         self.failure: OctopusError | None = None
@@ -82,12 +97,19 @@ class GroupWorker:
         self._generations: dict[TopicPartition, Generation] = {}
         self._totals = Totals()
         self._committing = asyncio.Lock()
+        self._changing = asyncio.Lock()  # which partitions are ours, and where they are read
+        self._known = known or KnownTopics()
+        self._starts = Starts(pipeline.group, consumer, self._known, pipeline.start)
+        self._outdated: dict[Generation, float] = {}  # since when, in loop time
+        self._unmarked: set[Generation] = set()  # outdated, and the broker does not say so
+        self._gone: set[str] = set()  # topics, as last said
+        self._doubtful: dict[Generation, TransportError] = {}  # unreadable; is it still the topic that was read?
         self._commit_wanted = asyncio.Event()
         self._uncommitted: set[Generation] = set()  # may have something to commit
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._commit_error: TransportError | None = None
-        self._fetched_at = self._committed_at = self._loop.time()
+        self._fetched_at = self._committed_at = self._looked_at = self._loop.time()
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
         )
@@ -126,6 +148,7 @@ class GroupWorker:
                     self._settings.drain_timeout,
                 )
             await self._commit(self._generations.values())
+            await self._mark_outdated()
         finally:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
@@ -169,7 +192,7 @@ class GroupWorker:
 
     def _accept(self, fetched: Fetched) -> None:
         generation = self._generations.get(fetched.partition)
-        if generation is None or not generation.is_open:
+        if generation is None or not generation.is_open or generation.is_outdated:
             return
         match fetched:
             case Chunk(_, records, next_offset, size_bytes):
@@ -179,6 +202,10 @@ class GroupWorker:
                 self._runner.submit(generation, records, next_offset, size_bytes)
                 self._flow.busy.add(generation)
                 self._uncommitted.add(generation)
+            case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):
+                self._flow.refuse(generation.partition, error)
+                self._doubtful[generation] = error  # its topic may have been made again, which is another thing to say
+                self._commit_wanted.set()
             case Unreadable(_, error):
                 self._refuse(generation, error)
 
@@ -214,26 +241,28 @@ class GroupWorker:
             self._uncommitted = {
                 generation
                 for generation in self._uncommitted
-                if generation.is_open and (generation.ledger.in_flight or generation.has_progress)
+                if generation.counts and (generation.ledger.in_flight or generation.has_progress)
             }
+            await self._tend_topics()
 
     async def _commit(self, generations: Iterable[Generation]) -> None:
         """Store what is settled. A failure is not final: the next commit brings the same or a higher offset."""
         async with self._committing:
             self._settled_at_commit = self._settled
-            due = [generation for generation in generations if generation.is_open and generation.has_progress]
+            due = [generation for generation in generations if generation.counts and generation.has_progress]
             if not due:
                 self._committed_at = self._loop.time()
                 return
-            offsets: dict[TopicPartition, Commit] = {}
-            ahead = [generation.ledger.ahead for generation in due]
-            for generation in due:
-                committable = generation.ledger.committable
-                metadata = encode_map(committable, generation.ledger.settled_ahead())
-                offsets[generation.partition] = Commit(committable, metadata)
             try:
                 async with asyncio.timeout(self._settings.commit_timeout):
-                    await self._consumer.commit(offsets)
+                    due = await self._of_the_same_topic(due)
+                    ahead = [generation.ledger.ahead for generation in due]
+                    offsets = {
+                        each.partition: Commit(each.ledger.committable, metadata_of(each.ledger, each.topic_id))
+                        for each in due
+                    }
+                    if offsets:
+                        await self._consumer.commit(offsets)
             except PartitionLost as error:
                 logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
             except (TransportError, TimeoutError) as error:
@@ -254,73 +283,118 @@ class GroupWorker:
                 for generation, count in zip(due, ahead, strict=True):
                     generation.note_committed(offsets[generation.partition].offset, count)
 
+    # ── topics that are made again ────────────────────────────────────────────────────────────────────────────────
+
+    async def _of_the_same_topic(self, generations: Collection[Generation]) -> list[Generation]:
+        """Return those whose topic is there, and the one that they read: their offsets may be committed.
+
+        Between this and the commit the topic may still change; then the id in the commit's metadata tells whoever reads it.
+        """
+        gone = await self._look_at_topics({generation.partition.topic for generation in generations})
+        return [each for each in generations if each.counts and each.partition.topic not in gone]
+
+    async def _look_at_topics(self, topics: Collection[str]) -> set[str]:
+        """Notice which topics were made again; return those that are not there."""
+        found = await self._consumer.topic_ids(topics)
+        for generation in self._generations.values():
+            there = found.get(generation.partition.topic)
+            if there is not None and generation.counts and is_another(generation.topic_id, there):
+                self._outdate(generation, there)
+        return {*topics} - found.keys()
+
+    def _outdate(self, generation: Generation, there: str | None) -> None:
+        """Read no more of a partition whose topic was made again, and commit no more for it. What was read is still handled."""
+        generation.is_outdated = True
+        self._outdated[generation] = self._loop.time()
+        self._unmarked.add(generation)
+        self._uncommitted.discard(generation)
+        now = self._epoch + self._loop.time()
+        error = self._known.sentence(self.pipeline.group, generation.partition.topic, generation.topic_id, there, now)
+        if self._known.recreated == "stop":
+            self._refuse(generation, error)
+        else:
+            self._flow.refuse(generation.partition, error)
+            logger.warning("%s: %s: %s", self.pipeline.group, generation.partition, error)
+        self._commit_wanted.set()
+
+    async def _tend_topics(self) -> None:
+        """Look at topics now and then, also while nothing is committed, and begin those anew that were made again."""
+        if self._doubtful or self._loop.time() - self._looked_at >= LOOK_WAIT:
+            self._looked_at = self._loop.time()
+            with contextlib.suppress(TransportError, TimeoutError):  # an outage is the business of fetches and commits
+                async with asyncio.timeout(self._settings.commit_timeout):
+                    gone = await self._look_at_topics(self._known.topics)
+                    for topic in gone - self._gone:
+                        logger.error("%s: topic %r is gone. It is looked for on and on.", self.pipeline.group, topic)
+                    self._gone = gone
+            doubtful, self._doubtful = self._doubtful, {}
+            for generation, error in doubtful.items():
+                if generation.counts:
+                    self._refuse(generation, error)
+        await self._mark_outdated()
+        if self._known.recreated == "earliest":
+            latest = self._loop.time() - self._settings.drain_timeout
+            await self._begin_anew([each for each, at in self._outdated.items() if self._is_idle(each) or at <= latest])
+
+    async def _mark_outdated(self) -> None:
+        """Leave word for whoever comes next: brokers forget what was committed together with the topic."""
+        unmarked, self._unmarked = self._unmarked, set()
+        if marks := {each.partition: each.topic_id for each in unmarked if each.is_open}:
+            await self._starts.mark(marks, self._settings.commit_timeout)
+
+    def _is_idle(self, generation: Generation) -> bool:
+        """Whether everything that was read of a partition is finished."""
+        return not generation.ledger.in_flight
+
+    async def _begin_anew(self, outdated: Collection[Generation]) -> None:
+        """Give partitions back to ourselves: they begin as if they had just been assigned."""
+        if not outdated:
+            return
+        async with self._changing:
+            partitions = [each.partition for each in outdated if self._generations.get(each.partition) is each]
+            try:
+                await self._consumer.offsets(partitions, "earliest")
+            except TransportError as error:
+                # The new topic has fewer partitions, or is gone as well: the group will say what is ours.
+                logger.debug("%s: not begun anew: %s", self.pipeline.group, error)
+                return
+            self._close(partitions)
+            await self._begin(partitions)
+
     # ── the group's decisions (AssignmentListener) ────────────────────────────────────────────────────────────────
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """Find where to start, make that the committed offset of partitions that have none, and begin."""
-        if not partitions:
-            return
-        committed = await self._consumer.committed(partitions)
-        fresh = [partition for partition in partitions if committed[partition] is None]
-        anchors = await self._anchor(fresh) if fresh else {}
-        unstored = {*anchors} if anchors and not await self._store(anchors) else set()
-        starts = {partition: committed[partition] or anchors[partition] for partition in partitions}
-        await self._consumer.seek({partition: commit.offset for partition, commit in starts.items()})
-        for partition, commit in starts.items():
-            ahead = decode_map(commit.offset, commit.metadata)
-            generation = self._runner.open(partition, commit.offset, ahead)
-            if partition not in unstored:
-                generation.note_committed(commit.offset)
+        """Begin to read partitions."""
+        if partitions:
+            async with self._changing:
+                await self._begin(partitions)
+
+    async def _begin(self, partitions: Collection[TopicPartition]) -> None:
+        try:
+            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())
+        except TopicNotFound as error:  # it went just now: without it there is something else to be given
+            raise TransportError(str(error), retryable=True) from error
+        for partition, beginning in beginnings.items():
+            offset, metadata = beginning.commit
+            generation = self._runner.open(partition, offset, decode_map(offset, without_topic_id(metadata)))
+            generation.topic_id = beginning.topic_id
+            if beginning.is_stored:
+                generation.note_committed(offset)
             self._generations[partition] = generation
             self._uncommitted.add(generation)
             self._flow.open(partition)
-        logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
-
-    async def _anchor(self, fresh: list[TopicPartition]) -> dict[TopicPartition, Commit]:
-        """Resolve the start of partitions without a committed offset, which is then committed at once.
-
-        A partition that appears when the group is there already is read from its beginning: with `latest`, a crash or a
-        new partition would otherwise lose what came in between. The metadata of an anchor says when the group began with
-        the topic, and how many partitions there were: so a member that is assigned its share a moment after another one
-        does not take it for new, and "latest" means the same moment for both.
-        """
-        counts = Counter(partition.topic for partition in self._consumer.known_partitions() | {*fresh})
-        siblings = [
-            TopicPartition(topic, number) for topic in {p.topic for p in fresh} for number in range(counts[topic])
-        ]
-        committed = await self._consumer.committed(siblings)
-        now = self._epoch + self._loop.time()
-        births: dict[str, Birth | None] = {}
-        for partition, commit in committed.items():
-            if commit is not None:
-                births[partition.topic] = Birth.read(commit.metadata) or births.get(partition.topic)
-        anchors: dict[TopicPartition, Commit] = {}
-        starts: dict[Start, list[TopicPartition]] = {}
-        for partition in fresh:
-            birth = births.get(partition.topic, Birth(counts[partition.topic], now))
-            start: Start = "earliest"
-            if birth is not None and partition.partition < birth.partitions:
-                start = resolve_start(self.pipeline.start, birth.time)
-                if start == "latest" and partition.topic in births:
-                    start = birth.time
-            starts.setdefault(start, []).append(partition)
-        for start, partitions in starts.items():
-            for partition, offset in (await self._consumer.offsets(partitions, start)).items():
-                birth = births.get(partition.topic, Birth(counts[partition.topic], now))
-                anchors[partition] = Commit(offset, birth.text if birth is not None else "")
-        return anchors
-
-    async def _store(self, anchors: dict[TopicPartition, Commit]) -> bool:
-        try:
-            await self._consumer.commit(anchors)
-        except PartitionLost as error:
-            # The group moves on already: these partitions are about to be revoked, or lost, and anchored by their owner.
-            logger.info("%s: not anchored: %s", self.pipeline.group, error)
-            return False
-        return True
+            if beginning.is_outdated:
+                self._outdate(generation, beginning.there)
+                self._unmarked.discard(generation)  # what is committed tells it already
+        if read := sorted(each for each, beginning in beginnings.items() if not beginning.is_outdated):
+            logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, read)))
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Let what runs finish within the budget, commit, and let go."""
+        async with self._changing:
+            await self._give_back(partitions)
+
+    async def _give_back(self, partitions: Collection[TopicPartition]) -> None:
         leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
         self._flow.ready.difference_update(partitions)
         if not await self._runner.drain(leaving, self._settings.revoke_budget):
@@ -328,13 +402,15 @@ class GroupWorker:
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
             )
         await self._commit(leaving)
+        await self._mark_outdated()
         self._close(partitions)
 
     async def lost(self, partitions: Collection[TopicPartition]) -> None:
         """Forget them: somebody else has them, so nothing may be committed."""
         level = logging.WARNING if self.outlook.trouble is None else logging.INFO  # an outage explains it
-        logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
-        self._close(partitions)
+        async with self._changing:
+            logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
+            self._close(partitions)
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
         leaving = []
@@ -343,6 +419,13 @@ class GroupWorker:
             self._flow.close(partition, generation)
             if generation is not None:
                 self._uncommitted.discard(generation)
+                self._doubtful.pop(generation, None)
+                self._unmarked.discard(generation)
+                if self._outdated.pop(generation, None) is not None and (lost := generation.ledger.in_flight):
+                    text = (
+                        "%s: %d events of %s were not finished before their topic was deleted; they do not come again"
+                    )
+                    logger.error(text, self.pipeline.group, lost, partition)
                 self._totals.add(generation)
                 leaving.append(generation)
         self._runner.revoke(leaving)
@@ -371,7 +454,7 @@ class GroupWorker:
     def lag(self) -> int | None:
         """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
         lags = [
-            self.outlook.lag(partition, self._consumer.end_offset(partition), generation.ledger.committable)
+            self.outlook.lag(partition, self._consumer.end_offset(partition), generation.done_before)
             for partition, generation in self._generations.items()
         ]
         known = [lag for lag in lags if lag is not None]
@@ -393,7 +476,7 @@ class GroupWorker:
             return False
         ends = await self._consumer.offsets(generations, "latest")
         return all(
-            generation.is_open and self._reached(generation) >= ends[partition]
+            generation.counts and self._reached(generation) >= ends[partition]
             for partition, generation in generations.items()
         )
 
@@ -430,45 +513,3 @@ class GroupWorker:
             since_commit=now - self._committed_at,
             commit_error=str(self._commit_error) if self._commit_error else None,
         )
-
-
-class Birth(NamedTuple):
-    """When a group began to read a topic, as an anchor's metadata says it: `octopus-anchor-1 PARTITIONS SECONDS`.
-
-    Attributes:
-        partitions: How many the topic had.
-        time: Seconds since the epoch.
-    """
-
-    partitions: int
-    time: float
-
-    @classmethod
-    def read(cls, metadata: str) -> "Birth | None":
-        """Return what an anchor says; None for any other commit."""
-        match metadata.split(" "):
-            case [prefix, partitions, moment] if prefix == ANCHOR:
-                with contextlib.suppress(ValueError):
-                    return cls(int(partitions), float(moment))
-        return None
-
-    @property
-    def text(self) -> str:
-        """The metadata."""
-        return f"{ANCHOR} {self.partitions} {self.time:.3f}"
-
-
-def resolve_start(start: StartAt, now: float) -> Start:
-    """Turn a handler's `start=` into what brokers understand.
-
-    Args:
-        start: As registered.
-        now: Seconds since the epoch.
-    """
-    match start:
-        case datetime():
-            return start.timestamp()
-        case timedelta():
-            return now - start.total_seconds()
-        case _:
-            return start

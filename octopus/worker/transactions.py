@@ -12,6 +12,7 @@ their record settles. A transaction takes outbox and ledger at one moment, so th
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from octopus.config import WorkerSettings
@@ -25,12 +26,14 @@ from octopus.errors import (
     TransportError,
 )
 from octopus.events import TopicPartition
+from octopus.offsets import map_limit, with_topic_id
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation
 from octopus.transports.base import Consumer, TransactionalProducer
 from octopus.types import RunStretch, stretched
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
+from octopus.worker.known_topics import KnownTopics
 from octopus.worker.plans import Plan, plan_transaction
 
 logger = logging.getLogger("octopus.worker")
@@ -104,7 +107,13 @@ class PartitionTransactions:
             raise PartitionLost(f"an earlier transaction of {self._partition} failed") from self._failure
         plan = None
         if generation.is_open and generation.has_progress:
-            plan = plan_transaction(generation.ledger, self.outbox, generation.committed, self._committed_ahead)
+            plan = plan_transaction(
+                generation.ledger,
+                self.outbox,
+                generation.committed,
+                self._committed_ahead,
+                map_limit=map_limit(generation.topic_id),
+            )
         if plan is not None:
             self._running = asyncio.create_task(self._transact(generation, plan), name=f"octopus {self._partition}")
             self._running.add_done_callback(_note_end)
@@ -117,7 +126,10 @@ class PartitionTransactions:
     async def _transact(self, generation: Generation, plan: Plan) -> None:
         try:
             await self._write(plan.outputs)
-            await self._producer.send_offsets(self._group, {self._partition: plan.commit})
+            if not generation.is_outdated:  # else its offsets mean nothing any more, and its records cannot come again
+                metadata = with_topic_id(plan.commit.metadata, generation.topic_id)
+                commit = plan.commit._replace(metadata=metadata)
+                await self._producer.send_offsets(self._group, {self._partition: commit})
             await self._producer.commit()
         except BaseException as error:
             self._failure = error
@@ -186,14 +198,22 @@ class ExactlyOnceGroup(GroupWorker):
         consumer: The group member; it must read committed records only.
         settings: Limits and intervals.
         now: Seconds since the epoch, for starts that are given as a time span.
+        known: As `GroupWorker`.
         producer: Makes transactional producers.
     """
 
     def __init__(
-        self, pipeline: Pipeline, consumer: Consumer, settings: WorkerSettings, now: float, producer: MakeProducer
+        self,
+        pipeline: Pipeline,
+        consumer: Consumer,
+        settings: WorkerSettings,
+        now: float,
+        known: KnownTopics,
+        producer: MakeProducer,
     ) -> None:
-        super().__init__(pipeline, consumer, settings, now)
+        super().__init__(pipeline, consumer, settings, now, known)
         self._make_producer = producer
+        self._checked_at = -math.inf  # in loop time: when topics were last seen to be the same
         self._transactions: dict[TopicPartition, PartitionTransactions] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -201,7 +221,7 @@ class ExactlyOnceGroup(GroupWorker):
         """Return the compiled path for the records of one partition."""
         return stretched(self.pipeline.bind(partition, self._transactions[partition].outbox))
 
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+    async def _begin(self, partitions: Collection[TopicPartition]) -> None:
         """Fence former owners first: committed offsets are final only then."""
         now = self._loop.time()
         opened = {
@@ -221,7 +241,7 @@ class ExactlyOnceGroup(GroupWorker):
             raise ConnectionFailed(
                 f"the transactional producers of {self.pipeline.group} did not start within {START_TIMEOUT:g} s"
             ) from error
-        await super().assigned(partitions)
+        await super()._begin(partitions)
         for partition, transactions in opened.items():
             transactions.note_start(self._generations[partition])
 
@@ -232,7 +252,7 @@ class ExactlyOnceGroup(GroupWorker):
             return False
         ends = await self._consumer.offsets(generations, "latest")
         return all(
-            generation.is_open and not generation.has_progress and self._reached(generation) >= ends[partition]
+            generation.counts and not generation.has_progress and self._reached(generation) >= ends[partition]
             for partition, generation in generations.items()
         )
 
@@ -270,13 +290,32 @@ class ExactlyOnceGroup(GroupWorker):
                 pass
             self._commit_wanted.clear()
             self._settled_at_commit = self._settled
-            await _all(
-                self._transact(generation, self._transactions[generation.partition])
-                for generation in [*self._generations.values()]
-                if self._is_due(generation)
-            )
-            if not any(generation.has_progress for generation in self._generations.values()):
+            due = await self._still_due([each for each in self._generations.values() if self._is_due(each)])
+            await _all(self._transact(generation, self._transactions[generation.partition]) for generation in due)
+            if not any(each.counts and each.has_progress for each in self._generations.values()):
                 self._committed_at = self._loop.time()
+            await self._tend_topics()
+
+    async def _still_due(self, due: list[Generation]) -> list[Generation]:
+        """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
+
+        Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
+        """
+        now = self._loop.time()
+        if not due or now - self._checked_at < self._settings.commit_interval:
+            return due
+        self._checked_at = now
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout):
+                same = await self._of_the_same_topic(due)
+        except (TransportError, TimeoutError) as error:
+            self._commit_error = error if isinstance(error, TransportError) else TransportError("no topic id in time")
+            return []
+        return [generation for generation in due if generation in same or generation.is_outdated]
+
+    def _is_idle(self, generation: Generation) -> bool:
+        """Whether everything that was read of a partition is finished, and its outputs are committed."""
+        return super()._is_idle(generation) and not self._transactions[generation.partition].outbox
 
     def _is_due(self, generation: Generation) -> bool:
         """Outputs are waited for; offsets alone are not, so they go as seldom as without transactions."""
@@ -306,6 +345,8 @@ class ExactlyOnceGroup(GroupWorker):
     async def _commit(self, generations: Iterable[Generation]) -> None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
         due = [generation for generation in generations if generation.is_open and generation.has_progress]
+        self._checked_at = -math.inf
+        due = await self._still_due(due)
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
                 await _all(self._transactions[generation.partition].commit(generation) for generation in due)

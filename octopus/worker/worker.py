@@ -24,6 +24,7 @@ from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
 from octopus.worker.group import GroupWorker
+from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Lookout
 from octopus.worker.status import WorkerStatus
 from octopus.worker.transactions import ExactlyOnceGroup
@@ -202,8 +203,11 @@ class Worker:
     async def _keep_running(self, pipeline: Pipeline) -> None:
         """Run a group; replace its consumer when that breaks and a new one may do better."""
         wait, longest = REBUILD_WAIT
+        # A retry topic is ours: if it is gone, so is what waited in it, and a new one is read from its beginning.
+        is_ours = pipeline.line != pipeline.group
+        known = KnownTopics("earliest" if is_ours else self.settings.consumer.recreated_topics)
         while True:
-            worker = self._groups[pipeline.group] = self._group(pipeline)
+            worker = self._groups[pipeline.group] = self._group(pipeline, known)
             worker.outlook = self._lookout.outlook
             began = time.monotonic()
             try:
@@ -231,17 +235,17 @@ class Worker:
                 self._failures.append(worker.stopped)
                 return
 
-    def _group(self, pipeline: Pipeline) -> GroupWorker:
+    def _group(self, pipeline: Pipeline, known: KnownTopics) -> GroupWorker:
         options = consumer_options(self.settings.consumer, self.settings.worker, self._place)
         if pipeline.delivery == "at_least_once":
-            return GroupWorker(pipeline, self._consumer(pipeline, options), self.settings.worker, time.time())
+            return GroupWorker(pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), known)
         options["isolation"] = "read_committed"  # what is aborted must not be handled either
 
         def producer(transactional_id: str) -> TransactionalProducer:
             return self._transport.transactional_producer(transactional_id, **producer_options(self.settings.producer))
 
         return ExactlyOnceGroup(
-            pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), producer
+            pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), known, producer
         )
 
     def _consumer(self, pipeline: Pipeline, options: dict[str, Any]) -> Consumer:

@@ -43,9 +43,10 @@ class Member:
         self.changes.append(("assigned", frozenset(partitions)))
         if self.fail_on_assigned is not None:
             raise self.fail_on_assigned
+        ids = await self.consumer.topic_ids({partition.topic for partition in partitions})
         committed = await self.consumer.committed(partitions)
         starts = await self.consumer.offsets(partitions, "earliest")
-        await self.consumer.seek({p: starts[p] if (c := committed[p]) is None else c.offset for p in partitions})
+        await self.consumer.seek({p: starts[p] if (c := committed[p]) is None else c.offset for p in partitions}, ids)
         self.mine |= set(partitions)
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:

@@ -24,7 +24,9 @@ from octopus.broker.checksum import crc32c as by_arithmetic
 from octopus.events import TopicPartition
 from octopus.transports.base import Chunk
 from octopus.transports.checksum import PIECE, crc32c
-from octopus.transports.kafka.fetched import VERSIONS, Batch, FetchedBatches, read_answer
+from octopus.transports.kafka.compact import length_of
+from octopus.transports.kafka.fetch_by_id import FetchById
+from octopus.transports.kafka.fetched import COMPACT, VERSIONS, Batch, FetchedBatches, read_answer, throttle_time
 from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.reader import Buffer
 from octopus.unread import Unread
@@ -32,7 +34,9 @@ from octopus.unread import Unread
 guards.install(guards.decompression_limit_bytes)
 
 int16, int32, int64 = (st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (16, 32, 64))
-KINDS = {version: getattr(fetch, f"FetchResponse_v{version}") for version in VERSIONS}
+KINDS = {version: getattr(fetch, f"FetchResponse_v{version}") for version in VERSIONS if version < COMPACT}
+
+KIND_13: Any = FetchById._CLASSES[-1].RESPONSE_TYPE  # type: ignore[misc]  # a tuple of any length
 
 
 # answers
@@ -49,7 +53,7 @@ def partitions(version: int) -> st.SearchStrategy[Any]:
 @st.composite
 def answers(draw: st.DrawFn) -> Any:
     """A response of any version, perhaps with null arrays, and its frame."""
-    version = draw(st.sampled_from(list(VERSIONS)))
+    version = draw(st.sampled_from([*KINDS]))
     topics = draw(
         st.none()
         | st.lists(st.tuples(st.text(max_size=20), st.none() | st.lists(partitions(version), max_size=3)), max_size=3)
@@ -116,6 +120,63 @@ def test_an_answer_of_noise_is_read_or_refused_in_no_time(answer: Any, data: st.
         noisy[at] = data.draw(st.integers(0, 255))
     with contextlib.suppress(struct.error, ValueError):
         read_answer(kind, noisy)
+
+
+# answers in the compact encoding
+
+tags = st.dictionaries(st.integers(0, 300), st.binary(max_size=20), max_size=2)
+
+
+def written_tags(given: dict[int, bytes]) -> bytes:
+    fields = [length_of(tag - 1) + length_of(len(given[tag]) - 1) + given[tag] for tag in sorted(given)]
+    return length_of(len(fields) - 1) + b"".join(fields)
+
+
+@st.composite
+def compact_answers(draw: st.DrawFn) -> tuple[Any, bytes]:
+    """What an answer of version 13 says, and its frame."""
+    throttle, code, session = draw(int32), draw(int16), draw(int32)
+    written = struct.pack(">i", draw(int32)) + written_tags(draw(tags)) + struct.pack(">ihi", throttle, code, session)
+    topics = []
+    count = draw(st.integers(0, 3))
+    written += length_of(count)
+    for _ in range(count):
+        topic_id, rows = draw(st.binary(min_size=16, max_size=16)), draw(st.lists(partitions(11), max_size=3))
+        written += topic_id + length_of(len(rows))
+        for *head, aborted, replica, records in rows:
+            written += struct.pack(">ihqqq", *head)
+            written += b"\0" if aborted is None else length_of(len(aborted))
+            for entry in aborted or ():
+                written += struct.pack(">qq", *entry) + written_tags(draw(tags))
+            written += struct.pack(">i", replica)
+            written += b"\0" if records is None else length_of(len(records)) + records
+            written += written_tags(draw(tags))
+        written += written_tags(draw(tags))
+        topics.append((topic_id, rows))
+    return (throttle, code, session, without_nulls(topics)), written + written_tags(draw(tags))
+
+
+@given(compact_answers())
+def test_a_compact_answer_says_what_was_written(answer: tuple[Any, bytes]) -> None:
+    (throttle, code, session, topics), frame = answer
+    got = read_answer(KIND_13, frame)
+    assert (got.throttle_time_ms, got.error_code, got.session_id) == (throttle, code, session)
+    assert plain(got.topics) == plain(topics)
+    assert throttle_time(13, frame) == throttle
+
+
+@given(compact_answers(), st.data())
+def test_a_compact_answer_that_is_cut_or_noisy_is_read_or_refused_in_no_time(
+    answer: tuple[Any, bytes], data: st.DataObject
+) -> None:
+    _, frame = answer
+    with contextlib.suppress(struct.error, ValueError):
+        read_answer(KIND_13, frame[: data.draw(st.integers(0, len(frame) - 1))])
+    noisy = bytearray(frame)
+    for at in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=8)):
+        noisy[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(struct.error, ValueError):
+        read_answer(KIND_13, noisy)
 
 
 def test_a_topic_without_a_name_is_refused() -> None:

@@ -11,7 +11,7 @@ from octopus.runner import runner
 from octopus.testing import VirtualTime
 from octopus.transports.base import Commit
 from octopus.transports.memory import MemoryBroker
-from octopus.worker.group import Birth
+from octopus.worker.anchors import Birth
 from tests.staged import P0, P1, committed, publish, until, working
 
 

@@ -34,6 +34,7 @@ from octopus.transports.kafka.membership import NOT_THERE, LeaveGroup, assigned
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries, text
+from octopus.transports.kafka.topic_ids import TopicIds
 
 _client: Any = AIOKafkaClient  # without types of its own
 _TOPIC = 2  # the resource type of topic settings
@@ -63,6 +64,7 @@ class KafkaAdmin:
                 await client.close()
                 raise
             self._client = client
+            self._topic_ids = TopicIds(client)
 
     async def stop(self) -> None:
         """Close."""
@@ -86,6 +88,11 @@ class KafkaAdmin:
             key=lambda topic: topic.name,
         )
 
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Return the ids of those topics that are there; None where brokers have none."""
+        with self._mapped(f"asking for the ids of {', '.join(sorted(topics))}"):
+            return await self._topic_ids.ask(topics, self._settings.metadata_timeout)
+
     async def create_topic(
         self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str] | None = None
     ) -> bool:
@@ -98,6 +105,7 @@ class KafkaAdmin:
                 brokers = len(self._client.cluster.brokers())
                 code, reason = await self._create((name, partitions, min(3, brokers), *wanted[3:]))
             _raise(code, reason, unless=_ALREADY_THERE)
+            await self._listed(lambda topics: name in topics)  # also where an earlier topic of this name is still known
             await partitions_of(self._client, name, self._settings.metadata_timeout)
         return code != _ALREADY_THERE
 

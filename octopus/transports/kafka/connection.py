@@ -169,7 +169,7 @@ class Connection(_Connection):  # type: ignore[misc]
                     waiting.set_result(fetched.read_answer(request.RESPONSE_TYPE, frame))
                 self._last_action = time.monotonic()
                 self._requests.popleft()
-                self._note_throttling(int.from_bytes(frame[4:8], "big"))
+                self._note_throttling(fetched.throttle_time(request.API_VERSION, frame))
                 return
         self._handle_frame(bytes(frame))
 

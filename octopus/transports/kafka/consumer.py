@@ -21,13 +21,14 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 
 from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, PartitionLost, TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import AssignmentListener, Commit, Fetched, Start, Unreadable
+from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.reader import Buffer
 from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.kafka.topic_ids import TopicIds
 from octopus.transports.kafka.watch import FetchWatch
 
 Assignor = Literal["range", "roundrobin", "sticky"]
@@ -111,6 +112,7 @@ class KafkaConsumer:
         self._committed_only = isolation == "read_committed"
         self._engine: Any = None
         self._watch: FetchWatch | None = None
+        self._topic_ids: TopicIds | None = None
         self._failure: BaseException | None = None
         self._membership: Membership | None = None
         self._told = asyncio.Event()  # unset while the listener is being told of a change
@@ -138,6 +140,7 @@ class KafkaConsumer:
                         await partitions_of(self._engine._client, topic, self._settings.metadata_timeout)
                     self._engine.subscribe(topics=self._topics, listener=bridge)
                 self._watch = FetchWatch.on(self._engine._fetcher, self._settings.metadata_timeout)
+                self._topic_ids = TopicIds(self._engine._client, self._engine._coordinator)
             except BaseException:
                 await self._engine.stop()
                 raise
@@ -330,12 +333,25 @@ class KafkaConsumer:
             async with self._in_time():
                 return await commits.read(engine._coordinator, self._group, partitions)
 
-    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Ask which topics these names stand for now."""
+        engine = self._running()
+        assert self._topic_ids is not None
+        with self._mapped(f"asking for the ids of {', '.join(sorted(topics))}"):
+            async with self._in_time():
+                found = await self._topic_ids.ask(topics, self._settings.metadata_timeout)
+        if found.keys() - engine._client.cluster.topics():
+            engine._client.force_metadata_update()  # it was away, and the group should have it again soon
+        return found
+
+    async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
         """Set positions; what was fetched from elsewhere is dropped."""
         engine = self._running()
         for partition, offset in offsets.items():
             if partition not in self._held:
                 raise PartitionLost(f"{partition} is not assigned to this member of group {self._group!r}.")
+            if self._watch is not None:
+                self._watch.expect(partition, topic_ids.get(partition.topic))
             self._buffers.pop(partition, None)
             engine._fetcher.seek_to(partition, offset)
             self._positioned.add(partition)
@@ -394,7 +410,7 @@ class KafkaConsumer:
         if self._membership is not None:
             await self._membership.watch_topics(self._engine._subscription.topics)
         if self._watch is not None:
-            self._watch.errors.clear()
+            self._watch.clear()
         for assignor in self._options["partition_assignment_strategy"]:
             if issubclass(assignor, StickyPartitionAssignor):
                 assignor.on_generation_assignment(self._engine._coordinator.generation)

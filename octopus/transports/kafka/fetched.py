@@ -1,6 +1,6 @@
 """Reads answers to Fetch where they are: what is handed on are views of the frame, not copies of it.
 
-Source: the Fetch response of Kafka's protocol guide, versions 4 to 11, and record batches as in KIP-98.
+Source: the Fetch response of Kafka's protocol guide, versions 4 to 11 and 13, and record batches as in KIP-98.
 """
 
 import struct
@@ -13,9 +13,12 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from octopus.events import StoredRecord
 from octopus.transports.checksum import crc32c
+from octopus.transports.kafka.compact import after_tags, bytes_at, length_at
 
 API_KEY = 1
-VERSIONS = range(4, 12)
+VERSIONS = (*range(4, 12), 13)
+COMPACT = 12
+"""The first version in the compact encoding."""
 
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 _HEAD = struct.Struct(">ihqq")  # partition, error code, high watermark, last stable offset
@@ -32,7 +35,7 @@ def read_answer(kind: Any, frame: bytes | memoryview) -> Any:
     """Read a Fetch response behind its header.
 
     Args:
-        kind: aiokafka's class for the version, one of `VERSIONS`; an object of it is returned.
+        kind: aiokafka's class for the version, one of `VERSIONS`, or ours; an object of it is returned.
         frame: Correlation id and response.
 
     Raises:
@@ -41,6 +44,8 @@ def read_answer(kind: Any, frame: bytes | memoryview) -> Any:
     """
     view = memoryview(frame)
     version = kind.API_VERSION
+    if version >= COMPACT:
+        return _read_compact(kind, view)
     (throttle_time,) = _INT32.unpack_from(view, 4)
     at = 8
     session: tuple[int, ...] = ()
@@ -64,6 +69,13 @@ def read_answer(kind: Any, frame: bytes | memoryview) -> Any:
     return kind(throttle_time, *session, topics)
 
 
+def throttle_time(version: int, frame: bytes | memoryview) -> int:
+    """Return for how many milliseconds a Fetch response asks its reader to wait."""
+    view = memoryview(frame)
+    milliseconds: int = _INT32.unpack_from(view, after_tags(view, 4) if version >= COMPACT else 4)[0]
+    return milliseconds
+
+
 def _partition(view: memoryview, at: int, version: int) -> tuple[tuple[Any, ...], int]:
     """Return the fields in the order of aiokafka's schema, and where they end."""
     fields: tuple[Any, ...] = _HEAD.unpack_from(view, at)
@@ -83,6 +95,39 @@ def _partition(view: memoryview, at: int, version: int) -> tuple[tuple[Any, ...]
         raise ValueError(f"a partition says that it has {length} bytes, of {len(view) - at} that are left")
     records = view[at : at + length]
     return (*fields, records), at + length
+
+
+def _read_compact(kind: Any, view: memoryview) -> Any:
+    """Read an answer in the compact encoding. Topics are named by their ids, as bytes."""
+    at = after_tags(view, 4)
+    (throttle_time,) = _INT32.unpack_from(view, at)
+    session = _INT16.unpack_from(view, at + 4) + _INT32.unpack_from(view, at + 6)
+    topics = []
+    count, at = length_at(view, at + 10)
+    for _ in range(count):
+        topic_id = bytes(bytes_at(view, at, 16))
+        partitions = []
+        inner, at = length_at(view, at + 16)
+        for _ in range(inner):
+            partition, at = _compact_partition(view, at)
+            partitions.append(partition)
+        topics.append((topic_id, partitions))
+        at = after_tags(view, at)
+    return kind(throttle_time, *session, topics)
+
+
+def _compact_partition(view: memoryview, at: int) -> tuple[tuple[Any, ...], int]:
+    """Return the fields of `_partition`, and where they end."""
+    fields = (*_HEAD.unpack_from(view, at), *_INT64.unpack_from(view, at + _HEAD.size))
+    count, at = length_at(view, at + _HEAD.size + 8)
+    aborted = []
+    for _ in range(count):
+        aborted.append(_ABORTED.unpack_from(view, at))
+        at = after_tags(view, at + 16)
+    (replica,) = _INT32.unpack_from(view, at)
+    length, at = length_at(view, at + 4)
+    records = bytes_at(view, at, length)
+    return (*fields, aborted, replica, records), after_tags(view, at + length)
 
 
 def _count(view: memoryview, at: int) -> tuple[int, int]:

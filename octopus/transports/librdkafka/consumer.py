@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import AssignmentListener, Commit, Fetched, Start
+from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Fetched, Start
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.pump import Pump
@@ -200,8 +200,16 @@ class LibrdkafkaConsumer:
 
         return await self._reader.committed(self._group, asked)
 
-    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Set positions; what was fetched from elsewhere is dropped."""
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Ask which topics these names stand for now, through aiokafka's client: librdkafka tells nobody."""
+        self._check_running()
+        return await self._reader.topic_ids(frozenset(topics))
+
+    async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
+        """Set positions; what was fetched from elsewhere is dropped.
+
+        librdkafka goes on in a topic that was made again, and cannot be told not to.
+        """
         self._check_running()
         if foreign := sorted(offsets.keys() - self._pump.held.keys()):
             raise PartitionLost(

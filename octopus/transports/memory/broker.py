@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from uuid import uuid4
 
 from octopus.errors import OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, Record, TopicPartition
@@ -70,7 +71,7 @@ class Faults:
     def fail_next(self, what: str, error: OctopusError, *, times: int = 1) -> None:
         """Let the next `times` calls of `what` raise `error`.
 
-        `what` is `fetch`, `commit`, `committed` or `send`; of transactions `begin`, `send_offsets`, `end` (nothing came
+        `what` is `fetch`, `commit`, `committed`, `topic_ids` or `send`; of transactions `begin`, `send_offsets`, `end` (nothing came
         of it) or `ended` (it is committed, or aborted, and nobody was told).
         """
         self._queued.setdefault(what, deque()).extend([error] * times)
@@ -206,6 +207,7 @@ class MemoryBroker:
         self.faults = Faults()
         self.changed = Signal()
         self.topics: dict[str, list[Log]] = {}
+        self.topic_ids: dict[str, str] = {}
         self.configs: dict[str, dict[str, str]] = {}
         self.groups: dict[str, Group] = {}
         self.transactions: dict[str, Transaction] = {}
@@ -221,6 +223,7 @@ class MemoryBroker:
             if name in self.topics:
                 return False
             self.topics[name] = [Log() for _ in range(partitions)]
+            self.topic_ids[name] = uuid4().hex
             self.configs[name] = dict(config or {})
             self._topics_changed(name)
         return True
@@ -233,10 +236,12 @@ class MemoryBroker:
             self._topics_changed(name)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records."""
+        """Delete a topic with its records and committed offsets."""
         with self.lock:
             self.logs(name)
-            del self.topics[name], self.configs[name]
+            del self.topics[name], self.configs[name], self.topic_ids[name]
+            for group in self.groups.values():
+                group.offsets = {place: commit for place, commit in group.offsets.items() if place.topic != name}
             self._topics_changed(name)
 
     def delete_records(self, partition: TopicPartition, before: int) -> None:
@@ -279,6 +284,10 @@ class MemoryBroker:
         else:
             names = [name for name in subscription if name in self.topics]
         return [TopicPartition(name, number) for name in names for number in range(len(self.topics[name]))]
+
+    def ids_of(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Return the ids of those topics that are there."""
+        return {topic: self.topic_ids[topic] for topic in topics if topic in self.topic_ids}
 
     def offset_of(self, partition: TopicPartition, start: Start) -> int:
         """Resolve earliest, latest or a time in seconds."""

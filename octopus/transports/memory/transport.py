@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from octopus.errors import OffsetOutOfRange, TransportError
+from octopus.errors import OffsetOutOfRange, TopicNotFound, TransportError
 from octopus.events import Published, Record, TopicPartition
 from octopus.transports.base import (
+    NO_IDS,
     AssignmentListener,
     Chunk,
     Commit,
@@ -71,6 +72,7 @@ class MemoryConsumer:
         self._subscription = subscription
         self._client_id = client_id
         self._positions: dict[TopicPartition, int] = {}
+        self._topic_ids: dict[TopicPartition, str | None] = {}  # what the positions belong to
         self._held: frozenset[TopicPartition] = frozenset()  # what the listener was told of
         self._readable: list[TopicPartition] = []  # of those, the ones with a position; who had a turn goes to the end
         self._task: asyncio.Task[None] | None = None
@@ -135,6 +137,7 @@ class MemoryConsumer:
     def _release(self) -> frozenset[TopicPartition]:
         held, self._held, self._readable = self._held, frozenset(), []
         self._positions.clear()
+        self._topic_ids.clear()
         return held
 
     async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
@@ -159,7 +162,7 @@ class MemoryConsumer:
                 continue
             position = self._positions[partition]
             try:
-                log = self._broker.log(partition)
+                log = self._log(partition)
             except TransportError as error:
                 found.append(Unreadable(partition, error))
                 continue
@@ -180,6 +183,12 @@ class MemoryConsumer:
                 found.append(Unreadable(partition, fault[1]))
         return found
 
+    def _log(self, partition: TopicPartition) -> Log:
+        wanted, there = self._topic_ids.get(partition), self._broker.topic_ids.get(partition.topic)
+        if wanted is not None and there is not None and wanted != there:
+            raise TopicNotFound(f"The topic {partition.topic!r} with the id {wanted} is gone.")
+        return self._broker.log(partition)
+
     async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
         """Store offsets."""
         if self._member is not None and offsets:
@@ -191,17 +200,26 @@ class MemoryConsumer:
         stored = self._broker.group(self._group).offsets
         return {partition: stored.get(partition) for partition in partitions}
 
-    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Return the ids of those topics that are there."""
+        self._broker.faults.check("topic_ids")
+        return self._broker.ids_of(topics)
+
+    async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
         """Set positions."""
         self._positions.update(offsets)
+        self._topic_ids |= {partition: topic_ids.get(partition.topic) for partition in offsets}
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
         """Resolve a start."""
         return {partition: self._broker.offset_of(partition, start) for partition in partitions}
 
     def end_offset(self, partition: TopicPartition) -> int | None:
-        """Return the partition's end."""
-        return self._broker.log(partition).stable_end
+        """Return the partition's end; None when its topic is gone."""
+        try:
+            return self._broker.log(partition).stable_end
+        except TopicNotFound:
+            return None
 
     def known_partitions(self) -> set[TopicPartition]:
         """Return the partitions of the subscribed topics."""
@@ -253,6 +271,10 @@ class MemoryAdmin:
     async def topics(self) -> list[TopicInfo]:
         """Return all topics."""
         return [TopicInfo(name, len(logs), 1) for name, logs in sorted(self._broker.topics.items())]
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
+        """Return the ids of those topics that are there."""
+        return self._broker.ids_of(topics)
 
     async def create_topic(
         self, name: str, *, partitions: int = 1, replication: int = -1, config: Mapping[str, str] | None = None
