@@ -3,6 +3,7 @@
 By Kafka's codec numbers, as the broker takes them and the Kafka transport installs them in its engine.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -74,14 +75,25 @@ def _into_growing(decompress_into: Callable[[Any, bytearray], int], payload: byt
         try:
             length = decompress_into(payload, out)
         except cramjam.DecompressionError as error:
-            if "write whole buffer" not in str(error):  # cramjam's words for an output that is too small
-                raise _corrupt(error) from error
-            if size >= limit:
+            if size < limit:  # it has one error for too little room and for data that are damaged
+                size = min(limit, size * 4)
+            elif _was_filled(decompress_into, payload, out):
                 raise _too_large(limit) from None
-            size = min(limit, size * 4)
+            else:
+                raise _corrupt(error) from error
         else:
             del out[length:]
             return bytes(out)
+
+
+def _was_filled(decompress_into: Callable[[Any, bytearray], int], payload: bytes, out: bytearray) -> bool:
+    """Tell whether decompressing, which failed, wrote to the very end of what had been zeros, and so ran out of room."""
+    if not out or out[-1]:
+        return True
+    out[-1] = 0xFF  # what it writes there may be a zero
+    with contextlib.suppress(cramjam.DecompressionError):
+        decompress_into(payload, out)
+    return not out[-1]
 
 
 def _corrupt(reason: object) -> CorruptBatch:

@@ -56,6 +56,26 @@ def test_a_byte_over_the_limit_is_refused_and_the_limit_is_named(codec: int, com
 
 
 @every_codec
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\0\xff", b"\xff\0"], ids=["zeros", "ones", "0 1", "1 0"])
+@pytest.mark.parametrize("limit", [1, 2, 70_000, 300_001])
+def test_too_much_is_too_much_whatever_is_at_the_limit(
+    codec: int, compress: Compress, filling: bytes, limit: int
+) -> None:
+    with pytest.raises(BatchTooLarge):
+        DECOMPRESSORS[codec](compress((filling * limit)[:limit] + filling[:1]), limit)
+
+
+@every_codec
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"], ids=["zeros", "ones"])
+@pytest.mark.parametrize("size", [99, 300_000])
+def test_damage_below_the_limit_is_damage_whatever_came_before_it(
+    codec: int, compress: Compress, filling: bytes, size: int
+) -> None:
+    with pytest.raises(CorruptBatch):
+        DECOMPRESSORS[codec](compress(filling * size)[:-2], size + 10)
+
+
+@every_codec
 @pytest.mark.parametrize("damage", ["cut", "noise"])
 def test_damage_is_corruption_and_no_other_error(codec: int, compress: Compress, damage: str) -> None:
     whole = compress(bytes(range(256)) * 4)
