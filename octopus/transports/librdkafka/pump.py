@@ -32,6 +32,7 @@ from octopus.transports.librdkafka.errors import error_of, is_passing, ours
 from octopus.transports.librdkafka.moves import AWAY, Moves
 from octopus.transports.librdkafka.requests import Requests
 from octopus.transports.librdkafka.topics import UNKNOWN, Topics
+from octopus.transports.librdkafka.trust import Trust
 
 PULL = 1000
 """Messages taken from librdkafka at once."""
@@ -102,6 +103,7 @@ class Pump:
         self._closing = self._is_started = False
         self._assignments = 0
         self._moves = Moves(settings, self._fail)
+        self._trust = Trust(settings, self._fail)
         self._first_token = ""
         self._refusal: AuthError | None = None
 
@@ -126,6 +128,7 @@ class Pump:
         """Leave the group; after `timeout` seconds the thread is left to do so by itself."""
         self._closing = True
         self._moves.close()
+        self._trust.close()
         with self._lock:
             self._backlogs.clear()
             self._news.clear()
@@ -219,7 +222,9 @@ class Pump:
         if error.code() in AWAY:
             self._moves.look(self._home)
             self._topics.is_anybody_there &= error.code() != KafkaError._ALL_BROKERS_DOWN
-        elif error.fatal() or error.code() == KafkaError._AUTHENTICATION or "certificate verify failed" in error.str():
+        elif error.code() == KafkaError._SSL:
+            self._trust.look(self._home, error)
+        elif error.fatal() or error.code() == KafkaError._AUTHENTICATION:
             self._fail(self._refusal or ours(error, "connecting", self._settings.brokers))
 
     def _fail(self, error: BaseException) -> None:
