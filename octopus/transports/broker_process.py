@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import warnings
+import weakref
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,8 +49,9 @@ class BrokerProcess:
     def start(self, executable: str) -> None:
         """Start it; returns before it answers."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - the child keeps writing to it
+        weakref.finalize(self, self._errors.close)
         command = [executable, "-m", "octopus.transports.broker_process", json.dumps(self._arguments)]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        self._process = _Detached(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -68,6 +71,15 @@ class BrokerProcess:
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with exit code {self._process.returncode}."
+
+
+class _Detached(subprocess.Popen[bytes]):
+    """A process that outlives whoever started it. That is meant, and nothing to warn of."""
+
+    def __del__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            super().__del__()  # it is reaped when the next one is started
 
 
 def main(text: str) -> int:
