@@ -254,7 +254,7 @@ def event_inside(events: dict[str, Event[int]]) -> None: ...
             "Handler unresolvable, parameter file: annotation 'Missing' cannot be resolved: name 'Missing'",
         ),
         (malformed, False, "Handler malformed, parameter file: annotation .* cannot be resolved"),
-        (future.for_type_checkers_only, False, "name 'Decimal' is not defined; .* not only for type checkers"),
+        (future.for_type_checkers_only, False, "Decimal.*; .* not only for type checkers"),
         (undecodable, False, "Handler undecodable, parameter thing: Stranger cannot be decoded: not a data type"),
         (undecodable_inside, False, "Stranger inside dict.* cannot be decoded: not a data type"),
         (maybe_event, False, r"Event stands inside .*Event\[int\]"),

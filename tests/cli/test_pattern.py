@@ -1,5 +1,7 @@
 """`pattern`: checked, tried, explained."""
 
+import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def test_a_miss_is_explained(octopus: Octopus) -> None:
     ("arguments", "sentence"),
     [
         ((PATTERN, "nope"), "Event 1: "),
-        ((PATTERN, "@missing.json"), "'missing.json' cannot be read: No such file or directory."),
+        ((PATTERN, "@missing.json"), f"'missing.json' cannot be read: {os.strerror(errno.ENOENT)}."),
         (("@missing.json", "{}"), "'missing.json' cannot be read"),
     ],
     ids=["no JSON", "no event file", "no pattern file"],
