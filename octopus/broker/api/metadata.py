@@ -52,7 +52,7 @@ def handle_metadata(node: Node, request: Request) -> Answer:
     answer.structs(_described(node, request, asked, may_create), _topic_writer(answer, version, operations))
     if 8 <= version <= 10:
         answer.int32(CLUSTER_OPERATIONS if asks_cluster else NOT_ASKED)
-    return answer
+    return answer.int16(Code.NONE) if version >= 13 else answer
 
 
 def _check(asked: list[_Wanted], version: int) -> None:
@@ -132,4 +132,4 @@ def _refused(request: Request, error: BrokerError, asked: list[_Wanted]) -> Writ
     return answer.int32(NOT_ASKED) if version <= 10 else answer
 
 
-APIS = (Api(3, "Metadata", 0, 12, handle_metadata, flexible_from=9),)
+APIS = (Api(3, "Metadata", 0, 13, handle_metadata, flexible_from=9),)

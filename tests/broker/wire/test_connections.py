@@ -38,7 +38,7 @@ async def is_alive(broker: Broker) -> bool:
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ADVERTISED = {
-    0: (0, 13), 1: (4, 18), 2: (1, 11), 3: (0, 12), 8: (2, 10), 9: (1, 10), 10: (0, 2), 11: (0, 5), 12: (0, 3), 13: (0, 3),
+    0: (0, 13), 1: (4, 18), 2: (1, 11), 3: (0, 13), 8: (2, 10), 9: (1, 10), 10: (0, 2), 11: (0, 5), 12: (0, 3), 13: (0, 3),
     14: (0, 3), 15: (0, 4), 16: (0, 2), 17: (0, 1), 18: (0, 2), 19: (0, 7), 20: (0, 6), 21: (0, 1), 22: (0, 1),
     23: (2, 4), 24: (0, 2), 25: (0, 2), 26: (0, 2), 28: (0, 4), 32: (0, 3), 33: (0, 1), 35: (0, 1), 36: (0, 1), 37: (0, 1),
     42: (0, 1), 44: (0, 0), 75: (0, 0),
@@ -67,7 +67,7 @@ async def test_a_newer_apiversions_is_answered_in_the_oldest_layout_and_the_conn
 
 @pytest.mark.parametrize(
     ("key", "version"),
-    [(PRODUCE, 2), (PRODUCE, 14), (FETCH, 3), (FETCH, 19), (METADATA, 13), (999, 0), (-1, 0), (METADATA, -1)],
+    [(PRODUCE, 2), (PRODUCE, 14), (FETCH, 3), (FETCH, 19), (METADATA, 14), (999, 0), (-1, 0), (METADATA, -1)],
 )
 async def test_a_version_that_is_not_served_closes_the_connection(
     broker: Broker, client: WireClient, key: int, version: int

@@ -32,8 +32,9 @@ async def test_a_topic_is_found_by_its_name_and_by_its_id(peer: WireClient) -> N
     topic_id = await make_topic(peer, name, 2)
     expected = Described(Code.NONE, name, topic_id, [(0, 0), (1, 0)], NOT_ASKED)
     assert topic_id != NO_ID
-    for wanted in (name, topic_id, (topic_id, name)):
-        assert await ask_metadata(peer, 12, wanted) == [expected]
+    for version in (12, 13):
+        for wanted in (name, topic_id, (topic_id, name)):
+            assert await ask_metadata(peer, version, wanted) == [expected]
     for version in (10, 11):
         assert await ask_metadata(peer, version, name) == [expected]
     for version in (4, 8, 9):
@@ -74,7 +75,7 @@ async def test_ids_in_a_request_before_version_12_are_refused(peer: WireClient, 
     assert answer == [Described(Code.INVALID_REQUEST, name or "", topic_id, [], NOT_ASKED)]
 
 
-@pytest.mark.parametrize("version", [8, 9, 10, 11, 12])
+@pytest.mark.parametrize("version", [8, 9, 10, 11, 12, 13])
 async def test_allowed_operations_are_told_to_who_asks_where_the_version_has_them(
     peer: WireClient, version: int
 ) -> None:

@@ -60,7 +60,7 @@ def metadata(
 
 
 def described(answer: Reader, version: int) -> tuple[list[Described], int | None]:
-    """Return what a Metadata answer (4 to 12) says of topics, and the operations allowed on the cluster."""
+    """Return what a Metadata answer (4 to 13) says of topics, and the operations allowed on the cluster."""
     if version >= 9:
         answer.become_flexible()
     answer.int32()
@@ -83,6 +83,7 @@ def described(answer: Reader, version: int) -> tuple[list[Described], int | None
 
     topics = answer.structs(topic)
     operations = answer.int32() if 8 <= version <= 10 else None
+    assert version <= 12 or answer.int16() == Code.NONE
     if version >= 9:
         answer.tags()
     assert answer.remaining == 0
