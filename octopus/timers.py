@@ -3,15 +3,15 @@
 import asyncio
 import contextvars
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
 
+from octopus.logs import get_logger
 from octopus.routing import Timer
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 END_TIMEOUT = 5.0
 """Seconds that a call has for its clean-up when it is cancelled."""

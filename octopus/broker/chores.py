@@ -1,15 +1,15 @@
 """Chores: upkeep that nobody waits for, so that what the disk refuses is logged and tried again the next time."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
 
 from octopus.broker.codes import BrokerError
 from octopus.broker.log import Log
 from octopus.broker.log.compaction import Compaction
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def attempt(action: Callable[[], object], what: str) -> None:

@@ -5,7 +5,6 @@ overlap, so that many of them wait for the same round of the disk; their answers
 """
 
 import asyncio
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -22,8 +21,9 @@ from octopus.broker.request import Answer, Api, Hangup, Request, Session
 from octopus.broker.request_faults import NO_FAULT, Fault
 from octopus.broker.throttling import FETCH, PRODUCE, say
 from octopus.broker.wire import MalformedRequest, Part, Reader, Writer
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _SIZE = Struct(">i")
 _SMALLEST_REQUEST = 10  # key, version, correlation id, null client id

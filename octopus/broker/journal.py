@@ -1,7 +1,6 @@
 """A journal: lines appended to a file, each showing whether it is whole; the base of small durable tables."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import DiskFile, open_line, replace_file, sealed_line
+from octopus.logs import get_logger
 
 _SLACK_BYTES = 2**20
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Journal:

@@ -1,7 +1,6 @@
 """The broker: a listener in front of the table of APIs, and what has to be done from time to time."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +13,9 @@ from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""

@@ -8,7 +8,6 @@ topics/<folder>/<number>/   one folder a partition; clients' names never become 
 """
 
 import base64
-import logging
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,10 +30,11 @@ from octopus.broker.log import Log
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
 from octopus.broker.topics import DEFAULTS, ConfigValue, Topic, check_config, check_name, log_config, new_id
+from octopus.logs import get_logger
 
 _MAXIMUM_EPOCH = 2**15 - 1
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)

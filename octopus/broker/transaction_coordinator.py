@@ -1,7 +1,6 @@
 """Carries out what `transactions.py` decides: durable states, markers in the logs, offsets applied or dropped."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
@@ -13,8 +12,9 @@ from octopus.broker.log import Log
 from octopus.broker.offsets import Committed, Partition
 from octopus.broker.producers import TransactionState
 from octopus.broker.storage import Storage
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _SHORTEST_PAUSE_MS = 100
 

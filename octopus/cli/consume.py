@@ -15,11 +15,12 @@ from octopus.cli.patterns import read_pattern
 from octopus.cli.reaching import administering, reaching, run_async
 from octopus.cli.reading import Reader, partitions_of
 from octopus.cli.records import as_json
-from octopus.cli.screen import is_terminal, note, spell_count, visible
+from octopus.cli.screen import is_terminal, note, spell_count
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.patterns import Pattern
+from octopus.text import printable_json, visible, visible_lines
 
 verb = App(name="consume", help_epilogue="")
 
@@ -157,10 +158,11 @@ class _Printer:
             return False  # a pattern speaks about JSON; what is none does not match
 
     def _line(self, partition: TopicPartition, record: StoredRecord) -> bytes:
-        if self._raw:
-            return record.value or b""
+        if self._raw:  # for a file or a program; a terminal would obey what is in there
+            value = record.value or b""
+            return visible_lines(value.decode("utf-8", "backslashreplace")).encode() if is_terminal() else value
         if self._json:
-            return msgspec.json.encode(as_json(partition, record))
+            return printable_json(msgspec.json.encode(as_json(partition, record)).decode()).encode()
         moment = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
         head = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} {partition}@{record.offset}"
         parts = [self._dim(head)]

@@ -26,11 +26,12 @@ from octopus.cli.patterns import read_pattern
 from octopus.cli.reaching import administering, producing, reaching, run_async
 from octopus.cli.reading import Reader, Span, partitions_of
 from octopus.cli.records import as_json
-from octopus.cli.screen import document, note, output, say, spell_count, table, visible, warn
+from octopus.cli.screen import document, note, output, say, spell_count, table, warn
 from octopus.errors import ConfigurationError, DecodeError, TopicNotFound
 from octopus.events import TopicPartition
 from octopus.middleware.dead_letters import SUFFIX, original_headers
 from octopus.patterns import Pattern
+from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
 
 verb = App(name="dead-letters", help="List, show and put back the events that were given up.", help_epilogue="")

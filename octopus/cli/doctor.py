@@ -9,7 +9,8 @@ from octopus.cli.checkup import Finding, State, examine
 from octopus.cli.finding import USUAL
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import run_async
-from octopus.cli.screen import document, output, say, spell_count, visible
+from octopus.cli.screen import document, output, say, spell_count
+from octopus.text import visible
 from octopus.worker.process import ExitCode
 
 verb = App(name="doctor", help_epilogue="")

@@ -7,7 +7,6 @@ then some states in between go unseen, but never the last one.
 
 import asyncio
 import fnmatch
-import logging
 import os
 import socket
 import stat
@@ -19,13 +18,15 @@ from typing import NamedTuple
 import msgspec
 import watchfiles
 
+from octopus.logs import get_logger
+
 DEBOUNCE_MILLISECONDS = 200
 STEP_MILLISECONDS = 50
 
 RESTART_WAIT = 0.5
 """Seconds before a notifier that has ended is replaced."""
 
-logger = logging.getLogger("octopus.watch")
+logger = get_logger("octopus.watch")
 
 
 class FileEvent(msgspec.Struct, frozen=True):

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
+import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from rich import box
 from rich.console import Console, Group
@@ -11,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from octopus.text import visible
 from octopus.worker import GroupStatus, Worker, WorkerStatus
 
 REFRESH = 0.25
@@ -67,7 +70,24 @@ class LiveStatus:
         with Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
             # A second Ctrl-C ends the process at once: it must not take the cursor with it.
             self._console.show_cursor(True)
-            yield live
+            with _above(live):
+                yield live
+
+
+@contextlib.contextmanager
+def _above(_live: Live) -> Iterator[None]:
+    """Let the app's own handlers print above the picture, too: they took hold of the stream before it was redirected."""
+    kept = [
+        (handler, handler.setStream(getattr(sys, name)))
+        for handler in logging.getLogger().handlers
+        for name in ("stderr", "stdout")
+        if isinstance(handler, logging.StreamHandler) and handler.stream is getattr(sys, f"__{name}__")
+    ]
+    try:
+        yield
+    finally:
+        for handler, stream in kept:
+            handler.setStream(stream)
 
 
 def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], width: int = 120) -> Group:
@@ -90,7 +110,7 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
         table.add_column(name, justify="right", no_wrap=True)
     for group in status.groups:
         handler, *numbers = _row(group, rates.get(group.group, 0.0), status.outage is not None)
-        reads = Text(topics.get(group.group, ""), no_wrap=True, overflow="ellipsis")
+        reads = Text(visible(topics.get(group.group, "")), no_wrap=True, overflow="ellipsis")
         table.add_row(handler, *([reads] if has_room else []), *numbers)
     return Group(Text(), _headline(status), *_troubles(status), table if status.groups else Text())
 
@@ -121,18 +141,23 @@ def spell_seconds(seconds: float) -> str:
 def _headline(status: WorkerStatus) -> Text:
     line = Text.assemble(
         ("● ", "green" if status.outage is None else "bold red"),
-        (status.app, "bold"),
-        (f" on {status.broker}, up {spell_seconds(status.uptime)}", "dim"),
+        (visible(status.app), "bold"),
+        (f" on {visible(status.broker)}, up {spell_seconds(status.uptime)}", "dim"),
     )
     if status.slowest is not None and status.slowest[1] >= 1:
-        line.append(f", slowest now: {status.slowest[0]} for {status.slowest[1]:.1f} s", style="yellow")
+        line.append(f", slowest now: {visible(status.slowest[0])} for {status.slowest[1]:.1f} s", style="yellow")
     return line
 
 
 def _row(group: GroupStatus, rate: float, is_out: bool) -> list[Text]:
     lag = "?" if group.lag is None else f"{group.lag:,}"
     return [
-        Text(" + ".join(group.handlers), "red" if group.stopped or is_out else "", no_wrap=True, overflow="ellipsis"),
+        Text(
+            visible(" + ".join(group.handlers)),
+            "red" if group.stopped or is_out else "",
+            no_wrap=True,
+            overflow="ellipsis",
+        ),
         Text(f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}", style="bold" if rate else "dim"),
         Text(lag, style="red" if is_out or group.silent else "yellow" if group.lag else "dim"),
         Text(str(group.running + group.delayed), style="" if group.running + group.delayed else "dim"),
@@ -147,21 +172,25 @@ def _troubles(status: WorkerStatus) -> list[Text]:
     lines = []
     if status.outage is not None:
         away = f"{status.broker} has not answered for {spell_seconds(status.away)}: {status.outage}"
-        lines.append(Text(f"  {away}", style="bold red"))
+        lines.append(_line(away, "bold red"))
     for group in status.groups:
         if group.stopped:
-            lines.append(Text(f"  {group.group} stopped: {group.stopped}", style="red"))
+            lines.append(_line(f"{group.group} stopped: {group.stopped}", "red"))
         if group.commit_error:
-            lines.append(Text(f"  {group.group} cannot commit: {group.commit_error}", style="yellow"))
+            lines.append(_line(f"{group.group} cannot commit: {group.commit_error}", "yellow"))
         lines += [
-            Text(f"  {group.group} cannot read {partition}: {reason}", style="red")
+            _line(f"{group.group} cannot read {partition}: {reason}", "red")
             for partition, reason in group.unreadable.items()
         ]
         lines += [
-            Text(f"  {group.group} hears nothing of {partition}: {reason}", style="red")
+            _line(f"{group.group} hears nothing of {partition}: {reason}", "red")
             for partition, reason in group.silent.items()
         ]
     return lines
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(f"  {visible(text)}", style)
 
 
 def _topics(worker: Worker) -> dict[str, str]:

@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from octopus.config import LogSettings
+from octopus.logs import LineFormatter, show, traceback_of
+from octopus.text import block, printable_json
 from octopus.worker.process import WORKER_VARIABLE
 
 STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
 def configure_logs(settings: LogSettings, console: Console) -> None:
-    """Send log records to standard error.
+    """Send log records to standard error, unless the app has set up logging itself.
 
     Args:
         settings: The least level, and text or JSON.
@@ -34,16 +36,10 @@ def configure_logs(settings: LogSettings, console: Console) -> None:
         number = os.environ.get(WORKER_VARIABLE)
         prefix = f"[{number}] " if number else ""
         handler.setFormatter(_Plain(f"{prefix}%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    level = settings.level.upper()
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel("WARNING" if level == "INFO" else level)
-    logging.getLogger("octopus").setLevel(level)
-    # What the Kafka client says is either repeated by ours in better words, or noise.
-    logging.getLogger("aiokafka").setLevel(level if level == "DEBUG" else "CRITICAL")
+    show(handler, settings.level.upper())
 
 
-class _Plain(logging.Formatter):
+class _Plain(LineFormatter):
     """`2026-01-31T12:00:00.123Z INFO octopus.worker: …`."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
@@ -64,7 +60,7 @@ class _Json(logging.Formatter):
             entry["worker"] = int(number)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
+        return printable_json(msgspec.json.encode(entry).decode())
 
 
 class _Lines(logging.Handler):
@@ -87,10 +83,10 @@ class _Lines(logging.Handler):
             (f"[{number}] " if number else "", "cyan"),
             (f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} ", "dim"),
             (f"{record.levelname.lower():<8}", STYLES.get(record.levelname, "")),
-            f"{name}{record.getMessage()}",
+            block(f"{name}{record.getMessage()}"),
         )
         if record.exc_info:
-            line.append("\n" + logging.Formatter().formatException(record.exc_info), style="dim")
+            line.append(f"\n{traceback_of(record)}", style="dim")
         return line
 
 

@@ -9,9 +9,10 @@ from cyclopts import App, Parameter
 
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_argument
-from octopus.cli.screen import document, say, visible
+from octopus.cli.screen import document, say
 from octopus.errors import ConfigurationError, DecodeError
 from octopus.patterns import Pattern
+from octopus.text import visible
 from octopus.worker.process import ExitCode
 
 verb = App(name="pattern", help="Check, try and explain event patterns.", help_epilogue="")

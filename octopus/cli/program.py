@@ -93,9 +93,9 @@ def run_program(arguments: Sequence[str]) -> int:
         # Whoever read our output has seen enough. What is left in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a sentence
         if wants_traceback:
-            raise
+            _trace(error)
         return _explain(error)
     return code if isinstance(code, int) else 0
 
@@ -135,6 +135,14 @@ def _unknown(name: str, chain: tuple[str, ...], app: Iterable[str] | None) -> st
     close = difflib.get_close_matches(name, known, 1)
     hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
     return f"There is no command {' '.join((*chain, name))!r}. {hint}"
+
+
+def _trace(error: Exception) -> None:
+    import traceback
+
+    from octopus.cli.screen import note
+
+    note("".join(traceback.format_exception(error)).rstrip())
 
 
 def _explain(error: Exception) -> int:

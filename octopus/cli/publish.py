@@ -16,10 +16,11 @@ from octopus.cli.failures import CommandFailed
 from octopus.cli.lines import read_lines
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import producing, reaching, run_async
-from octopus.cli.screen import document, notices, say, spell_bytes, spell_count, visible
+from octopus.cli.screen import document, notices, say, spell_bytes, spell_count
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Headers, Published
+from octopus.text import visible
 from octopus.transports.base import Outgoing
 
 BATCH = 2000

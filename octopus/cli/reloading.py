@@ -1,6 +1,5 @@
 """`octopus run --reload`: start again when the code changes."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -11,10 +10,11 @@ from types import FrameType
 
 import watchfiles
 
+from octopus.logs import get_logger
 from octopus.worker.places import PARENT_VARIABLE
 from octopus.worker.process import ExitCode, spell
 
-logger = logging.getLogger("octopus.reload")
+logger = get_logger("octopus.reload")
 
 CODE = (".py", ".toml")
 

@@ -1,7 +1,6 @@
 """`octopus run`: an app's handlers, in one process or several."""
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -20,11 +19,12 @@ from octopus.cli.screen import is_terminal, notices
 from octopus.config import Settings
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
+from octopus.logs import get_logger
 from octopus.worker import Worker
 from octopus.worker.places import PARENT_VARIABLE, Places
 from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, run_process, run_processes, this_command
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 
 verb = App(name="run", help_epilogue="")

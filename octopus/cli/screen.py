@@ -5,13 +5,14 @@ harmless first: a payload must not move the cursor, change colours or ring the b
 """
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from octopus.text import block, printable_json, visible, visible_lines
 
 
 @cache
@@ -31,38 +32,24 @@ def is_terminal() -> bool:
     return output().is_terminal
 
 
-def visible(data: bytes | str | None) -> str:
-    """Return text that is safe to print: control characters and bytes that are not UTF-8 as escapes, None as `-`."""
-    if data is None:
-        return "-"
-    text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
-    return text if text.isprintable() else "".join(map(_harmless, text))
-
-
-def _harmless(character: str) -> str:
-    if character.isprintable() or unicodedata.category(character) == "Zs":
-        return character
-    return character.encode("unicode_escape", "backslashreplace").decode()
-
-
 def say(text: str, style: str = "") -> None:
     """Print one line of a result."""
-    output().print(Text(text, style=style))
+    output().print(Text(visible_lines(text), style=style))
 
 
 def note(text: str, style: str = "dim") -> None:
     """Print one line beside the result, on standard error."""
-    notices().print(Text(text, style=style))
+    notices().print(Text(block(text), style=style))
 
 
 def warn(text: str) -> None:
     """Print a warning."""
-    notices().print(Text.assemble(("! ", "bold yellow"), text))
+    notices().print(Text.assemble(("! ", "bold yellow"), block(text)))
 
 
 def print_error(text: str) -> None:
     """Print an error: one sentence, red."""
-    notices().print(Text.assemble(("error: ", "bold red"), (text, "red")))
+    notices().print(Text.assemble(("error: ", "bold red"), (block(text), "red")))
 
 
 def document(value: Any) -> None:
@@ -71,7 +58,7 @@ def document(value: Any) -> None:
 
     encoded = msgspec.json.encode(value, enc_hook=str)
     text = msgspec.json.format(encoded, indent=2) if is_terminal() else encoded
-    sys.stdout.write(text.decode() + "\n")
+    sys.stdout.write(printable_json(text.decode()) + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, styles: Sequence[str] = ()) -> None:

@@ -1,7 +1,6 @@
 """`octopus watch`: what happens to files, published as events; also beside an app with `octopus run --watch`."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,11 +15,13 @@ from octopus.cli.reaching import producing, reaching, run_async
 from octopus.cli.screen import note, notices, output, spell_bytes
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, TransportError
+from octopus.logs import get_logger
 from octopus.patience import Patience
+from octopus.text import printable_json, visible
 from octopus.transports.base import Outgoing
 from octopus.worker import Worker
 
-logger = logging.getLogger("octopus.watch")
+logger = get_logger("octopus.watch")
 
 MOST_WAITING = 10_000
 """Events kept while the broker is away. Beyond that the disk itself remembers: see `file_events`."""
@@ -208,11 +209,9 @@ STYLES = {"created": "green", "modified": "yellow", "deleted": "red"}
 def _show(event: FileEvent) -> None:
     from rich.text import Text
 
-    from octopus.cli.screen import visible
-
     size = "" if event.size is None else f"  {spell_bytes(event.size)}"
     output().print(Text.assemble((f"{event.event:<8}", STYLES[event.event]), f"  {visible(event.path)}", (size, "dim")))
 
 
 def _show_json(event: FileEvent) -> None:
-    output().out(msgspec.json.encode(event).decode(), highlight=False)
+    output().out(printable_json(msgspec.json.encode(event).decode()), highlight=False)

@@ -15,18 +15,18 @@ A dead letter carries the original key, value bytes and headers, and headers of 
 
 import asyncio
 import hashlib
-import logging
 import traceback
 from collections import deque
 
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Headers, Record
+from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter
 from octopus.patience import Patience
 from octopus.routing import DEAD_LETTER_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 PREFIX = "octopus-dead-letter-"
 SUFFIX = DEAD_LETTER_SUFFIX

@@ -9,11 +9,12 @@ from typing import Protocol
 from octopus.cancellation import is_alone, is_wanted, take_back
 from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
 from octopus.retries import RetryPolicy
 from octopus.types import BatchOutcome, Run
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
 """One record and attempt to its outcome; it raises what the handler raises."""

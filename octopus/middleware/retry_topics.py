@@ -12,13 +12,13 @@ What waits there carries the original key, value bytes and headers, and behind t
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
 from typing import Protocol
 
 from octopus.errors import TransportError
 from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.logs import get_logger
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import Deferred, Outcome, Retry
 from octopus.patience import Patience
@@ -26,7 +26,7 @@ from octopus.routing import RETRY_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 from octopus.types import BatchOutcome, Run
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 PREFIX = "octopus-retry-"
 SUFFIX = RETRY_SUFFIX

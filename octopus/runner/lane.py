@@ -1,13 +1,13 @@
 """A lane task, as others see it, and how often it looks at the clock."""
 
 import asyncio
-import logging
 
+from octopus.logs import get_logger
 from octopus.outcomes import Retry
 from octopus.runner.generation import Generation
 from octopus.types import Stretch
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 CANCELLED = Retry(1.0)
 """What becomes of a record whose task somebody else cancelled, when nobody has made a failure of it."""

@@ -6,7 +6,6 @@ that died is started again by whoever notices first, and everybody else finds th
 
 import asyncio
 import contextlib
-import logging
 import sys
 import threading
 import time
@@ -18,10 +17,11 @@ from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.errors import ConfigurationError, ConnectionFailed
+from octopus.logs import get_logger
 from octopus.transports.broker_process import BrokerProcess, decompressors
 from octopus.transports.checksum import crc32c
 
-logger = logging.getLogger("octopus.transports")
+logger = get_logger("octopus.transports")
 
 Mode = Literal["process", "thread"]
 

@@ -21,6 +21,7 @@ from octopus.errors import (
     TransportError,
 )
 from octopus.events import TopicPartition
+from octopus.logs import get_logger
 from octopus.offsets import decode_map, metadata_of, without_topic_id
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation, Runner
@@ -33,7 +34,7 @@ from octopus.worker.outlook import Outlook
 from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 FETCH_WAIT = 0.5
 """Seconds an idle fetch waits."""

@@ -6,7 +6,6 @@ with a sentence for each group that is in trouble. `/status` is the worker's sta
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -14,10 +13,12 @@ import msgspec
 
 from octopus.config import WorkerSettings
 from octopus.errors import OctopusError
+from octopus.logs import get_logger
+from octopus.text import visible
 from octopus.worker.status import GroupStatus
 from octopus.worker.worker import Worker
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 REQUEST_BYTES = 8192
 """Most of a request, headers included."""
@@ -187,7 +188,7 @@ def _troubles(group: GroupStatus) -> list[str]:
 
 def _verdict(troubles: list[str]) -> bytes:
     if troubles:
-        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{trouble}\n" for trouble in troubles))
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{visible(trouble)}\n" for trouble in troubles))
     return _response(HTTPStatus.OK, "ok\n")
 
 

@@ -7,15 +7,15 @@ read here: one small request for the whole process.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import NamedTuple
 
 from octopus.errors import OctopusError, TransportError
 from octopus.events import TopicPartition
+from octopus.logs import get_logger
 from octopus.transports.base import Admin, Transport
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 ASK_EVERY = 2.0
 """Seconds between two questions."""

@@ -6,7 +6,6 @@ Whoever stops in good order gives its place up by itself. For one that could not
 """
 
 import asyncio
-import logging
 import os
 import re
 import secrets
@@ -17,9 +16,10 @@ from collections.abc import Collection, Mapping
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import OctopusError
+from octopus.logs import get_logger
 from octopus.transports.opening import connect
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 PLACE_VARIABLE = "OCTOPUS_PLACE"
 """Tells a worker process the name of its place."""

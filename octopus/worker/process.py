@@ -18,12 +18,13 @@ from octopus import config
 from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
+from octopus.logs import LineFormatter, get_logger, show
 from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
 from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places, place_of
 from octopus.worker.worker import Worker
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 Companion = Callable[[Worker], Awaitable[None]]
 """Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
@@ -62,10 +63,12 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
             "reach the main thread only. Call it there, or use `async with app.running():` in an event loop of this thread."
         )
     code = ExitCode.CONFIGURATION
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    show(handler, "INFO")
     try:
         settings = config.load(config.merge(app.settings, *read_sources(), overrides))
-        logging.getLogger().setLevel(settings.log.level.upper())
+        show(handler, settings.log.level.upper())
         code = run_process(app, settings)
     except ConfigurationError as error:
         logger.error("%s", error)  # noqa: TRY400 - a sentence says it all

@@ -1,20 +1,20 @@
 """Where a group begins to read the partitions that it was given."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
+from octopus.logs import get_logger
 from octopus.offsets import with_topic_id
 from octopus.routing import StartAt
 from octopus.transports.base import Commit, Consumer
 from octopus.worker.anchors import Birth, births_of, starts_of
 from octopus.worker.known_topics import KnownTopics, is_another
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 Committed = Mapping[TopicPartition, Commit | None]
 

@@ -11,7 +11,6 @@ their record settles. A transaction takes outbox and ledger at one moment, so th
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
@@ -26,6 +25,7 @@ from octopus.errors import (
     TransportError,
 )
 from octopus.events import TopicPartition
+from octopus.logs import get_logger
 from octopus.offsets import map_limit, with_topic_id
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
@@ -36,7 +36,7 @@ from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.plans import Plan, plan_transaction
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 REFUSED = (RecordTooLarge, NotAuthorized, TopicNotFound)
 """What a broker says about a message, and will say again."""

@@ -5,7 +5,6 @@ nobody: the report has the handler's name and the line it stands on.
 """
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -13,7 +12,9 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-logger = logging.getLogger("octopus.worker")
+from octopus.logs import get_logger
+
+logger = get_logger("octopus.worker")
 
 OURS = ("octopus/runner/runner.py", "octopus/handling.py", "octopus/middleware/errors.py")
 

@@ -15,6 +15,7 @@ from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.home import Home
+from octopus.logs import get_logger
 from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
@@ -30,7 +31,7 @@ from octopus.worker.status import WorkerStatus
 from octopus.worker.transactions import ExactlyOnceGroup
 from octopus.worker.watchdog import LoopWatchdog
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 LOOK_AGAIN = 0.05
 """Seconds until a second look at a task that says it is being cancelled."""

@@ -4,28 +4,8 @@ import msgspec
 import pytest
 
 from octopus.cli.records import as_json
-from octopus.cli.screen import spell_bytes, table, visible
+from octopus.cli.screen import spell_bytes, table
 from octopus.events import Record, TopicPartition
-
-
-@pytest.mark.parametrize(
-    ("data", "shown"),
-    [
-        (b"plain", "plain"),
-        (None, "-"),
-        ("Grüße 東京 ☃".encode(), "Grüße 東京 ☃"),
-        (b"\x1b[31mred\x07", r"\x1b[31mred\x07"),
-        (b"a\nb\r\tc", r"a\nb\r\tc"),
-        (b"\xff\x00end", r"\xff\x00end"),
-        ("left\u202eright\u2028".encode(), r"left\u202eright\u2028"),
-        ("no\u00a0break", "no\u00a0break"),
-        (b"\xed\xa0\x80", r"\xed\xa0\x80"),
-        ("\x9b31m", r"\x9b31m"),
-    ],
-    ids=repr,
-)
-def test_text_from_events_is_made_harmless(data: bytes | str | None, shown: str) -> None:
-    assert visible(data) == shown
 
 
 def test_a_table_that_is_piped_is_aligned_plain_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,20 @@ MUTATIONS = (
         ("tests/worker/test_outlook.py",),
     ),
     Mutation(
+        "a traceback is logged as the exception wrote it",
+        "octopus/logs.py",
+        "            record.exc_text = traceback_of(record)  # formatters take it from here",
+        "            pass",
+        ("tests/test_logs.py",),
+    ),
+    Mutation(
+        "a program that sets up logging silences ours",
+        "octopus/logs.py",
+        "    logger.__class__ = _Logger",
+        "    pass",
+        ("tests/test_logs.py",),
+    ),
+    Mutation(
         "an address in a dead owner's lock file is believed",
         "octopus/transports/whereabouts.py",
         "address = owner.address if owner.lives else None",

@@ -1,15 +1,15 @@
 """SaslHandshake and SaslAuthenticate: PLAIN (RFC 4616) and OAUTHBEARER (RFC 7628), one exchange each."""
 
 import hmac
-import logging
 from typing import Any
 
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import Node
 from octopus.broker.request import Answer, Api, Hangup, Request
 from octopus.broker.wire import Writer
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def handle_handshake(node: Node, request: Request) -> Answer:

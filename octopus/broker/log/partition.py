@@ -1,6 +1,5 @@
 """One partition's log."""
 
-import logging
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,8 +24,9 @@ from octopus.broker.log.recovery import (
 from octopus.broker.log.search import Search
 from octopus.broker.log.segment import Segment
 from octopus.broker.log.values import Appended, LogConfig, Read, TransactionalCheck, Waiter
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Log:

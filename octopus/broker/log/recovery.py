@@ -9,7 +9,6 @@ log-start                       first offset, where DeleteRecords moved it
 """
 
 import json
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from octopus.broker.environment import Environment
 from octopus.broker.files import DiskFile, open_line, replace_file, sealed_line, sync_directory
 from octopus.broker.log.producers import Producers
 from octopus.broker.log.segment import Segment
+from octopus.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass

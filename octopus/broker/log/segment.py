@@ -1,6 +1,5 @@
 """A segment: a run of batches in one file, with a sparse index of where they begin."""
 
-import logging
 import struct
 import zlib
 from array import array
@@ -12,6 +11,7 @@ from octopus.broker.batch import HEADER_BYTES, LENGTH_OFFSET, Header, read_heade
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.faults import Faults
 from octopus.broker.files import LogFile, replace_file
+from octopus.logs import get_logger
 
 GROUP_BYTES = 4096
 """An index entry stands for a group: neighbouring batches of at most so many bytes in all, or one larger batch.
@@ -24,7 +24,7 @@ _INDEX_MAGIC = b"OIDX"
 _INDEX_VERSION = 1
 _PLACE = struct.Struct(">qi11xi")  # base offset, length, last offset delta
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Segment:

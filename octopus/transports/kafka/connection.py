@@ -26,11 +26,12 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthentication
 from aiokafka.protocol.struct import Struct
 
 from octopus.errors import AuthError, ConnectionFailed, OctopusError
+from octopus.logs import get_logger
 from octopus.transports.kafka import fetched
 from octopus.transports.kafka.frames import Frames
 from octopus.types import TokenProvider
 
-_logger = logging.getLogger("octopus.transports")
+_logger = get_logger("octopus.transports")
 
 # aiokafka has no types here
 _Authenticator: Any = aiokafka.conn.OAuthAuthenticator
@@ -38,7 +39,7 @@ _Connection: Any = aiokafka.conn.AIOKafkaConnection
 _client_module: Any = aiokafka.client
 _fetcher_module: Any = aiokafka.consumer.fetcher
 
-logger = logging.getLogger("octopus.transports")
+logger = get_logger("octopus.transports")
 
 METADATA_REQUEST = 3
 SASL_REQUESTS = (17, 36)

@@ -1,9 +1,9 @@
 """How to reach a cluster and be a member of a group, in librdkafka's words."""
 
-import logging
 from typing import Any, Literal
 
 from octopus.errors import ConfigurationError
+from octopus.logs import get_logger
 from octopus.transports.kafka.settings import KafkaSettings
 
 Assignor = Literal["range", "roundrobin", "cooperative-sticky"]
@@ -13,7 +13,7 @@ ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
 SERVER_ASSIGNORS = ("uniform", "range")
 """Of KIP-848, where the coordinator deals out."""
 
-logger = logging.getLogger("octopus.librdkafka")
+logger = get_logger("octopus.librdkafka")
 
 
 class Quiet:

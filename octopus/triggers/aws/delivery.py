@@ -1,18 +1,18 @@
 """One invocation's records through one pipeline."""
 
 import asyncio
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
 from octopus.errors import HandlerStopped
 from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
 from octopus.runner import CLOSE_TIMEOUT, Generation, Runner
 from octopus.types import BatchOutcome, RunStretch, stretched
 
-logger = logging.getLogger("octopus.triggers")
+logger = get_logger("octopus.triggers")
 
 LEFT_OPEN = Retry(math.inf)
 """Not in this invocation: the record stays unsettled and its lane claimed; the service delivers it again."""

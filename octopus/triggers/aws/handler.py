@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,14 @@ from octopus import config
 from octopus.app import Octopus
 from octopus.errors import ConfigurationError, HandlerStopped
 from octopus.events import TopicPartition
+from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
 from octopus.triggers.aws.delivery import Delivery
 from octopus.triggers.aws.event import KafkaEvent, decode
 from octopus.triggers.aws.producer import LazyProducer
 from octopus.triggers.aws.shutdown import when_terminated
 
-logger = logging.getLogger("octopus.triggers")
+logger = get_logger("octopus.triggers")
 
 Failures = dict[str, list[dict[str, dict[str, Any]]]]
 """`{"batchItemFailures": [{"itemIdentifier": {"partition": "files-0", "offset": 100}}]}`"""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -11,11 +10,12 @@ import msgspec
 from octopus.config import Settings
 from octopus.errors import TransportError
 from octopus.events import Published
+from octopus.logs import get_logger
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, producer_options
 
-logger = logging.getLogger("octopus.triggers")
+logger = get_logger("octopus.triggers")
 
 STALE_AFTER = 60.0
 """Seconds without use after which a connection counts as dead: a function that is frozen does not notice that its

@@ -16,7 +16,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-logger = logging.getLogger("octopus.triggers")
+from octopus.logs import get_logger
+
+logger = get_logger("octopus.triggers")
 
 NAME = "octopus"
 TIMEOUT = 1.0

@@ -1,0 +1,162 @@
+"""The log of `octopus run`: the app's own set-up survives it, and events forge nothing in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Octopus, Start
+
+pytestmark = pytest.mark.process
+Write = Callable[..., Path]
+
+FAILING = """
+import logging, logging.config, sys
+from contextlib import asynccontextmanager
+from octopus import Octopus
+{set_up}
+app = Octopus({name!r}{options})
+
+@app.on({name!r}, retry=1)
+async def handle(value: dict) -> None:
+    logging.getLogger("mine").info("an info line of the app")
+    raise ValueError(value["text"])
+"""
+
+DICT_CONFIG = """
+SET_UP = {"version": 1, "formatters": {"f": {"format": "MINE %(message)s"}},
+          "handlers": {"c": {"class": "logging.StreamHandler", "formatter": "f"}},
+          "root": {"handlers": ["c"], "level": "INFO"}}
+"""
+TO_A_FILE = 'logging.basicConfig(filename="app.log", level="INFO", format="FILE %(message)s")'
+LATER = f"""{DICT_CONFIG}
+@asynccontextmanager
+async def lifespan(app):
+    logging.config.dictConfig(SET_UP)
+    yield
+"""
+
+
+@pytest.mark.parametrize(
+    ("set_up", "options", "app_line", "our_line"),
+    [
+        pytest.param(
+            "", "", r"^\S+Z INFO +mine: an info line", r"^\S+Z ERROR +octopus.handlers: handle gives", id="none"
+        ),
+        pytest.param(
+            f"{DICT_CONFIG}\nlogging.config.dictConfig(SET_UP)",
+            "",
+            "^MINE an info line",
+            "^MINE handle gives",
+            id="its own",
+        ),
+        pytest.param(
+            LATER, ", lifespan=lifespan", "^MINE an info line", "^MINE handle gives", id="its own, when it starts"
+        ),
+        pytest.param(
+            TO_A_FILE, "", "^FILE an info line", r"^\S+Z ERROR +octopus.handlers: handle gives", id="to a file only"
+        ),
+        pytest.param(
+            'logging.getLogger("mine").setLevel("ERROR")',
+            "",
+            "",
+            r"^\S+Z ERROR +octopus.handlers: handle gives",
+            id="a level",
+        ),
+    ],
+)
+def test_the_apps_own_set_up_survives_and_so_do_our_warnings(
+    octopus: Octopus,
+    start: Start,
+    topic: str,
+    write_app: Write,
+    set_up: str,
+    options: str,
+    app_line: str,
+    our_line: str,
+) -> None:
+    write_app(FAILING.format(set_up=set_up, name=topic, options=options))
+    octopus("publish", topic, '{"text": "no"}')
+    result = start("run", "--drain").end()
+    log = result.err + (Path("app.log").read_text() if Path("app.log").exists() else "")
+    assert (re.findall(app_line, log, re.MULTILINE) != []) is (app_line != "") or app_line == ""
+    assert ("an info line" in log) is (app_line != "")
+    assert len(re.findall(our_line, result.err, re.MULTILINE)) == 1
+
+
+FORGED = "no detector\n2026-01-01T00:00:00.000Z INFO    octopus.worker: all is well \x1b]0;owned\x07\x1b[2J\u202e\x9b31m [bold]"
+RAW = ("\x1b]0;", "\x1b[2J", "\x07", "\u202e", "\x9b", "owned\x07")
+
+
+def test_event_data_forge_no_line_and_reach_the_log_escaped(
+    octopus: Octopus, start: Start, topic: str, write_app: Write
+) -> None:
+    write_app(FAILING.format(set_up="", name=topic, options=""))
+    octopus("publish", topic, json.dumps({"text": FORGED}))
+    err = start("run", "--drain").end().err
+    margin = [line for line in err.splitlines() if not line.startswith("    ")]
+    assert "handle gives up on" in err
+    assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|ERROR) ", line) for line in margin), err
+    assert not any("all is well" in line and "handle gives up" not in line for line in margin)
+    assert not any(raw in err for raw in RAW)
+
+
+def test_event_data_reach_no_terminal_raw_not_in_the_live_table_either(
+    octopus: Octopus, start: Start, topic: str, write_app: Write
+) -> None:
+    stopping = (
+        FAILING.replace("retry=1", "retry=1, dead_letter=False")
+        + f"\n@app.on({topic!r})\nasync def other(value: dict) -> None: pass\n"
+    )
+    write_app(stopping.format(set_up="", name=topic, options=""))
+    octopus("publish", topic, json.dumps({"text": FORGED}))
+    terminal, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    running = start("run", stdout=side, stderr=side)
+    os.close(side)
+    shown = b""
+    while not re.search(
+        rb"stopped: .*no detector.*events/s", shown, re.DOTALL
+    ):  # in the log above, and in the picture below
+        shown += os.read(terminal, 65536)
+        assert time.monotonic() < running.deadline, shown.decode(errors="replace")
+    running.process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the end of a terminal is an error of its reader
+        while more := os.read(terminal, 65536):
+            shown += more
+    os.close(terminal)
+    running.end()
+    text = shown.decode()
+    assert "\\x1b]0;owned\\x07" in text
+    assert not any(raw in text for raw in RAW)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--raw"])
+def test_what_is_printed_for_programs_is_harmless_on_a_terminal_and_exact(
+    octopus: Octopus, start: Start, topic: str, flag: str
+) -> None:
+    octopus("publish", topic, json.dumps({"text": FORGED}, ensure_ascii=False), "--raw")
+    options = ("consume", topic, "--from", "earliest", "--to", "latest", flag)
+    terminal, side = pty.openpty()
+    running = start(*options, stdout=side, stderr=side)
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(terminal, 65536):
+            shown += more
+    os.close(terminal)
+    assert running.end().code == 0
+    assert not any(raw in shown.decode() for raw in RAW)
+    piped = octopus(*options).out
+    value = json.loads(piped)["value"] if flag == "--json" else json.loads(piped)
+    assert value == {"text": FORGED}
