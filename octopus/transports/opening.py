@@ -130,7 +130,9 @@ def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings, place: 
     options: dict[str, Any] = {
         "session_timeout": consumer.session_timeout,
         # Longer than the drain budget, or a slow drain would be thrown out of the group it hands over to.
-        "rebalance_timeout": max(consumer.rebalance_timeout, worker.revoke_budget + worker.commit_timeout + 5.0),
+        "rebalance_timeout": max(
+            consumer.rebalance_timeout, max(worker.revoke_budget, worker.drain_timeout) + worker.commit_timeout + 5.0
+        ),
         "fetch_max_wait": consumer.fetch_max_wait,
         "fetch_max_bytes": consumer.fetch_max_bytes,
         "max_partition_fetch_bytes": consumer.max_partition_fetch_bytes,

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Collection, Iterable
 from functools import partial
 
+import msgspec
+
 from octopus.config import WorkerSettings
 from octopus.errors import (
     ConnectionFailed,
@@ -28,6 +30,7 @@ from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
 from octopus.types import RunStretch
 from octopus.unread import Unread
+from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.known_topics import KnownTopics, is_another
 from octopus.worker.outlook import Outlook
@@ -68,6 +71,7 @@ class GroupWorker:
     Attributes:
         stopped: Why the line stopped, or None.
         failure: What the consumer broke with, or None.
+        unsaved: Why what was finished at the end could not be committed, or None.
         outlook: What is known of the broker; whoever keeps it up to date puts it here.
     """
 
@@ -82,6 +86,7 @@ class GroupWorker:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
         self.failure: OctopusError | None = None
+        self.unsaved: TransportError | None = None
         self.outlook = Outlook()
         self._joined_at: float | None = None
         self._consumer = consumer
@@ -110,6 +115,8 @@ class GroupWorker:
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._commit_error: TransportError | None = None
+        self._drained_by: float | None = None
+        self._last: GroupStatus | None = None  # before partitions were given back
         self._fetched_at = self._committed_at = self._looked_at = self._loop.time()
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
@@ -133,23 +140,23 @@ class GroupWorker:
             self._joined_at = self._loop.time()
             await self._consume(committer)
         finally:
-            committer.cancel()
+            limit = self._settings.drain_timeout
+            self._drained_by = self._loop.time() + limit
+            group, generations = self.pipeline.group, self._generations.values()
             try:
-                await asyncio.gather(committer, return_exceptions=True)
+                await finish_running(group, self._runner, generations, committer, limit)
+                self._note_stop()
             finally:  # whoever cancels a second time cuts the drain short, not the leaving
                 await self._leave()
 
     async def _leave(self) -> None:
         try:
-            if not await self._runner.drain(self._generations.values(), self._settings.drain_timeout):
-                logger.warning(
-                    "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
-                    self.pipeline.group,
-                    len(self._runner.running),
-                    self._settings.drain_timeout,
-                )
-            await self._commit(self._generations.values())
+            generations, limit = self._generations.values(), self._settings.commit_timeout
+            commit = partial(self._commit, generations)
+            self.unsaved = await commit_at_last(self.pipeline.group, commit, generations, limit)
             await self._mark_outdated()
+            with contextlib.suppress(TransportError):  # it had not come as far as to know its lag
+                self._last = self.status()
         finally:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
@@ -171,8 +178,12 @@ class GroupWorker:
                 self._flow.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
             if self._accepted - self._settled_at_commit >= self._settings.commit_every <= self._settled_since_commit:
                 self._commit_wanted.set()
-        self.stopped = self._runner.stopped.result()
-        logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
+        self._note_stop()
+
+    def _note_stop(self) -> None:
+        if self.stopped is None and self._runner.stopped.done():
+            self.stopped = self._runner.stopped.result()
+            logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
 
     async def _fetch(self) -> list[Fetched]:
         flow = self._flow
@@ -246,14 +257,14 @@ class GroupWorker:
             }
             await self._tend_topics()
 
-    async def _commit(self, generations: Iterable[Generation]) -> None:
-        """Store what is settled. A failure is not final: the next commit brings the same or a higher offset."""
+    async def _commit(self, generations: Iterable[Generation]) -> TransportError | None:
+        """Store what is settled; return what went wrong. That is not final: the next commit brings the same or a higher offset."""
         async with self._committing:
             self._settled_at_commit = self._settled
             due = [generation for generation in generations if generation.counts and generation.has_progress]
             if not due:
                 self._committed_at = self._loop.time()
-                return
+                return None
             try:
                 async with asyncio.timeout(self._settings.commit_timeout):
                     due = await self._of_the_same_topic(due)
@@ -268,13 +279,16 @@ class GroupWorker:
                 logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
             except (TransportError, TimeoutError) as error:
                 is_said = self._commit_error is not None or self.outlook.trouble is not None
-                self._commit_error = error if isinstance(error, TransportError) else TransportError("commit timed out")
+                self._commit_error = (
+                    error if isinstance(error, TransportError) else TransportError("commit timed out", retryable=True)
+                )
                 logger.log(
                     logging.DEBUG if is_said else logging.WARNING,
                     "%s: commit failed, will be repeated: %s",
                     self.pipeline.group,
                     self._commit_error,
                 )
+                return self._commit_error
             else:
                 if self._commit_error is not None:
                     away = self._loop.time() - self._committed_at
@@ -283,6 +297,7 @@ class GroupWorker:
                 self._commit_error = None
                 for generation, count in zip(due, ahead, strict=True):
                     generation.note_committed(offsets[generation.partition].offset, count)
+        return None
 
     # ── topics that are made again ────────────────────────────────────────────────────────────────────────────────
 
@@ -398,7 +413,9 @@ class GroupWorker:
     async def _give_back(self, partitions: Collection[TopicPartition]) -> None:
         leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
         self._flow.ready.difference_update(partitions)
-        if not await self._runner.drain(leaving, self._settings.revoke_budget):
+        # Where we are about to leave, handlers have what they were told.
+        budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())
+        if not await self._runner.drain(leaving, budget):
             logger.warning(
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
             )
@@ -471,15 +488,21 @@ class GroupWorker:
             await self._consumer.offsets(partitions, "latest")
 
     async def is_caught_up(self) -> bool:
-        """Ask the broker whether everything published until now is settled."""
+        """Ask the broker whether everything published until now is settled, as far as it can be read."""
         generations = {**self._generations}
         if not generations:
             return False
-        ends = await self._consumer.offsets(generations, "latest")
-        return all(
-            generation.counts and self._reached(generation) >= ends[partition]
-            for partition, generation in generations.items()
-        )
+        readable = generations.keys() - self._flow.unreadable.keys()
+        ends = await self._consumer.offsets(readable, "latest") if readable else {}
+        return all(self._is_settled(generation, ends.get(partition)) for partition, generation in generations.items())
+
+    def _is_settled(self, generation: Generation, end: int | None) -> bool:
+        begins_anew = generation.is_outdated and self._known.recreated != "stop"
+        return generation.is_open and not begins_anew and self._is_through(generation, end)
+
+    def _is_through(self, generation: Generation, end: int | None) -> bool:
+        """Tell whether everything before `end` is settled; None for everything that could be read."""
+        return self._reached(generation) >= (generation.ledger.position if end is None else end)
 
     def _reached(self, generation: Generation) -> int:
         """Return the offset before which nothing is left to do now; deferred records that wait are for later."""
@@ -489,16 +512,25 @@ class GroupWorker:
         return generation.ledger.committable
 
     def status(self) -> GroupStatus:
-        """Return a snapshot for people and health checks."""
+        """Return a snapshot for people and health checks; once it has left its group, how it left."""
+        stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
+        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._committed_at))
+        if self._last is not None:
+            now_known = {
+                "stopped": stopped,
+                "failure": failure,
+                "since_fetch": since_fetch,
+                "since_commit": since_commit,
+            }
+            return msgspec.structs.replace(self._last, **now_known)
         totals = self._totals.with_open(self._generations.values())
-        now = self._loop.time()
         return GroupStatus(
             group=self.pipeline.group,
             handlers=self.pipeline.handlers,
             partitions=tuple(sorted(self._generations)),
-            stopped=str(self.stopped) if self.stopped else None,
-            failure=str(self.failure) if self.failure else None,
-            since_join=None if self._joined_at is None else now - self._joined_at,
+            stopped=stopped,
+            failure=failure,
+            since_join=None if self._joined_at is None else self._loop.time() - self._joined_at,
             unreadable={str(partition): str(error) for partition, error in self._flow.unreadable.items()},
             silent={str(each): why for each, why in self.outlook.silent.items() if each in self._generations},
             settled=totals.settled,
@@ -510,7 +542,7 @@ class GroupWorker:
             running=len(self._runner.running),
             delayed=self._runner.delayed,
             lag=self.lag,
-            since_fetch=now - self._fetched_at,
-            since_commit=now - self._committed_at,
+            since_fetch=since_fetch,
+            since_commit=since_commit,
             commit_error=str(self._commit_error) if self._commit_error else None,
         )

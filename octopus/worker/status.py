@@ -86,6 +86,15 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.settled - self.skipped - self.dead - self.deferred
 
 
+def unreadable_of(status: "WorkerStatus") -> list[str]:
+    """Return a sentence for each partition that cannot be read on."""
+    return [
+        f"{group.group} cannot read {partition}: {reason.rstrip('.')}"
+        for group in status.groups
+        for partition, reason in group.unreadable.items()
+    ]
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A worker process.
 

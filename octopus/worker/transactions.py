@@ -245,16 +245,10 @@ class ExactlyOnceGroup(GroupWorker):
         for partition, transactions in opened.items():
             transactions.note_start(self._generations[partition])
 
-    async def is_caught_up(self) -> bool:
-        """Ask the broker whether everything published until now is settled and its outputs are visible."""
-        generations = {**self._generations}
-        if not generations:
-            return False
-        ends = await self._consumer.offsets(generations, "latest")
-        return all(
-            generation.counts and not generation.has_progress and self._reached(generation) >= ends[partition]
-            for partition, generation in generations.items()
-        )
+    def _is_through(self, generation: Generation, end: int | None) -> bool:
+        """Tell whether everything before `end` is settled and its outputs are visible."""
+        is_committed = generation.is_outdated or not generation.has_progress
+        return is_committed and super()._is_through(generation, end)
 
     async def _leave(self) -> None:
         try:
@@ -342,7 +336,7 @@ class ExactlyOnceGroup(GroupWorker):
         self._committed_at = self._loop.time()
         self._commit_error = None
 
-    async def _commit(self, generations: Iterable[Generation]) -> None:
+    async def _commit(self, generations: Iterable[Generation]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
         due = [generation for generation in generations if generation.is_open and generation.has_progress]
         self._checked_at = -math.inf
@@ -350,8 +344,14 @@ class ExactlyOnceGroup(GroupWorker):
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
                 await _all(self._transactions[generation.partition].commit(generation) for generation in due)
-        except (TransportError, HandlerStopped, TimeoutError) as error:
-            logger.warning("%s: the last transaction failed: %s", self.pipeline.group, error or "it took too long")
+        except HandlerStopped as error:
+            self.stopped = self.stopped or error
+        except (TransportError, TimeoutError) as error:
+            why = str(error) or "it took too long"
+            # What became of it is not known, so there is nothing to repeat.
+            logger.warning("%s: the last transaction failed: %s", self.pipeline.group, why)
+            return TransportError(f"a transaction failed: {why}", retryable=False)
+        return None
 
 
 def transactional_id(group: str, partition: TopicPartition) -> str:

@@ -12,7 +12,14 @@ from typing import Any, Self
 
 from octopus.app import Octopus
 from octopus.config import Settings
-from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, PartitionLost, TransportError
+from octopus.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    HandlerStopped,
+    OctopusError,
+    PartitionLost,
+    TransportError,
+)
 from octopus.events import TopicPartition
 from octopus.home import Home
 from octopus.logs import get_logger
@@ -27,7 +34,7 @@ from octopus.transports.threaded import ThreadedConsumer
 from octopus.worker.group import GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Lookout
-from octopus.worker.status import WorkerStatus
+from octopus.worker.status import WorkerStatus, unreadable_of
 from octopus.worker.transactions import ExactlyOnceGroup
 from octopus.worker.watchdog import LoopWatchdog
 
@@ -82,6 +89,8 @@ class Worker:
         self._groups: dict[str, GroupWorker] = {}
         self._finished = asyncio.Event()
         self._failures: list[BaseException] = []
+        self._running: set[str] = set()
+        self._is_ending = False
         self._slow: tuple[str, float] | None = None
         self._lookout = Lookout(self._transport, self._partitions)
         self._home: Home | None = None
@@ -114,7 +123,7 @@ class Worker:
         await self._create_topics(producer, pipelines)
         await stack.enter_async_context(self.app.serving(outlet))
         tasks = _Tasks()
-        stack.push_async_callback(tasks.cancel)
+        stack.push_async_callback(self._end, tasks)
         self._watchdog = LoopWatchdog(self.settings.worker.loop_block_warning, self._running_handlers)
         self._watchdog.start()
         stack.callback(self._watchdog.stop)
@@ -123,12 +132,12 @@ class Worker:
                 tasks.start(call_regularly(timer, _note_failed_timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
         tasks.start(self._lookout.run(), "octopus lookout")
-        self._open_groups = len(pipelines)
+        self._running = {pipeline.group for pipeline in pipelines}
         lines: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:
             group = tasks.start(self._keep_running(pipeline), f"octopus group {pipeline.group}")
             lines.setdefault(pipeline.line, []).append(group)
-            group.add_done_callback(partial(self._note_end, lines[pipeline.line]))
+            group.add_done_callback(partial(self._note_end, pipeline.group, lines[pipeline.line]))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -151,19 +160,30 @@ class Worker:
             raise self._failures[0]
 
     async def caught_up(self) -> None:
-        """Wait until everything published before now is settled by the groups that still run."""
+        """Wait until everything published before now is settled.
+
+        What never will be is not waited for, a line that stopped or a partition that cannot be read on; all the rest is, and
+        then it is said.
+
+        Raises:
+            HandlerStopped: At least one line stopped, or a partition cannot be read on; nothing of it was lost.
+            TransportError: The broker refuses a group for good.
+        """
         self._check_home()
         while not self._finished.is_set():
-            running = [group for group in self._groups.values() if group.stopped is None]
-            if len(self._groups) >= self._open_groups:
-                # An outage only means "not yet"; when it is final the group ends, and so does this.
-                with contextlib.suppress(TransportError):
-                    states = [await group.is_caught_up() for group in running]
+            # An outage only means "not yet"; when it is final the group ends, and so does this.
+            with contextlib.suppress(TransportError):
+                if self._running <= self._groups.keys():
+                    states = [await self._groups[name].is_caught_up() for name in [*self._running]]
                     if all(states):
-                        return
+                        break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await self._finished.wait()
+        if self._failures:
+            raise self._failures[0]
+        if unreadable := unreadable_of(self.status()):
+            raise HandlerStopped(f"not everything can be read: {'; '.join(unreadable)}")
 
     @property
     def failures(self) -> list[BaseException]:
@@ -214,8 +234,15 @@ class Worker:
             try:
                 await worker.run()
             except (OctopusError, asyncio.CancelledError) as raised:
-                error = _failure_of(raised)
-                worker.failure = error
+                try:
+                    error = worker.failure = _failure_of(raised)
+                except asyncio.CancelledError:
+                    # What went wrong while it left has nobody else who would notice.
+                    self._failures += [each for each in (worker.stopped, worker.unsaved) if each is not None]
+                    raise
+                if worker.stopped is not None:
+                    self._failures.append(worker.stopped)
+                    return
                 if not _is_passing(error):
                     logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
                     self._failures.append(error)
@@ -262,16 +289,26 @@ class Worker:
 
     # ── side by side with the groups ──────────────────────────────────────────────────────────────────────────────
 
-    def _note_end(self, line: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-        self._open_groups -= 1
+    async def _end(self, tasks: "_Tasks") -> None:
+        self._is_ending = True
+        await tasks.cancel()
+
+    def _note_end(self, group: str, line: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        self._running.discard(group)
+        is_wanted = self._is_ending or any(other.done() for other in line if other is not task)
         for other in line:  # where handlers stop, their retries do, and the other way round
             if other is not task:
                 _cancel_once(other)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()
+        elif not is_wanted:
+            error = RuntimeError("its task was cancelled from outside")
+        if error is not None:
             logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
             self._failures.append(error)
             self._finished.set()
-        if not self._open_groups:
+        if not self._running:
             self._finished.set()
 
     async def _notice_slow(self) -> None:

@@ -566,7 +566,8 @@ async def test_waiting_ends_when_every_line_has_stopped(virtual_time: VirtualTim
     async with working(app, broker) as worker:
         with pytest.raises(HandlerStopped):
             await worker.wait()
-        await worker.caught_up()
+        with pytest.raises(HandlerStopped):
+            await worker.caught_up()
 
 
 async def test_a_task_whose_timeout_runs_out_as_it_is_to_end_ends() -> None:

@@ -1,0 +1,73 @@
+"""The end of a group's run: what runs may finish, and what is finished is committed, or it is said that it is not."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+from octopus.errors import OctopusError, TransportError
+from octopus.runner import Generation, Runner
+
+logger = logging.getLogger("octopus.worker")
+
+COMMIT_AGAIN = 0.2
+"""Seconds between two tries of the last commit."""
+
+
+async def finish_running(
+    group: str, runner: Runner, generations: Collection[Generation], committer: asyncio.Task[None], timeout: float
+) -> None:
+    """Let handlers come to their end. What is finished is committed meanwhile: whoever loses patience finds it done.
+
+    Args:
+        group: Whose, for the log.
+        runner: What runs them.
+        generations: What is drained.
+        committer: Commits regularly, and is ended afterwards.
+        timeout: Seconds they have.
+
+    Raises:
+        Exception: What committing broke with, if that is neither the broker's doing nor the line's end: those are known.
+    """
+    try:
+        if not await runner.drain(generations, timeout):
+            logger.warning(
+                "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
+                group,
+                len(runner.running),
+                timeout,
+            )
+    finally:
+        committer.cancel()
+        (error,) = await asyncio.gather(committer, return_exceptions=True)
+    if isinstance(error, Exception) and not isinstance(error, OctopusError):
+        raise error
+
+
+async def commit_at_last(
+    group: str,
+    commit: Callable[[], Awaitable[TransportError | None]],
+    generations: Collection[Generation],
+    timeout: float,
+) -> TransportError | None:
+    """Commit before leaving. What fails now has no next time, so it is tried for as long as a commit may take.
+
+    Args:
+        group: Whose, for the log.
+        commit: Tries once; returns what it failed with, or None.
+        generations: What is committed.
+        timeout: Seconds for all tries.
+
+    Returns:
+        Why something that is finished is not committed, or None.
+    """
+    error: TransportError | None = TransportError("the broker did not answer in time", retryable=True)
+    try:
+        async with asyncio.timeout(timeout):
+            while (error := await commit()) is not None and error.retryable:  # noqa: ASYNC110 - brokers tell nobody
+                await asyncio.sleep(COMMIT_AGAIN)
+    except TimeoutError:
+        pass
+    if error is None or not any(generation.counts and generation.has_progress for generation in generations):
+        return None
+    logger.error("%s: the last commit failed, so events that are finished will be delivered again: %s", group, error)
+    return error
