@@ -151,6 +151,10 @@ class OffsetLedger:
         """How many records are settled but cannot be committed yet, because an earlier one is open."""
         return len(self._settled)
 
+    def is_open(self, offset: int) -> bool:
+        """Whether a received record is not settled."""
+        return offset >= self.committable and offset not in self._settled
+
     def unsettled(self) -> list[int]:
         """Return the offsets that are received and not settled, in order."""
         return [offset for offset in self._from_first() if offset not in self._settled]

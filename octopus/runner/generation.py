@@ -19,6 +19,7 @@ class Generation:
         partition: Which one.
         committed: The offset last committed, or None.
         mean_bytes: Average size of its records, for back-pressure.
+        large: Bytes of each record in flight that is far larger than others, by offset; they are not in that average.
         skipped: Records its filter dropped.
         buried: Records sent to the dead-letter topic.
         deferred: Records sent to the retry topic.
@@ -40,6 +41,7 @@ class Generation:
         "is_open",
         "is_outdated",
         "lanes",
+        "large",
         "mean_bytes",
         "partition",
         "retried",
@@ -59,6 +61,7 @@ class Generation:
         self.committed: int | None = None
         self._committed_ahead = 0
         self.mean_bytes = 0.0
+        self.large: dict[int, int] = {}
         self.skipped = self.buried = self.retried = self.deferred = 0
         self.active = False
         self.is_open = True
@@ -124,6 +127,13 @@ class Generation:
     def bytes_in_flight(self) -> int:
         """Key and value bytes of the records received and not settled, approximately."""
         return int(self.ledger.in_flight * self.mean_bytes)
+
+    def weigh(self) -> float:
+        """Return the bytes of what is in flight, as far as written; large records are counted one by one."""
+        ledger = self._ledger
+        for offset in [offset for offset in self.large if not ledger.is_open(offset)]:
+            del self.large[offset]
+        return ledger.in_flight * self.mean_bytes + sum(self.large.values())
 
     def close(self) -> None:
         """Revoke the capability: nothing settles through this generation any more."""

@@ -5,6 +5,7 @@ Times are seconds, sizes bytes. Only `transports/kafka.py` knows Kafka's millise
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -42,13 +43,15 @@ class Chunk(NamedTuple):
         records: In offset order; offsets may have gaps (compaction, transactions). May be empty when only the position moved.
             To be read once when they are `Unread`.
         next_offset: Where the next fetch of this partition starts, past control records and aborted transactions.
-        size_bytes: Key and value bytes, approximately; what back-pressure counts.
+        size_bytes: What the records take, approximately; what back-pressure counts.
+        large: Of those, the bytes of each record that is far larger than others, by offset: they are not to vanish in an average.
     """
 
     partition: TopicPartition
     records: Records
     next_offset: int
     size_bytes: int
+    large: Mapping[int, int] = MappingProxyType({})
 
 
 class Unreadable(NamedTuple):
@@ -62,6 +65,12 @@ class Unreadable(NamedTuple):
 
 
 Fetched = Chunk | Unreadable
+
+LARGE = 64 * 1024
+"""Bytes from which a record is counted by itself: so much at most an average can hide."""
+
+MAX_BYTES = 16 * 1024 * 1024
+"""What one `fetch` brings, unless the caller says otherwise. One record may be larger."""
 
 
 class Commit(NamedTuple):
@@ -114,10 +123,18 @@ class Consumer(Protocol):
         """Leave the group and close. Calls no listener: drain and commit first."""
         ...
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
         """Return what is there for these partitions, waiting up to `timeout` seconds for the first of it.
 
-        At most `max_records` in all; partitions with more take turns. Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
+        At most `max_records` in all, and none behind the one that makes them `max_bytes`, decompressed; partitions with more take
+        turns. Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
         machinery its turn (errors surface, the call waits up to `timeout`). Cancelling it loses nothing.
 
         Raises:

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import IO, Any
 
+from octopus.broker.batch import Decompressor as BrokerDecompressor
 from octopus.broker.batch import Decompressors
 from octopus.broker.lock import LockedError
 from octopus.broker.process import run
@@ -104,10 +105,10 @@ def decompressors() -> Decompressors:
     return {codec: _for_broker(decompress) for codec, decompress in DECOMPRESSORS.items()}
 
 
-def _for_broker(decompress: Decompressor) -> Decompressor:
+def _for_broker(decompress: Decompressor) -> BrokerDecompressor:
     def decompressed(data: bytes, limit: int) -> bytes:
         try:
-            return decompress(data, limit)
+            return bytes(decompress(data, limit))
         except TransportError as error:
             raise ValueError(str(error)) from error
 

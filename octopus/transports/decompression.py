@@ -1,98 +1,131 @@
 """Decompressors of record batches that never use more memory than allowed: 13 KB of zstd can hold 400 MiB.
 
-By Kafka's codec numbers, as the broker takes them and the Kafka transport installs them in its engine.
+By Kafka's codec numbers, as the broker takes them and the Kafka transport uses them. What they return was allocated once where
+the frames tell how much there can be (`unpacked_sizes.py`).
 """
 
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import cramjam
 
 from octopus.errors import BatchTooLarge, CorruptBatch
-
-Decompressor = Callable[[bytes, int], bytes]
-
-_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+from octopus.transports.unpacked_sizes import snappy_blocks, unpacked_size
 
 
-def gunzip(payload: bytes, limit: int) -> bytes:
-    """Decompress gzip. Raises `CorruptBatch`, `BatchTooLarge`."""
-    stream = zlib.decompressobj(31)
+class Decompressor(Protocol):
+    """Decompresses the records of one batch."""
+
+    def __call__(self, payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
+        """Return what is in a payload.
+
+        Args:
+            payload: Compressed.
+            limit: Most bytes that it may come to.
+            room: Bytes to leave in front of them.
+
+        Raises:
+            CorruptBatch: It is not what it says.
+            BatchTooLarge: It comes to more.
+        """
+        ...
+
+
+GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
+
+_PART = 1024 * 1024  # of gzip, which is unpacked piece by piece: zlib would join what it has, and so hold it twice
+_LEAST = 65_536
+
+
+def gunzip(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
+    """Decompress gzip: all its members."""
+    out = bytearray(room + min(limit, unpacked_size(GZIP, payload) or 0))
+    end = room
+    rest: Any = payload
     try:
-        out = stream.decompress(payload, limit + 1)
+        while True:
+            stream = zlib.decompressobj(31)
+            while not stream.eof:
+                part = stream.decompress(rest, min(_PART, limit - (end - room)) + 1)
+                if end - room + len(part) > limit:
+                    raise _too_large(limit)
+                rest = stream.unconsumed_tail
+                if not part and not rest and not stream.eof:
+                    raise _corrupt("its gzip stream ends early")
+                out[end : end + len(part)] = part
+                end += len(part)
+            rest = stream.unused_data
+            if rest[:2] != b"\x1f\x8b":  # what else follows is nobody's
+                del out[end:]
+                return out
     except zlib.error as error:
         raise _corrupt(error) from error
-    if len(out) > limit:
-        raise _too_large(limit)
-    if not stream.eof:
-        raise _corrupt("its gzip stream ends early")
-    return out
 
 
-def unsnappy(payload: bytes, limit: int) -> bytes:
+def unsnappy(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
     """Decompress raw snappy, or the blocks of the Java library. Lengths are added up before anything is unpacked."""
     try:
-        blocks = list(_snappy_blocks(bytes(payload)))
-        if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > limit:
+        blocks = snappy_blocks(memoryview(payload))
+        lengths = [cramjam.snappy.decompress_raw_len(block) for block in blocks]
+        if sum(lengths) > limit:
             raise _too_large(limit)
-        return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+        out = bytearray(room + sum(lengths))
+        view = memoryview(out)
+        at = room
+        for block, length in zip(blocks, lengths, strict=True):
+            if length:
+                at += cramjam.snappy.decompress_raw_into(block, view[at : at + length])
     except (cramjam.DecompressionError, struct.error, ValueError) as error:
         raise _corrupt(error) from error
+    else:
+        return out
 
 
-def _snappy_blocks(data: bytes) -> Iterator[bytes]:
-    if not data.startswith(_XERIAL_MAGIC):
-        yield data
-        return
-    position = 16
-    while position < len(data):
-        (length,) = struct.unpack_from("!i", data, position)
-        position += 4
-        if not 0 <= length <= len(data) - position:
-            raise ValueError("a snappy block is longer than the batch")
-        yield data[position : position + length]
-        position += length
+def unlz4(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
+    """Decompress LZ4 frames."""
+    return _into_growing(LZ4, cramjam.lz4.decompress_into, payload, limit, room)
 
 
-def unlz4(payload: bytes, limit: int) -> bytes:
-    """Decompress an LZ4 frame."""
-    return _into_growing(cramjam.lz4.decompress_into, payload, limit)
+def unzstd(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
+    """Decompress Zstandard frames."""
+    return _into_growing(ZSTD, cramjam.zstd.decompress_into, payload, limit, room)
 
 
-def unzstd(payload: bytes, limit: int) -> bytes:
-    """Decompress a Zstandard frame."""
-    return _into_growing(cramjam.zstd.decompress_into, payload, limit)
-
-
-def _into_growing(decompress_into: Callable[[Any, bytearray], int], payload: bytes, limit: int) -> bytes:
-    """Decompress into buffers that grow, so that memory follows the data; the sizes that frames announce are not trusted."""
-    size = min(limit, max(65_536, 4 * len(payload)))
+def _into_growing(
+    codec: int, decompress_into: Callable[[Any, Any], int], payload: bytes | memoryview, limit: int, room: int
+) -> bytearray:
+    """Decompress into as much as there can be; where that is not known, into buffers that grow, so that memory follows the data."""
+    most = unpacked_size(codec, payload)
+    size = min(limit, max(_LEAST, 4 * len(payload)) if most is None else most)
     while True:
-        out = bytearray(size)
+        out = bytearray(room + size)
         try:
-            length = decompress_into(payload, out)
+            with memoryview(out) as view:
+                length = decompress_into(payload, view[room:])
         except cramjam.DecompressionError as error:
             if size < limit:  # it has one error for too little room and for data that are damaged
-                size = min(limit, size * 4)
-            elif _was_filled(decompress_into, payload, out):
+                size = min(limit, max(_LEAST, size * 4))
+            elif not size or _was_filled(decompress_into, payload, out, room):
                 raise _too_large(limit) from None
             else:
                 raise _corrupt(error) from error
         else:
-            del out[length:]
-            return bytes(out)
+            del out[room + length :]
+            return out
 
 
-def _was_filled(decompress_into: Callable[[Any, bytearray], int], payload: bytes, out: bytearray) -> bool:
+def _was_filled(
+    decompress_into: Callable[[Any, Any], int], payload: bytes | memoryview, out: bytearray, room: int
+) -> bool:
     """Tell whether decompressing, which failed, wrote to the very end of what had been zeros, and so ran out of room."""
-    if not out or out[-1]:
+    if out[-1]:
         return True
     out[-1] = 0xFF  # what it writes there may be a zero
     with contextlib.suppress(cramjam.DecompressionError):
-        decompress_into(payload, out)
+        decompress_into(payload, memoryview(out)[room:])
     return not out[-1]
 
 
@@ -106,4 +139,4 @@ def _too_large(limit: int) -> BatchTooLarge:
     )
 
 
-DECOMPRESSORS: dict[int, Decompressor] = {1: gunzip, 2: unsnappy, 3: unlz4, 4: unzstd}
+DECOMPRESSORS: dict[int, Decompressor] = {GZIP: gunzip, SNAPPY: unsnappy, LZ4: unlz4, ZSTD: unzstd}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from octopus.errors import ConnectionFailed
 from octopus.events import TopicPartition
-from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Consumer, Fetched, Start
+from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commit, Consumer, Fetched, Start
 
 T = TypeVar("T")
 
@@ -53,12 +53,19 @@ class ThreadedConsumer:
         finally:
             await self._end_thread()
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
         """Fetch; a cancelled call hands what it would have returned to the next one."""
         if self._fetching is None:
             # A copy: the caller's set changes under its own loop while ours iterates.
             wanted = frozenset(partitions)
-            work = self._started.fetch(wanted, max_records=max_records, timeout=timeout)
+            work = self._started.fetch(wanted, max_records=max_records, timeout=timeout, max_bytes=max_bytes)
             self._fetching = Parcel(asyncio.get_running_loop())
             self._loop.call_soon_threadsafe(self._begin, work, self._fetching)
         parcel = self._fetching

@@ -14,6 +14,10 @@ sends at once the others wait for."""
 QUICK_TURN = 0.01
 """Seconds: when the records of a turn were handled in less, the next one takes twice as many."""
 
+EXHAUSTED = 1.375
+"""Of what may be in flight, in bytes: then nobody gets any more. Only records that are large for their partitions' shares, which
+are never cut, come to so much."""
+
 MAX_AHEAD = 100_000
 """Records settled behind an open one before their partition waits; about 10 MB of ledger."""
 
@@ -32,6 +36,7 @@ class Flow:
         ready: Partitions to ask for.
         unreadable: Those that cannot be read on, and why.
         busy: Generations that may have records in flight.
+        is_exhausted: Whether there is no room for anybody, not even for a little.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Flow:
         self.ready: set[TopicPartition] = set()
         self.unreadable: dict[TopicPartition, TransportError] = {}
         self.busy: set[Generation] = set()
+        self.is_exhausted = False
         self._open: set[TopicPartition] = set()
         self._most_records, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
         self._most_waiting = max(FETCH_RECORDS, batch or 0)
@@ -92,17 +98,18 @@ class Flow:
         hangs takes no more than its share of it. And when all is taken, partitions that hold nothing of it still get a
         little: the others go on, however many hang.
         """
-        held = [(generation, generation.written.in_flight) for generation in self.busy]
-        records = sum([count for _, count in held])
-        size = sum([count * generation.mean_bytes for generation, count in held])
+        held = [(generation, generation.written.in_flight, generation.weigh()) for generation in self.busy]
+        records = sum([count for _, count, _ in held])
+        size = sum([weight for _, _, weight in held])
+        self.is_exhausted = size > EXHAUSTED * self._most_bytes
         self._crowded = max(records / self._most_records, size / self._most_bytes) > 0.5
         throttled = records > self._most_records or size > self._most_bytes
         if throttled != self._throttled:
             self._throttled = throttled
             self.ready.update(self._open - self.unreadable.keys())
-        for generation, count in held:
+        for generation, count, weight in held:
             is_idle = not count
-            has_room = is_idle if throttled else not self._has_enough(generation, count)
+            has_room = is_idle if throttled else not self._has_enough(generation, count, weight)
             if not has_room:
                 self.ready.discard(generation.partition)
                 self._hurry(generation)
@@ -122,7 +129,13 @@ class Flow:
         shares = 2 * len(self._open) if self._throttled and self._open else 4
         return max(1, min(self._turn, self._most_records // shares))
 
-    def _has_enough(self, generation: Generation, in_flight: int) -> bool:
+    @property
+    def bytes(self) -> int:
+        """How many bytes to take at once, decompressed: an eighth of what may be in flight or, when all is taken, a share of a quarter."""
+        shares = 4 * len(self._open) if self._throttled and self._open else 8
+        return max(1, self._most_bytes // shares)
+
+    def _has_enough(self, generation: Generation, in_flight: int, weight: float) -> bool:
         if (
             generation.lanes.waiting > self._most_waiting
             or generation.written.ahead > MAX_AHEAD
@@ -132,4 +145,4 @@ class Flow:
         if not self._crowded:
             return False
         shares = 2 * len(self._open)
-        return in_flight * shares > self._most_records or in_flight * generation.mean_bytes * shares > self._most_bytes
+        return in_flight * shares > self._most_records or weight * shares > self._most_bytes

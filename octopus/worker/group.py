@@ -187,7 +187,7 @@ class GroupWorker:
 
     async def _fetch(self) -> list[Fetched]:
         flow = self._flow
-        if (flow.held and not flow.ready) or self._runner.supply >= FETCH_RECORDS:
+        if (flow.held and not flow.ready) or flow.is_exhausted or self._runner.supply >= FETCH_RECORDS:
             # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
             # of it would only be cold by the time its turn comes. But give the group machinery its turn.
             if await self._runner.eased(EASE_WAIT):
@@ -196,7 +196,9 @@ class GroupWorker:
         wait = SHORT_WAIT if flow.held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
-                return await self._consumer.fetch(flow.ready, max_records=flow.records, timeout=wait)
+                return await self._consumer.fetch(
+                    flow.ready, max_records=flow.records, max_bytes=flow.bytes, timeout=wait
+                )
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
@@ -207,11 +209,12 @@ class GroupWorker:
         if generation is None or not generation.is_open or generation.is_outdated:
             return
         match fetched:
-            case Chunk(_, records, next_offset, size_bytes):
+            case Chunk(_, records, next_offset, size_bytes, large):
                 if isinstance(records, Unread):
                     records.report = partial(self._refuse, generation)
                 self._accepted += len(records)
-                self._runner.submit(generation, records, next_offset, size_bytes)
+                self._runner.submit(generation, records, next_offset, size_bytes - sum(large.values()))
+                generation.large.update(large)
                 self._flow.busy.add(generation)
                 self._uncommitted.add(generation)
             case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):

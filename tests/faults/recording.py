@@ -10,6 +10,7 @@ import msgspec
 from octopus.events import Published, TopicPartition
 from octopus.testing.history import Committing, Ended, Note, Offered, Polled, Stored
 from octopus.transports.base import (
+    MAX_BYTES,
     AssignmentListener,
     Chunk,
     Commit,
@@ -83,8 +84,15 @@ class _Consumer:
     async def start(self, listener: AssignmentListener) -> None:
         await self._consumer.start(_Listener(listener, self))
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
-        fetched = await self._consumer.fetch(partitions, max_records=max_records, timeout=timeout)
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
+        fetched = await self._consumer.fetch(partitions, max_records=max_records, timeout=timeout, max_bytes=max_bytes)
         fetched = [each._replace(records=[*each.records]) if isinstance(each, Chunk) else each for each in fetched]
         reader = f"{self._who}/{self._number}.{self._generation}"
         for each in fetched:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from octopus.events import StoredRecord, TopicPartition
-from octopus.transports.base import Chunk, Consumer, Fetched, Transport, Unreadable
+from octopus.transports.base import MAX_BYTES, Chunk, Consumer, Fetched, Transport, Unreadable
 
 PATIENCE = 20.0
 
@@ -60,11 +60,16 @@ class Member:
         self.mine -= set(partitions)
 
     async def turn(
-        self, *, only: Collection[TopicPartition] | None = None, max_records: int = 500, timeout: float = 0.1
+        self,
+        *,
+        only: Collection[TopicPartition] | None = None,
+        max_records: int = 500,
+        timeout: float = 0.1,
+        max_bytes: int = MAX_BYTES,
     ) -> list[Fetched]:
         """Fetch once and note what came."""
         fetched = await self.consumer.fetch(
-            set(self.mine if only is None else only), max_records=max_records, timeout=timeout
+            set(self.mine if only is None else only), max_records=max_records, timeout=timeout, max_bytes=max_bytes
         )
         fetched = [each._replace(records=[*each.records]) if isinstance(each, Chunk) else each for each in fetched]
         for item in fetched:

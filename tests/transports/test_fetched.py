@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import gzip
 import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +23,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octopus.broker.checksum import crc32c as by_arithmetic
+from octopus.errors import BatchTooLarge
 from octopus.events import TopicPartition
-from octopus.transports.base import Chunk
+from octopus.transports.base import LARGE, Chunk
 from octopus.transports.checksum import PIECE, crc32c
+from octopus.transports.kafka import reader
 from octopus.transports.kafka.compact import length_of
 from octopus.transports.kafka.fetch_by_id import FetchById
 from octopus.transports.kafka.fetched import COMPACT, VERSIONS, Batch, FetchedBatches, read_answer, throttle_time
 from octopus.transports.kafka.guards import guards
-from octopus.transports.kafka.reader import Buffer
+from octopus.transports.kafka.measuring import HEADER_BYTES, RECORD_BYTES
+from octopus.transports.kafka.reader import Buffer, read_among
 from octopus.unread import Unread
 
 guards.install(guards.decompression_limit_bytes)
@@ -373,20 +378,28 @@ def first(data: bytes) -> tuple[Batch, list[Any]]:
     return batch, list(batch.records)
 
 
-def test_records_of_a_plain_batch_count_their_share_of_it() -> None:
+def test_records_of_a_plain_batch_count_their_share_of_it_and_their_objects() -> None:
     data = batch_of([bytes(1000)] * 10)
     batch, records = first(data)
-    assert batch.size_of(records) == len(data)
-    assert batch.size_of(records[:5]) == len(data) // 2
-    assert batch.size_of([]) == 0
+    objects = RECORD_BYTES + HEADER_BYTES
+    assert batch.take(records, 1) == (records, (len(data) + 10 * objects, {}))
+    assert batch.take(records[:5], 1) == (records[:5], (len(data) // 2 + 5 * objects, {}))
+    assert batch.take([], 1) == ([], (0, {}))
 
 
 @pytest.mark.parametrize(
     ("magic", "codec"), [(2, GZIP), (2, SNAPPY), (2, LZ4), (2, ZSTD), (1, GZIP), (1, NONE), (0, NONE)]
 )
-def test_compressed_and_old_records_count_their_keys_and_values(magic: int, codec: int) -> None:
-    batch, records = first(batch_of([bytes(10_000), None], magic=magic, codec=codec))
-    assert batch.size_of(records) == (10_000 + 6 if len(records) == 2 else 10_003)
+def test_compressed_and_old_records_count_everything_they_have_and_large_ones_by_themselves(
+    magic: int, codec: int
+) -> None:
+    batch, records = first(batch_of([bytes(LARGE), None], magic=magic, codec=codec))
+    headers = sum([HEADER_BYTES + len(name) + len(value) for record in records for name, value in record.headers])
+    taken, (size, large) = batch.take(records, 2**30)
+    assert taken == records
+    assert size == LARGE + len(records) * (RECORD_BYTES + 3) + headers
+    assert [*large] == [0]
+    assert LARGE < large[0] <= size
 
 
 # what is read for a consumer
@@ -413,6 +426,114 @@ def test_a_consumer_reads_what_aiokafkas_would_from_every_format(data: bytes, li
     theirs = PartitionRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
     assert ours == [(r.offset, r.key, r.value) for r in theirs]
     assert frame == data
+
+
+@given(record_sets(), st.data())
+@settings(deadline=None)
+def test_so_it_does_in_parts_of_any_size_and_unpacked_anew_at_any_time(data: bytes, draw: st.DataObject) -> None:
+    buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(data)))
+    ours: list[Any] = []
+    while not buffer.finished:
+        room = draw.draw(st.sampled_from([None, 0, 100, 10_000]))
+        chunk = buffer.read(draw.draw(st.integers(1, 7)), max_bytes=draw.draw(st.integers(1, 1000)), room=room)
+        assert buffer.unpacked_bytes <= (10_000 if room is None else room) or not buffer.is_waiting
+        ours += [] if chunk is None else [(r.offset, r.key, r.value) for r in chunk.records]
+        if buffer.is_waiting:
+            more = buffer.read(7)
+            ours += [] if more is None else [(r.offset, r.key, r.value) for r in more.records]
+        if draw.draw(st.booleans()):
+            buffer.pack()
+            assert not buffer.unpacked_bytes
+        if draw.draw(st.booleans()):
+            buffer.stand_alone()
+    theirs = PartitionRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
+    assert ours == [(r.offset, r.key, r.value) for r in theirs]
+
+
+every_codec = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
+
+
+@every_codec
+def test_a_batch_is_unpacked_only_if_there_is_room_for_what_it_becomes(codec: int) -> None:
+    buffer = Buffer(TopicPartition("topic", 0), fetched(batch_of([bytes(10_000)] * 3, codec=codec)))
+    assert buffer.read(1, room=20_000) is None
+    assert (buffer.is_waiting, buffer.unpacked_bytes, buffer.error) == (True, 0, None)
+    chunk = buffer.read(1, room=200_000)
+    assert chunk is not None
+    assert len(chunk.records) == 1
+    assert 30_000 < buffer.unpacked_bytes < 31_000
+    assert not buffer.is_waiting
+    assert len(read_all(buffer)[0].records) == 2
+    assert (buffer.unpacked_bytes, buffer.finished) == (0, True)
+
+
+def test_what_is_unpacked_for_nobody_gives_way_and_is_read_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "UNPACKED", 500_000)
+    held, hungry = (
+        Buffer(TopicPartition("topic", number), fetched(batch_of([bytes(100_000)] * 3, codec=ZSTD)))
+        for number in range(2)
+    )
+    first_part = held.read(1)
+    assert first_part is not None
+    assert held.unpacked_bytes > 300_000
+    assert read_among([held], hungry, {held.partition, hungry.partition}, 1, 1, split=True) is None
+    assert held.unpacked_bytes > 300_000, "somebody asks for it"
+    assert read_among([held], hungry, {hungry.partition}, 1, 1, split=True) is not None
+    assert held.unpacked_bytes == 0
+    assert [r.offset for chunk in [first_part, *read_all(held)] for r in chunk.records] == [0, 1, 2]
+
+
+@every_codec
+def test_what_is_read_at_once_ends_behind_the_record_that_makes_it_so_many_bytes(codec: int) -> None:
+    data = batch_of([bytes(100_000)] * 5, codec=codec) + batch_of([b"small"] * 5, offset=5, codec=codec)
+    buffer = Buffer(TopicPartition("topic", 0), fetched(data))
+    sizes = []
+    while (chunk := buffer.read(1000, max_bytes=150_000)) is not None:
+        sizes.append(len(chunk.records))
+    assert sizes == [2, 2, 6]
+
+
+def test_batches_are_unpacked_one_after_the_other_and_not_more_than_are_wanted() -> None:
+    data = b"".join(batch_of([bytes(1_000_000)], offset=number, codec=ZSTD) for number in range(50))
+    buffer = Buffer(TopicPartition("topic", 0), fetched(data))
+    tracemalloc.start()
+    try:
+        while (chunk := buffer.read(1000, max_bytes=2_000_000)) is not None:
+            assert len(chunk.records) == 2
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6_000_000
+
+
+def test_a_gzip_stream_whose_end_lies_has_no_more_room_than_others() -> None:
+    batch = first(batch_of([bytes(1_000_000)], codec=GZIP))[0]
+    members = bytes(batch.view[61:]) + gzip.compress(b"")
+    data = bytearray(batch.view[:61]) + members
+    struct.pack_into(">i", data, 8, len(data) - 12)
+    struct.pack_into(">I", data, 17, crc32c(memoryview(data)[21:]))
+    buffer = Buffer(TopicPartition("topic", 0), fetched(bytes(data)))
+    assert buffer.read(1, room=500_000) is None
+    assert buffer.is_waiting
+    assert len(read_all(buffer)[0].records) == 1
+
+
+def test_a_record_whose_headers_would_take_more_than_a_batch_may_is_refused_unread() -> None:
+    builder = DefaultRecordBatchBuilder(2, ZSTD, False, -1, 0, 0, 2**24)
+    builder.append(0, 1000, b"key", b"value", [])
+    builder.append(1, 1000, b"key", b"value", [("", None)] * 600_000)
+    buffer = Buffer(TopicPartition("topic", 0), fetched(bytes(builder.build())))
+    tracemalloc.start()
+    try:
+        assert buffer.read(10) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(buffer.error, BatchTooLarge)
+    assert str(buffer.error).startswith(
+        "topic[0]@0 cannot be read: A record has 600000 headers, which would take more than"
+    )
+    assert peak < 10_000_000
 
 
 @given(record_sets(), st.integers(1, 7), st.integers(0, 5))

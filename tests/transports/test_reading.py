@@ -73,6 +73,18 @@ async def test_a_fetch_returns_at_most_max_records_and_goes_on_where_it_stopped(
     assert member.values() == [b"%d" % number for number in range(100)]
 
 
+async def test_a_fetch_ends_behind_the_record_that_makes_it_max_bytes(
+    join: Join, producer: Producer, topic: str
+) -> None:
+    for number in range(20):  # in batches of their own, of which a fetch may bring one more
+        await producer.send(Outgoing(topic, bytes(10_000), partition=number % 2))
+    member = await join(topic, topic)
+    while member.count < 20:
+        turn = await member.turn(max_bytes=25_000)
+        assert sum(len(chunk.records) for chunk in turn if isinstance(chunk, Chunk)) <= 3
+    assert [len(records) for records in member.records.values()] == [10, 10]
+
+
 async def test_partitions_that_are_not_named_keep_what_was_prefetched(
     join: Join, producer: Producer, topic: str
 ) -> None:

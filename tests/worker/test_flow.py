@@ -90,6 +90,49 @@ async def test_partitions_that_hang_never_starve_the_others_however_many_there_a
     assert len(done) == 6_000
 
 
+async def test_a_few_large_records_that_hang_do_not_vanish_among_many_small_ones(virtual_time: VirtualTime) -> None:
+    app, broker, release = Octopus("app"), MemoryBroker(), asyncio.Event()
+    large = 0
+
+    @app.on("t", ordering="key", concurrency=10)
+    async def handle(event: Event[bytes]) -> None:
+        if event.key == b"hot":
+            await release.wait()
+
+    for number in range(30_000):
+        hot = number % 200 == 0
+        broker.append([Outgoing("t", bytes(100_000) if hot else b"", b"hot" if hot else b"%d" % number)])
+    async with working(app, broker, worker={"in_flight_bytes": 2_000_000}) as worker:
+        for _ in range(20):
+            await asyncio.sleep(1)
+            large = worker.status().groups[0].in_flight  # small ones are done soon
+        assert 5 < large < 35
+        release.set()
+        await worker.caught_up()
+
+
+async def test_large_records_of_partitions_that_hang_come_to_no_more_than_a_little_over_all_that_may(
+    virtual_time: VirtualTime,
+) -> None:
+    app, broker, release, done = Octopus("app"), MemoryBroker(), asyncio.Event(), [0]
+    broker.create_topic("t", 50)
+
+    @app.on("t")
+    async def handle(_event: Event[bytes]) -> None:
+        await release.wait()
+        done[0] += 1
+
+    for partition in range(50):
+        broker.append([Outgoing("t", bytes(1_000_000), partition=partition) for _ in range(3)])
+    async with working(app, broker, worker={"in_flight_bytes": 8_000_000}) as worker:
+        for _ in range(20):
+            await asyncio.sleep(1)
+            assert worker.status().groups[0].in_flight <= 12
+        release.set()
+        await worker.caught_up()
+    assert done == [150]
+
+
 async def test_batches_of_many_partitions_do_not_wait_for_company_that_has_no_room(virtual_time: VirtualTime) -> None:
     app, broker, done = Octopus("app"), MemoryBroker(), []
     broker.create_topic("t", 20)
@@ -186,8 +229,8 @@ class Unreading(MemoryConsumer):
 
     broken: tuple[TopicPartition, int]
 
-    def _read(self, partitions, max_records):  # type: ignore[no-untyped-def]
-        found = super()._read(partitions, max_records)
+    def _read(self, partitions, max_records, max_bytes):  # type: ignore[no-untyped-def]
+        found = super()._read(partitions, max_records, max_bytes)
         return [self._late(each) if isinstance(each, Chunk) and each.records else each for each in found]
 
     def _late(self, chunk: Chunk) -> Chunk:

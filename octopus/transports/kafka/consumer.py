@@ -21,12 +21,12 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 
 from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, PartitionLost, TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Fetched, Start, Unreadable
+from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
-from octopus.transports.kafka.reader import Buffer
+from octopus.transports.kafka.reader import Buffer, read_among
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.topic_ids import TopicIds
 from octopus.transports.kafka.watch import FetchWatch
@@ -170,10 +170,17 @@ class KafkaConsumer:
 
     # records
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
         """Return records of these partitions, waiting up to `timeout` seconds for the first.
 
-        At most `max_records` in all; partitions take turns. Nothing is taken from the engine's buffers before it is
+        At most `max_records` in all, and none behind the one that makes them `max_bytes`; partitions take turns. Nothing is taken from the engine's buffers before it is
         returned, so cancelling loses nothing.
         """
         wanted = partitions if isinstance(partitions, set | frozenset | dict) else frozenset(partitions)
@@ -181,7 +188,7 @@ class KafkaConsumer:
         while True:
             self._check()
             readable = wanted and not self._engine._subscription.reassignment_in_progress
-            if readable and (found := self._collect(wanted, max_records)):
+            if readable and (found := self._collect(wanted, max_records, max_bytes)):
                 return found
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -224,7 +231,7 @@ class KafkaConsumer:
         # the engine leaves the group when it thinks that nobody reads
         engine._subscription._last_fetch_ended = time.monotonic()
 
-    def _collect(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
+    def _collect(self, wanted: Collection[TopicPartition], max_records: int, max_bytes: int) -> list[Fetched]:
         """Take what is there; being cancelled here would lose what was taken."""
         found: list[Fetched] = []
         fetched = self._engine._fetcher._records
@@ -239,7 +246,7 @@ class KafkaConsumer:
                 elif taken is not None:
                     self._buffers[partition] = taken
         for key in [*self._buffers, *fetched]:
-            if max_records <= 0:
+            if max_records <= 0 or max_bytes <= 0:
                 break
             partition = self._readable.get(key)
             if partition is None or partition not in wanted:
@@ -248,9 +255,11 @@ class KafkaConsumer:
             buffer = self._buffers.pop(partition, None)
             if buffer is None:
                 continue
-            chunk = buffer.read(max_records, split=max_records == most)
+            others = [*self._buffers.values(), *begun.values()]
+            chunk = read_among(others, buffer, wanted, max_records, max_bytes, split=max_records == most)
             if chunk is not None:
                 max_records -= len(chunk.records)
+                max_bytes -= chunk.size_bytes
                 found.append(chunk)
             if buffer.error is not None:
                 self._engine._fetcher.seek_to(partition, buffer.next_offset)

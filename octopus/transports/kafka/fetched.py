@@ -4,7 +4,7 @@ Source: the Fetch response of Kafka's protocol guide, versions 4 to 11 and 13, a
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import aiokafka.errors as kafka
@@ -12,8 +12,12 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from octopus.events import StoredRecord
+from octopus.transports.base import LARGE
 from octopus.transports.checksum import crc32c
+from octopus.transports.decompression import DECOMPRESSORS
 from octopus.transports.kafka.compact import after_tags, bytes_at, length_at
+from octopus.transports.kafka.measuring import Measured, check_headers, share, take
+from octopus.transports.unpacked_sizes import unpacked_size
 
 API_KEY = 1
 VERSIONS = (*range(4, 12), 13)
@@ -26,7 +30,8 @@ _INT64 = struct.Struct(">q")
 _ABORTED = struct.Struct(">qq")
 
 _BATCH = struct.Struct(">qi")  # base offset, length of what follows
-_MAGIC_AT, _CHECKSUM_AT, _CHECKED_FROM, _ATTRIBUTES_AT, _COUNT_AT = 16, 17, 21, 22, 57
+_LENGTH_AT, _MAGIC_AT, _CHECKSUM_AT, _CHECKED_FROM, _ATTRIBUTES_AT, _COUNT_AT, _RECORDS_AT = 8, 16, 17, 21, 22, 57, 61
+_OLD_ATTRIBUTES_AT = 17
 _SHORTEST = {0: 26, 1: 34, 2: 61}  # bytes, by magic: a batch's header, or the smallest message of the time before
 _CODEC_MASK = 0x07
 
@@ -166,19 +171,53 @@ class Batch(NamedTuple):
     @property
     def can_wait(self) -> bool:
         """Whether its header tells what is in it, so that its records need not be read to know: none is missing or compressed."""
-        view = self.view
-        if view[_MAGIC_AT] < 2 or view[_ATTRIBUTES_AT] & _CODEC_MASK:
-            return False
-        count: int = _INT32.unpack_from(view, _COUNT_AT)[0]
-        return 0 < count == len(self.offsets)
+        return self.view[_MAGIC_AT] >= 2 and not self.codec and 0 < self.record_count == len(self.offsets)
 
-    def size_of(self, records: Sequence[StoredRecord]) -> int:
-        """Return the bytes of some of its records, approximately: their share of the batch or, if compressed, keys and values."""
+    @property
+    def record_count(self) -> int:
+        """How many records its header says that it has."""
+        count: int = _INT32.unpack_from(self.view, _COUNT_AT)[0]
+        return count
+
+    @property
+    def codec(self) -> int:
+        """Kafka's number of how it is compressed; 0 when it is not."""
         view = self.view
-        if view[_MAGIC_AT] < 2 or view[_ATTRIBUTES_AT] & _CODEC_MASK:
-            return sum([len(record.value or b"") + len(record.key or b"") for record in records])
-        count: int = _INT32.unpack_from(view, _COUNT_AT)[0]
-        return len(view) * len(records) // max(count, 1)
+        return (view[_ATTRIBUTES_AT] if view[_MAGIC_AT] >= 2 else view[_OLD_ATTRIBUTES_AT]) & _CODEC_MASK
+
+    def unpacked_size(self, limit: int) -> int:
+        """Return how much it is at most when it is decompressed; `limit` when that cannot be told, or is more."""
+        view = self.view
+        size = unpacked_size(self.codec, view[_RECORDS_AT:]) if view[_MAGIC_AT] >= 2 else None
+        return limit if size is None else min(size, limit)
+
+    def unpacked(self, limit: int) -> "Batch":
+        """Return the same batch without compression. One of the time before batches stays as it is: aiokafka unpacks it.
+
+        Raises:
+            CorruptBatch: It does not decompress.
+            BatchTooLarge: It, or one record's headers, would take more than `limit` bytes.
+        """
+        view, codec = self.view, self.codec
+        if view[_MAGIC_AT] < 2 or codec not in DECOMPRESSORS:
+            return self
+        out = DECOMPRESSORS[codec](view[_RECORDS_AT:], limit, _RECORDS_AT)
+        out[:_RECORDS_AT] = view[:_RECORDS_AT]
+        out[_ATTRIBUTES_AT] &= ~_CODEC_MASK & 0xFF
+        _INT32.pack_into(out, _LENGTH_AT, len(out) - _BATCH.size)
+        check_headers(memoryview(out), self.record_count, limit)
+        return batch_at(memoryview(out))
+
+    def take(self, records: Iterable[StoredRecord], max_bytes: int) -> tuple[list[StoredRecord], Measured]:
+        """Take what comes of its records up to the one that makes them `max_bytes`, and say what they take.
+
+        Where none can be large, all of them are taken and have their share of the batch.
+        """
+        view = self.view
+        if view[_MAGIC_AT] < 2 or self.codec or len(view) >= LARGE:
+            return take(records, max_bytes)
+        taken = list(records)
+        return taken, share(taken, len(view) * len(taken) // max(self.record_count, 1))
 
 
 class FetchedBatches:

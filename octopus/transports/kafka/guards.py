@@ -57,7 +57,7 @@ class Guards:
         _check_offset_fetch()
 
     def _limited(self, decompress: Decompressor) -> Any:
-        return lambda payload: decompress(payload, self.decompression_limit_bytes)
+        return lambda payload: bytes(decompress(payload, self.decompression_limit_bytes))
 
 
 guards = Guards()

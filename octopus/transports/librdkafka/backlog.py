@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from typing import cast
 
 import msgspec
@@ -10,7 +10,7 @@ from confluent_kafka import Message
 
 from octopus.errors import TransportError
 from octopus.events import Headers, TopicPartition
-from octopus.transports.base import Chunk, Fetched, Unreadable
+from octopus.transports.base import LARGE, MAX_BYTES, Chunk, Fetched, Unreadable
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
@@ -118,10 +118,13 @@ class Backlog:
         if not self.is_broken:
             self.is_broken, self.error = True, error
 
-    def read(self, limit: int) -> list[Fetched]:
-        """Hand out up to `limit` records, and the error behind the last."""
+    def read(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Fetched]:
+        """Hand out up to `limit` records, up to the one that makes them `max_bytes`, and the error behind the last."""
         found: list[Fetched] = []
         taken = list(islice(self._messages, limit))
+        if self.size > max_bytes:
+            sizes = accumulate(map(len, taken))
+            taken = taken[: 1 + sum(1 for _ in takewhile(max_bytes.__gt__, sizes))]
         if len(taken) == len(self._messages):
             self._messages.clear()
             next_offset = self.end
@@ -135,7 +138,8 @@ class Backlog:
             self.position = next_offset
             offsets = cast("Iterable[int]", map(Message.offset, taken))  # every one has an offset
             records = list(map(StoredMessage, offsets, map(Message.value, taken), taken))
-            found.append(Chunk(self.partition, records, next_offset, size))
+            large = {record.offset: len(record.message) for record in records if len(record.message) >= LARGE}
+            found.append(Chunk(self.partition, records, next_offset, size, large))
         if self.error is not None and not self._messages:
             found.append(Unreadable(self.partition, self.error))
             self.error = None

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import NO_IDS, AssignmentListener, Commit, Fetched, Start
+from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commit, Fetched, Start
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.pump import Pump
@@ -138,11 +138,18 @@ class LibrdkafkaConsumer:
 
     # records
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
         """Return records of these partitions, waiting up to `timeout` seconds for the first.
 
-        At most `max_records` in all; partitions take turns. Nothing is taken before it is returned, so cancelling loses
-        nothing.
+        At most `max_records` in all, and none behind the one that makes them `max_bytes`; partitions take turns. Nothing is taken
+        before it is returned, so cancelling loses nothing.
         """
         wanted = frozenset(partitions)  # another thread looks at it
         deadline = time.monotonic() + timeout
@@ -150,7 +157,7 @@ class LibrdkafkaConsumer:
             self._check_running()
             if self._pump.failure is not None:
                 raise self._pump.failure
-            if found := self._pump.take(wanted, max_records):
+            if found := self._pump.take(wanted, max_records, max_bytes):
                 return found
             remaining = deadline - time.monotonic()
             if remaining <= 0:

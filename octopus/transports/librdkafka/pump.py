@@ -30,15 +30,10 @@ from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.backlog import Backlog
 from octopus.transports.librdkafka.errors import error_of, is_passing, ours
 from octopus.transports.librdkafka.moves import AWAY, Moves
+from octopus.transports.librdkafka.pace import Pace
 from octopus.transports.librdkafka.requests import Requests
 from octopus.transports.librdkafka.topics import UNKNOWN, Topics
 from octopus.transports.librdkafka.trust import Trust
-
-PULL = 1000
-"""Messages taken from librdkafka at once."""
-
-AHEAD = 2000
-"""Messages that lie ready for those who ask before no more are taken."""
 
 IDLE_WAIT = 0.02
 """Seconds to wait for a message; how long a request may take to be noticed."""
@@ -97,6 +92,7 @@ class Pump:
         self._backlogs: dict[TopicPartition, Backlog] = {}
         self._news: dict[TopicPartition, Backlog] = {}  # those with something to hand out; who was served goes last
         self._wanted: Collection[TopicPartition] = ()
+        self._pace = Pace()
         self.requests = Requests(settings.brokers, incremental=incremental, needed=self._needed)
         self._starts: dict[TopicPartition, int] | None = None  # while the listener is asked for them
         self._telling: concurrent.futures.Future[None] | None = None
@@ -240,19 +236,20 @@ class Pump:
 
     # messages
 
-    def take(self, wanted: Collection[TopicPartition], max_records: int) -> list[Fetched]:
+    def take(self, wanted: Collection[TopicPartition], max_records: int, max_bytes: int) -> list[Fetched]:
         """Hand out what lies ready for these partitions; who is cut short goes first the next time but one."""
         found: list[Fetched] = []
         with self._lock:
             self._arrived.clear()
             self._wanted = wanted
             for partition in [each for each in self._news if each in wanted]:
-                if max_records <= 0:
+                if max_records <= 0 or max_bytes <= 0:
                     break
                 backlog = self._news.pop(partition)
-                for fetched in backlog.read(max_records):
+                for fetched in backlog.read(max_records, max_bytes):
                     found.append(fetched)
                     max_records -= len(getattr(fetched, "records", ()))
+                    max_bytes -= getattr(fetched, "size_bytes", 0)
                 if backlog.has_news:
                     self._news[partition] = backlog
         self._needed.set()
@@ -275,7 +272,7 @@ class Pump:
         if self._has_room():
             first = self.client.poll(IDLE_WAIT)
             # `consume` alone would wait until it has as many as it may return
-            messages = [first, *self.client.consume(PULL - 1, 0)] if first is not None else []
+            messages = [first, *self._pace.pull(self.client)] if first is not None else []
         else:
             self._needed.wait(HELD_WAIT)
             self._needed.clear()
@@ -288,7 +285,8 @@ class Pump:
     def _has_room(self) -> bool:
         with self._lock:
             wanted = self._wanted
-            return bool(wanted) and sum(len(each) for key, each in self._news.items() if key in wanted) < AHEAD
+            ready = [backlog for key, backlog in self._news.items() if key in wanted]
+            return bool(wanted) and self._pace.has_room(sum(map(len, ready)), sum([each.size for each in ready]))
 
     def _sort(self, messages: list[Message]) -> None:
         """Put messages where they belong. They come in runs of one partition."""

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
+from octopus.transports.base import MAX_BYTES
 from octopus.transports.kafka.settings import KafkaSettings
 
 Assignor = Literal["range", "roundrobin", "cooperative-sticky"]
@@ -125,8 +126,8 @@ def fetch_options(
         "receive.message.max.bytes": max(
             fetch_max_bytes + 512, max_partition_fetch_bytes + 512, settings.decompression_limit_bytes
         ),
-        # Fetching pauses when so much is queued. By default it pauses for a whole second then, which caps a fast reader.
-        "queued.max.messages.kbytes": max(1024, fetch_max_bytes // 1024),
+        # Fetching pauses when so much is queued, unpacked. By default it pauses for a whole second then, which caps a fast reader.
+        "queued.max.messages.kbytes": max(1024, min(fetch_max_bytes, MAX_BYTES) // 1024),
         "queued.min.messages": 100_000,
         "fetch.queue.backoff.ms": 5,
     }

@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from octopus.errors import OffsetOutOfRange, TopicNotFound, TransportError
 from octopus.events import Published, Record, TopicPartition
 from octopus.transports.base import (
+    LARGE,
+    MAX_BYTES,
     NO_IDS,
     AssignmentListener,
     Chunk,
@@ -140,7 +144,14 @@ class MemoryConsumer:
         self._topic_ids.clear()
         return held
 
-    async def fetch(self, partitions: Collection[TopicPartition], *, max_records: int, timeout: float) -> list[Fetched]:
+    async def fetch(
+        self,
+        partitions: Collection[TopicPartition],
+        *,
+        max_records: int,
+        timeout: float,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Fetched]:
         """Return records, waiting up to `timeout` for the first."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
@@ -148,17 +159,17 @@ class MemoryConsumer:
             if self._failure is not None:
                 raise self._failure
             self._broker.faults.check("fetch")
-            if found := self._read(partitions, max_records):
+            if found := self._read(partitions, max_records, max_bytes):
                 return found
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 return []
             await self._broker.changed.changed(version, remaining)
 
-    def _read(self, partitions: Collection[TopicPartition], max_records: int) -> list[Fetched]:
+    def _read(self, partitions: Collection[TopicPartition], max_records: int, max_bytes: int) -> list[Fetched]:
         found: list[Fetched] = []
         for partition in [*self._readable]:
-            if partition not in partitions or max_records <= 0:
+            if partition not in partitions or max_records <= 0 or max_bytes <= 0:
                 continue
             position = self._positions[partition]
             try:
@@ -172,9 +183,10 @@ class MemoryConsumer:
                 continue
             fault = self._broker.faults.unreadable.get(partition)
             limit = max_records if fault is None else min(max_records, max(0, fault[0] - position))
-            chunk = _chunk(partition, log, position, limit)
+            chunk = _chunk(partition, log, position, limit, max_bytes)
             self._positions[partition] = chunk.next_offset
             max_records -= len(chunk.records)
+            max_bytes -= chunk.size_bytes
             if chunk.next_offset > position:
                 found.append(chunk)
                 self._readable.remove(partition)
@@ -226,9 +238,14 @@ class MemoryConsumer:
         return set(self._broker.matching(self._subscription))
 
 
-def _chunk(partition: TopicPartition, log: Log, position: int, limit: int) -> Chunk:
+def _chunk(partition: TopicPartition, log: Log, position: int, limit: int, max_bytes: int) -> Chunk:
     records, next_offset = log.read(position, limit)
-    return Chunk(partition, records, next_offset, sum(map(_size, records)))
+    sizes = [*accumulate(map(_size, records))]
+    if sizes and sizes[-1] > max_bytes:
+        records = records[: bisect_left(sizes, max_bytes) + 1]
+        next_offset = records[-1].offset + 1
+    large = {record.offset: size for record in records if (size := _size(record)) >= LARGE}
+    return Chunk(partition, records, next_offset, sizes[len(records) - 1] if records else 0, large)
 
 
 def _size(record: Record) -> int:
