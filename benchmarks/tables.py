@@ -48,6 +48,7 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
         "rebalance": _figures(
             brokers, "scale", ["a second worker joins and leaves"], ("pause_ms", "stayed_pause_ms", "duplicates")
         ),
+        "killed": _figures(brokers, "scale", [scale.KILLED], ("pause_ms", "stayed_pause_ms", "duplicates")),
         "patterns": _figures(brokers, "patterns", ["three fields, match", "operators"], ("nanoseconds",)),
     }
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.suites.scale import KILLED
+
 Key = tuple[str, str, str, float]
 """Suite, group, case, round trip in milliseconds."""
 
@@ -77,6 +79,11 @@ def _scale(group: str, ours: str, theirs: str) -> Target:
     return Target(sentence, *places, 1.3, "cpu_us", at_least=False)
 
 
+def _killed(whose: str, figure: str, bound: float) -> Target:
+    sentence = f"one of three supervised workers is killed: longest wait in {whose}, ms"
+    return Target(sentence, ("scale", KILLED, "octopus"), None, bound, figure, at_least=False)
+
+
 TARGETS = [
     _consume(TYPED, "aiokafka getmany(500)", 1.0),
     _consume(TYPED, "aiokafka getmany(500)", 0.83, "100 B"),
@@ -105,6 +112,8 @@ TARGETS = [
         "memory_mb",
         at_least=False,
     ),
+    _killed("its own partitions", "pause_ms", 3000),
+    _killed("the others' partitions", "stayed_pause_ms", 1000),
     Target(
         "pattern of three fields on a decoded value, ns",
         ("patterns", "three fields, match", "octopus, decoded value"),

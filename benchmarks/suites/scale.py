@@ -9,6 +9,9 @@ from benchmarks.suites.consume import BASELINE
 OCTOPUS = "benchmarks.clients.octopus_consume"
 AIOKAFKA = "benchmarks.clients.aiokafka_consume"
 SCALE = "benchmarks.clients.octopus_scale"
+KILL = "benchmarks.clients.octopus_kill"
+
+KILLED = "one of three supervised workers is killed"
 
 NOMINAL = 100_000
 AT_LEAST_ONCE = "at least once"
@@ -16,7 +19,7 @@ AT_LEAST_ONCE = "at least once"
 
 def cases() -> list[Case]:
     """Return all cases, group by group. In most groups the first one is what the others are compared with."""
-    return [*_partitions(), *_handlers(), *_backlog(), *_keys(), *_stuck(), *_start(), *_rebalance()]
+    return [*_partitions(), *_handlers(), *_backlog(), *_keys(), *_stuck(), *_start(), *_rebalance(), *_killed()]
 
 
 _BOTH: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -125,6 +128,26 @@ def _rebalance() -> list[Case]:
         for name, consumer in (
             ("octopus", {}),
             ("octopus, librdkafka eager", {"engine": "librdkafka", "assignor": "range"}),
+            ("octopus, librdkafka cooperative", {"engine": "librdkafka"}),
+            ("octopus, librdkafka KIP-848", {"engine": "librdkafka", "group_protocol": "consumer"}),
+        )
+    ]
+
+
+def _killed() -> list[Case]:
+    return [
+        _case(
+            KILLED,
+            name,
+            KILL,
+            Workload(100, 6, 0, False, NOMINAL),
+            "octopus",
+            figure="pause_ms",
+            fill=False,
+            consumer=consumer,
+        )
+        for name, consumer in (
+            ("octopus", {}),
             ("octopus, librdkafka cooperative", {"engine": "librdkafka"}),
             ("octopus, librdkafka KIP-848", {"engine": "librdkafka", "group_protocol": "consumer"}),
         )
