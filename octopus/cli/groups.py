@@ -17,6 +17,7 @@ from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError, TopicNotFound, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, GroupInfo
+from octopus.worker.absence import REBALANCING, spell_members
 
 verb = App(name="groups", help="List consumer groups and their lag; move or delete one.", help_epilogue="")
 
@@ -88,6 +89,8 @@ async def _describe(name: str, options: Options) -> None:
     total = total_of(lags)
     lag = "?" if total is None else f"{total:,}"
     say(f"{name}: {group.state}, {spell_count(len(group.members), 'member')}, lag {lag}")
+    if group.state in REBALANCING:
+        note(f"Nobody reads until all of these have joined again: {spell_members(group)}.", "yellow")
     if rows:
         columns = ("topic", ">partition", ">committed", ">lag", "member", "host")
         unknown = [place in lags and lags[place] is None for place in places]

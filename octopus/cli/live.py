@@ -176,6 +176,10 @@ def _troubles(status: WorkerStatus) -> list[Text]:
     for group in status.groups:
         if group.stopped:
             lines.append(_line(f"{group.group} stopped: {group.stopped}", "red"))
+        if group.waits_for:
+            lines.append(
+                _line(f"{group.group} waits for a member that has not joined again: {group.waits_for}", "yellow")
+            )
         if group.commit_error:
             lines.append(_line(f"{group.group} cannot commit: {group.commit_error}", "yellow"))
         lines += [

@@ -322,6 +322,10 @@ class Admin(Protocol):
         """Return all groups with state and members, sorted by name."""
         ...
 
+    async def group(self, name: str) -> GroupInfo:
+        """Return one group with state and members; one that does not exist is Dead."""
+        ...
+
     async def group_offsets(self, group: str) -> dict[TopicPartition, Commit]:
         """Return everything a group has committed."""
         ...

@@ -88,7 +88,9 @@ class GroupWorker:
         self.failure: OctopusError | None = None
         self.unsaved: TransportError | None = None
         self.outlook = Outlook()
+        self.waits_for: str | None = None
         self._joined_at: float | None = None
+        self._rests_since: float | None = None  # loop time
         self._consumer = consumer
         self._settings = settings
         self._epoch = now - asyncio.get_running_loop().time()
@@ -137,7 +139,7 @@ class GroupWorker:
         committer = asyncio.create_task(self._commit_regularly(), name=f"octopus commit {self.pipeline.group}")
         try:
             await self._consumer.start(self)
-            self._joined_at = self._loop.time()
+            self._joined_at = self._rests_since = self._loop.time()
             await self._consume(committer)
         finally:
             limit = self._settings.drain_timeout
@@ -389,6 +391,7 @@ class GroupWorker:
                 await self._begin(partitions)
 
     async def _begin(self, partitions: Collection[TopicPartition]) -> None:
+        self._rests_since = self.waits_for = None
         try:
             beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())
         except TopicNotFound as error:  # it went just now: without it there is something else to be given
@@ -450,6 +453,8 @@ class GroupWorker:
                 self._totals.add(generation)
                 leaving.append(generation)
         self._runner.revoke(leaving)
+        if not self._generations:
+            self._rests_since = self._loop.time()
 
     # ── being watched ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -457,6 +462,11 @@ class GroupWorker:
     def partitions(self) -> Collection[TopicPartition]:
         """What it reads now."""
         return self._generations.keys()
+
+    @property
+    def rests_since(self) -> float | None:
+        """Since when, in loop time, no partition is ours although we have asked; None while one is, and in the end."""
+        return None if self.stopped or self.failure else self._rests_since
 
     @property
     def runner(self) -> Runner:
@@ -533,6 +543,7 @@ class GroupWorker:
             partitions=tuple(sorted(self._generations)),
             stopped=stopped,
             failure=failure,
+            waits_for=self.waits_for,
             since_join=None if self._joined_at is None else self._loop.time() - self._joined_at,
             unreadable={str(partition): str(error) for partition, error in self._flow.unreadable.items()},
             silent={str(each): why for each, why in self.outlook.silent.items() if each in self._generations},

@@ -42,6 +42,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         partitions: What it reads now.
         stopped: Why its line stopped, or None.
         failure: What its consumer broke with, or None; unless that is final, another one is on its way.
+        waits_for: For whom the group waits before anybody gets partitions again, or None.
         since_join: Seconds since its consumer connected, or None while it does not.
         unreadable: Partitions that cannot be read on, with the reason.
         silent: Partitions of which the broker says nothing now (no leader, for example), with the reason.
@@ -64,6 +65,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     partitions: tuple[TopicPartition, ...] = ()
     stopped: str | None = None
     failure: str | None = None
+    waits_for: str | None = None
     since_join: float | None = None
     unreadable: dict[str, str] = {}
     silent: dict[str, str] = {}

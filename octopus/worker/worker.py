@@ -31,6 +31,7 @@ from octopus.transports.base import Consumer, Producer, TransactionalProducer, T
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
+from octopus.worker.absence import Absence
 from octopus.worker.group import GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Lookout
@@ -132,6 +133,8 @@ class Worker:
                 tasks.start(call_regularly(timer, _note_failed_timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
         tasks.start(self._lookout.run(), "octopus lookout")
+        absence = Absence(transport, lambda: self._groups, self.settings.consumer)
+        tasks.start(absence.run(), "octopus absence")
         self._running = {pipeline.group for pipeline in pipelines}
         lines: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:

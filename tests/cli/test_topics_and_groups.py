@@ -1,14 +1,20 @@
 """`topics`, `groups`, `replay`: looking and moving."""
 
+import asyncio
 from collections.abc import Collection
+from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 
 from octopus.cli.groups import lag_of, total_of
+from octopus.cli.reaching import administering
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, TopicInfo
+from octopus.transports.opening import open_transport
 from tests.cli.conftest import Octopus
+from tests.support.peers import Peer
 
 
 def test_topics_are_created_listed_shown_and_deleted(octopus: Octopus, topic: str) -> None:
@@ -53,6 +59,30 @@ def test_what_is_not_there_is_said(octopus: Octopus, arguments: tuple[str, ...],
     result = octopus(*arguments)
     assert result.code == code
     assert sentence in result.err
+
+
+def test_a_group_that_waits_for_its_members_is_described_with_who_they_are(
+    octopus: Octopus, broker: str, topic: str
+) -> None:
+    async def wait_for_one_that_is_gone() -> str:
+        client: Any = AIOKafkaClient(bootstrap_servers=broker)
+        await client.bootstrap()
+        gone, waiting = (Peer(client, f"{topic}.handle", topic) for _ in range(2))
+        await gone.join()
+        await gone.sync()
+        joining = asyncio.create_task(waiting.join())
+        async with administering(open_transport(broker)) as admin:
+            while (await admin.group(gone.group)).state != "PreparingRebalance":
+                await asyncio.sleep(0.01)
+        joining.cancel()  # the broker keeps it
+        await client.close()
+        return gone.id
+
+    gone = asyncio.run(wait_for_one_that_is_gone())
+    result = octopus("groups", "describe", f"{topic}.handle")
+    assert "PreparingRebalance" in result.out
+    assert "Nobody reads until all of these have joined again" in result.err
+    assert gone in result.err.replace("\n", "")
 
 
 @pytest.fixture

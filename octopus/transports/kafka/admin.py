@@ -184,6 +184,11 @@ class KafkaAdmin:
                 names.update(name for name, kind, *_ in reply.groups if kind in ("", "consumer"))
             return [await self._describe(name) for name in sorted(names)]
 
+    async def group(self, name: str) -> GroupInfo:
+        """Return one group with state and members."""
+        with self._mapped(f"looking at group {name!r}"):
+            return await self._describe(name)
+
     async def _describe(self, name: str) -> GroupInfo:
         # one group a request: aiokafka reads the answer of version 3 as if it were version 2, one field short
         reply = await self._coordinator(name, DescribeGroupsRequest([name]), lambda reply: [reply.groups[0][0]])

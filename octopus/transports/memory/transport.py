@@ -337,6 +337,10 @@ class MemoryAdmin:
             for name, group in sorted(self._broker.groups.items())
         ]
 
+    async def group(self, name: str) -> GroupInfo:
+        """Return one group."""
+        return next((each for each in await self.groups() if each.name == name), GroupInfo(name, "Dead"))
+
     async def group_offsets(self, group: str) -> dict[TopicPartition, Commit]:
         """Return a group's committed offsets."""
         known = self._broker.groups.get(group)

@@ -1,0 +1,131 @@
+"""Says for whom a group waits, and for how long, when its partitions rest because somebody is expected who is gone.
+
+In a rebalance a coordinator waits for every member to join again. It does not tell who has not; it does tell who is a member.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from octopus.config import ConsumerSettings
+from octopus.errors import OctopusError
+from octopus.transports.base import Admin, GroupInfo, GroupMember, Transport
+
+logger = logging.getLogger("octopus.worker")
+
+SAY_AFTER = 2.0
+"""Seconds without a partition after which somebody asks why."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at groups without partitions."""
+
+ANSWER_TIME = 5.0
+"""Seconds that the broker has to tell."""
+
+REBALANCING = ("PreparingRebalance", "CompletingRebalance")
+
+_MOST_NAMES = 8
+
+
+class Resting(Protocol):
+    """A group of this process that may be without partitions.
+
+    Attributes:
+        waits_for: What was found out.
+    """
+
+    waits_for: str | None
+
+    @property
+    def rests_since(self) -> float | None:
+        """Since when it is, in loop time; None while it has some."""
+
+
+class Absence:
+    """Looks at groups that rest, and says once for each rest for whom.
+
+    Args:
+        transport: Where.
+        groups: Returns those of this process, by name.
+        settings: How long members may be silent.
+    """
+
+    def __init__(
+        self, transport: Transport, groups: Callable[[], Mapping[str, Resting]], settings: ConsumerSettings
+    ) -> None:
+        self._transport = transport
+        self._groups = groups
+        self._settings = settings
+        self._explained: dict[
+            str, float
+        ] = {}  # since when a group rests of which it is known that it has nothing to wait for
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if due := self._due(asyncio.get_running_loop().time()):
+                # the lookout says so when the broker does not answer
+                with contextlib.suppress(OctopusError, TimeoutError):
+                    async with asyncio.timeout(ANSWER_TIME):
+                        await self._ask(due)
+
+    def _due(self, now: float) -> dict[str, Resting]:
+        return {
+            name: group
+            for name, group in self._groups().items()
+            if (since := group.rests_since) is not None
+            and now - since >= SAY_AFTER
+            and self._explained.get(name) != since
+        }
+
+    async def _ask(self, due: Mapping[str, Resting]) -> None:
+        admin = self._transport.admin()
+        await admin.start()
+        try:
+            for name, group in due.items():
+                await self._look_at(admin, name, group)
+        finally:
+            await admin.stop()
+
+    async def _look_at(self, admin: Admin, name: str, group: Resting) -> None:
+        since = group.rests_since
+        info = await admin.group(name)
+        if group.rests_since != since or since is None:
+            return  # it has partitions meanwhile
+        if info.state not in REBALANCING:
+            self._explained[name] = since  # a spare member has none, and waits for nobody
+            group.waits_for = None
+            return
+        if group.waits_for is None:
+            logger.warning("%s", sentence(info, self._settings.session_timeout, self._settings.rebalance_timeout))
+        group.waits_for = spell_members(info)
+
+
+def sentence(group: GroupInfo, session_timeout: float, rebalance_timeout: float) -> str:
+    """Say for whom a group waits, and for how long at most.
+
+    Args:
+        group: In a rebalance.
+        session_timeout: Seconds after which a member that is gone is given up.
+        rebalance_timeout: Seconds that one that is alive has to finish and join again.
+    """
+    return (
+        f"{group.name} waits until all its members have joined again, of which at least one has not: {spell_members(group)}. "
+        f"One that is gone is given up {session_timeout:.0f} s after its last sign of life, one that lives has "
+        f"{rebalance_timeout:.0f} s. Nothing is read meanwhile."
+    )
+
+
+def spell_members(group: GroupInfo) -> str:
+    """Name the members of a group, of many the first few."""
+    names = sorted(_named(each) for each in group.members)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _named(member: GroupMember) -> str:
+    name = f"{member.member_id} at {member.host}"
+    return name if name.isprintable() else ascii(name)  # others chose it
