@@ -25,6 +25,9 @@
 Messages are sentences: what was wrong, the value, where, and what to do.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class OctopusError(Exception):
     """Base of every error that Octopus itself raises."""
@@ -80,9 +83,12 @@ class TransportError(OctopusError):
 
     Attributes:
         retryable: Whether the same request may succeed later without anybody changing anything.
+        published: Of messages that were sent together, where each was stored, None for those that were not. None where
+            nothing is known about the others.
     """
 
     retryable = False
+    published: Sequence[Any | None] | None = None  # `Published`, of a module above this one
 
     def __init__(self, message: str, *, retryable: bool | None = None) -> None:
         super().__init__(message)

@@ -3,7 +3,9 @@
 Everything that can be known before the first record is decided here once; what is left is one closure per partition.
 """
 
+import asyncio
 import inspect
+import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -11,13 +13,17 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from octopus.errors import TransportError
 from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
+from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
 from octopus.routing import Route
 from octopus.serde import Decoder, announces_type
 from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Codec, Stretch
+
+logger = logging.getLogger("octopus.handlers")
 
 Encode = Callable[[str | None, Any, bytes | None], Outgoing]
 """Topic unless the value says, value, key unless the value says."""
@@ -57,6 +63,7 @@ class Handling:
         self._check = check
         self._encode = encode
         self._send = send
+        self._patience = Patience(logger, route.name, "results")
 
     def bind(self, partition: TopicPartition) -> Handle:
         """Return what handles single records of a partition and raises what the handler raises."""
@@ -252,7 +259,31 @@ class Handling:
         to, encode = self._route.to, self._encode
         messages = [encode(to, each, key) for each in results if each is not None]
         if messages:
-            await self._send(messages)
+            try:
+                await self._send(messages)
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                await self._keep_sending(messages, error)
+
+    async def _keep_sending(self, messages: Sequence[Outgoing], error: TransportError) -> None:
+        """Wait for a broker, or a topic, that is away: the handler is done, and running it again would not bring it back."""
+        wait = 0.1
+        while True:
+            self._patience.failed(error)
+            if error.published is not None:
+                messages = [each for each, stored in zip(messages, error.published, strict=True) if stored is None]
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 5.0)
+            try:
+                await self._send(messages)
+            except TransportError as repeated:
+                if not repeated.retryable:
+                    raise
+                error = repeated
+            else:
+                self._patience.succeeded()
+                return
 
 
 def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:

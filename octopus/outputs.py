@@ -5,20 +5,23 @@
 So nothing of a failed attempt can become visible, and no transaction is open while a handler runs.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from octopus.errors import HandlerStopped, RecordTooLarge
 from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
+from octopus.middleware.dead_letters import shed
 from octopus.middleware.errors import Bury, log
 from octopus.middleware.retry_topics import Defer, settles_at
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.transports.base import Outgoing, Producer
+from octopus.transports.ensure import sources_of
 from octopus.types import BatchOutcome, Run
 
-Ensure = Callable[[Collection[str]], Awaitable[None]]
-"""Makes sure that topics exist; raises `TransportError` when they cannot."""
+Ensure = Callable[[Collection[str], Mapping[str, Collection[str]]], Awaitable[None]]
+"""Makes sure that topics exist, and take what the topics of the events take that are copied there; raises `TransportError`."""
 
 
 class _Attempt:
@@ -83,7 +86,7 @@ class CapturingProducer:
 
     async def _keep(self, attempt: _Attempt, messages: Sequence[Outgoing]) -> list[Published]:
         if self._ensure is not None:
-            await self._ensure({message.topic for message in messages})
+            await self._ensure({message.topic for message in messages}, sources_of(messages))
         attempt.messages.extend(messages)
         return [
             Published(message.topic, -1 if message.partition is None else message.partition, -1) for message in messages
@@ -97,14 +100,14 @@ class Contribution(NamedTuple):
         messages: In order.
         first: Offset of its record, or of the first of its batch.
         last: Offset of the last of its batch.
-        refuse: Gives what is to be published instead when a broker refuses the messages for good: dead letters. None
-            for those themselves.
+        refuse: Gives what is to be published instead when a broker refuses the messages for good: dead letters, and of
+            those smaller ones. It raises `HandlerStopped` when there is nothing left to leave out.
     """
 
     messages: Sequence[Outgoing]
     first: int
     last: int
-    refuse: "Refuse | None" = None
+    refuse: "Refuse"
 
 
 Refuse = Callable[[Exception], Awaitable[Contribution]]
@@ -176,7 +179,8 @@ class Outbox:
             with _attempting() as captured:
                 await bury(record, letter, attempt)
             if captured.messages:
-                self._keep(captured.messages, settles_at(record), settles_at(record))
+                at = settles_at(record)
+                self._keep(captured.messages, at, at, _shedding(captured.messages, at, at))
 
         return bury_captured
 
@@ -221,17 +225,31 @@ class Outbox:
                 for record in records:
                     log(name, record, attempt, letter)
                     await bury(record, letter, attempt)
-            return Contribution(graves.messages, settles_at(records[0]), settles_at(records[-1]))
+            first, last = settles_at(records[0]), settles_at(records[-1])
+            return Contribution(graves.messages, first, last, _shedding(graves.messages, first, last))
 
         return refuse
 
-    def _keep(self, messages: Sequence[Outgoing], first: int, last: int, refuse: "Refuse | None" = None) -> None:
+    def _keep(self, messages: Sequence[Outgoing], first: int, last: int, refuse: "Refuse") -> None:
         self._kept.setdefault(first, []).append(Contribution(messages, first, last, refuse))
 
     def _release(self, offset: int) -> None:
         for contribution in self._kept.pop(offset, ()):
             self._waiting.append(contribution)
             self.size_bytes += _size(contribution)
+
+
+def _shedding(letters: Sequence[Outgoing], first: int, last: int) -> Refuse:
+    """Return what makes dead letters smaller that are refused for their size."""
+
+    async def refuse(error: Exception) -> Contribution:
+        smaller = [shed(letter) for letter in letters] if isinstance(error, RecordTooLarge) else [None]
+        if None in smaller:
+            raise HandlerStopped(f"a dead letter cannot be written to {letters[0].topic!r}: {error}") from error
+        kept = [letter for letter in smaller if letter is not None]
+        return Contribution(kept, first, last, _shedding(kept, first, last))
+
+    return refuse
 
 
 def _settled(stored: StoredRecord, outcome: Outcome | BatchOutcome) -> list[StoredRecord]:

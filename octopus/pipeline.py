@@ -102,6 +102,16 @@ class Pipeline:
         """How many records are held here only because their time has not come."""
         return 0
 
+    @property
+    def topics_by_name(self) -> tuple[str, ...]:
+        """The topics that the group reads by their names; none when it reads by a pattern."""
+        return self.topics if isinstance(self.topics, tuple) else ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Topics from which what it reads was copied."""
+        return ()
+
     def reads(self, topic: str) -> bool:
         """Tell whether the group reads a topic."""
         topics = self.topics
@@ -214,6 +224,12 @@ class RetryPipeline(Pipeline):
         self.topics = (retries.name,)
         self._retries = retries
         self._room = room
+        self._sources = route.topics if isinstance(route.topics, tuple) else ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Topics from which what it reads was copied."""
+        return self._sources
 
     @property
     def waiting(self) -> int:

@@ -148,7 +148,9 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     linger: Annotated[Seconds, "How long a record may wait for company in its batch."] = 0.002
     max_batch_bytes: Annotated[Bytes, "Most of one batch."] = 64 * 1024
-    max_record_bytes: Annotated[Bytes, "A larger record is refused before it is sent."] = 64 * MEBIBYTE
+    max_record_bytes: Annotated[
+        Bytes, "A larger record is refused before it is sent, unless it is a dead letter or a retry."
+    ] = 64 * MEBIBYTE
     compression: Annotated[Literal["none", "gzip", "snappy", "lz4", "zstd"], "Of batches."] = "none"
     request_timeout: Annotated[Seconds, "For one request."] = 30.0
     delivery_timeout: Annotated[Seconds, "For a record, with all its retries."] = 60.0

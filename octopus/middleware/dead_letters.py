@@ -11,6 +11,7 @@ A dead letter carries the original key, value bytes and headers, and headers of 
     octopus-dead-letter-timestamp   milliseconds since the epoch, of the original
     octopus-dead-letter-attempts
     octopus-dead-letter-handler
+    octopus-dead-letter-shed        what had to stay behind for it to fit: `trace`, or `headers`, the original's but for content-type
 """
 
 import asyncio
@@ -18,18 +19,23 @@ import hashlib
 import traceback
 from collections import deque
 
-from octopus.errors import HandlerStopped, TransportError
+import msgspec
+
+from octopus.errors import HandlerStopped, RecordTooLarge, TransportError
 from octopus.events import Headers, Record
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter
 from octopus.patience import Patience
-from octopus.routing import DEAD_LETTER_SUFFIX
+from octopus.routing import DEAD_LETTER_SUFFIX, TOPIC_NAME
 from octopus.transports.base import Outgoing, Producer
 
 logger = get_logger("octopus.handlers")
 
 PREFIX = "octopus-dead-letter-"
 SUFFIX = DEAD_LETTER_SUFFIX
+TRACE = frozenset(PREFIX + name for name in ("error", "traceback", "timestamp"))
+SHORT_REASON = 200
+"""Bytes that are kept of the reason where the whole dead letter does not fit."""
 
 
 class DeadLetters:
@@ -77,12 +83,22 @@ class DeadLetters:
         if not letter.rejected:
             self._count(record, letter)
         topic = self._topic if isinstance(self._topic, str) else record.topic + SUFFIX
-        message = Outgoing(topic, record.value, record.key, [*record.headers, *self._headers(record, letter, attempt)])
+        if not TOPIC_NAME.fullmatch(topic):  # of a topic that matched a pattern: the names of others are checked before
+            raise HandlerStopped(
+                f"{self._handler} cannot write the dead letter of {record.coordinates}: {topic!r} cannot be a topic, it has "
+                f"{len(topic)} characters and 249 are possible. Name one with dead_letter=."
+            ) from letter.error
+        headers = [*record.headers, *self._headers(record, letter, attempt)]
+        message = Outgoing(topic, record.value, record.key, headers, source=record.topic)
         wait = 0.1
         while True:
             try:
                 await self._producer.send(message)
             except TransportError as error:
+                smaller = shed(message) if isinstance(error, RecordTooLarge) else None
+                if smaller is not None:
+                    message = smaller
+                    continue
                 if not error.retryable:
                     raise HandlerStopped(
                         f"{self._handler} cannot write the dead letter of {record.coordinates} to {topic!r}: {error}"
@@ -121,6 +137,28 @@ class DeadLetters:
             "handler": self._handler,
         }
         return [(PREFIX + name, text.encode(errors="backslashreplace")) for name, text in entries.items() if text]
+
+
+def shed(message: Outgoing) -> Outgoing | None:
+    """Return a dead letter that did not fit with less in it, but its whole key and value; None when there is no less.
+
+    First goes what only explains, then the headers of the original, but for its content type, then all that is left.
+    """
+    own = [(name, value or b"") for name, value in message.headers if name.startswith(PREFIX)]
+    brief = [(name, value[:SHORT_REASON]) for name, value in own if name not in TRACE and name != PREFIX + "shed"]
+    original = original_headers(message.headers)
+    kinds = [(name, value) for name, value in original if name.lower() == "content-type"]
+    smaller: Headers
+    if not any(name == PREFIX + "shed" for name, _ in own) and own:
+        smaller, lost = [*original, *brief, (PREFIX + "shed", b"trace")], "what explains it"
+    elif len(original) > len(kinds):
+        smaller, lost = [*kinds, *brief, (PREFIX + "shed", b"headers")], "the original's headers"
+    elif message.headers:
+        smaller, lost = kinds if own else [], "all headers"
+    else:
+        return None
+    logger.warning("a dead letter for %r does not fit and is written without %s", message.topic, lost)
+    return msgspec.structs.replace(message, headers=smaller)
 
 
 def original_headers(headers: Headers) -> Headers:

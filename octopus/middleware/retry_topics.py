@@ -161,7 +161,7 @@ class RetryTopic:
             str(record.timestamp),
         )
         own = [(PREFIX + name, value.encode()) for name, value in zip(NAMES, values, strict=True)]
-        return Outgoing(self.name, record.value, record.key, [*record.headers, *own])
+        return Outgoing(self.name, record.value, record.key, [*record.headers, *own], source=record.topic)
 
 
 def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:

@@ -66,14 +66,17 @@ class Topics:
     async def send_outputs(self, outbox: Outbox) -> None:
         """Store what waits for a transaction, and dead letters in the place of what a broker would refuse."""
         for outputs in outbox.take():
-            try:
-                for message in outputs.messages:
-                    self.broker.check(message)
-            except TransportError as error:
-                if outputs.refuse is None:
-                    raise HandlerStopped(f"a dead letter cannot be written: {error}") from error
-                outputs = await outputs.refuse(error)
+            while (refusal := self._refusal(outputs.messages)) is not None:
+                outputs = await outputs.refuse(refusal)
             await self.send_many(outputs.messages)
+
+    def _refusal(self, messages: Sequence[Outgoing]) -> TransportError | None:
+        try:
+            for message in messages:
+                self.broker.check(message)
+        except TransportError as error:
+            return error
+        return None
 
     # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────
 

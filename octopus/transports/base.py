@@ -25,6 +25,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
         headers: Name and value pairs.
         partition: A fixed partition, or None.
         timestamp: Milliseconds since the epoch, or None for now.
+        source: Topic of the event that this is a copy of, a dead letter or a retry: the copy is taken where the event was.
     """
 
     topic: str
@@ -33,6 +34,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
     partition: int | None = None
     timestamp: int | None = None
+    source: str | None = None
 
 
 class Chunk(NamedTuple):
@@ -208,9 +210,14 @@ class Producer(Protocol):
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order per partition; return when all are acknowledged. Packs batches: far cheaper than `send`.
 
-        When some of them cannot be stored (too large, unknown topic), the others still are; then the first error is raised.
+        When some of them cannot be stored (too large, unknown topic), the others still are; then the first error is raised,
+        and its `published` says which.
         """
         ...
+
+
+SIZE_LIMIT = "max.message.bytes"
+"""What Kafka calls the setting of a topic for the most of one batch, as it is stored."""
 
 
 class TransactionalProducer(Producer, Protocol):

@@ -1,31 +1,46 @@
-"""A producer that sees to it that a topic exists before the first message goes there."""
+"""A producer that sees to it that topics exist, and take what goes there."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from octopus.config import TopicSettings
-from octopus.errors import NotAuthorized, TopicNotFound
+from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
-from octopus.transports.base import Admin, Outgoing, Transport
+from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
+
+logger = logging.getLogger("octopus.transports")
+
+HEADROOM = 64 * 1024
+"""Bytes that a dead letter or a retry may be larger than the event was, by the headers it gets."""
+
+LOOK_AGAIN = (0.1, 2.0)
+"""Seconds until the next look for a topic that somebody else must make, or a limit that must spread: first, longest."""
+
+MENDS = 3
+"""How often one message is sent anew after something was done about what refused it."""
 
 
 class TopicEnsurer:
     """Publishes through a transport's producer and creates what is missing, where that is allowed.
 
-    Most clusters do not create topics on demand, and a dead letter must not fail because nobody made its topic.
+    Most clusters do not create topics on demand, and a dead letter must not fail because nobody made its topic, nor because
+    that takes less than the topic of the event. A topic that vanishes later is made again, or waited for.
 
     Args:
         transport: Where.
         settings: Whether to create topics, and how.
-        **options: Of the producer.
+        **options: Of the producer; `delivery_timeout` is also how long a topic that has vanished is waited for.
     """
 
     def __init__(self, transport: Transport, settings: TopicSettings, **options: Any) -> None:
         self._transport = transport
         self._settings = settings
         self._producer = transport.producer(**options)
+        self._patience: float = options.get("delivery_timeout", 60.0)
         self._known: set[str] = set()
+        self._vanished: dict[str, asyncio.Lock] = {}
         self._admin: Admin | None = None
         self._connecting = asyncio.Lock()
 
@@ -44,44 +59,201 @@ class TopicEnsurer:
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
         if message.topic not in self._known:
-            await self.ensure((message.topic,))
-        return await self._producer.send(message)
+            await self.ensure((message.topic,), sources_of((message,)))
+        try:
+            return await self._producer.send(message)
+        except (TopicNotFound, RecordTooLarge) as error:
+            refused = error
+        return (await self._send_again([message], refused))[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order; return when all are acknowledged."""
         topics = {message.topic for message in messages}
         if not topics <= self._known:
-            await self.ensure(topics)
-        return await self._producer.send_many(messages)
+            await self.ensure(topics, sources_of(messages))
+        try:
+            return await self._producer.send_many(messages)
+        except (TopicNotFound, RecordTooLarge) as error:
+            if error.published is None:
+                raise
+            refused = error
+        return await self._send_again(messages, refused)
 
-    async def ensure(self, topics: Collection[str]) -> None:
+    async def _send_again(self, messages: Sequence[Outgoing], error: TransportError) -> list[Published]:
+        """Send what was not stored once the cause is mended."""
+        published = [*(error.published or [None] * len(messages))]
+        for _ in range(MENDS):
+            missing = [at for at, stored in enumerate(published) if stored is None]
+            if not await self.mend(error, [messages[at] for at in missing]):
+                break
+            try:
+                again: Sequence[Published | None] = await self._producer.send_many([messages[at] for at in missing])
+            except (TopicNotFound, RecordTooLarge) as repeated:
+                error, again = repeated, repeated.published or [None] * len(missing)
+            for at, stored in zip(missing, again, strict=True):
+                published[at] = stored
+            if None not in published:
+                return [stored for stored in published if stored is not None]
+        error.published = published
+        raise error
+
+    async def ensure(self, topics: Collection[str], sources: Mapping[str, Collection[str]] | None = None) -> None:
         """Create those of the topics that do not exist.
+
+        Args:
+            topics: Their names.
+            sources: Of those that take copies of events, the topics of the events: what these take, they must take.
 
         Raises:
             NotAuthorized: A topic is missing and may not be created by this principal.
-            TopicNotFound: A topic is missing and `topics.create` is off.
+            TopicNotFound: A topic is missing and `topics.create` is off; `.retryable` when it was there before.
         """
         wanted = {*topics} - self._known
         if not wanted:
             return
+        if vanished := wanted & self._vanished.keys():
+            await self._restore(vanished, sources or {})
+            wanted -= vanished
         admin = await self._connected_admin()
-        missing = wanted - {topic.name for topic in await admin.topics()}
-        for topic in sorted(missing):
-            if not self._settings.create:
-                raise TopicNotFound(
-                    f"topic {topic!r} does not exist on {self._transport.address} and topics.create is off. Create it: "
-                    f"octopus topics create {topic}"
-                )
-            try:
-                await admin.create_topic(
-                    topic, partitions=self._settings.partitions, replication=self._settings.replication
-                )
-            except NotAuthorized as error:
-                raise NotAuthorized(
-                    f"topic {topic!r} does not exist on {self._transport.address} and may not be created: {error}. Ask the "
-                    f"operator for it: octopus topics create {topic}"
-                ) from error
+        for topic in sorted(wanted - await self._listed()):
+            await self._create(admin, topic, (sources or {}).get(topic, ()))
         self._known |= wanted
+
+    # ── what was refused ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def mend(self, error: TransportError, messages: Sequence[Outgoing]) -> bool:
+        """Do something about what a broker refused; tell whether the same messages may be taken now.
+
+        Args:
+            error: Why.
+            messages: Those that were not stored.
+
+        Raises:
+            TopicNotFound: Their topic has vanished and nobody has made it again so far; `.retryable`.
+        """
+        if isinstance(error, TopicNotFound):
+            return await self._mend_topics(messages)
+        if isinstance(error, RecordTooLarge):
+            return await self._mend_limits(messages)
+        return False
+
+    async def _mend_topics(self, messages: Sequence[Outgoing]) -> bool:
+        topics = {message.topic for message in messages}
+        if vanished := topics - await self._listed():
+            self._known -= vanished
+            await self._restore(vanished, sources_of(messages))
+            return True
+        # The topic is there again, perhaps with fewer partitions: what has a key or nothing finds another one.
+        return any(message.partition is None for message in messages)
+
+    async def _restore(self, topics: Collection[str], sources: Mapping[str, Collection[str]]) -> None:
+        """Make topics again that were there before, or wait until somebody has."""
+        admin = await self._connected_admin()
+        for topic in sorted(topics):
+            lock = self._vanished.setdefault(topic, asyncio.Lock())
+            try:
+                async with asyncio.timeout(self._patience), lock:  # one looks for all who wait
+                    if topic not in self._known:
+                        await self._bring_back(admin, topic, sources.get(topic, ()))
+                        self._known.add(topic)
+                        self._vanished.pop(topic, None)
+            except TimeoutError:
+                raise TopicNotFound(
+                    f"topic {topic!r} has vanished from {self._transport.address}, and nobody made it again within "
+                    f"{self._patience:g} s. Make it: octopus topics create {topic}",
+                    retryable=True,
+                ) from None
+
+    async def _bring_back(self, admin: Admin, topic: str, sources: Collection[str]) -> None:
+        may_create, reason = self._settings.create, "topics.create is off"
+        wait, longest = LOOK_AGAIN
+        waits = False
+        while topic not in await self._listed():
+            try:
+                if may_create:
+                    logger.warning("topic %r has vanished from %s; making it again", topic, self._transport.address)
+                    await self._create(admin, topic, sources)
+                    return
+            except TransportError as error:
+                may_create, reason = not isinstance(error, NotAuthorized), str(error)
+            if not waits:
+                waits = True
+                logger.warning(
+                    "topic %r has vanished from %s and cannot be made again (%s); what goes there waits. Make it: octopus "
+                    "topics create %s",
+                    topic,
+                    self._transport.address,
+                    reason,
+                    topic,
+                )
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, longest)
+        logger.info("topic %r is there again", topic)
+
+    async def _mend_limits(self, messages: Sequence[Outgoing]) -> bool:
+        """Raise the limit of topics that take less than the events were that are copied there."""
+        admin, mended = await self._connected_admin(), False
+        for topic, sources in sources_of(messages).items():
+            largest = max(_size(message) for message in messages if message.topic == topic)
+            try:
+                limit = int((await admin.topic_config(topic))[SIZE_LIMIT])
+                wanted = max([largest, *[await self._limit(admin, source) or 0 for source in sources]]) + HEADROOM
+                if limit >= wanted:  # it was raised a moment ago, perhaps by somebody else
+                    await asyncio.sleep(LOOK_AGAIN[0])
+                elif not self._settings.create:
+                    raise NotAuthorized("topics.create is off")
+                else:
+                    await admin.alter_topic(topic, config={SIZE_LIMIT: str(wanted)})
+                    logger.warning("topic %r takes %d bytes now, %d before: an event did not fit", topic, wanted, limit)
+                mended = True
+            except (TransportError, KeyError, ValueError) as error:
+                logger.warning(
+                    "topic %r takes less than the events that go there, and its limit may not be raised (%s). Raise it to %d: "
+                    "kafka-configs.sh --alter --topic %s --add-config %s=%d",
+                    topic,
+                    error,
+                    largest + HEADROOM,
+                    topic,
+                    SIZE_LIMIT,
+                    largest + HEADROOM,
+                )
+        return mended
+
+    # ── topics ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _create(self, admin: Admin, topic: str, sources: Collection[str]) -> None:
+        if not self._settings.create:
+            raise TopicNotFound(
+                f"topic {topic!r} does not exist on {self._transport.address} and topics.create is off. Create it: "
+                f"octopus topics create {topic}"
+            )
+        limits = [limit for source in sorted(sources) if (limit := await self._limit(admin, source)) is not None]
+        config = {SIZE_LIMIT: str(max(limits) + HEADROOM)} if limits else None
+        partitions, replication = self._settings.partitions, self._settings.replication
+        try:
+            try:
+                await admin.create_topic(topic, partitions=partitions, replication=replication, config=config)
+            except TransportError as error:
+                if config is None or error.retryable or isinstance(error, NotAuthorized):
+                    raise
+                logger.warning("topic %r is made without %s of its own: %s", topic, SIZE_LIMIT, error)
+                await admin.create_topic(topic, partitions=partitions, replication=replication)
+        except NotAuthorized as error:
+            raise NotAuthorized(
+                f"topic {topic!r} does not exist on {self._transport.address} and may not be created: {error}. Ask the "
+                f"operator for it: octopus topics create {topic}"
+            ) from error
+
+    async def _limit(self, admin: Admin, topic: str) -> int | None:
+        """Return the largest batch that a topic takes; None where that may not be known."""
+        try:
+            return int((await admin.topic_config(topic))[SIZE_LIMIT])
+        except (TransportError, KeyError, ValueError) as error:
+            logger.info("%s of topic %r is not known: %s", SIZE_LIMIT, topic, error)
+            return None
+
+    async def _listed(self) -> set[str]:
+        return {topic.name for topic in await (await self._connected_admin()).topics()}
 
     async def _connected_admin(self) -> Admin:
         async with self._connecting:  # concurrent handlers share one
@@ -90,3 +262,17 @@ class TopicEnsurer:
                 await admin.start()
                 self._admin = admin
             return self._admin
+
+
+def sources_of(messages: Iterable[Outgoing]) -> dict[str, set[str]]:
+    """Return the topics that take copies of events, each with the topics of the events."""
+    found: dict[str, set[str]] = {}
+    for message in messages:
+        if message.source is not None:
+            found.setdefault(message.topic, set()).add(message.source)
+    return found
+
+
+def _size(message: Outgoing) -> int:
+    headers = sum(len(name) + len(value or b"") + 10 for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

@@ -30,7 +30,7 @@ from octopus.offsets import map_limit, with_topic_id
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation
-from octopus.transports.base import Consumer, TransactionalProducer
+from octopus.transports.base import Consumer, Outgoing, TransactionalProducer
 from octopus.types import RunStretch, stretched
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 from octopus.worker.known_topics import KnownTopics
@@ -47,6 +47,12 @@ MAX_WAITING_BYTES = 16 * 2**20
 START_TIMEOUT = 30.0
 """Seconds in which producers have to start; a predecessor's transaction may still have to be ended."""
 
+MENDS = 3
+"""How often a transaction is written anew because something was done about what the broker refused."""
+
+Mend = Callable[[TransportError, Sequence[Outgoing]], Awaitable[bool]]
+"""Does something about what a broker refused, and tells whether the same messages may be taken now; see `TopicEnsurer`."""
+
 MakeProducer = Callable[[str], TransactionalProducer]
 """Makes a producer from its transactional id."""
 
@@ -62,18 +68,22 @@ class PartitionTransactions:
         partition: Which one.
         producer: Its own.
         now: In loop time.
+        mend: Makes topics again that have vanished, and raises their limits.
 
     Attributes:
         outbox: What waits.
         ended_at: When the last transaction ended, in loop time.
     """
 
-    def __init__(self, group: str, partition: TopicPartition, producer: TransactionalProducer, now: float) -> None:
+    def __init__(
+        self, group: str, partition: TopicPartition, producer: TransactionalProducer, now: float, mend: Mend
+    ) -> None:
         self.outbox = Outbox(partition)
         self.ended_at = now
         self._group = group
         self._partition = partition
         self._producer = producer
+        self._mend = mend
         self._committed_ahead: Sequence[tuple[int, int]] = []
         self._running: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
@@ -140,11 +150,16 @@ class PartitionTransactions:
 
     async def _write(self, outputs: list[Contribution]) -> None:
         """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
+        mends = 0
         while True:
             try:
                 await self._try(outputs)
-            except REFUSED:
+            except REFUSED as error:
                 await self._producer.abort()
+                messages = [message for each in outputs for message in each.messages]
+                mends += 1
+                if mends <= MENDS and await self._mend(error, not_stored(messages, error)):
+                    continue
                 outputs = await self._without_refused(outputs)
             else:
                 return
@@ -175,11 +190,15 @@ class PartitionTransactions:
             await self._try([refused])
         except REFUSED as error:
             await self._producer.abort()
-            if refused.refuse is None:
-                raise HandlerStopped(f"{self._group} cannot write a dead letter: {error}") from error
             return [await refused.refuse(error)]
         await self._producer.abort()
         return [refused]
+
+
+def not_stored(messages: Sequence[Outgoing], error: TransportError) -> list[Outgoing]:
+    """Return those of some messages that an error says were not stored; all where it does not say."""
+    stored = error.published or [None] * len(messages)
+    return [message for message, published in zip(messages, stored, strict=True) if published is None]
 
 
 def _note_end(task: asyncio.Task[None]) -> None:
@@ -200,6 +219,7 @@ class ExactlyOnceGroup(GroupWorker):
         now: Seconds since the epoch, for starts that are given as a time span.
         known: As `GroupWorker`.
         producer: Makes transactional producers.
+        mend: Makes topics again that have vanished, and raises their limits.
     """
 
     def __init__(
@@ -210,10 +230,12 @@ class ExactlyOnceGroup(GroupWorker):
         now: float,
         known: KnownTopics,
         producer: MakeProducer,
+        mend: Mend,
     ) -> None:
         super().__init__(pipeline, consumer, settings, now, known)
         self._make_producer = producer
         self._checked_at = -math.inf  # in loop time: when topics were last seen to be the same
+        self._mend = mend
         self._transactions: dict[TopicPartition, PartitionTransactions] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -230,6 +252,7 @@ class ExactlyOnceGroup(GroupWorker):
                 partition,
                 self._make_producer(transactional_id(self.pipeline.group, partition)),
                 now,
+                self._mend,
             )
             for partition in partitions
         }

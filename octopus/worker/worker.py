@@ -117,6 +117,7 @@ class Worker:
         producer = TopicEnsurer(transport, self.settings.topics, **producer_options(self.settings.producer))
         await producer.start()
         stack.push_async_callback(producer.stop)
+        self._mend = producer.mend
         outlet: Producer = producer
         if any(route.delivery == "exactly_once" for route in self.app.routes):
             outlet = CapturingProducer(producer, producer.ensure)
@@ -276,7 +277,13 @@ class Worker:
             return self._transport.transactional_producer(transactional_id, **producer_options(self.settings.producer))
 
         return ExactlyOnceGroup(
-            pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), known, producer
+            pipeline,
+            self._consumer(pipeline, options),
+            self.settings.worker,
+            time.time(),
+            known,
+            producer,
+            self._mend,
         )
 
     def _consumer(self, pipeline: Pipeline, options: dict[str, Any]) -> Consumer:
@@ -287,8 +294,9 @@ class Worker:
         return ThreadedConsumer(make) if self._threaded and self.settings.consumer.engine == "aiokafka" else make()
 
     async def _create_topics(self, producer: TopicEnsurer, pipelines: Sequence[Pipeline]) -> None:
-        topics = {topic for pipeline in pipelines if isinstance(pipeline.topics, tuple) for topic in pipeline.topics}
-        await producer.ensure(topics)
+        topics = {topic for pipeline in pipelines for topic in pipeline.topics_by_name}
+        sources = {topic: pipeline.sources for pipeline in pipelines for topic in pipeline.topics_by_name}
+        await producer.ensure(topics, sources)
 
     # ── side by side with the groups ──────────────────────────────────────────────────────────────────────────────
 

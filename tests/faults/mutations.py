@@ -49,6 +49,41 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
+        "a dead letter that does not fit sheds its value",
+        "octopus/middleware/dead_letters.py",
+        "return msgspec.structs.replace(message, headers=smaller)",
+        "return msgspec.structs.replace(message, headers=smaller, value=b'')",
+        ("tests/middleware/test_dead_letters.py",),
+    ),
+    Mutation(
+        "a dead-letter topic is made with the broker's limit",
+        "octopus/transports/ensure.py",
+        "config = {SIZE_LIMIT: str(max(limits) + HEADROOM)} if limits else None",
+        "config = None",
+        ("tests/transports/test_ensure.py",),
+    ),
+    Mutation(
+        "after a topic vanished everything is sent again",
+        "octopus/transports/ensure.py",
+        "published = [*(error.published or [None] * len(messages))]",
+        "published: list[Published | None] = [None] * len(messages)",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "a sequence number is used again although nobody knows whether it was used",
+        "octopus/transports/kafka/producer.py",
+        'elif getattr(error, "retriable", False):',
+        "elif False:",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "a topic that vanished is not looked for",
+        "octopus/worker/transactions.py",
+        "if mends <= MENDS and await self._mend(error, not_stored(messages, error)):",
+        "if False:",
+        ("tests/worker/test_derived_topics.py",),
+    ),
+    Mutation(
         "a fork uses its parent's connection",
         "octopus/home.py",
         "return _get_running_loop() is self.loop and _process() == self.process",

@@ -4,8 +4,9 @@ import pytest
 
 from octopus.errors import ConnectionFailed, HandlerStopped
 from octopus.events import Record, TopicPartition
-from octopus.middleware.dead_letters import DeadLetters, original_headers
+from octopus.middleware.dead_letters import DeadLetters, original_headers, shed
 from octopus.outcomes import DeadLetter
+from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 
 RECORD = Record("t", 2, 7, 1500, b"k", b"v", (("own", b"1"), ("own", None)))
@@ -67,3 +68,66 @@ async def test_a_broker_that_is_away_is_asked_again() -> None:
     broker.faults.fail_next("send", ConnectionFailed("away"))
     await letters(broker).bury(RECORD, FAILED, 1)
     assert len(stored(broker)) == 1
+
+
+# ── what does not fit ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+LARGE = Record("t", 2, 7, 1500, b"key", b"v" * 1000, (("own", b"h" * 500), ("Content-Type", b"application/json")))
+
+
+@pytest.mark.parametrize(
+    ("room", "kept", "lost"),
+    [
+        pytest.param(
+            4000, {"own", "Content-Type", "reason", "error", "traceback", "timestamp"}, set(), id="everything"
+        ),
+        pytest.param(
+            2100, {"own", "Content-Type", "reason", "topic", "offset", "shed"}, {"error", "timestamp"}, id="trace"
+        ),
+        pytest.param(1500, {"Content-Type", "reason", "handler", "offset", "shed"}, {"own", "error"}, id="headers"),
+        pytest.param(1040, {"Content-Type"}, {"own", "reason", "topic", "shed"}, id="almost everything"),
+        pytest.param(1003, set(), {"Content-Type", "reason"}, id="all headers"),
+    ],
+)
+async def test_a_dead_letter_that_does_not_fit_sheds_headers_and_never_its_value(
+    room: int, kept: set[str], lost: set[str]
+) -> None:
+    broker = MemoryBroker(max_record_bytes=room)
+    await letters(broker).bury(LARGE, DeadLetter("failed" + "!" * 900, ValueError("no")), 3)
+    (letter,) = stored(broker)
+    assert (letter.key, letter.value) == (LARGE.key, LARGE.value)
+    names = {name.removeprefix("octopus-dead-letter-") for name, _ in letter.headers}
+    assert names >= kept
+    assert not names & lost
+
+
+async def test_headers_that_are_too_large_alone_stay_behind() -> None:
+    broker = MemoryBroker(max_record_bytes=500)
+    await letters(broker).bury(Record("t", 2, 7, 1500, None, b"v", (("own", b"h" * 2000),)), FAILED, 1)
+    (letter,) = stored(broker)
+    assert dict(letter.headers)["octopus-dead-letter-shed"] == b"headers"
+    assert letter.value == b"v"
+
+
+async def test_a_value_that_is_too_large_alone_stops_the_line() -> None:
+    broker = MemoryBroker(max_record_bytes=1002)
+    with pytest.raises(
+        HandlerStopped, match=r"cannot write the dead letter of t\[2\]@7 to 't.dead-letter'.* over the limit"
+    ):
+        await letters(broker).bury(LARGE, FAILED, 1)
+
+
+def test_shedding_comes_to_an_end() -> None:
+    message, sizes = Outgoing("t.dead-letter", b"v", None, [("octopus-dead-letter-reason", b"no"), ("own", b"")]), []
+    while (smaller := shed(message)) is not None:
+        message = smaller
+        sizes.append(len(message.headers))
+    assert sizes[-1] == 0
+    assert len(sizes) <= 4
+
+
+async def test_the_dead_letters_of_a_topic_whose_name_is_too_long_for_theirs_stop_the_line() -> None:
+    broker = MemoryBroker()
+    with pytest.raises(HandlerStopped, match=r"has 250 characters and 249 are possible\. Name one with dead_letter="):
+        await letters(broker).bury(Record("t" * 238, 0, 0, 0, None, b"v"), FAILED, 1)
+    assert not broker.topics

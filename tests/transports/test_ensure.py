@@ -1,13 +1,14 @@
 """Topics that are made before the first message goes there."""
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
 from octopus.config import TopicSettings
-from octopus.errors import NotAuthorized, TopicNotFound
-from octopus.transports.base import Outgoing
-from octopus.transports.ensure import TopicEnsurer
+from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
+from octopus.transports.base import SIZE_LIMIT, Outgoing
+from octopus.transports.ensure import HEADROOM, TopicEnsurer
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 
 
@@ -78,3 +79,97 @@ async def test_a_principal_that_may_not_make_it_is_told_whom_to_ask(monkeypatch:
     monkeypatch.setattr(transport.broker, "create_topic", refuse)
     with pytest.raises(NotAuthorized, match=r"may not be created: create is denied\. Ask the operator"):
         await TopicEnsurer(transport, TopicSettings()).ensure(["a"])
+
+
+# ── copies of events ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def copy(size: int, topic: str = "t.dead-letter") -> Outgoing:
+    return Outgoing(topic, b"x" * size, source="t")
+
+
+def limits(transport: MemoryTransport) -> dict[str, int]:
+    return {name: transport.broker.max_record_bytes_of(name) for name in transport.broker.topics}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one", "many"])
+async def test_a_topic_for_copies_takes_what_the_events_topic_takes_and_headers_more(together: bool) -> None:
+    transport = MemoryTransport(MemoryBroker(auto_create=0))
+    transport.broker.create_topic("t", 1, {SIZE_LIMIT: "5000000"})
+    producer = TopicEnsurer(transport, TopicSettings())
+    messages = [copy(4_999_000), Outgoing("out", b"1")]
+    if together:
+        await producer.send_many(messages)
+    else:
+        for message in messages:
+            await producer.send(message)
+    assert limits(transport) == {"t": 5_000_000, "t.dead-letter": 5_000_000 + HEADROOM, "out": 1_048_576}
+
+
+async def test_one_that_is_made_before_takes_what_the_largest_of_its_topics_takes() -> None:
+    transport = MemoryTransport(MemoryBroker(auto_create=0))
+    for name, limit in (("a", "2000000"), ("b", "3000000")):
+        transport.broker.create_topic(name, 1, {SIZE_LIMIT: limit})
+    await TopicEnsurer(transport, TopicSettings()).ensure(["retries"], {"retries": ["a", "b", "unknown"]})
+    assert limits(transport)["retries"] == 3_000_000 + HEADROOM
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "raised"),
+    [
+        pytest.param("5000000", 2_000_000, 5_000_000 + HEADROOM, id="to that of the events topic"),
+        # compressed, the event fitted; its copy travels as it is
+        pytest.param("1000000", 2_000_000, 2_000_000 + HEADROOM, id="to what is there"),
+    ],
+)
+async def test_the_limit_of_one_that_takes_less_is_raised_and_that_is_said(
+    caplog: pytest.LogCaptureFixture, limit: str, size: int, raised: int
+) -> None:
+    transport = MemoryTransport(MemoryBroker(auto_create=0))
+    transport.broker.create_topic("t", 1, {SIZE_LIMIT: limit})
+    transport.broker.create_topic("t.dead-letter", 1, {SIZE_LIMIT: "1000000"})
+    await TopicEnsurer(transport, TopicSettings()).send(copy(size))
+    assert limits(transport)["t.dead-letter"] == raised
+    assert f"topic 't.dead-letter' takes {raised} bytes now, 1000000 before: an event did not fit" in caplog.text
+
+
+@pytest.mark.parametrize("why", ["topics.create is off", "alter is denied"])
+async def test_a_limit_that_may_not_be_raised_is_said_with_what_to_do(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    transport = MemoryTransport(MemoryBroker())
+    for name in ("t", "t.dead-letter"):
+        transport.broker.create_topic(name, 1, {SIZE_LIMIT: "1000"})
+    admin = transport.admin()
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise NotAuthorized(why)
+
+    admin.alter_topic = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(transport, "admin", lambda: admin)
+    with pytest.raises(RecordTooLarge):
+        await TopicEnsurer(transport, TopicSettings(create=why != "topics.create is off")).send(copy(2000))
+    assert f"its limit may not be raised ({why})" in caplog.text
+    assert f"--topic t.dead-letter --add-config {SIZE_LIMIT}={2000 + HEADROOM}" in caplog.text
+
+
+async def test_the_limit_of_a_topic_that_takes_no_copies_is_left_alone() -> None:
+    transport = MemoryTransport(MemoryBroker())
+    with pytest.raises(RecordTooLarge):
+        await TopicEnsurer(transport, TopicSettings()).send(Outgoing("out", b"x" * 2_000_000))
+    assert limits(transport).get("out", 1_048_576) == 1_048_576
+
+
+async def test_where_a_topic_may_have_no_limit_of_its_own_it_is_made_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport(MemoryBroker(auto_create=0))
+    transport.broker.create_topic("t", 1, {SIZE_LIMIT: "5000000"})
+    create = transport.broker.create_topic
+
+    def by_policy(name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> bool:
+        if config:
+            raise TransportError("a policy refuses it")
+        return create(name, partitions, config)
+
+    monkeypatch.setattr(transport.broker, "create_topic", by_policy)
+    await TopicEnsurer(transport, TopicSettings()).send(copy(10))
+    assert limits(transport)["t.dead-letter"] == 1_048_576

@@ -538,6 +538,29 @@ async def test_what_cannot_be_published_is_the_handlers_failure(virtual_time: Vi
     assert dict(dead_letters(broker)[0].headers)["octopus-dead-letter-error"] == b"octopus.errors.RecordTooLarge"
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one result", "several"])
+async def test_what_cannot_be_published_yet_waits_and_its_handler_runs_once(
+    virtual_time: VirtualTime, several: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+
+    @app.on("t", to="out", retry=1)
+    async def handle(value: int) -> Any:
+        seen.append(value)
+        if value == 1:
+            broker.faults.fail_next("send", ConnectionFailed("the broker is away"), times=20)
+        return [value, value] if several else value
+
+    publish(broker, 0, 1, 2)
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    values = [each.value for each in broker.log(TopicPartition("out", 0)).records if each is not None]
+    assert values == ([b"0", b"0", b"1", b"1", b"2", b"2"] if several else [b"0", b"1", b"2"])
+    assert seen == [0, 1, 2]
+    assert not dead_letters(broker), "an outage is no event's fault"
+    assert caplog.text.count("handle: results wait to be published: the broker is away") == 1
+
+
 # ── batches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

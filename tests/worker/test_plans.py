@@ -8,13 +8,18 @@ from hypothesis import strategies as st
 
 from octopus.events import TopicPartition
 from octopus.offsets import MAP_LIMIT, OffsetLedger, decode_map, encode_map
-from octopus.outputs import Outbox
+from octopus.outputs import Contribution, Outbox
 from octopus.transports.base import Commit, Outgoing
 from octopus.worker.plans import Plan, plan_transaction
 
 PARTITION = TopicPartition("t", 0)
 SHORT = 34
 """Bytes: room for the prefix, a base of two digits and one range."""
+
+
+async def unasked(error: Exception) -> Contribution:
+    """What is planned here is refused by nobody."""
+    raise error
 
 
 class Owner:
@@ -52,7 +57,7 @@ class Owner:
         if self._open:
             offsets = self._open.pop(which % len(self._open))
             messages = [Outgoing("out", str(offset).encode()) for offset in offsets]
-            self.outbox._keep(messages, offsets[0], offsets[-1])  # as a successful attempt does
+            self.outbox._keep(messages, offsets[0], offsets[-1], unasked)  # as a successful attempt does
             self.outbox._release(offsets[0])
             for offset in offsets:
                 self.ledger.settle(offset)

@@ -119,7 +119,9 @@ async def test_a_broker_that_is_away_is_waited_for() -> None:
 async def test_a_retry_that_the_topic_refuses_holds_its_lane() -> None:
     broker, seen = MemoryBroker(clock=clock), []
     publish(broker, 0, 1)
-    broker.faults.fail_next("send", RecordTooLarge("too large"))
+    broker.faults.fail_next(
+        "send", RecordTooLarge("too large"), times=4
+    )  # also what is sent anew, and then what is due
     async with working(failing(seen), broker):
         await asyncio.sleep(55)
         assert seen == [(0, 1)]
@@ -261,7 +263,8 @@ async def test_an_exactly_once_retry_that_the_broker_refuses_is_a_dead_letter() 
         raise OSError("not yet")
 
     publish(broker, "x" * 100)
-    async with working(app, broker) as worker:
+    broker.create_topic(RETRIES)
+    async with working(app, broker, topics={"create": False}) as worker:
         with pytest.raises(HandlerStopped, match="which the broker refuses"):
             await worker.wait()
     assert committed(broker, "app.handle") == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -34,6 +34,12 @@ _STATE_LOST = (
 )
 MOST_COLLECTING = 1.0
 """Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
+
+LOOK_AFTER, LOOK_CLOSELY = 2.0, 0.5
+"""Seconds between two looks at a batch without an answer: as long as its partition is known, and when it is missing."""
+
+MISSING_FOR = 2.0
+"""Seconds that a partition must be missing before its batches fail: not every broker knows of a new one at once."""
 
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -83,6 +89,7 @@ class KafkaProducer:
         self._flusher: asyncio.Task[None] | None = None
         self._in_flight_bytes = 0
         self._state_lost = False
+        self._found: set[str] = set()
         self._written: set[KafkaTopicPartition] = set()  # by the transaction that is open
 
     # life
@@ -189,6 +196,8 @@ class KafkaProducer:
         await self._enqueue(publication)
         await publication.done.wait()
         if publication.error is not None:
+            if isinstance(publication.error, TransportError):
+                publication.error.published = publication.published
             raise publication.error
         return publication.published  # type: ignore[return-value]
 
@@ -231,9 +240,13 @@ class KafkaProducer:
             doing = f"publishing to {topic!r}"
             try:
                 with mapped(doing, self._settings.brokers, engine.client._client_id):
-                    found[topic] = len(await partitions_of(engine.client, topic, self._settings.metadata_timeout))
+                    # One that was there does not take a moment to become known: others must not wait for it.
+                    patience = MISSING_FOR if topic in self._found else self._settings.metadata_timeout
+                    found[topic] = len(await partitions_of(engine.client, topic, patience))
+                    self._found.add(topic)
             except OctopusError as error:
                 found[topic] = 0
+                self._found.discard(topic)
                 publication.fail([i for i, m in enumerate(publication.messages) if m.topic == topic], error)
         return found
 
@@ -253,7 +266,7 @@ class KafkaProducer:
             if number is not None and not 0 <= number < count:
                 wrong = f"Topic {topic!r} has {count} partitions; there is no partition {number}."
                 publication.fail([index], TopicNotFound(wrong))
-            elif value is not None and len(value) > most:
+            elif value is not None and len(value) > most and message.source is None:  # a copy of what a broker took
                 wrong = f"A record of {len(value)} bytes for topic {topic!r} is over the limit of {most} bytes."
                 publication.fail([index], RecordTooLarge(f"{wrong} Store it elsewhere and publish a reference."))
             else:
@@ -274,14 +287,15 @@ class KafkaProducer:
         size = builder.size()
         self._in_flight_bytes += size
         message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
-        name = engine.client._client_id
-        late = asyncio.get_running_loop().call_later(self._delivery_timeout, self._too_late, batch, publication, name)
+        watch = _Watch(
+            engine, message_batch, self._delivery_timeout, lambda name: self._too_late(batch, publication, name)
+        )
 
         def settled(future: "asyncio.Future[Any]") -> None:
-            late.cancel()
+            watch.stop()
             self._in_flight_bytes -= size
             self._room.set()
-            self._settle(engine, batch, publication, future)
+            self._settle(engine, batch, publication, future, was_sent=message_batch.retry_count > 0)
 
         message_batch.future.add_done_callback(settled)
         return message_batch
@@ -297,7 +311,9 @@ class KafkaProducer:
             )
         publication.fail(indexes, error)
 
-    def _settle(self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]") -> None:
+    def _settle(
+        self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]", *, was_sent: bool
+    ) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
             if self._transactional_id is not None:
@@ -307,6 +323,10 @@ class KafkaProducer:
             return
         if isinstance(error, _STATE_LOST):
             self._state_lost = True
+        elif getattr(error, "retriable", False):
+            # Given up without an answer to it, because its partition has no leader or is gone. If it was sent before, it has
+            # a sequence number, and nobody knows whether that was used: reused, the next batch could be taken for this one.
+            self._state_lost = self._state_lost or (was_sent and self._transactional_id is None)
         elif isinstance(error, kafka.BrokerResponseError):
             # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
             # later batch of this partition would be out of order.
@@ -337,6 +357,8 @@ class KafkaProducer:
             ours: OctopusError = self._fenced(f"publishing to {partition}")
         else:
             ours = translated(error, f"publishing to {partition}", self._settings.brokers, engine.client._client_id)
+            if isinstance(error, _STATE_LOST) and isinstance(ours, TransportError):
+                ours.retryable = True  # the next message goes out with new sequence numbers
         ours.__cause__ = error
         return ours
 
@@ -387,6 +409,70 @@ class KafkaProducer:
             f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
             f"{self._transactional_id!r} now, or this one's transaction took too long."
         )
+
+
+class _Watch:
+    """Looks after a batch that is not acknowledged: its topic may have vanished, or it takes too long.
+
+    aiokafka would send it to a topic that is gone for as long as it takes, and keep those of others waiting for it.
+
+    Args:
+        engine: Whose it is.
+        batch: aiokafka's.
+        delivery_timeout: Seconds until it is too late.
+        too_late: Gets the client's name then; the batch stays with the engine, which may yet store it.
+    """
+
+    __slots__ = ("_batch", "_deadline", "_engine", "_loop", "_missing_since", "_timer", "_too_late")
+
+    def __init__(
+        self, engine: Any, batch: Any, delivery_timeout: float, too_late: Callable[[ClientName], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._batch = batch
+        self._too_late = too_late
+        now = self._loop.time()
+        self._deadline = now + delivery_timeout
+        self._missing_since: float | None = None
+        self._timer = self._loop.call_later(min(LOOK_AFTER, delivery_timeout), self._look)
+
+    def stop(self) -> None:
+        """It is acknowledged, or failed."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now, client = self._loop.time(), self._engine.client
+        if now >= self._deadline:
+            self._too_late(client._client_id)
+            return
+        known = client.cluster.partitions_for_topic(self._batch.tp.topic)
+        if known is not None and self._batch.tp.partition in known:
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = now
+        if self._missing_since is not None and now - self._missing_since >= MISSING_FOR and self._take_back():
+            return
+        client.force_metadata_update()  # what it says is seen at the next look
+        wait = LOOK_AFTER if self._missing_since is None else LOOK_CLOSELY
+        self._timer = self._loop.call_later(min(wait, self._deadline - now), self._look)
+
+    def _take_back(self) -> bool:
+        """Fail the batch, unless it is on its way to a broker just now."""
+        batch, accumulator = self._batch, self._engine._message_accumulator
+        queued = accumulator._batches.get(batch.tp, ())
+        if batch not in queued:
+            return False
+        queued.remove(batch)
+        if not queued:
+            del accumulator._batches[batch.tp]
+        self._engine._txn_manager._pending_txn_partitions.discard(batch.tp)
+        if batch.retry_count:
+            accumulator._pending_batches.add(batch)  # from where its callback takes it
+        batch.failure(kafka.UnknownTopicOrPartitionError(f"{TopicPartition(*batch.tp)} is no longer there"))
+        if batch._drain_waiter.done():
+            batch._drain_waiter.exception()  # looked at, or asyncio would complain that nobody did
+        return True
 
 
 def _look_at_error(engine: Any) -> None:

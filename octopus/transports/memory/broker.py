@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from octopus.errors import OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, Record, TopicPartition
-from octopus.transports.base import Commit, Outgoing, Start
+from octopus.transports.base import SIZE_LIMIT, Commit, Outgoing, Start
 from octopus.transports.partitioner import Partitioner
 
 Subscription = frozenset[str] | re.Pattern[str]
@@ -195,7 +195,7 @@ class MemoryBroker:
     Args:
         clock: Seconds since the epoch, for timestamps; a virtual clock in tests.
         auto_create: Partitions of a topic that is created by its first use; 0 turns that off.
-        max_record_bytes: Key, value and headers of one record at most.
+        max_record_bytes: Key, value and headers of one record at most, unless its topic says otherwise.
     """
 
     def __init__(
@@ -301,21 +301,25 @@ class MemoryBroker:
     def append(self, messages: Iterable[Outgoing], transaction: Transaction | None = None) -> list[Published]:
         """Store messages in order. One that cannot be stored keeps none of the others from it; then its error is raised."""
         published: list[Published] = []
+        attempted: list[Published | None] = []
         errors: list[TransportError] = []
         with self.lock:
             self.faults.check("send")
             for message in messages:
                 try:
-                    published.append(self._append(message))
+                    last = self._append(message)
                     if transaction is not None:
-                        last = published[-1]
                         place = TopicPartition(last.topic, last.partition)
                         transaction.written.setdefault(place, []).append(last.offset)
                         self.log(place).open.setdefault(transaction.transactional_id, last.offset)
+                    published.append(last)
+                    attempted.append(last)
                 except TransportError as error:
                     errors.append(error)
+                    attempted.append(None)
         self.changed.notify()
         if errors:
+            errors[0].published = attempted
             raise errors[0]
         return published
 
@@ -342,11 +346,16 @@ class MemoryBroker:
     def _check_size(self, message: Outgoing) -> None:
         size = len(message.key or b"") + len(message.value or b"")
         size += sum(len(name) + len(value or b"") for name, value in message.headers)
-        if size > self.max_record_bytes:
+        limit = self.max_record_bytes_of(message.topic)
+        if size > limit:
             raise RecordTooLarge(
-                f"A record of {size} bytes for topic {message.topic!r} is over the limit of {self.max_record_bytes} bytes. "
+                f"A record of {size} bytes for topic {message.topic!r} is over the limit of {limit} bytes. "
                 "Store the payload elsewhere and publish a reference."
             )
+
+    def max_record_bytes_of(self, topic: str) -> int:
+        """Return the most of one record: as set for its topic, else the broker's."""
+        return int(self.configs.get(topic, {}).get(SIZE_LIMIT, self.max_record_bytes))
 
     # groups
 

@@ -70,7 +70,10 @@ class MemoryTransactionalProducer:
 
     def _end(self, transaction: Transaction, *, commit: bool) -> None:
         for partition, offsets in transaction.written.items():
-            log = self._broker.log(partition)
+            logs = self._broker.topics.get(partition.topic, [])
+            log = logs[partition.partition] if partition.partition < len(logs) else None
+            if log is None or transaction.transactional_id not in log.open:
+                continue  # the topic has been deleted, perhaps made again
             for offset in offsets if not commit else ():
                 if offset >= log.start:
                     log.records[offset - log.start] = None

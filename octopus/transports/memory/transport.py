@@ -14,6 +14,7 @@ from octopus.transports.base import (
     LARGE,
     MAX_BYTES,
     NO_IDS,
+    SIZE_LIMIT,
     AssignmentListener,
     Chunk,
     Commit,
@@ -306,7 +307,7 @@ class MemoryAdmin:
     async def topic_config(self, name: str) -> dict[str, str]:
         """Return a topic's settings."""
         self._broker.logs(name)
-        return dict(self._broker.configs[name])
+        return {SIZE_LIMIT: str(self._broker.max_record_bytes_of(name)), **self._broker.configs[name]}
 
     async def alter_topic(
         self, name: str, *, config: Mapping[str, str] | None = None, partitions: int | None = None

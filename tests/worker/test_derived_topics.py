@@ -1,0 +1,231 @@
+"""Dead-letter and retry topics of a worker: they take what the events' topic takes, and may vanish meanwhile. On both brokers."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from octopus import Event, Octopus, RetryPolicy, config
+from octopus.events import Record, TopicPartition
+from octopus.routing import Delivery
+from octopus.testing import TestClient
+from octopus.transports.base import SIZE_LIMIT, Admin, Chunk, Outgoing, Transport
+from octopus.transports.kafka import producer as kafka_producer
+from octopus.transports.memory import MemoryBroker
+from octopus.transports.opening import open_transport
+from octopus.worker import Worker
+
+DELIVERIES: list[Delivery] = ["at_least_once", "exactly_once"]
+pytestmark = pytest.mark.parametrize("delivery", DELIVERIES)
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look soon, and believe it soon: there is one broker."""
+    for name, seconds in (("LOOK_AFTER", 0.2), ("LOOK_CLOSELY", 0.1), ("MISSING_FOR", 0.3)):
+        monkeypatch.setattr(kafka_producer, name, seconds)
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+    if request.param == "embedded":
+        broker = open_transport("embedded://")
+        await broker.open()
+        made = open_transport(broker.address, metadata_max_age=0.5)
+    else:
+        broker = made = open_transport(request.getfixturevalue("kafka_cluster"), metadata_max_age=0.5)
+    yield made
+    await broker.close()
+
+
+@pytest.fixture
+async def admin(transport: Transport) -> AsyncIterator[Admin]:
+    made = transport.admin()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"derived-{secrets.token_hex(4)}"
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(90):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+class Reads:
+    """Reads topics from their beginning, committed records only, in a group of nobody's."""
+
+    def __init__(self, transport: Transport, admin: Admin) -> None:
+        self._transport = transport
+        self._admin = admin
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        await self._consumer.seek(dict.fromkeys(partitions, 0))
+        self._places |= {*partitions}
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._places -= {*partitions}
+
+    lost = revoked
+
+    async def __call__(self, topic: str) -> list[Record]:
+        """Return what is in a topic; nothing when there is none."""
+        if topic not in {info.name for info in await self._admin.topics()}:
+            return []
+        self._places: set[TopicPartition] = set()
+        self._consumer = self._transport.consumer(f"reads-{secrets.token_hex(4)}", [topic], isolation="read_committed")
+        await self._consumer.start(self)
+        found: list[Record] = []
+        try:
+            async with asyncio.timeout(60):
+                while not self._places:
+                    await self._consumer.fetch((), max_records=1, timeout=0.05)
+                ends = await self._consumer.offsets(self._places, "latest")
+                at = dict.fromkeys(self._places, 0)
+                while any(at[place] < end for place, end in ends.items()):
+                    for chunk in await self._consumer.fetch(self._places, max_records=1000, timeout=0.1):
+                        assert isinstance(chunk, Chunk)
+                        found += [Record.at(chunk.partition, record) for record in chunk.records]
+                        at[chunk.partition] = chunk.next_offset
+        finally:
+            await self._consumer.stop()
+        return found
+
+
+@asynccontextmanager
+async def working(app: Octopus, transport: Transport, **given: Any) -> AsyncIterator[Worker]:
+    quick = {"topics": {"partitions": 1}, "worker": {"commit_interval": 0.05, "transaction_interval": 0.05}}
+    settings = config.load(config.merge(quick, given))
+    async with Worker(app, settings, transport=transport) as worker:
+        yield worker
+
+
+def refusing(topic: str, delivery: Delivery, **options: Any) -> Octopus:
+    """Return an app that gives even numbers on and refuses odd ones, and what is large."""
+    app = Octopus(topic)
+
+    @app.on(topic, **{"to": f"{topic}.out", "retry": 1, "delivery": delivery, **options})
+    async def handle(value: Any) -> Any:
+        if not isinstance(value, int) or value % 2:
+            raise ValueError("no")
+        return value
+
+    return app
+
+
+async def send(transport: Transport, *messages: Outgoing) -> None:
+    producer = transport.producer()
+    await producer.start()
+    await producer.send_many(messages)
+    await producer.stop()
+
+
+# ── sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_dead_letter_of_an_event_as_large_as_its_topic_allows_is_written(
+    transport: Transport, admin: Admin, topic: str, delivery: Delivery
+) -> None:
+    await admin.create_topic(topic, config={SIZE_LIMIT: "3000000"})
+    await send(transport, Outgoing(topic, b'"' + b"x" * 2_999_850 + b'"'), Outgoing(topic, b"2"))
+    # also where the producer would refuse to publish as much
+    async with working(refusing(topic, delivery), transport, producer={"max_record_bytes": 1000}) as worker:
+        await worker.caught_up()
+    (letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
+    assert len(letter.value or b"") == 2_999_852
+    assert dict(letter.headers)["octopus-dead-letter-error"] == b"ValueError"
+    assert [record.value for record in await Reads(transport, admin)(f"{topic}.out")] == [b"2"]
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["may be raised", "may not be raised"])
+async def test_a_dead_letter_topic_that_takes_less_is_raised_or_the_letter_sheds(
+    transport: Transport, admin: Admin, topic: str, delivery: Delivery, create: bool
+) -> None:
+    for name in (topic, f"{topic}.dead-letter"):
+        await admin.create_topic(name, config={SIZE_LIMIT: "20000"})
+    await admin.create_topic(f"{topic}.out")
+    headers = [("own", b"h" * 8_000), ("content-type", b"application/json")]
+    await send(transport, Outgoing(topic, b'"' + b"x" * 11_700 + b'"', b"k", headers), Outgoing(topic, b"2"))
+    async with working(refusing(topic, delivery), transport, topics={"create": create}) as worker:
+        await worker.caught_up()
+    (letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
+    assert (letter.key, len(letter.value or b"")) == (b"k", 11_702)
+    said = dict(letter.headers)
+    assert said["content-type"] == b"application/json"
+    assert ("own" in said) is create
+    assert said.get("octopus-dead-letter-shed") == (None if create else b"headers")
+
+
+async def test_a_retry_of_an_event_as_large_as_its_topic_allows_waits_and_comes_back(
+    transport: Transport, admin: Admin, topic: str, delivery: Delivery
+) -> None:
+    await admin.create_topic(topic, config={SIZE_LIMIT: "3000000"})
+    await send(transport, Outgoing(topic, b"x" * 2_999_850))
+    app, seen = Octopus(topic), []
+
+    @app.on(topic, retry=RetryPolicy(attempts=2, backoff=0.1, defer_beyond=0), retry_topic=True, delivery=delivery)
+    async def handle(event: Event[str]) -> None:
+        seen.append(len(event.value))
+        if len(seen) == 1:
+            raise ValueError("not yet")
+
+    async def came_back() -> bool:
+        return len(seen) == 2
+
+    async with working(app, transport, producer={"max_record_bytes": 1000}):
+        await until(came_back)
+    assert seen == [2_999_850] * 2
+
+
+def test_a_test_client_sheds_as_a_worker_does(delivery: Delivery) -> None:
+    app = Octopus("app")
+
+    @app.on("t", retry=1, delivery=delivery)
+    async def handle(value: str) -> None:
+        raise ValueError("no")
+
+    with TestClient(app, raise_errors=False, broker=MemoryBroker(max_record_bytes=700)) as client:
+        client.publish("t", "x" * 400, headers={"own": "h" * 250})
+        (letter,) = client.dead_letters()
+    assert letter.reason == "failed 1 times, at last with ValueError: no"
+    assert dict(client.published("t.dead-letter")[0].headers)["octopus-dead-letter-shed"] == b"headers"
+
+
+# ── topics that vanish ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["made again", "waited for"])
+async def test_output_and_dead_letter_topics_that_vanish_cost_no_event(
+    transport: Transport, admin: Admin, topic: str, delivery: Delivery, create: bool
+) -> None:
+    derived, reads = (f"{topic}.out", f"{topic}.dead-letter"), Reads(transport, admin)
+    for name in (topic, *derived):
+        await admin.create_topic(name)
+
+    async def arrived(*values: int) -> bool:
+        found = [record.value for name in derived for record in await reads(name)]
+        assert len(found) == len({*found}), "once"
+        return {msgspec.json.decode(value or b"null") for value in found} == {*values}
+
+    async with working(refusing(topic, delivery), transport, topics={"create": create}) as worker:
+        await send(transport, *[Outgoing(topic, b"%d" % number) for number in range(2)])
+        await until(lambda: arrived(0, 1))
+        for name in derived:
+            await admin.delete_topic(name)
+        await send(transport, *[Outgoing(topic, b"%d" % number) for number in range(2, 12)])
+        if not create:
+            await asyncio.sleep(1)  # in which nothing must end
+            for name in derived:
+                await admin.create_topic(name, partitions=2)
+        await until(lambda: arrived(*range(2, 12)))
+        await worker.caught_up()
+        assert not worker.failures
