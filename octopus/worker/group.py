@@ -30,6 +30,7 @@ from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
 from octopus.types import RunStretch
 from octopus.unread import Unread
+from octopus.worker.committing import CommitRecord
 from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.known_topics import KnownTopics, is_another
@@ -116,10 +117,10 @@ class GroupWorker:
         self._uncommitted: set[Generation] = set()  # may have something to commit
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
-        self._commit_error: TransportError | None = None
         self._drained_by: float | None = None
         self._last: GroupStatus | None = None  # before partitions were given back
-        self._fetched_at = self._committed_at = self._looked_at = self._loop.time()
+        self._fetched_at = self._looked_at = self._loop.time()
+        self._commits = CommitRecord(pipeline.group, self._fetched_at)
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
         )
@@ -268,7 +269,7 @@ class GroupWorker:
             self._settled_at_commit = self._settled
             due = [generation for generation in generations if generation.counts and generation.has_progress]
             if not due:
-                self._committed_at = self._loop.time()
+                self._commits.succeed(self._loop.time())
                 return None
             try:
                 async with asyncio.timeout(self._settings.commit_timeout):
@@ -283,23 +284,9 @@ class GroupWorker:
             except PartitionLost as error:
                 logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
             except (TransportError, TimeoutError) as error:
-                is_said = self._commit_error is not None or self.outlook.trouble is not None
-                self._commit_error = (
-                    error if isinstance(error, TransportError) else TransportError("commit timed out", retryable=True)
-                )
-                logger.log(
-                    logging.DEBUG if is_said else logging.WARNING,
-                    "%s: commit failed, will be repeated: %s",
-                    self.pipeline.group,
-                    self._commit_error,
-                )
-                return self._commit_error
+                return self._commits.fail(error, self.outlook, self._loop.time())
             else:
-                if self._commit_error is not None:
-                    away = self._loop.time() - self._committed_at
-                    logger.info("%s commits again, after %.1f s", self.pipeline.group, away)
-                self._committed_at = self._loop.time()
-                self._commit_error = None
+                self._commits.succeed(self._loop.time())
                 for generation, count in zip(due, ahead, strict=True):
                     generation.note_committed(offsets[generation.partition].offset, count)
         return None
@@ -527,7 +514,7 @@ class GroupWorker:
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
         stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
-        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._committed_at))
+        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._commits.at))
         if self._last is not None:
             now_known = {
                 "stopped": stopped,
@@ -558,5 +545,5 @@ class GroupWorker:
             lag=self.lag,
             since_fetch=since_fetch,
             since_commit=since_commit,
-            commit_error=str(self._commit_error) if self._commit_error else None,
+            commit_error=str(self._commits.error) if self._commits.error else None,
         )

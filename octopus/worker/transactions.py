@@ -310,7 +310,7 @@ class ExactlyOnceGroup(GroupWorker):
             due = await self._still_due([each for each in self._generations.values() if self._is_due(each)])
             await _all(self._transact(generation, self._transactions[generation.partition]) for generation in due)
             if not any(each.counts and each.has_progress for each in self._generations.values()):
-                self._committed_at = self._loop.time()
+                self._commits.succeed(self._loop.time())
             await self._tend_topics()
 
     async def _still_due(self, due: list[Generation]) -> list[Generation]:
@@ -326,7 +326,7 @@ class ExactlyOnceGroup(GroupWorker):
             async with asyncio.timeout(self._settings.commit_timeout):
                 same = await self._of_the_same_topic(due)
         except (TransportError, TimeoutError) as error:
-            self._commit_error = error if isinstance(error, TransportError) else TransportError("no topic id in time")
+            self._commits.fail(error, self.outlook, now)
             return []
         return [generation for generation in due if generation in same or generation.is_outdated]
 
@@ -351,13 +351,12 @@ class ExactlyOnceGroup(GroupWorker):
             if not generation.is_open:  # it went to somebody else meanwhile
                 logger.info("%s: no transaction for %s: %s", self.pipeline.group, generation.partition, error)
                 return
-            self._commit_error = error
+            self._commits.fail(error, self.outlook, self._loop.time())
             if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
                 raise
             # Nothing is known about the transaction, but all about what is committed: begin there.
             raise TransportError(f"a transaction failed: {error}", retryable=True) from error
-        self._committed_at = self._loop.time()
-        self._commit_error = None
+        self._commits.succeed(self._loop.time())
 
     async def _commit(self, generations: Iterable[Generation]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""

@@ -305,7 +305,7 @@ MUTATIONS = (
     Mutation(
         "a commit that failed counts as done",
         "octopus/worker/group.py",
-        '                self._commit_error = error if isinstance(error, TransportError) else TransportError("commit timed out")',
+        "                return self._commits.fail(error, self.outlook, self._loop.time())",
         "                for generation in due:\n                    generation.note_committed(offsets[generation.partition].offset)",
         (DELIVERY,),
     ),
