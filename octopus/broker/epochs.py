@@ -33,8 +33,6 @@ def has_diverged(log: Log, epoch: int, offset: int) -> bool:
     Raises:
         BrokerError: 1 nobody knows where that epoch ends.
     """
-    if epoch == UNKNOWN:
-        return False
     known, end = end_of(log, epoch)
     require(known != UNKNOWN and offset >= log.start_offset, Code.OFFSET_OUT_OF_RANGE)
     return end < offset

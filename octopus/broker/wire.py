@@ -108,7 +108,7 @@ class Reader:
 
     def structs(self, item: Callable[[], T]) -> list[T]:
         """Read an array of structs; null reads as empty."""
-        return self.nullable_structs(item) or []
+        return self.nullable_array(partial(self._struct, item) if self._is_flexible else item) or []
 
     def nullable_structs(self, item: Callable[[], T]) -> list[T] | None:
         return self.nullable_array(partial(self._struct, item) if self._is_flexible else item)
@@ -233,12 +233,14 @@ class Writer:
 
     def structs(self, items: Sequence[T] | None, write: Callable[[T], object]) -> "Writer":
         """Write an array of structs, `write` one each; None as null."""
+        if not self._is_flexible:
+            return self.array(items, write)
 
         def struct(item: T) -> None:
             write(item)
             self._tail += _NO_TAGS
 
-        return self.array(items, struct if self._is_flexible else write)
+        return self.array(items, struct)
 
     def tags(self, *fields: tuple[int, bytes]) -> "Writer":
         """Write tagged fields, (tag, content), in the order of their tags; the classic encoding has none."""
@@ -250,7 +252,10 @@ class Writer:
         return self
 
     def _length(self, length: int) -> "Writer":
-        return self._unsigned(length + 1) if self._is_flexible else self.int32(length)
+        if self._is_flexible:
+            return self._unsigned(length + 1)
+        self._tail += _INT32.pack(length)
+        return self
 
     def _unsigned(self, number: int) -> "Writer":
         while number > 0x7F:

@@ -18,6 +18,9 @@ _FINAL = -1
 _FULL = (0, _FINAL)
 """Session epochs of a request that names all it wants: the first one of a session, and one without or at the end of one."""
 
+_FLEXIBLE = 12
+"""The version from which the encoding is flexible."""
+
 _BY_ID = 13
 """The version from which topics are named by their ids."""
 
@@ -138,9 +141,12 @@ def _open(node: Node, request: Request, topic: _Topic, fetch: _Fetch, each: _Sli
     try:
         request.check()
         log = node.storage.log(name_of(node, topic.key), each.partition)
-        epochs.check_current(each.current_epoch)
-        each.has_diverged = epochs.has_diverged(log, each.last_epoch, each.offset)
-        fetch.has_error = fetch.has_error or each.has_diverged
+        # Here, unlike elsewhere, Kafka takes any negative epoch for none.
+        if each.current_epoch > epochs.LEADER_EPOCH:
+            epochs.check_current(each.current_epoch)
+        if each.last_epoch > epochs.UNKNOWN:
+            each.has_diverged = epochs.has_diverged(log, each.last_epoch, each.offset)
+            fetch.has_error = fetch.has_error or each.has_diverged
         each.log = log
     except BrokerError as error:
         each.code, fetch.has_error = request.refuse(error), True
@@ -175,9 +181,9 @@ def _parse(node: Node, request: Request) -> tuple[_Fetch, int]:
 
     def part() -> _Slice:
         partition = reader.int32()
-        current_epoch = max(reader.int32(), epochs.UNKNOWN) if version >= 9 else epochs.UNKNOWN
+        current_epoch = reader.int32() if version >= 9 else epochs.UNKNOWN
         offset = reader.int64()
-        last_epoch = max(reader.int32(), epochs.UNKNOWN) if version >= 12 else epochs.UNKNOWN
+        last_epoch = reader.int32() if version >= 12 else epochs.UNKNOWN
         if version >= 5:
             _log_start = reader.int64()
         return _Slice(partition, current_epoch, offset, last_epoch, reader.int32())
@@ -203,7 +209,10 @@ def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
         if version >= 11:
             answer.int32(-1)
         answer.records(read.parts)
-        answer.tags(*[(_DIVERGING, _EPOCH_AND_END.pack(epochs.LEADER_EPOCH, read.high))] if each.has_diverged else [])
+        if each.has_diverged:
+            answer.tags((_DIVERGING, _EPOCH_AND_END.pack(epochs.LEADER_EPOCH, read.high)))
+        elif version >= _FLEXIBLE:
+            answer.tags()
 
     def topic(each: _Topic) -> None:
         write_key(answer, each.key).array(each.slices, part)  # which end with tagged fields of their own
@@ -211,4 +220,4 @@ def _answer(request: Request, fetch: _Fetch, code: int = 0) -> Writer:
     return answer.structs([] if code else fetch.topics, topic)
 
 
-APIS = (Api(1, "Fetch", 4, 18, handle_fetch, flexible_from=12, serves_from=4, waits_only=True),)
+APIS = (Api(1, "Fetch", 4, 18, handle_fetch, flexible_from=_FLEXIBLE, serves_from=4, waits_only=True),)
