@@ -77,6 +77,13 @@ MUTATIONS = (
         ("tests/transports/test_vanished_topics.py",),
     ),
     Mutation(
+        "a leader that nobody knows is asked for without end",
+        "octopus/transports/kafka/missing.py",
+        "is_leader_unknown = False",
+        "pass",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
         "a topic that vanished is not looked for",
         "octopus/worker/transactions.py",
         "if mends <= MENDS and await self._mend(error, not_stored(messages, error)):",

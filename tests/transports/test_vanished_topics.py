@@ -16,14 +16,16 @@ from octopus.errors import TopicNotFound, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Outgoing, Transport
 from octopus.transports.ensure import TopicEnsurer
-from octopus.transports.kafka import producer as kafka_producer
+from octopus.transports.kafka import missing
+
+from .engines import KAFKA
 
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look soon, and believe it soon: there is one broker."""
     for name, seconds in (("LOOK_AFTER", 0.2), ("LOOK_CLOSELY", 0.1), ("MISSING_FOR", 0.3)):
-        monkeypatch.setattr(kafka_producer, name, seconds)
+        monkeypatch.setattr(missing, name, seconds)
 
 
 @asynccontextmanager
@@ -139,6 +141,32 @@ async def test_of_several_topics_only_what_was_not_stored_is_sent_again(
         published = await ensurer.send_many([*keyed(fresh, 5), *keyed(f"{fresh}-2", 5)])
         assert [each.topic for each in published] == [fresh] * 5 + [f"{fresh}-2"] * 5
         assert (await values(admin, fresh), await values(admin, f"{fresh}-2")) == (5, 10)
+
+
+@pytest.mark.parametrize("transport", ["embedded", KAFKA], indirect=True)
+async def test_a_leader_that_nobody_knows_is_asked_for_only_so_often(
+    transport: Transport, admin: Admin, fresh: str
+) -> None:
+    await admin.create_topic(fresh)
+    producer = transport.producer()
+    await producer.start()
+    await producer.send(Outgoing(fresh, b"before"))
+    client: Any = producer._engine.client  # type: ignore[attr-defined]
+    update, asked = client._metadata_update, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await update(*arguments)
+
+    client._metadata_update = counted
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await admin.delete_topic(fresh)
+    with pytest.raises(TopicNotFound):
+        await producer.send(Outgoing(fresh, b"nowhere"))
+    assert asked <= 5 + (loop.time() - began) * 3 / missing.ASK_EVERY
+    await producer.stop()
 
 
 # ── sequence numbers ──────────────────────────────────────────────────────────────────────────────────────────────────

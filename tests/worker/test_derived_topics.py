@@ -14,7 +14,7 @@ from octopus.events import Record, TopicPartition
 from octopus.routing import Delivery
 from octopus.testing import TestClient
 from octopus.transports.base import SIZE_LIMIT, Admin, Chunk, Outgoing, Transport
-from octopus.transports.kafka import producer as kafka_producer
+from octopus.transports.kafka import missing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.opening import open_transport
 from octopus.worker import Worker
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("delivery", DELIVERIES)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look soon, and believe it soon: there is one broker."""
     for name, seconds in (("LOOK_AFTER", 0.2), ("LOOK_CLOSELY", 0.1), ("MISSING_FOR", 0.3)):
-        monkeypatch.setattr(kafka_producer, name, seconds)
+        monkeypatch.setattr(missing, name, seconds)
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])

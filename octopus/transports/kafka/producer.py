@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
+from octopus.transports.kafka import missing
 from octopus.transports.kafka.connection import ClientName
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
@@ -34,12 +35,6 @@ _STATE_LOST = (
 )
 MOST_COLLECTING = 1.0
 """Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
-
-LOOK_AFTER, LOOK_CLOSELY = 2.0, 0.5
-"""Seconds between two looks at a batch without an answer: as long as its partition is known, and when it is missing."""
-
-MISSING_FOR = 2.0
-"""Seconds that a partition must be missing before its batches fail: not every broker knows of a new one at once."""
 
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -112,6 +107,7 @@ class KafkaProducer:
             except BaseException:
                 await engine.stop()
                 raise
+        missing.pace(engine._message_accumulator)
         engine._sender.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
         return engine
 
@@ -241,7 +237,7 @@ class KafkaProducer:
             try:
                 with mapped(doing, self._settings.brokers, engine.client._client_id):
                     # One that was there does not take a moment to become known: others must not wait for it.
-                    patience = MISSING_FOR if topic in self._found else self._settings.metadata_timeout
+                    patience = missing.MISSING_FOR if topic in self._found else self._settings.metadata_timeout
                     found[topic] = len(await partitions_of(engine.client, topic, patience))
                     self._found.add(topic)
             except OctopusError as error:
@@ -287,7 +283,7 @@ class KafkaProducer:
         size = builder.size()
         self._in_flight_bytes += size
         message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
-        watch = _Watch(
+        watch = missing.Watch(
             engine, message_batch, self._delivery_timeout, lambda name: self._too_late(batch, publication, name)
         )
 
@@ -409,70 +405,6 @@ class KafkaProducer:
             f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
             f"{self._transactional_id!r} now, or this one's transaction took too long."
         )
-
-
-class _Watch:
-    """Looks after a batch that is not acknowledged: its topic may have vanished, or it takes too long.
-
-    aiokafka would send it to a topic that is gone for as long as it takes, and keep those of others waiting for it.
-
-    Args:
-        engine: Whose it is.
-        batch: aiokafka's.
-        delivery_timeout: Seconds until it is too late.
-        too_late: Gets the client's name then; the batch stays with the engine, which may yet store it.
-    """
-
-    __slots__ = ("_batch", "_deadline", "_engine", "_loop", "_missing_since", "_timer", "_too_late")
-
-    def __init__(
-        self, engine: Any, batch: Any, delivery_timeout: float, too_late: Callable[[ClientName], None]
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._engine = engine
-        self._batch = batch
-        self._too_late = too_late
-        now = self._loop.time()
-        self._deadline = now + delivery_timeout
-        self._missing_since: float | None = None
-        self._timer = self._loop.call_later(min(LOOK_AFTER, delivery_timeout), self._look)
-
-    def stop(self) -> None:
-        """It is acknowledged, or failed."""
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now, client = self._loop.time(), self._engine.client
-        if now >= self._deadline:
-            self._too_late(client._client_id)
-            return
-        known = client.cluster.partitions_for_topic(self._batch.tp.topic)
-        if known is not None and self._batch.tp.partition in known:
-            self._missing_since = None
-        elif self._missing_since is None:
-            self._missing_since = now
-        if self._missing_since is not None and now - self._missing_since >= MISSING_FOR and self._take_back():
-            return
-        client.force_metadata_update()  # what it says is seen at the next look
-        wait = LOOK_AFTER if self._missing_since is None else LOOK_CLOSELY
-        self._timer = self._loop.call_later(min(wait, self._deadline - now), self._look)
-
-    def _take_back(self) -> bool:
-        """Fail the batch, unless it is on its way to a broker just now."""
-        batch, accumulator = self._batch, self._engine._message_accumulator
-        queued = accumulator._batches.get(batch.tp, ())
-        if batch not in queued:
-            return False
-        queued.remove(batch)
-        if not queued:
-            del accumulator._batches[batch.tp]
-        self._engine._txn_manager._pending_txn_partitions.discard(batch.tp)
-        if batch.retry_count:
-            accumulator._pending_batches.add(batch)  # from where its callback takes it
-        batch.failure(kafka.UnknownTopicOrPartitionError(f"{TopicPartition(*batch.tp)} is no longer there"))
-        if batch._drain_waiter.done():
-            batch._drain_waiter.exception()  # looked at, or asyncio would complain that nobody did
-        return True
 
 
 def _look_at_error(engine: Any) -> None:
