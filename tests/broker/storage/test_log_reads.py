@@ -96,6 +96,18 @@ def test_times_may_go_backwards(log: Log) -> None:
     assert [log.find_timestamp(time) for time in (60, 101, 301)] == [(0, 100), (2, 300), None]
 
 
+def test_the_newest_record_is_the_first_with_the_largest_time(log: Log) -> None:
+    assert log.find_newest() is None
+    log.config = LogConfig(segment_bytes=100)
+    for timestamp in (100, 50, 300, 300, 200):
+        append(log, batch(b"x", timestamp=timestamp))
+    found = []
+    for start in (0, 3, 4, 5):
+        log.delete_before(start)
+        found.append(log.find_newest())
+    assert found == [(2, 300), (3, 300), (4, 200), None]
+
+
 def test_a_batch_that_cannot_be_unpacked_is_found_as_a_whole(log: Log) -> None:
     data = bytearray(batch(b"x", b"y", timestamp=100))
     data[22] = 4
