@@ -26,6 +26,9 @@ SCHEDULES = "tests/worker/test_exactly_once_schedules.py"
 PLANS = "tests/worker/test_plans.py"
 ONCE_TRIALS = "tests/faults/test_exactly_once.py"
 KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
+LEAVING = "tests/transports/test_leaving.py"
+PLACES = "tests/worker/test_places.py"
+EMBEDDED = ("-k", "not kafka")
 TIMEOUT = 180.0
 
 
@@ -89,6 +92,53 @@ MUTATIONS = (
         "if mends <= MENDS and await self._mend(error, not_stored(messages, error)):",
         "if False:",
         ("tests/worker/test_derived_topics.py",),
+        "a member that stops while it joins stays in its group",
+        "octopus/transports/kafka/membership.py",
+        "while member or self._instance is not None:",
+        "while member and coordinator.coordinator_id is None:",
+        (LEAVING, *EMBEDDED),
+    ),
+    Mutation(
+        "a member leaves over the connection on which its join waits",
+        "octopus/transports/kafka/membership.py",
+        "self._client._conns.pop(place, None)) is not None:",
+        "self._client._conns.get(place)) is None:",
+        (LEAVING, *EMBEDDED),
+    ),
+    Mutation(
+        "a namesake takes its place back for ever",
+        "octopus/transports/kafka/membership.py",
+        "request._member_id = self._id_before",
+        'request._member_id = ""',
+        (LEAVING, *EMBEDDED),
+    ),
+    Mutation(
+        "a leader that comes back watches for no partitions",
+        "octopus/transports/kafka/membership.py",
+        'if state == "Stable":',
+        'if state == "Empty":',
+        (LEAVING, *EMBEDDED),
+    ),
+    Mutation(
+        "the replacement of a killed worker is a newcomer",
+        "octopus/worker/worker.py",
+        "self.settings.worker, self._place)",
+        "self.settings.worker)",
+        (PLACES, *EMBEDDED),
+    ),
+    Mutation(
+        "who was killed in the end keeps its place",
+        "octopus/worker/process.py",
+        "self._killed.add(number)",
+        "pass",
+        (PLACES, *EMBEDDED),
+    ),
+    Mutation(
+        "nobody says for whom a group waits",
+        "octopus/worker/absence.py",
+        "if info.state not in REBALANCING:",
+        "if info.state in REBALANCING:",
+        ("tests/worker/test_absence.py", *EMBEDDED),
     ),
     Mutation(
         "a fork uses its parent's connection",

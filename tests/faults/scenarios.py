@@ -262,6 +262,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
                 REBALANCES: [
                     "members_that_come_and_go_under_load_lose_and_repeat_nothing",
                     "forty_changes_of_membership_lose_and_repeat_nothing",
+                    "rolling_restarts_under_slow_handlers_repeat_nothing_and_wait_for_nobody_who_is_gone",
                 ],
                 ONCE: ["outputs_are_visible_once_although_members_come_and_go"],
                 SECOND_ENGINE: ["members_that_come_and_go_under_load_lose_and_repeat_nothing"],

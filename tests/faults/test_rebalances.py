@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from octopus import config
-from octopus.testing.history import Began, Finished, Note
+from octopus.testing.history import Began, Finished, Note, Stored
 from tests.faults.modes import FREE, MODES, across
 from tests.faults.test_crashes import mixture
 from tests.faults.trial import Trial
@@ -36,6 +36,31 @@ async def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(mode:
         await come_and_go(trial, rounds=4, work=60)
         # what outlasts the budget for a rebalance is left; nothing here does
         await trial.verdict(duplicates=0, timeout=60)
+
+
+@across("key")
+@pytest.mark.parametrize("engine", ["aiokafka", pytest.param("librdkafka", marks=pytest.mark.slow)])
+async def test_rolling_restarts_under_slow_handlers_repeat_nothing_and_wait_for_nobody_who_is_gone(
+    engine: str, mode: str, begin: Begin, record_property: Callable[[str, object], None]
+) -> None:
+    async with begin(ordering=mode, partitions=6) as trial:
+        # whoever were waited for until its session is over would hold everything up beyond the verdict's patience
+        lasting = {"session_timeout": 600, "rebalance_timeout": 600}
+        trial.settings = config.merge(trial.settings, {"consumer": {"engine": engine, **lasting}})
+        names = ("one", "two", "three")
+        await trial.working(*names)
+        for name in names:
+            await trial.publish(trial.jobs(30, takes=0.02 if mode == "batch" else 0.4))
+            await trial.progressed(5)
+            assert await trial.stop(name) == 0
+            await trial.working(name)
+        await trial.verdict(duplicates=0, timeout=90)
+        stored = {event.id: event.time for event in trial.events() if isinstance(event, Stored)}
+        waits = [event.time - stored[event.id] for event in trial.events() if isinstance(event, Began)]
+        record_property("longest wait of an event, s", round(max(waits), 3))
+        # One is at the most told of its partitions when each of the three starts, and when each of the others leaves and joins
+        told = [trial.count(Note, name, what="assigned") for name in names]
+        assert max(told) <= len(names) + 2 * len(names), told
 
 
 @pytest.mark.slow
