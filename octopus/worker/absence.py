@@ -5,15 +5,16 @@ In a rebalance a coordinator waits for every member to join again. It does not t
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from octopus.config import ConsumerSettings
 from octopus.errors import OctopusError
+from octopus.logs import get_logger
+from octopus.text import visible
 from octopus.transports.base import Admin, GroupInfo, GroupMember, Transport
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 SAY_AFTER = 2.0
 """Seconds without a partition after which somebody asks why."""
@@ -127,5 +128,4 @@ def spell_members(group: GroupInfo) -> str:
 
 
 def _named(member: GroupMember) -> str:
-    name = f"{member.member_id} at {member.host}"
-    return name if name.isprintable() else ascii(name)  # others chose it
+    return visible(f"{member.member_id} at {member.host}")  # others chose it

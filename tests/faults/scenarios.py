@@ -236,7 +236,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         30: Scenario(
             "deep nesting, huge numbers, NaN",
-            {"test_serde": ["a_refusal_names_field_and_reason"]},
+            {"test_serde": ["a_refusal_says_why"]},
             DECODED,
         ),
         31: Scenario(
