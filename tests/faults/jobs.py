@@ -31,6 +31,20 @@ def outputs_of(topic: str) -> tuple[str, str]:
     return f"{topic}.out", f"{topic}.side"
 
 
+def recreated_of(topic: str) -> str:
+    """Return the topic beside this one that is deleted and made again while workers read it."""
+    return f"{topic}.renewed"
+
+
+RENEWED = -1
+"""In a history, the run of every handler of such a topic."""
+
+
+def topic_of_life(job_id: str, topic: str) -> str:
+    """Return what a history calls a topic that is made again: each time another one, as its offsets begin anew."""
+    return f"{topic}~{job_id.split('-')[1]}"
+
+
 FILTER = {"wanted": [True, {"exists": False}]}
 
 
@@ -56,6 +70,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
             has written, so only the death of the machine needs it.
         clock_jumps: Seconds by which its wall clock jumps forward and back, all the time.
         fetch_dies_after: Seconds after which the client's fetch task is cancelled, once.
+        recreated: Whether another handler reads the topic that `recreated_of` names.
     """
 
     name: str
@@ -75,3 +90,4 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     durable: bool = False
     clock_jumps: float = 0.0
     fetch_dies_after: float | None = None
+    recreated: bool = False

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +20,7 @@ from octopus.testing.history import Event, Note, Report, check, read_lines, writ
 from octopus.worker.transactions import transactional_id
 from tests.faults.jobs import Job
 from tests.faults.journal import now
+from tests.faults.recreated import RecreatedTopic
 from tests.faults.trial import Trial
 from tests.support.kafka_cluster import KafkaCluster
 
@@ -36,7 +38,9 @@ CHECKPOINT = 60.0
 
 PARTITIONS = 6
 
-KAFKA = {"consumer": {"session_timeout": 6, "rebalance_timeout": 12}}
+EMBEDDED = {"consumer": {"recreated_topics": "earliest"}}
+
+KAFKA = {"consumer": {"session_timeout": 6, "rebalance_timeout": 12, "recreated_topics": "earliest"}}
 
 Action = Callable[[], Awaitable[None]]
 
@@ -97,11 +101,16 @@ class Soak:
         self._chance = random.Random(seed)
         self._tell = tell
         self._publishing = asyncio.Event()
+        self._renewed = RecreatedTopic(trial, self._chance)
         self._faults: dict[str, Action] = {
             "kill worker": self._kill,
             "freeze worker": self._freeze,
             "stop worker": self._stop,
             "kill two workers": self._kill_two,
+            "stop worker twice": self._stop_twice,
+            "join and leave": self._join_and_leave,
+            "recreate topic": self._renewed.recreate,
+            "delete derived topic": self._renewed.delete_derived,
             "calm": self._calm,
             **broker,
         }
@@ -113,6 +122,7 @@ class Soak:
         Raises:
             AssertionError: Something did not settle in time.
         """
+        await self._renewed.start()
         await self._trial.working("one", "two", "three")
         end = time.monotonic() + seconds
         publisher = asyncio.create_task(self._publish())
@@ -136,7 +146,7 @@ class Soak:
             await self._calm()
 
     async def _settle(self) -> None:
-        settling = asyncio.ensure_future(self._trial.settled(180))
+        settling = asyncio.gather(self._trial.settled(180), self._renewed.settled(180))
         while not settling.done():
             self._keep()
             await asyncio.wait([settling], timeout=0.5)
@@ -181,6 +191,7 @@ class Soak:
                     case _:
                         jobs += trial.jobs(1, takes=chance.uniform(0, 0.01))
             await trial.publish(jobs)
+            await self._renewed.publish(1)
             self.published += len(jobs)
             await asyncio.sleep(20 / RATE)
 
@@ -215,6 +226,31 @@ class Soak:
             with contextlib.suppress(TimeoutError):
                 await self._trial.stop(name, timeout=20)
         self._keep()
+
+    async def _stop_twice(self) -> None:
+        """One stop that arrives twice, as of GNU `timeout` and of process groups, is one stop."""
+        worker = self._trial.workers[name := self._someone()]
+        if worker.is_running:
+            self._trial.disturb("stop worker twice", name, excuses=0)
+            worker.terminate()
+            await asyncio.sleep(self._chance.uniform(0.001, 0.05))
+            worker.terminate()
+            with contextlib.suppress(TimeoutError):
+                code = await worker.ended(20)
+                assert code != 128 + signal.SIGTERM, "a stop that arrived twice ended a worker at once"
+        self._keep()
+
+    async def _join_and_leave(self) -> None:
+        """A member that stops while it joins leaves nobody behind for whom the others wait."""
+        self._trial.disturb("join and leave", excuses=0)
+        worker = self._trial.start("passer-by")
+        del self._trial.workers["passer-by"]
+        await asyncio.sleep(self._chance.uniform(0.5, 2.5))
+        worker.terminate()
+        try:
+            await worker.ended(20)
+        except TimeoutError:
+            worker.kill()
 
     async def _calm(self) -> None:
         await asyncio.sleep(self._chance.uniform(0.5, 4))
@@ -387,8 +423,9 @@ async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, 
             seed=plan.seed,
             ordering=plan.ordering,
             delivery=plan.delivery,
-            settings=KAFKA if plan.broker == "kafka" else None,
+            settings=KAFKA if plan.broker == "kafka" else EMBEDDED,
             durable=True,
+            recreated=True,
             partitions=PARTITIONS,
         ) as trial,
     ):

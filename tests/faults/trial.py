@@ -19,7 +19,7 @@ from octopus.events import TopicPartition
 from octopus.offsets import decode_map
 from octopus.testing.faults import ChildProcess, python_module
 from octopus.testing.history import Buried, Committing, Ended, Event, Note, Offered, Report, Stored, check
-from octopus.transports.base import Outgoing, TransactionalProducer
+from octopus.transports.base import Admin, Outgoing, Producer, TransactionalProducer
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from tests.faults.jobs import Deed, Job, WorkerPlan, outputs_of
 from tests.faults.journal import Histories, Journal, now
@@ -150,6 +150,20 @@ class Trial:
             reader = OutputReader(self._brokers, partitions, self._journal, uncommitted=uncommitted)
             self._readers.append(reader)
             reader.start()
+
+    @property
+    def producer(self) -> Producer:
+        """Publishes for the trial."""
+        return self._producer
+
+    @property
+    def admin(self) -> Admin:
+        """Looks after topics and groups for the trial."""
+        return self._admin
+
+    def note(self, *events: Event) -> None:
+        """Write down what happened."""
+        self._journal.write(*events)
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────────────────────────
 

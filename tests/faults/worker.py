@@ -24,7 +24,7 @@ from octopus.testing.faults import Mischief, die, end_with_parent, first_time, h
 from octopus.testing.history import Began, Finished, Note
 from octopus.transports.opening import connect
 from octopus.worker import run_process
-from tests.faults.jobs import FILTER, Job, WorkerPlan, outputs_of
+from tests.faults.jobs import FILTER, RENEWED, Job, WorkerPlan, outputs_of, recreated_of, topic_of_life
 from tests.faults.journal import Journal, now
 from tests.faults.recording import RecordingTransport
 
@@ -47,6 +47,16 @@ class Diary:
             failed = False
         finally:
             self._end(events, run, failed)
+
+    async def handle_renewed(self, event: Event[Job]) -> None:
+        """Of a topic that is made again, keep the effects only."""
+        at = TopicPartition(topic_of_life(event.value.id, event.topic), event.partition)
+        self.journal.write_effects(
+            Finished(time=now(), worker=self._who, at=at, offset=event.offset, id=event.value.id, run=RENEWED)
+        )
+        if event.value.does == "later" and self._is_first(event.value):
+            raise RetryLater(20)  # beyond `defer_beyond`: in the retry topic
+        self._fail(event.value)
 
     def handle_in_thread(self, event: Event[Job]) -> None:
         run = self._begin([event])
@@ -169,6 +179,14 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
                 return output
             await diary.handle([event])
             return None
+
+    if plan.recreated:
+        renewed = recreated_of(plan.topic)
+
+        @app.on(renewed, to=f"{renewed}.out", retry=options["retry"], retry_topic=True)
+        async def renew(event: Event[Job]) -> dict[str, str]:
+            await diary.handle_renewed(event)
+            return {"id": event.value.id}
 
     return app
 
