@@ -3,21 +3,24 @@
 Notifications only say where to look; what happened is told by comparing the disk with what was known. So nothing is
 missed while the watch begins, when a directory is moved in with everything in it, or when the broker was away for hours:
 then some states in between go unseen, but never the last one.
+
+Notifications follow a directory, not its path. So it is looked every second whether what was watched is still what is
+there (a directory is made anew, something is mounted over it, a link or a parent is moved), and whether files that have
+other names changed through those. And because notifications get lost (their queue is short, their number limited), all
+is compared now and then; if that finds anything, the watch begins anew.
 """
 
 import asyncio
-import fnmatch
 import os
 import socket
-import stat
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import watchfiles
 
+from octopus.cli.file_states import Identity, Scanner, State, identity_of
 from octopus.logs import get_logger
 
 DEBOUNCE_MILLISECONDS = 200
@@ -25,6 +28,15 @@ STEP_MILLISECONDS = 50
 
 RESTART_WAIT = 0.5
 """Seconds before a notifier that has ended is replaced."""
+
+LOOK_WAIT = 1.0
+"""Seconds between looks at whether directories are still those that are watched."""
+
+COMPARE_WAIT = 30.0
+"""Seconds between comparisons of everything."""
+
+SHARE, LOOK_SHARE = 50, 5
+"""Comparing may take one part in so many of the time: large trees are looked at less often. A look takes less."""
 
 logger = get_logger("octopus.watch")
 
@@ -53,14 +65,6 @@ class FileEvent(msgspec.Struct, frozen=True):
     time: float
 
 
-class State(NamedTuple):
-    """What tells one content of a file from another."""
-
-    inode: int
-    size: int
-    modified_nanoseconds: int
-
-
 class FileWatcher:
     """Watches directories.
 
@@ -85,12 +89,16 @@ class FileWatcher:
         polling: bool | None = None,
     ) -> None:
         self._directories = [directory.absolute() for directory in directories]
+        self._tops = {str(directory) for directory in self._directories}
         self._excluded = [directory.expanduser().absolute() for directory in exclude]
         self._recursive = recursive
-        self._patterns = patterns
+        self._scanner = Scanner(self._directories, recursive, patterns, self._excluded)
         self._existing = existing
         self._polling = polling
         self._known: dict[str, State] = {}
+        self._watched: dict[str, Identity | None] = {}
+        self._doubtful: set[str] = set()  # what may change without a notice
+        self._cost = 0.0  # seconds that the last comparison of everything took
         self._has_looked = False
         self._complaints: set[str] = set()
         self._host = socket.gethostname()
@@ -98,7 +106,7 @@ class FileWatcher:
     async def look(self) -> None:
         """Take in what is there already: from now on, everything that happens is told. `events` does it, too."""
         if not self._existing and not self._has_looked:
-            self._known = await asyncio.to_thread(self._scan, self._directories)
+            self._known = (await asyncio.to_thread(self._scanner.scan, self._directories)).files
         self._has_looked = True
 
     async def events(self) -> AsyncIterator[list[FileEvent]]:
@@ -112,13 +120,14 @@ class FileWatcher:
                 # One name that is not UTF-8 ends the notifier, as does a limit of the system. Beginning again compares
                 # everything, so at the worst this is polling.
                 self._complain(error)
-            await asyncio.sleep(RESTART_WAIT)
+            await asyncio.sleep(max(RESTART_WAIT, SHARE * self._cost))
 
     async def _notified(self) -> AsyncIterator[list[FileEvent]]:
-        """Yield what changed until the notifier ends."""
+        """Yield what changed until the notifier ends, or what it watches is not what is there."""
+        there = [directory for directory in self._directories if directory.is_dir()]
         stop = asyncio.Event()
         changes = watchfiles.awatch(
-            *self._directories,
+            *there,
             watch_filter=None,
             recursive=self._recursive,
             debounce=DEBOUNCE_MILLISECONDS,
@@ -127,20 +136,56 @@ class FileWatcher:
             stop_event=stop,
             ignore_permission_denied=True,
         )
-        following = asyncio.ensure_future(anext(changes, None))
+        following: asyncio.Future[set[tuple[watchfiles.Change, str]] | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        if there:
+            following = asyncio.ensure_future(anext(changes, None))
         try:
             await asyncio.sleep(0)  # the watch begins with the first step of its generator
-            if found := await asyncio.to_thread(self._compare, self._directories):
+            if found := await self._compare_everything():
                 yield found
-            while (notices := await asyncio.shield(following)) is not None:
-                following = asyncio.ensure_future(anext(changes, None))
-                if found := await asyncio.to_thread(self._compare, {Path(path) for _, path in notices}):
-                    yield found
+            looked = compared = time.monotonic()
+            while True:
+                await asyncio.wait((following,), timeout=LOOK_WAIT)
+                touched: set[Path] = set()
+                if following.done():
+                    if (notices := following.result()) is None:
+                        return
+                    touched = {Path(path) for _, path in notices}
+                    following = asyncio.ensure_future(anext(changes, None))
+                    if found := await asyncio.to_thread(self._compare, touched):
+                        yield found
+                now = time.monotonic()
+                if now - looked >= max(LOOK_WAIT, LOOK_SHARE * self._cost):
+                    if found := await asyncio.to_thread(self._compare, map(Path, sorted(self._doubtful))):
+                        yield found
+                    if await asyncio.to_thread(self._is_moved):
+                        return
+                    looked = time.monotonic()
+                if touched.intersection(self._directories):
+                    return  # what is watched has ended; another may be there already, with the same identity
+                if now - compared >= max(COMPARE_WAIT, SHARE * self._cost):
+                    found = await self._compare_everything()
+                    compared = time.monotonic()
+                    if found:
+                        yield found
+                        return
         finally:
             stop.set()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await changes.aclose()
+
+    def _is_moved(self) -> bool:
+        """Tell whether a directory that was there is not the one that is there now, or one that was not there is."""
+        return any(identity_of(path) != identity for path, identity in self._watched.items())
+
+    async def _compare_everything(self) -> list[FileEvent]:
+        began = time.monotonic()
+        found = await asyncio.to_thread(self._compare, self._directories, is_everything=True)
+        self._cost = time.monotonic() - began
+        return found
 
     def _complain(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):
@@ -150,54 +195,40 @@ class FileWatcher:
             self._complaints.add(text)
             logger.warning("%s; looking at everything again", text)
 
-    def _compare(self, touched: Iterable[Path]) -> list[FileEvent]:
+    def _compare(self, touched: Iterable[Path], *, is_everything: bool = False) -> list[FileEvent]:
         """Return what changed at these paths and below, and remember it."""
         seen: dict[str, State] = {}
         gone: set[str] = set()
+        if is_everything:
+            self._watched = dict.fromkeys(map(str, self._directories))
+            self._doubtful.clear()
         for path in touched:
-            below = self._scan([path])
-            seen |= below
+            below = self._scanner.scan([path])
+            seen |= below.files
             if str(path) in self._known:
-                gone |= {str(path)} - below.keys()
-            elif not path.is_file():
+                were = {str(path)}
+            elif str(path) in below.files:
+                were = set()
+            else:
                 prefix = f"{path}{os.sep}"
-                gone |= {known for known in self._known if known.startswith(prefix)} - below.keys()
+                were = {known for known in self._known if known.startswith(prefix)}
+                for directory in [each for each in self._watched if each == str(path) or each.startswith(prefix)]:
+                    if directory not in self._tops:
+                        del self._watched[directory]
+            gone |= {known for known in were - below.files.keys() if not below.hides(known)}
+            self._watched |= below.directories
+            self._doubtful |= below.linked | below.hidden
         now = time.time()
         found = [self._event("deleted", name, None, now) for name in sorted(gone)]
         for name in gone:
             del self._known[name]
+        self._doubtful -= gone
         for name, state in sorted(seen.items(), key=lambda item: item[1].modified_nanoseconds):
             before = self._known.get(name)
             if before != state:
                 found.append(self._event("created" if before is None else "modified", name, state, now))
                 self._known[name] = state
         return found
-
-    def _scan(self, paths: Iterable[Path]) -> dict[str, State]:
-        """Return the state of each file at these paths and below."""
-        return {str(path): state for top in paths for path, state in self._walk(top)}
-
-    def _walk(self, path: Path) -> Iterator[tuple[Path, State]]:
-        is_top = path in self._directories
-        if any(path.is_relative_to(directory) for directory in self._excluded):
-            return
-        try:
-            status = path.stat()
-            if stat.S_ISREG(status.st_mode):
-                if self._counts(path.name):
-                    yield path, State(status.st_ino, status.st_size, status.st_mtime_ns)
-                return
-            # A link to a directory may lead in a circle, so only what was named is followed.
-            if not stat.S_ISDIR(status.st_mode) or (path.is_symlink() and not is_top):
-                return
-            children = list(path.iterdir()) if is_top or self._recursive else []
-        except OSError:
-            return  # it went away while we looked, or may not be looked at
-        for child in children:
-            yield from self._walk(child)
-
-    def _counts(self, name: str) -> bool:
-        return not self._patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
 
     def _event(self, event: str, path: str, state: State | None, now: float) -> FileEvent:
         # A name need not be UTF-8; JSON text must be.

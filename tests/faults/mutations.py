@@ -178,6 +178,20 @@ MUTATIONS = (
         ("tests/test_logs.py",),
     ),
     Mutation(
+        "a watch follows a directory that is not there any more",
+        "octopus/cli/file_events.py",
+        "return any(identity_of(path) != identity for path, identity in self._watched.items())",
+        "return False",
+        ("tests/cli/test_watch.py",),
+    ),
+    Mutation(
+        "what may not be looked at counts as deleted",
+        "octopus/cli/file_states.py",
+        "if error.errno not in GONE:",
+        "if False:",
+        ("tests/cli/test_watch.py",),
+    ),
+    Mutation(
         "an address in a dead owner's lock file is believed",
         "octopus/transports/whereabouts.py",
         "address = owner.address if owner.lives else None",
