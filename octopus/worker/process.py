@@ -275,6 +275,7 @@ class _Family:
             self._ended(self._numbers.pop(pid), code, time.monotonic() - began)
         now = time.monotonic()
         if self._stopping_at is not None:
+            self._killed.update(number for _, number in self._restarts)
             self._restarts.clear()
             if now > self._stopping_at + self._grace:
                 for child, _ in self._children.values():

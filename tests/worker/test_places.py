@@ -182,6 +182,52 @@ async def test_lasting_places_are_kept_when_everybody_is_stopped(supervised: Sup
     }
 
 
+FAMILY = """
+import sys
+sys.path.insert(0, {root!r})
+from octopus.worker import run_processes
+
+class Places:
+    def name(self, number): return f"place-{{number}}"
+    def left(self, number): print("left", number, flush=True)
+    def end(self, killed): print("killed", *sorted(killed), flush=True)
+
+sys.exit(run_processes([sys.executable, "-c", {child!r}], 3, grace=5, places=Places()))
+"""
+
+CHILD = """
+import os, sys, time
+print("began", os.environ["OCTOPUS_WORKER"], os.environ["OCTOPUS_PLACE"], flush=True)
+match os.environ["OCTOPUS_WORKER"]:
+    case "1": sys.exit(4)
+    case "2": sys.exit(1)
+    case "3": time.sleep(60)
+"""
+
+
+@pytest.mark.process
+async def test_a_replacement_has_the_number_of_its_predecessor_and_the_end_knows_whose_places_are_left(
+    tmp_path: Path,
+) -> None:
+    text = FAMILY.format(root=str(Path(__file__).resolve().parents[2]), child=CHILD)
+    with ChildProcess([sys.executable, "-c", text], log=tmp_path / "log") as parent:
+
+        async def written(line: str, times: int) -> None:
+            deadline = time.monotonic() + PATIENCE
+            while parent.written().count(line) < times:
+                assert time.monotonic() < deadline, parent.written()
+                await asyncio.sleep(0.02)
+
+        await written("began 3 place-3\n", 1)
+        await written("began 2 place-2\n", 2)  # it crashed, and so did its replacement
+        parent.terminate()
+        await parent.ended(PATIENCE)
+        lines = parent.written().splitlines()
+    assert [line for line in lines if line.startswith("began 1")] == ["began 1 place-1"], "it meant to end"
+    assert "left 1" in lines
+    assert lines[-1] == "killed 2 3"
+
+
 def test_two_supervisors_never_have_a_place_in_common() -> None:
     app = Octopus("app")
     first, second = Places(app, Settings()), Places(app, Settings())
