@@ -245,10 +245,14 @@ class Octopus(Router):
         return [known[name] for name in dict.fromkeys(only)] if only else self.routes
 
     def _connected_publisher(self) -> Publisher:
-        for home, publisher in reversed(self._publishers):
+        if self._publishers:
+            home, publisher = self._publishers[-1]
             if home.is_here():
                 return publisher
-        if not self._publishers:
+            for home, publisher in reversed(self._publishers):
+                if home.is_here():
+                    return publisher
+        else:
             raise ConfigurationError(
                 f"{self.name} is not connected: publish from a handler, or within `async with app.running():`, "
                 "`async with app.connected():` or `with app.synchronous_publisher() as publisher:`."

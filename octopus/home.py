@@ -1,31 +1,39 @@
 """Where clients live: the event loop and the process that opened them. Used from elsewhere they would hang or harm others."""
 
 import asyncio
+import functools
 import os
+import threading
 from asyncio import _get_running_loop
+from threading import get_ident
 
 from octopus.errors import ConfigurationError
-
-_process = os.getpid
 
 
 class Home:
     """The running event loop and this process, remembered when something is opened."""
 
-    __slots__ = ("loop", "process")
+    __slots__ = ("_forks", "_thread", "loop", "process")
 
     def __init__(self) -> None:
+        _count_forks()
         self.loop = asyncio.get_running_loop()
         self.process = os.getpid()
+        self._thread = threading.get_ident()
+        self._forks = _Forks.count
 
     def is_here(self) -> bool:
-        """Tell whether this is that loop, in that process. Costs 0.1 µs: publishing asks it for each event."""
-        return _get_running_loop() is self.loop and _process() == self.process
+        """Tell whether this is that loop, in that process."""
+        # Publishing asks this for each event, and a process id costs a call of the kernel, in the loop's own accessor, too. A
+        # thread runs one loop at a time.
+        if get_ident() == self._thread and _Forks.count == self._forks and self.loop.is_running():
+            return True
+        return _get_running_loop() is self.loop and os.getpid() == self.process
 
     @property
     def was_forked(self) -> bool:
         """Whether this is a copy of that process: sockets are shared with it, threads and tasks stayed behind."""
-        return _process() != self.process
+        return os.getpid() != self.process
 
     def check(self, what: str, instead: str) -> None:
         """Refuse to be used from elsewhere.
@@ -49,10 +57,27 @@ def elsewhere(what: str, process: int, instead: str) -> ConfigurationError:
         process: The one that opened it.
         instead: What to do here; a whole sentence or more.
     """
-    if process != _process():
+    if process != os.getpid():
         reason = (
-            f"was opened by process {process}, of which this one, {_process()}, is a fork: no connection survives that"
+            f"was opened by process {process}, of which this one, {os.getpid()}, is a fork: no connection survives that"
         )
     else:
         reason = "was opened in another event loop than this call comes from"
     return ConfigurationError(f"{what} {reason}. {instead}")
+
+
+class _Forks:
+    """How many forks lie between this process and the first one that looked."""
+
+    count = 0
+
+
+@functools.cache
+def _count_forks() -> None:
+    """Count them from now on; Python has no way to stop that again, so it is done once."""
+
+    def count() -> None:
+        _Forks.count += 1
+
+    if hasattr(os, "register_at_fork"):  # Windows has no forks
+        os.register_at_fork(after_in_child=count)

@@ -92,6 +92,8 @@ MUTATIONS = (
         "if mends <= MENDS and await self._mend(error, not_stored(messages, error)):",
         "if False:",
         ("tests/worker/test_derived_topics.py",),
+    ),
+    Mutation(
         "a member that stops while it joins stays in its group",
         "octopus/transports/kafka/membership.py",
         "while member or self._instance is not None:",
@@ -143,7 +145,7 @@ MUTATIONS = (
     Mutation(
         "a fork uses its parent's connection",
         "octopus/home.py",
-        "return _get_running_loop() is self.loop and _process() == self.process",
+        "return _get_running_loop() is self.loop and os.getpid() == self.process",
         "return True",
         ("tests/test_home.py",),
     ),
@@ -481,8 +483,8 @@ MUTATIONS = (
     Mutation(
         "what a handler returns is not waited for",
         "octopus/handling.py",
-        "            await self._send(messages)",
-        "            import asyncio\n\n            asyncio.ensure_future(self._send(messages))",
+        "                await self._send(messages)\n            except TransportError as error:\n",
+        "                asyncio.ensure_future(self._send(messages))\n            except TransportError as error:\n",
         (DELIVERY,),
     ),
     # ── the offset map ──
