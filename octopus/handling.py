@@ -5,7 +5,6 @@ Everything that can be known before the first record is decided here once; what 
 
 import asyncio
 import inspect
-import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import anyio.to_thread
 
 from octopus.errors import TransportError
 from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
+from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
@@ -23,7 +23,7 @@ from octopus.serde import Decoder, announces_type
 from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Codec, Stretch
 
-logger = logging.getLogger("octopus.handlers")
+logger = get_logger("octopus.handlers")
 
 Encode = Callable[[str | None, Any, bytes | None], Outgoing]
 """Topic unless the value says, value, key unless the value says."""

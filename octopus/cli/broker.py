@@ -20,7 +20,7 @@ from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import administering, reaching, run_async
 from octopus.cli.screen import document, note, notices, say, spell_count, table
-from octopus.config import Settings
+from octopus.config import LogSettings, Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
 from octopus.transports.broker_process import BrokerProcess, decompressors
 from octopus.transports.checksum import crc32c
@@ -72,6 +72,9 @@ def start(
         except OSError as error:
             raise _cannot_listen(settings, error) from error
         return
+    configure_logs(
+        LogSettings(level="debug" if options.verbose else "warning"), notices()
+    )  # clients say it does not answer yet
     child = BrokerProcess(*arguments, idle_exit=float("inf"))
     child.start(sys.executable)
     deadline = time.monotonic() + START_WAIT

@@ -1,16 +1,16 @@
 """A producer that sees to it that topics exist, and take what goes there."""
 
 import asyncio
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from octopus.config import TopicSettings
 from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
+from octopus.logs import get_logger
 from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
 
-logger = logging.getLogger("octopus.transports")
+logger = get_logger("octopus.transports")
 
 HEADROOM = 64 * 1024
 """Bytes that a dead letter or a retry may be larger than the event was, by the headers it gets."""

@@ -1,13 +1,13 @@
 """The end of a group's run: what runs may finish, and what is finished is committed, or it is said that it is not."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from octopus.errors import OctopusError, TransportError
+from octopus.logs import get_logger
 from octopus.runner import Generation, Runner
 
-logger = logging.getLogger("octopus.worker")
+logger = get_logger("octopus.worker")
 
 COMMIT_AGAIN = 0.2
 """Seconds between two tries of the last commit."""
