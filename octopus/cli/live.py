@@ -15,6 +15,7 @@ from rich.text import Text
 
 from octopus.text import visible
 from octopus.worker import GroupStatus, Worker, WorkerStatus
+from octopus.worker.status import spell_seconds
 
 REFRESH = 0.25
 """Seconds between two pictures."""
@@ -113,29 +114,6 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
         reads = Text(visible(topics.get(group.group, "")), no_wrap=True, overflow="ellipsis")
         table.add_row(handler, *([reads] if has_room else []), *numbers)
     return Group(Text(), _headline(status), *_troubles(status), table if status.groups else Text())
-
-
-def summary(status: WorkerStatus) -> str:
-    """Say in one line what a worker did."""
-    done = sum(group.done for group in status.groups)
-    skipped = sum(group.skipped for group in status.groups)
-    retried = sum(group.retried for group in status.groups)
-    deferred = sum(group.deferred for group in status.groups)
-    dead = sum(group.dead for group in status.groups)
-    parts = [f"{done:,} done", f"{skipped:,} skipped"]
-    parts += [f"{retried:,} retried"] if retried else []
-    parts += [f"{deferred:,} deferred"] if deferred else []
-    parts += [f"{dead:,} dead"] if dead else []
-    return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
-
-
-def spell_seconds(seconds: float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def _headline(status: WorkerStatus) -> Text:

@@ -1,18 +1,17 @@
 """`octopus run --reload`: start again when the code changes."""
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import watchfiles
 
 from octopus.logs import get_logger
 from octopus.worker.places import PARENT_VARIABLE
 from octopus.worker.process import ExitCode, spell
+from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
 logger = get_logger("octopus.reload")
 
@@ -42,9 +41,13 @@ class _Reloader:
         self._grace = grace
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
+        self._last = int(ExitCode.OK)  # how the last run ended, while none runs
 
     def run(self) -> int:
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        with StopSignals(self._stop_child, self._pass_on):
+            return self._run()
+
+    def _run(self) -> int:
         try:
             self._start()
             logger.info("watching %s for changes", self._directory)
@@ -68,12 +71,10 @@ class _Reloader:
                     if code == ExitCode.OK:
                         return code
                     logger.warning("it ended with %s; starting again at the next change", spell(code))
-                    self._child = None
+                    self._child, self._last = None, code if code >= 0 else 128 - code
             return self._end()
         finally:
             self._end()
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _start(self) -> None:
         # A session of its own: a Ctrl-C reaches it once, through us.
@@ -85,21 +86,25 @@ class _Reloader:
     def _end(self) -> int:
         child = self._child
         if child is None:
-            return ExitCode.OK
+            return self._last
         if not self._stop.is_set():
             child.terminate()
         try:
             code = child.wait(self._grace)
         except subprocess.TimeoutExpired:
+            logger.warning("it did not end within %.0f s and is killed", self._grace)
             child.kill()
             code = child.wait()
+        # Where it was asked before it was so far as to listen, it had nothing to finish.
+        self._last = ExitCode.OK if -code in STOP_SIGNALS else code if code >= 0 else 128 - code
         self._child = None
-        if code in (-signal.SIGTERM, -signal.SIGINT):
-            return ExitCode.OK  # asked before it was so far as to listen: it had nothing to finish
-        return code if code >= 0 else 128 - code
+        return self._last
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _stop_child(self, number: int) -> None:
         self._stop.set()
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         if self._child is not None:
             self._child.send_signal(number)
 

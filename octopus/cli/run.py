@@ -1,8 +1,7 @@
 """`octopus run`: an app's handlers, in one process or several."""
 
-import asyncio
+import logging
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from cyclopts import App, Parameter
 from octopus import config
 from octopus.app import Octopus
 from octopus.cli.finding import find_app, source_directory
-from octopus.cli.live import LiveStatus, summary
+from octopus.cli.live import LiveStatus
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.screen import is_terminal, notices
@@ -21,8 +20,9 @@ from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 from octopus.worker import Worker
-from octopus.worker.places import PARENT_VARIABLE, Places
-from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, run_process, run_processes, this_command
+from octopus.worker.family import run_processes
+from octopus.worker.places import Places
+from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, grace_of, run_process, this_command
 
 logger = get_logger("octopus.worker")
 
@@ -49,8 +49,8 @@ def run(
 ) -> int:
     """Run an app's handlers until stopped.
 
-    The first Ctrl-C (or SIGTERM) lets running handlers finish, commits and leaves; the second ends at once. Nothing is
-    lost either way: what was not finished is delivered again.
+    The first Ctrl-C (or SIGTERM) lets running handlers finish, commits and leaves; another one, more than a second later,
+    ends at once. Nothing is lost either way: what was not finished is delivered again.
 
     Args:
         app: module:app or path/to/file.py:app; the name can be left out where there is only one. Without, app.py or main.py.
@@ -63,7 +63,7 @@ def run(
         settings = _settings(options)
         configure_logs(settings.log, notices())
         again = this_command(*_arguments(app, only, workers, drain, watch, options))
-        return run_reloading(again, source_directory(app), grace=settings.worker.drain_timeout + 5)
+        return run_reloading(again, source_directory(app), grace=grace_of(settings))
     found = find_app(app)
     _check_names(found, only)
     settings = _settings(options, found)
@@ -93,45 +93,25 @@ def _run_one(
     watcher = _watcher(watch)
     if not app.routes and not app.timers and watcher is None:
         raise ConfigurationError(f"{app.name} has no handlers and no timers: there is nothing to run.")
-    workers: list[Worker] = []
 
     async def announce(worker: Worker) -> None:
-        workers.append(worker)
         logger.info("%s runs %s on %s", app.name, _spell_handlers(app, only), worker.status().broker)
 
     companions: list[Companion] = [announce]
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is not None:
-        companions.append(_ending_with(int(parent)))
     is_watched = console.is_terminal and is_terminal() and WORKER_VARIABLE not in os.environ
     if is_watched and not options.quiet and settings.log.format == "text":
         companions.append(LiveStatus(console))
     if watcher is not None:
         companions.append(watcher)
-    code = run_process(app, settings, only=only, until_caught_up=drain, companions=companions)
-    if workers:
-        logger.info("%s: %s", "caught up" if drain and code == ExitCode.OK else "ended", summary(workers[0].status()))
-    return code
+    return run_process(app, settings, only=only, until_caught_up=drain, companions=companions)
 
 
 def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequence[str]) -> int:
     configure_logs(settings.log, notices())
     logger.info("%s runs in %d processes", app.name, count)
-    return run_processes(
-        this_command(*arguments), count, grace=settings.worker.drain_timeout + 5, places=Places(app, settings)
-    )
-
-
-def _ending_with(parent: int) -> Companion:
-    """Return a companion that stops this process when its parent is gone, however that died."""
-
-    async def companion(_worker: Worker) -> None:
-        while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells a child that its parent was killed
-            await asyncio.sleep(1.0)
-        logger.warning("the process that started this one has ended; ending, too")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    return companion
+    code = run_processes(this_command(*arguments), count, grace=grace_of(settings), places=Places(app, settings))
+    logger.log(logging.ERROR if code else logging.INFO, "%s: its processes have ended, exit code %d", app.name, code)
+    return code
 
 
 def _watcher(watch: Sequence[str]) -> Companion | None:

@@ -1,6 +1,7 @@
 """The worker: fetch → submit → commit, rebalance, drain."""
 
-from octopus.worker.process import ExitCode, read_sources, run, run_process, run_processes
+from octopus.worker.family import run_processes
+from octopus.worker.process import ExitCode, read_sources, run, run_process
 from octopus.worker.status import GroupStatus, WorkerStatus
 from octopus.worker.worker import Worker
 

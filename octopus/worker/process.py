@@ -5,11 +5,11 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from octopus.errors import AuthError, ConfigurationError, HandlerStopped, Octopu
 from octopus.logs import LineFormatter, get_logger, show
 from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
-from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places, place_of
+from octopus.worker.overtime import Overtime, end_process
+from octopus.worker.places import PARENT_VARIABLE, place_of
+from octopus.worker.signals import StopSignals
+from octopus.worker.status import WorkerStatus, last_line, unreadable_of
 from octopus.worker.worker import Worker
 
 logger = get_logger("octopus.worker")
@@ -32,6 +35,14 @@ Companion = Callable[[Worker], Awaitable[None]]
 
 WORKER_VARIABLE = "OCTOPUS_WORKER"
 """Tells a worker process which of several it is, from 1."""
+
+
+END_MARGIN = 30.0
+"""Seconds beyond `worker.drain_timeout` in which a stopped process must have ended: the clean-up of handlers that were cancelled,
+the last commit, the goodbye to the groups, the end of the lifespan."""
+
+CLEAN_UP_TIME = 1.0
+"""Seconds for tasks and threads that had their time already."""
 
 
 class ExitCode(IntEnum):
@@ -105,95 +116,216 @@ def run_process(
     until_caught_up: bool = False,
     companions: Sequence[Companion] = (),
 ) -> ExitCode:
-    """Run an app in this process until a signal, the end of its lines, or the end of its backlog.
+    """Run an app in this process until a signal, the end of its lines, or the end of its backlog; then say how it ended.
 
     The first SIGTERM or SIGINT drains: fetching stops, what runs may finish within `worker.drain_timeout`, offsets are
-    committed, the groups are left. The second ends the process at once; nothing unfinished is committed. A broker that
-    cannot be reached at the start, or refuses, ends it with `UNREACHABLE`: whoever keeps processes running tries again.
+    committed, the groups are left. Another one in the same second is the same stop; a later one ends the process at once, and
+    nothing unfinished is committed. So does, with a sentence, the end of `END_MARGIN` seconds beyond `worker.drain_timeout`,
+    whatever hangs; and a parent that is gone is a stop, too. A broker that cannot be reached at the start, or refuses, ends
+    it with `UNREACHABLE`: whoever keeps processes running tries again.
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
-    with patient_collector(), _loop_factory() as factory, asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(app, settings, only, until_caught_up, companions))
+    run = _Run(app, settings, only, until_caught_up, companions)
+    with patient_collector(), _loop_factory() as factory:
+        return run.run(factory)
 
 
-async def _run(
-    app: Octopus, settings: Settings, only: Sequence[str], until_caught_up: bool, companions: Sequence[Companion]
-) -> ExitCode:
-    stop = asyncio.Event()
-    starting = asyncio.current_task()
+class _Run:
+    """One run of an app, from the first signal handler to the last line."""
 
-    def on_stop() -> None:
-        stop.set()
-        if starting is not None:
-            starting.cancel()  # nothing runs yet, so there is nothing to wait for
+    def __init__(
+        self,
+        app: Octopus,
+        settings: Settings,
+        only: Sequence[str],
+        until_caught_up: bool,
+        companions: Sequence[Companion],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._only = only
+        self._until_caught_up = until_caught_up
+        self._companions = companions
+        self._worker: Worker | None = None
+        self._tasks: list[str] = []
+        self._notice: Callable[[], None] | None = None
+        self._signals = StopSignals(self._on_stop, _end_at_once)
+        self._overtime = Overtime(
+            settings.worker.drain_timeout + END_MARGIN, parent_of(os.environ), culprits=self._running_things
+        )
 
-    with _signals(on_stop):
-        worker = Worker(app, settings, only=only, threaded=True, place=place_of(os.environ))
+    def run(self, factory: Callable[[], asyncio.AbstractEventLoop] | None) -> ExitCode:
+        self._overtime.watch()
+        executor = ThreadPoolExecutor(thread_name_prefix="octopus executor")
+        runner = asyncio.Runner(loop_factory=factory)
+        with self._signals:
+            try:
+                runner.get_loop().set_default_executor(executor)
+                code = self._overtime.exit_code = runner.run(self._run())
+            except SystemExit as error:
+                how = f"SystemExit({error.code!r}) was raised inside it, perhaps by a handler"
+                logger.error("%s ends: %s", self._app.name, how)  # noqa: TRY400 - a sentence says it all
+                if error.code:
+                    raise
+                return ExitCode.FAILED  # nobody asked for this end
+            finally:
+                self._overtime.begin()
+                self._close(runner, executor)
+        return ExitCode(code)
+
+    def _close(self, runner: asyncio.Runner, executor: ThreadPoolExecutor) -> None:
+        """Close the loop; but what does not end although it was cancelled is not waited for."""
+        self._tasks = runner.run(_cancel_all(self._settings.worker.drain_timeout + END_MARGIN))
+        executor.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + CLEAN_UP_TIME
+        threads = [each for each in threading.enumerate() if each.name.startswith("octopus executor")]
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._tasks += [f"a function in thread {each.name!r}" for each in threads if each.is_alive()]
+        if self._tasks:
+            # The interpreter would wait for it without end.
+            end_process(
+                self._overtime.exit_code,
+                f"ended without {', '.join(self._tasks)}, which does not end although it was cancelled",
+            )
+        runner.close()
+        self._overtime.call_off()
+
+    def _on_stop(self, _number: int) -> None:
+        self._overtime.begin()
+        if self._notice is not None:
+            self._notice()
+
+    def _running_things(self) -> list[str]:
+        handlers = self._worker.running_handlers() if self._worker is not None else []
+        return [*handlers, *self._tasks]
+
+    async def _run(self) -> ExitCode:
+        stop = asyncio.Event()
+        starting = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def on_stop() -> None:
+            stop.set()
+            if starting is not None:
+                starting.cancel()  # nothing runs yet, so there is nothing to wait for
+
+        def notice() -> None:
+            loop.call_soon_threadsafe(on_stop)
+
+        self._notice = notice
+        if self._signals.stopped_at is not None:
+            return ExitCode.OK
+        name = self._app.name
+        self._worker = worker = Worker(
+            self._app, self._settings, only=self._only, threaded=True, place=place_of(os.environ)
+        )
+        failures: list[BaseException] = []
         try:
             async with worker:
                 starting = None
-                await _until_end(worker, stop, until_caught_up, companions)
+                failures += await self._until_end(worker, stop)
+                self._overtime.begin()
         except HandlerStopped:
             pass
         except (TransportError, AuthError) as error:
             what = "ends" if starting is None else "does not start"
-            logger.error("%s %s: %s", app.name, what, error)  # noqa: TRY400 - a sentence says it all
+            logger.error("%s %s: %s", name, what, error)  # noqa: TRY400 - a sentence says it all
             return ExitCode.UNREACHABLE
         except asyncio.CancelledError:
             if not stop.is_set():
-                raise
-        return _exit_code(worker.failures)
+                logger.error("%s ends: it was cancelled from inside, although no signal came", name)  # noqa: TRY400
+                return ExitCode.FAILED
+            if starting is not None:
+                return ExitCode.OK
+        status = worker.status()
+        code = exit_code([*worker.failures, *failures], status)
+        self._overtime.exit_code = code
+        is_caught_up = self._until_caught_up and not stop.is_set()
+        logger.log(
+            logging.INFO if code == ExitCode.OK else logging.ERROR,
+            "%s",
+            last_line(status, code == ExitCode.OK, is_caught_up),
+        )
+        return code
+
+    async def _until_end(self, worker: Worker, stop: asyncio.Event) -> list[BaseException]:
+        """Wait for whatever ends the run; return what went wrong beside the worker."""
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(worker.wait())]
+        if self._until_caught_up:
+            ends.append(asyncio.create_task(worker.caught_up()))
+        beside = [asyncio.ensure_future(companion(worker)) for companion in self._companions]
+        failures: list[BaseException] = []
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is not None and not isinstance(error, OctopusError):
+                    raise error
+            if stop.is_set():
+                logger.info("stopping: letting handlers finish for up to %.0f s", worker.settings.worker.drain_timeout)
+        finally:
+            for task in (*ends, *beside):
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+            for result in await asyncio.gather(*beside, return_exceptions=True):
+                if isinstance(result, Exception):
+                    logger.error("beside the worker: %s: %s", type(result).__name__, result)
+                    failures.append(result)
+        return failures
 
 
-async def _until_end(
-    worker: Worker, stop: asyncio.Event, until_caught_up: bool, companions: Sequence[Companion]
-) -> None:
-    ends = [asyncio.create_task(stop.wait()), asyncio.create_task(worker.wait())]
-    if until_caught_up:
-        ends.append(asyncio.create_task(worker.caught_up()))
-    beside = [asyncio.ensure_future(companion(worker)) for companion in companions]
-    try:
-        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if (error := task.exception()) is not None and not isinstance(error, OctopusError):
-                raise error
-        if stop.is_set():
-            logger.info("stopping: letting handlers finish for up to %.0f s", worker.settings.worker.drain_timeout)
-    finally:
-        for task in (*ends, *beside):
-            task.cancel()
-        await asyncio.gather(*ends, *beside, return_exceptions=True)
+def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCode:
+    """Return what tells the truth about a run.
 
-
-def _exit_code(failures: Sequence[BaseException]) -> ExitCode:
-    if any(isinstance(failure, HandlerStopped) for failure in failures):
+    Args:
+        failures: Why groups ended, and what else went wrong.
+        status: How the worker left.
+    """
+    if any(isinstance(failure, HandlerStopped) for failure in failures) or unreadable_of(status):
         return ExitCode.STOPPED_LINE
     if any(isinstance(failure, OctopusError) for failure in failures):
         return ExitCode.UNREACHABLE
     return ExitCode.FAILED if failures else ExitCode.OK
 
 
-@contextlib.contextmanager
-def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    seen = False
+def grace_of(settings: Settings) -> float:
+    """Return the seconds that whoever stops a worker process should leave it: a little more than it leaves itself."""
+    return settings.worker.drain_timeout + END_MARGIN + 5
 
-    # Not loop.add_signal_handler: a handler that blocks the loop must not block the second signal.
-    def on_signal(number: int, _frame: object) -> None:
-        nonlocal seen
-        if seen:
-            # The second time somebody means it. Nothing is flushed or committed: unfinished records come again.
-            os._exit(128 + number)
-        seen = True
-        loop.call_soon_threadsafe(on_stop)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def parent_of(environment: Mapping[str, str]) -> int | None:
+    """Return the process that started this one and without which it is not wanted; None when nobody is."""
+    text = environment.get(PARENT_VARIABLE, "")
+    if not text.isdigit():
+        return None
+    parent = int(text)
+    if os.getppid() != parent:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(parent, 0)
+            return None  # it lives, so the variable was meant for our parent, a handler's for example
+    return parent
+
+
+def _end_at_once(number: int) -> None:
+    # Nothing is flushed or committed: unfinished records come again.
+    os._exit(128 + number)
+
+
+async def _cancel_all(budget: float) -> list[str]:
+    """End every task; return the names of those that do not end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if not tasks:
+        return []
+    # One that is not cancelled yet may still have a group to leave: something has left the loop in the middle of it.
+    patience = CLEAN_UP_TIME if all(task.cancelling() for task in tasks) else budget
+    for task in tasks:
+        task.cancel()
+    done, late = await asyncio.wait(tasks, timeout=patience)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s ended with %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
+    return sorted(task.get_name() for task in late)
 
 
 @contextlib.contextmanager
@@ -204,106 +336,6 @@ def _loop_factory() -> Iterator[Callable[[], asyncio.AbstractEventLoop] | None]:
         yield None
     else:
         yield uvloop.new_event_loop
-
-
-def run_processes(command: Sequence[str], count: int, *, grace: float, places: Places | None = None) -> int:
-    """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
-
-    Args:
-        command: What each process runs.
-        count: How many.
-        grace: Seconds from the first stop signal to SIGKILL.
-        places: What they are called in their groups, so that a replacement is not a newcomer there.
-
-    Returns:
-        The highest exit code of those that ended by themselves, 0 after a stop.
-    """
-    return _Family(command, count, grace, places).run()
-
-
-class _Family:
-    """A few equal processes and their end."""
-
-    CRASH_WAIT = 1.0
-
-    def __init__(self, command: Sequence[str], count: int, grace: float, places: Places | None) -> None:
-        self._command = [*command]
-        self._count = count
-        self._grace = grace
-        self._places = places
-        self._stopping_at: float | None = None
-        self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
-        self._numbers: dict[int, int] = {}  # pid → 1 to count
-        self._restarts: list[tuple[float, int]] = []  # when to start another, monotonic; which number it has
-        self._killed: set[int] = set()  # those that ended in a stop without giving up their places
-        self._worst = 0
-
-    def run(self) -> int:
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            for number in range(1, self._count + 1):
-                self._start(number)
-            while self._children or self._restarts:
-                self._look()
-        finally:
-            for child, _ in self._children.values():
-                child.kill()
-            if self._places is not None:
-                self._places.end(self._killed)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return self._worst
-
-    def _start(self, number: int) -> None:
-        # A replacement takes the number of the one it replaces: its place in the groups, and what log lines begin with.
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), WORKER_VARIABLE: str(number)}
-        if self._places is not None:
-            environment[PLACE_VARIABLE] = self._places.name(number)
-        child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
-        self._children[child.pid] = child, time.monotonic()
-        self._numbers[child.pid] = number
-        if self._stopping_at is not None:
-            child.terminate()  # the signal came in between, and did not reach this one
-
-    def _look(self) -> None:
-        # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
-        for pid, (child, began) in [*self._children.items()]:
-            code = child.poll()
-            if code is None:
-                continue
-            del self._children[pid]
-            self._ended(self._numbers.pop(pid), code, time.monotonic() - began)
-        now = time.monotonic()
-        if self._stopping_at is not None:
-            self._killed.update(number for _, number in self._restarts)
-            self._restarts.clear()
-            if now > self._stopping_at + self._grace:
-                for child, _ in self._children.values():
-                    child.kill()
-        for moment, number in [each for each in self._restarts if each[0] <= now]:
-            self._restarts.remove((moment, number))
-            self._start(number)
-        time.sleep(0.1)
-
-    def _ended(self, number: int, code: int, lived: float) -> None:
-        if self._stopping_at is not None:
-            if code != ExitCode.OK:
-                self._killed.add(number)
-            return
-        if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
-            self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
-            if self._places is not None and code in (ExitCode.OK, ExitCode.STOPPED_LINE):
-                self._places.left(number)
-            return
-        logger.warning("a worker process ended with %s after %.0f s; starting another", spell(code), lived)
-        wait = self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0
-        self._restarts.append((time.monotonic() + wait, number))
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        again = self._stopping_at is not None
-        self._stopping_at = self._stopping_at or time.monotonic()
-        for child, _ in self._children.values():
-            child.send_signal(signal.SIGKILL if again else number)
 
 
 def spell(code: int) -> str:

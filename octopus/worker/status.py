@@ -88,15 +88,6 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.settled - self.skipped - self.dead - self.deferred
 
 
-def unreadable_of(status: "WorkerStatus") -> list[str]:
-    """Return a sentence for each partition that cannot be read on."""
-    return [
-        f"{group.group} cannot read {partition}: {reason.rstrip('.')}"
-        for group in status.groups
-        for partition, reason in group.unreadable.items()
-    ]
-
-
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A worker process.
 
@@ -117,3 +108,60 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     slowest: tuple[str, float] | None = None
     outage: str | None = None
     away: float = 0.0
+
+
+def unreadable_of(status: "WorkerStatus") -> list[str]:
+    """Return a sentence for each partition that cannot be read on."""
+    return [
+        f"{group.group} cannot read {partition}: {reason.rstrip('.')}"
+        for group in status.groups
+        for partition, reason in group.unreadable.items()
+    ]
+
+
+def summary(status: WorkerStatus) -> str:
+    """Say in one line what a worker did."""
+    groups = status.groups
+    done, skipped, left = (
+        (sum(each) for each in zip(*((g.done, g.skipped, g.lag or 0) for g in groups), strict=True))
+        if groups
+        else (0, 0, 0)
+    )
+    others = {
+        "retried": sum(group.retried for group in groups),
+        "deferred": sum(group.deferred for group in groups),
+        "dead": sum(group.dead for group in groups),
+        "left": left,
+    }
+    parts = [
+        f"{done:,} done",
+        f"{skipped:,} skipped",
+        *(f"{count:,} {name}" for name, count in others.items() if count),
+    ]
+    return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
+
+
+def last_line(status: WorkerStatus, is_well: bool, is_caught_up: bool) -> str:
+    """Say in one line how a run ended: what was done and is left, which lines stopped, what cannot be read or reached.
+
+    Args:
+        status: How the worker left.
+        is_well: Whether nothing went wrong.
+        is_caught_up: Whether it ended because there was nothing left to do.
+    """
+    how = "caught up" if is_well and is_caught_up else "ended"
+    troubles = [f"{group.group} stopped" for group in status.groups if group.stopped]
+    troubles += [f"{group.group} failed" for group in status.groups if group.failure and not group.stopped]
+    for group in status.groups:
+        if group.unreadable:
+            troubles.append(f"{group.group} cannot read {', '.join(group.unreadable)}")
+    return "; ".join([f"{how}: {summary(status)}", *troubles])
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

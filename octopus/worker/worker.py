@@ -126,7 +126,7 @@ class Worker:
         await stack.enter_async_context(self.app.serving(outlet))
         tasks = _Tasks()
         stack.push_async_callback(self._end, tasks)
-        self._watchdog = LoopWatchdog(self.settings.worker.loop_block_warning, self._running_handlers)
+        self._watchdog = LoopWatchdog(self.settings.worker.loop_block_warning, self.running_handlers)
         self._watchdog.start()
         stack.callback(self._watchdog.stop)
         if not self._only:
@@ -340,7 +340,8 @@ class Worker:
     def _partitions(self) -> set[TopicPartition]:
         return {partition for group in self._groups.values() for partition in group.partitions}
 
-    def _running_handlers(self) -> list[str]:
+    def running_handlers(self) -> list[str]:
+        """Name the handlers that run now, with what they run."""
         return [
             f"{'/'.join(group.pipeline.handlers)} ({generation.partition}@{record.offset})"
             for group in [*self._groups.values()]

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from octopus.cli.live import Rates, draw, spell_seconds, summary
+from octopus.cli.live import Rates, draw
 from octopus.worker import GroupStatus, WorkerStatus
+from octopus.worker.status import spell_seconds, summary
 
 
 def status(uptime: float, settled: int, **group: object) -> WorkerStatus:

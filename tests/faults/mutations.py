@@ -17,6 +17,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = "tests/test_runner.py"
 CANCELLATION = "tests/test_cancellation.py"
+ENDINGS = "tests/worker/test_endings.py"
 DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
 RETRY_TOPICS = "tests/worker/test_retry_topics.py"
@@ -255,6 +256,55 @@ MUTATIONS = (
         "or lane.is_told) and lane.is_to_end():",
         "or lane.is_told) and False:",
         (RUNNER,),
+    ),
+    Mutation(
+        "a stop that comes twice at once ends at once",
+        "octopus/worker/signals.py",
+        "return now - first < SAME_STOP",
+        "return False",
+        ("tests/worker/test_signals.py",),
+    ),
+    Mutation(
+        "an unreadable partition is waited for",
+        "octopus/worker/group.py",
+        "readable = generations.keys() - self._flow.unreadable.keys()",
+        "readable = generations.keys()",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "what cannot be read is called caught up",
+        "octopus/worker/worker.py",
+        "if unreadable := unreadable_of(self.status()):",
+        "if unreadable := []:",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "a last commit that fails is nobody's failure",
+        "octopus/worker/worker.py",
+        "for each in (worker.stopped, worker.unsaved) if each is not None]",
+        "for each in (worker.stopped,) if each is not None]",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "a line that stops while it drains is nobody's failure",
+        "octopus/worker/worker.py",
+        "for each in (worker.stopped, worker.unsaved) if each is not None]",
+        "for each in (worker.unsaved,) if each is not None]",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "partitions that go while it drains cut handlers short",
+        "octopus/worker/group.py",
+        "budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())",
+        "budget = self._settings.revoke_budget",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "nothing is committed during a drain",
+        "octopus/worker/endings.py",
+        "    try:\n        if not await runner.drain(",
+        "    try:\n        committer.cancel()\n        if not await runner.drain(",
+        (ENDINGS,),
     ),
     Mutation(
         "the ledger commits past an open record",

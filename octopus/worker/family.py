@@ -1,0 +1,140 @@
+"""Several equal worker processes, kept by one that does nothing else."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from octopus.logs import get_logger
+from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places
+from octopus.worker.process import WORKER_VARIABLE, ExitCode, parent_of, spell
+from octopus.worker.signals import STOP_SIGNALS, StopSignals
+
+logger = get_logger("octopus.worker")
+
+
+def run_processes(command: Sequence[str], count: int, *, grace: float, places: Places | None = None) -> int:
+    """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
+
+    Args:
+        command: What each process runs.
+        count: How many.
+        grace: Seconds from the first stop signal to SIGKILL.
+        places: What they are called in their groups, so that a replacement is not a newcomer there.
+
+    Returns:
+        The highest exit code of those that meant to end, or that ended in a stop; 128 + n where signal n ended one (137:
+        it had to be killed), or where a second signal n ended all. 0 when all ended well.
+    """
+    return _Family(command, count, grace, places).run()
+
+
+class _Family:
+    """A few equal processes and their end."""
+
+    CRASH_WAIT = 1.0
+
+    def __init__(self, command: Sequence[str], count: int, grace: float, places: Places | None) -> None:
+        self._command = [*command]
+        self._count = count
+        self._grace = grace
+        self._places = places
+        self._signals = StopSignals(self._pass_on, self._kill)
+        self._parent = parent_of(os.environ)
+        self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+        self._numbers: dict[int, int] = {}  # pid → 1 to count
+        self._restarts: list[tuple[float, int]] = []  # when to start another, monotonic; which number it has
+        self._killed: set[int] = set()  # those that ended in a stop without giving up their places
+        self._is_late = False
+        self._worst = 0
+        self._interrupted = 0
+
+    def run(self) -> int:
+        with self._signals:
+            try:
+                for number in range(1, self._count + 1):
+                    self._start(number)
+                while self._children or self._restarts:
+                    self._look()
+            finally:
+                for child, _ in self._children.values():
+                    child.kill()
+                if self._places is not None:
+                    self._places.end(self._killed)
+        return self._interrupted or self._worst
+
+    def _start(self, number: int) -> None:
+        # A replacement takes the number of the one it replaces: its place in the groups, and what log lines begin with.
+        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), WORKER_VARIABLE: str(number)}
+        if self._places is not None:
+            environment[PLACE_VARIABLE] = self._places.name(number)
+        child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
+        self._children[child.pid] = child, time.monotonic()
+        self._numbers[child.pid] = number
+        if self._signals.stopped_at is not None:
+            child.terminate()  # the signal came in between, and did not reach this one
+
+    def _look(self) -> None:
+        # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
+        for pid, (child, began) in [*self._children.items()]:
+            code = child.poll()
+            if code is None:
+                continue
+            del self._children[pid]
+            self._ended(self._numbers.pop(pid), code, time.monotonic() - began)
+        now = time.monotonic()
+        stopped_at = self._signals.stopped_at
+        if stopped_at is not None:
+            self._killed.update(number for _, number in self._restarts)
+            self._restarts.clear()
+            if now > stopped_at + self._grace:
+                self._kill_late()
+        for moment, number in [each for each in self._restarts if each[0] <= now]:
+            self._restarts.remove((moment, number))
+            self._start(number)
+        if self._parent is not None and os.getppid() != self._parent:
+            self._parent = None
+            logger.warning("the process that started this one has ended; ending, too")
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+    def _ended(self, number: int, code: int, lived: float) -> None:
+        if self._signals.stopped_at is not None:
+            if code != ExitCode.OK:
+                self._killed.add(number)
+            if -code in STOP_SIGNALS:
+                return  # asked before it was so far as to listen: it had nothing to finish
+            self._worst = max(self._worst, code if code >= 0 else 128 - code)
+            if code != ExitCode.OK and not (self._is_late or self._interrupted):  # that is said once
+                logger.error("worker process %d ended with %s although it was asked to stop", number, spell(code))
+            return
+        if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
+            self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
+            if self._places is not None and code in (ExitCode.OK, ExitCode.STOPPED_LINE):
+                self._places.left(number)
+            return
+        logger.warning("a worker process ended with %s after %.0f s; starting another", spell(code), lived)
+        wait = self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0
+        self._restarts.append((time.monotonic() + wait, number))
+
+    def _pass_on(self, number: int) -> None:
+        for child, _ in self._children.values():
+            child.send_signal(number)
+
+    def _kill(self, number: int) -> None:
+        self._interrupted = 128 + number
+        for child, _ in self._children.values():
+            child.kill()
+
+    def _kill_late(self) -> None:
+        if self._children and not self._is_late:
+            self._is_late = True
+            logger.error(
+                "%d of %d processes did not end within %.0f s and are killed; what they had not finished will be delivered again",
+                len(self._children),
+                self._count,
+                self._grace,
+            )
+            for child, _ in self._children.values():
+                child.kill()
