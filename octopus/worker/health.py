@@ -179,7 +179,9 @@ def _troubles(group: GroupStatus) -> list[str]:
         return [f"{group.group} is not connected yet"]
     troubles = [f"{group.group} cannot read {partition}: {cause}" for partition, cause in group.unreadable.items()]
     troubles += [f"{group.group} hears nothing of {partition}: {cause}" for partition, cause in group.silent.items()]
-    if not group.partitions and group.since_join < JOIN_TIME:
+    if group.waits_for:
+        troubles.append(f"{group.group} waits for a member that has not joined again: {group.waits_for}")
+    elif not group.partitions and group.since_join < JOIN_TIME:
         troubles.append(f"{group.group} has no partitions yet")
     if group.commit_error:
         troubles.append(f"{group.group} cannot commit: {group.commit_error}")

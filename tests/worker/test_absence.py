@@ -19,6 +19,7 @@ from octopus.transports.base import GroupInfo, GroupMember
 from octopus.transports.opening import open_transport
 from octopus.worker import Worker
 from octopus.worker.absence import Absence, sentence
+from octopus.worker.health import Health
 from tests.staged import until
 from tests.support.peers import Peer
 
@@ -124,6 +125,7 @@ async def test_a_worker_that_waits_for_a_member_that_is_gone_names_it_until_it_i
         console = Console(width=200, record=True, file=io.StringIO())
         console.print(draw(worker.status(), {}, {}, 200))
         assert ghost.id in console.export_text()
+        assert any(ghost.id in trouble for trouble in await Health(worker, 300.0).why_not_ready())
         said = [record.getMessage() for record in caplog.records if "waits until" in record.getMessage()]
         assert [ghost.id in sentence for sentence in said] == [True]
         await admin.remove_members(ghost.group, [(ghost.id, None)])
