@@ -102,6 +102,12 @@ class ConnectionFailed(TransportError):
     retryable = True
 
 
+class CodecUnavailable(TransportError):
+    """What a codec of the app needs to decode, such as a schema registry, is away: no fault of the record's."""
+
+    retryable = True
+
+
 class NotAuthorized(TransportError):
     """The broker knows who asks and refuses."""
 

@@ -20,6 +20,7 @@ from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
 from octopus.routing import Route
 from octopus.serde import Decoder, announces_type
+from octopus.tracing import common_trace, current
 from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Codec, Stretch
 
@@ -84,6 +85,8 @@ class Handling:
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
             try:
                 value, headers = stored.value, stored.headers
+                if headers or current.get():
+                    current.set(headers)
                 if headers:  # `announces_type`, without the call
                     for name, _ in headers:
                         if len(name) == 12 and name.lower() == "content-type":
@@ -132,9 +135,13 @@ class Handling:
         async def handle(stretch: Stretch) -> Outcome:
             outcome: Outcome = DONE
             skipped = 0
+            around = current.get()
             try:
                 for stored in stretch.cursor:
                     value, headers = stored.value, stored.headers
+                    if headers or around:
+                        around = headers
+                        current.set(headers)
                     if headers:  # `announces_type`, without the call
                         for name, _ in headers:
                             if len(name) == 12 and name.lower() == "content-type":
@@ -162,6 +169,9 @@ class Handling:
                         argument = careful(value, headers)
                     if wants_event:
                         argument = Event(argument, Record.at(partition, stored), stretch.attempt_of(stored))
+                    if skipped:  # somebody may look while it is suspended
+                        stretch.skipped += skipped
+                        skipped = 0
                     result = await call(argument)
                     if result is not None:
                         await publish(result, stored.key)
@@ -234,6 +244,7 @@ class Handling:
                         retry = outcome
                 outcomes.append((stored, outcome))
             if arguments:
+                current.set(common_trace(batch))
                 result = await call(arguments)
                 if result is not None:
                     if self._check is not None:

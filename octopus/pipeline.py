@@ -9,15 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from octopus.errors import ConfigurationError
-from octopus.events import Batch, Record, StoredRecord, TopicPartition
+from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out, one_by_one
 from octopus.handling import Handling
+from octopus.middleware.chain import stretch_through, through
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
 from octopus.middleware.errors import Bury, Conclude, boundary, decide, guard, guard_batches
 from octopus.middleware.retry_topics import SUFFIX as RETRY_SUFFIX
 from octopus.middleware.retry_topics import Defer, DeferredRecord, RetryTopic, concluding, deferring
 from octopus.middleware.timeouts import Deadlines
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Reject, Retry, Skipped
+from octopus.outcomes import SKIPPED, DeadLetter, Deferred, Outcome, Retry
 from octopus.outputs import Outbox
 from octopus.publishing import Publisher
 from octopus.routing import Route, inlined
@@ -142,8 +143,14 @@ class Pipeline:
     def bind_stretch(self, partition: TopicPartition) -> RunStretch:
         """Return the compiled path for records that run back to back. Raises as `bind`."""
         reading = [part for part in self._parts if part.route.reads(partition.topic)]
-        if self._middleware or self.batch or self.delivery == "exactly_once" or any(part.deadlines for part in reading):
+        if self.batch or self.delivery == "exactly_once" or any(part.deadlines for part in reading):
             return stretched(self.bind(partition))
+        if self._middleware:
+            if len(reading) > 1:
+                return stretched(self.bind(partition))
+            (part,) = reading
+            handle = part.handling.bind(partition)
+            return stretch_through(self._middleware, partition, handle, self._conclude(partition, part))
         if len(reading) == 1:
             return reading[0].handling.bind_stretch(partition, self._conclude(partition, reading[0]))
         patterns = [part.route.pattern for part in reading]
@@ -188,7 +195,7 @@ class Pipeline:
         self, partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]], deadlines: Deadlines | None
     ) -> Callable[[Any, int], Awaitable[Any]]:
         if self._middleware:
-            handle = _through(self._middleware, partition, handle)
+            handle = through(self._middleware, partition, handle)
         if deadlines is None:
             return handle
         limit = deadlines.limit
@@ -319,50 +326,6 @@ def subscription(routes: Sequence[Route]) -> tuple[str, ...] | re.Pattern[str]:
             left_alone.append(RETRY_SUFFIX)
         choices.append(rf"(?!.*(?:{'|'.join(map(re.escape, left_alone))})\Z){inlined(pattern)}")
     return re.compile(rf"(?:{'|'.join(choices)})\Z")
-
-
-def _through(
-    middleware: Sequence[Middleware], partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]]
-) -> Callable[[Any, int], Awaitable[Any]]:
-    async def handle_wrapped(stored: Any, attempt: int) -> Any:
-        async def call(index: int, record: Record | Batch) -> Outcome | BatchOutcome:
-            if index == len(middleware):
-                return await handle(record, attempt)  # type: ignore[no-any-return]
-
-            async def call_next(passed_on: Record | Batch) -> Any:
-                return await call(index + 1, passed_on)
-
-            return await middleware[index](record, call_next)
-
-        if isinstance(stored, Batch):
-            batch = Batch(Record.at(partition, each) for each in stored)
-            return _complete(batch, await call(0, batch))
-        return _checked(await call(0, Record.at(partition, stored)))
-
-    return handle_wrapped
-
-
-def _checked(outcome: Any) -> Outcome:
-    """Return what middleware returned, if that can be an outcome. Nothing has buried what it calls a dead letter."""
-    match outcome:
-        case DeadLetter(reason):
-            raise Reject(reason)
-        case Done() | Skipped() | Retry():
-            # The hot path knows the two constants by identity.
-            return DONE if isinstance(outcome, Done) else SKIPPED if isinstance(outcome, Skipped) else outcome
-        case _:
-            raise TypeError(
-                f"middleware returned {outcome!r}, which is no outcome: return what call_next(record) returned."
-            )
-
-
-def _complete(batch: Batch, outcome: Any) -> BatchOutcome:
-    """Give each record of a batch an outcome: what middleware did not pass on is skipped."""
-    if isinstance(outcome, BatchOutcome):
-        known = {stored.offset: single for stored, single in outcome.outcomes}
-        return BatchOutcome([(stored, known.get(stored.offset, SKIPPED)) for stored in batch], outcome.retry)
-    single = _checked(outcome)
-    return BatchOutcome([(stored, single) for stored in batch], single if isinstance(single, Retry) else None)
 
 
 def _agree(group: str, routes: Sequence[Route]) -> None:

@@ -13,6 +13,7 @@ from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Headers, Message, Published
 from octopus.home import elsewhere
 from octopus.serde import JSON, encode
+from octopus.tracing import current, traced
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.threaded import end_loop
 from octopus.types import Codec
@@ -44,8 +45,12 @@ class Publisher:
         """Publish values or `Message`s in order; return once all are acknowledged."""
         if topic is None:
             return await self.send([self.outgoing(topic, message) for message in messages])
+        trace = traced(())
         return await self.send(
-            [Outgoing(topic, each) if type(each) is bytes else self.outgoing(topic, each) for each in messages]
+            [
+                Outgoing(topic, each, headers=trace) if type(each) is bytes else self.outgoing(topic, each)
+                for each in messages
+            ]
         )
 
     async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
@@ -72,7 +77,7 @@ class Publisher:
                     f"{message!r} has no topic: give to= or return Message(…, topic=…), or publish it with app.publish."
                 )
             headers = self._headers(message, ()) if self._announce else ()
-            return Outgoing(topic, encode(message, self._codec), key, headers)
+            return Outgoing(topic, encode(message, self._codec), key, traced(headers))
         target = message.topic or topic
         if target is None:
             raise ConfigurationError(f"{message!r} has no topic: give to= or Message(…, topic=…).")
@@ -81,7 +86,7 @@ class Publisher:
             target,
             encode(message.value, self._codec),
             key if message.key is None else encode_key(message.key),
-            headers,
+            traced(headers),
             message.partition,
             None if message.timestamp is None else round(message.timestamp * 1000),
         )
@@ -91,6 +96,12 @@ class Publisher:
         if not self._announce or value is None or (isinstance(value, str | bytes) and not isinstance(value, Enum)):
             return given
         return [*given, *self._announce]
+
+
+async def _within(headers: Headers, work: Coroutine[Any, Any, T]) -> T:
+    """Publish, in the publisher's own loop, on behalf of the record that its caller runs for."""
+    current.set(headers)
+    return await work
 
 
 def encode_key(key: bytes | str | None) -> bytes | None:
@@ -205,7 +216,7 @@ class SynchronousPublisher:
             if self._publisher is None:
                 raise ConfigurationError("The synchronous publisher is not open: use it in a `with` block.")
             assert self._loop is not None
-            waiting = asyncio.run_coroutine_threadsafe(work(self._publisher), self._loop)
+            waiting = asyncio.run_coroutine_threadsafe(_within(current.get(), work(self._publisher)), self._loop)
         try:
             return waiting.result(timeout)
         except CancelledError as error:

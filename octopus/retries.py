@@ -2,8 +2,12 @@
 
 import msgspec
 
-from octopus.errors import DecodeError
+from octopus.errors import CodecUnavailable, DecodeError
 from octopus.outcomes import DeadLetter, Outcome, Reject, Retry, RetryLater
+
+CODEC_WAIT = 5.0
+"""Seconds, at most, before a record is decoded again whose codec could not reach what it needs. It counts as no attempt: what is away is
+no reason to give up on a record."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 return Retry(error.after, counted=False)
             case Reject():
                 return DeadLetter(error.reason, rejected=True)
+            case CodecUnavailable():
+                return Retry(min(self.maximum, CODEC_WAIT) * (1 - self.jitter * chance), error, counted=False)
             case DecodeError():
                 return DeadLetter(f"cannot be decoded: {error.reason}", error)
         if not isinstance(error, self.on) or isinstance(error, self.never):

@@ -39,7 +39,7 @@ class Stretch:
         records: What was claimed.
         cursor: Goes over them; the record it gave last is the one that runs.
         attempt: Of the first; the others are at their first.
-        skipped: How many of them the filter dropped; kept by whoever runs them.
+        skipped: How many of them the filter dropped; right whenever the one that runs suspends.
         noted: How many are in the ledger already.
     """
 
@@ -80,7 +80,7 @@ class Stretch:
     def keep_last(self) -> None:
         """Forget those that are finished, after `end`."""
         self.records = self.records[-1:]
-        self.noted = 0
+        self.noted = self.skipped = 0
 
 
 RunStretch = Callable[[Stretch], Awaitable[Outcome | BatchOutcome]]

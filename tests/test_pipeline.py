@@ -236,6 +236,49 @@ async def run_with(app: Octopus, stored: Any, broker: MemoryBroker | None = None
     return await pipeline.bind(P0)(stored, 1)
 
 
+async def test_middleware_is_put_together_once_and_not_anew_for_each_record() -> None:
+    app, links = Octopus("app"), []
+
+    for _ in range(3):
+
+        @app.middleware
+        async def passing(record: Any, call_next: Any) -> Outcome:
+            links.append(call_next)
+            return await call_next(record)
+
+    @app.on("t")
+    async def handle(value: Any) -> None: ...
+
+    (pipeline,) = pipelines(app)
+    stretch = Stretch([stored(number, b"1") for number in range(20)])
+    assert await pipeline.bind_stretch(P0)(stretch) is DONE
+    assert len(links) == 60
+    assert len({*map(id, links)}) == 3
+
+
+async def test_middleware_around_a_stretch_keeps_attempts_and_counts_what_is_skipped() -> None:
+    app, seen = Octopus("app"), []
+
+    @app.middleware
+    async def passing(record: Any, call_next: Any) -> Outcome:
+        return await call_next(record) if record.offset != 3 else SKIPPED
+
+    @app.on("t", filter={"n": [1]}, retry=RetryPolicy(attempts=9, backoff=7, jitter=0))
+    async def handle(event: Event[dict[str, int]]) -> None:
+        seen.append((event.offset, event.attempt))
+        if event.offset == 5:
+            raise ValueError("not yet")
+
+    (pipeline,) = pipelines(app)
+    values = [b'{"n":1}', b'{"n":2}', b'{"n":1}', b'{"n":1}', b'{"n":1}', b'{"n":1}', b'{"n":1}']
+    stretch = Stretch([stored(number, value) for number, value in enumerate(values)], 4)
+    outcome = await pipeline.bind_stretch(P0)(stretch)
+    assert isinstance(outcome, Retry)
+    assert outcome.after == 7
+    assert (stretch.taken, stretch.skipped) == (6, 2)
+    assert seen == [(0, 4), (2, 1), (4, 1), (5, 1)]
+
+
 async def test_the_first_middleware_is_the_outermost_and_sees_records_and_exceptions() -> None:
     app, log = Octopus("app"), []
 

@@ -14,7 +14,7 @@ import msgspec
 import pydantic
 import pytest
 
-from octopus.errors import ConfigurationError, ConnectionFailed, DecodeError
+from octopus.errors import CodecUnavailable, ConfigurationError, ConnectionFailed, DecodeError
 from octopus.serde import JSON, MESSAGE_PACK, Decoder, encode
 
 
@@ -325,7 +325,7 @@ JSON_TYPES = [
     b"application/json;charset=utf-8",
     b"Application/JSON",
     b"text/json",
-    b"application/cloudevents+json",
+    b"application/geo+json",
     b"",
     None,
 ]
@@ -336,6 +336,44 @@ def test_json_goes_by_many_names(content_type: bytes | None) -> None:
     decoder = Decoder[File](File)
     for _ in range(2):
         assert decoder.decode(b'{"path":"a","size":1}', [("content-type", content_type)]) == File("a", 1)
+
+
+class Loose(msgspec.Struct):
+    """What any JSON object decodes into."""
+
+    path: str = ""
+
+
+CLOUD_EVENTS = [
+    b"application/cloudevents+json",
+    b"application/cloudevents+json; charset=utf-8",
+    b"Application/CloudEvents-Batch+JSON",
+    b"application/cloudevents",
+]
+
+
+@pytest.mark.parametrize("content_type", CLOUD_EVENTS, ids=str)
+@pytest.mark.parametrize("annotation", [Loose, Any, dict], ids=str)
+def test_the_envelope_of_a_cloud_event_is_not_taken_for_the_event(content_type: bytes, annotation: Any) -> None:
+    with pytest.raises(
+        DecodeError, match="is a structured CloudEvent, whose envelope is not taken off: publish it in the binary"
+    ):
+        Decoder[Any](annotation).decode(b'{"specversion":"1.0","data":{"path":"a"}}', [("content-type", content_type)])
+
+
+def test_bytes_and_a_codec_of_the_app_take_cloud_events() -> None:
+    class CloudEvents:
+        content_type = "application/cloudevents+json"
+
+        def decoder(self, annotation: Any) -> Any:
+            return lambda value: msgspec.json.decode(value)["data"]
+
+        def encode(self, value: Any) -> bytes:
+            return b""
+
+    headers = [("content-type", CLOUD_EVENTS[1])]
+    assert Decoder[bytes](bytes).decode(b'{"data":1}', headers) == b'{"data":1}'
+    assert Decoder[Any](Any, [CloudEvents()]).decode(b'{"data":1}', headers) == 1
 
 
 @pytest.mark.parametrize("content_type", [b"application/msgpack", b"application/x-msgpack", b"application/x+msgpack"])
@@ -437,7 +475,7 @@ def test_a_codec_that_does_not_support_the_annotation_says_so_only_for_its_recor
 
 
 def test_a_schema_registry_that_is_down_is_not_the_bytes_fault() -> None:
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(CodecUnavailable, match="application/x-shouting cannot be decoded for now: registry down"):
         Decoder[Any](Any, codecs=[Shouting(ConnectionFailed("registry down"))]).decode(b"a", SHOUTED)
 
 

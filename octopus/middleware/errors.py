@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from octopus.cancellation import is_alone, is_wanted, take_back
-from octopus.errors import DecodeError, HandlerStopped
+from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
@@ -139,7 +139,7 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
                 type(error).__name__,
                 _text(error),
                 after,
-                exc_info=error if attempt == 1 else None,
+                exc_info=error if attempt == 1 and not isinstance(error, CodecUnavailable) else None,
             )
         case DeadLetter(reason, error, rejected):
             level = logging.INFO if rejected else logging.ERROR

@@ -20,7 +20,6 @@ class Generation:
         committed: The offset last committed, or None.
         mean_bytes: Average size of its records, for back-pressure.
         large: Bytes of each record in flight that is far larger than others, by offset; they are not in that average.
-        skipped: Records its filter dropped.
         buried: Records sent to the dead-letter topic.
         deferred: Records sent to the retry topic.
         retried: Attempts that ended in a retry.
@@ -34,6 +33,7 @@ class Generation:
     __slots__ = (
         "_committed_ahead",
         "_ledger",
+        "_skipped",
         "active",
         "buried",
         "committed",
@@ -46,7 +46,6 @@ class Generation:
         "partition",
         "retried",
         "run",
-        "skipped",
         "stretches",
         "topic_id",
         "window",
@@ -62,7 +61,7 @@ class Generation:
         self._committed_ahead = 0
         self.mean_bytes = 0.0
         self.large: dict[int, int] = {}
-        self.skipped = self.buried = self.retried = self.deferred = 0
+        self._skipped = self.buried = self.retried = self.deferred = 0
         self.active = False
         self.is_open = True
         self.topic_id: str | None = None
@@ -96,7 +95,21 @@ class Generation:
             self.note(stretch, stretch.taken)
         else:
             self._ledger.settle(records[0].offset)
-        self.skipped += stretch.skipped
+        self._skipped += stretch.skipped
+
+    @property
+    def skipped(self) -> int:
+        """Records its filter dropped; of running stretches those that `ledger` counts as settled."""
+        return self._skipped + sum([stretch.skipped for stretch in self.stretches])
+
+    def leave(self, stretch: Stretch) -> None:
+        """Take a stretch for over, but for its last record."""
+        self.stretches.remove(stretch)
+        self._skipped += stretch.skipped
+
+    def note_skipped(self, count: int) -> None:
+        """Count records that the filter dropped."""
+        self._skipped += count
 
     @property
     def has_progress(self) -> bool:

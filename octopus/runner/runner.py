@@ -312,7 +312,7 @@ class Runner:
         left = stretch.end()
         finished, running = stretch.records[:-1], stretch.records[-1]
         generation.note(stretch, len(finished))
-        generation.stretches.remove(stretch)
+        generation.leave(stretch)
         stretch.keep_last()
         generation.lanes.put_back(left, running)
         if generation.lanes.release(finished, (running, *left)):
@@ -329,7 +329,7 @@ class Runner:
         if stretch in generation.stretches:
             self._reduce(generation, stretch)
         record, attempt = stretch.current, stretch.attempt_of(stretch.current)
-        generation.skipped += stretch.skipped
+        generation.note_skipped(stretch.skipped)
         match outcome:
             case Retry():
                 self._delay(generation, record, attempt, outcome)
@@ -337,7 +337,7 @@ class Runner:
             case BatchOutcome(outcomes, retry):
                 settled = [single for single, result in outcomes if not isinstance(result, Retry)]
                 again = Batch(single for single, result in outcomes if isinstance(result, Retry))
-                generation.skipped += sum(isinstance(result, Skipped) for _, result in outcomes)
+                generation.note_skipped(sum(isinstance(result, Skipped) for _, result in outcomes))
                 generation.buried += sum(isinstance(result, DeadLetter) for _, result in outcomes)
                 generation.ledger.settle_run(offsets_of(settled))
                 if again and retry is not None:
@@ -349,7 +349,7 @@ class Runner:
                 generation.ledger.settle(record.offset)
             case _:
                 generation.buried += isinstance(outcome, DeadLetter)
-                generation.skipped += isinstance(outcome, Skipped)
+                generation.note_skipped(isinstance(outcome, Skipped))
                 generation.ledger.settle(record.offset)
         self._release(generation, (record,))
 

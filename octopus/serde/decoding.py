@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from octopus.errors import ConfigurationError, DecodeError, TransportError
+from octopus.errors import CodecUnavailable, ConfigurationError, DecodeError, TransportError
 from octopus.events import Headers
 from octopus.serde.codecs import JSON, MESSAGE_PACK, holds_pydantic, spell
 from octopus.serde.reasons import explain
@@ -94,7 +94,7 @@ class Decoder(Generic[T]):
         Raises:
             DecodeError: The bytes are not what the annotation says, their content type is unknown, or the record is a
                 tombstone and the annotation leaves no room for None.
-            TransportError: A codec of the app could not reach what it needs, such as a schema registry.
+            CodecUnavailable: A codec of the app could not reach what it needs, such as a schema registry.
         """
         if value is None:
             return self._tombstone()
@@ -106,7 +106,7 @@ class Decoder(Generic[T]):
         except TransportError as error:
             if codec in (JSON, MESSAGE_PACK):  # a validator's, then, and no reason to come again
                 raise explain(error, value, _form(codec)) from error
-            raise
+            raise _away(codec, error) from error
         except Exception as error:
             raise explain(error, value, _form(codec)) from error
 
@@ -135,7 +135,13 @@ class Decoder(Generic[T]):
     def _codec(self, content_type: bytes) -> Codec:
         essence = content_type.partition(b";")[0].strip().decode("latin-1").lower()
         codec = self._codecs.get(essence)
-        if codec is None and "+" in essence:  # application/cloudevents+json
+        if codec is None and essence.startswith("application/cloudevents"):  # with any form, and in batches
+            # A type whose fields have defaults would be read out of the envelope: done, and empty.
+            raise DecodeError(
+                f"content-type {essence[:100]!r} is a structured CloudEvent, whose envelope is not taken off: publish it in "
+                "the binary mode (content-type of the data, ce_ headers), or give the app a codec for it; bytes takes any"
+            )
+        if codec is None and "+" in essence:  # application/geo+json
             codec = self._codecs.get(f"application/{essence.rpartition('+')[2]}")
         if codec is None:
             known = ", ".join(sorted({codec.content_type for codec in self._codecs.values()}))
@@ -145,8 +151,8 @@ class Decoder(Generic[T]):
     def _compiled(self, codec: Codec) -> Decode:
         try:
             return codec.decoder(self._annotation)
-        except TransportError:
-            raise
+        except TransportError as error:
+            raise _away(codec, error) from error
         except Exception as error:
             name = spell(self._annotation)
             raise DecodeError(f"{codec.content_type} cannot be decoded into {name}: {error}") from error
@@ -214,6 +220,10 @@ def _fields(annotation: Any) -> tuple[str, ...] | None:
         case msgspec.inspect.StructType() | msgspec.inspect.DataclassType() | msgspec.inspect.TypedDictType() as info:
             return tuple(field.encode_name for field in info.fields)
     return None
+
+
+def _away(codec: Codec, error: TransportError) -> CodecUnavailable:
+    return CodecUnavailable(f"{codec.content_type} cannot be decoded for now: {error}")
 
 
 def _form(codec: Codec) -> str:

@@ -74,6 +74,7 @@ class GroupWorker:
         failure: What the consumer broke with, or None.
         unsaved: Why what was finished at the end could not be committed, or None.
         outlook: What is known of the broker; whoever keeps it up to date puts it here.
+        earlier: What the workers counted that the group had before.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class GroupWorker:
         self._loop = asyncio.get_running_loop()
         self._generations: dict[TopicPartition, Generation] = {}
         self._totals = Totals()
+        self.earlier = Totals()
         self._committing = asyncio.Lock()
         self._changing = asyncio.Lock()  # which partitions are ours, and where they are read
         self._known = known or KnownTopics()
@@ -511,6 +513,11 @@ class GroupWorker:
             return generation.ledger.position
         return generation.ledger.committable
 
+    @property
+    def counts(self) -> Totals:
+        """What became of records, since the start of the process."""
+        return self.earlier.plus(self._totals).with_open(self._generations.values())
+
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
         stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
@@ -523,7 +530,7 @@ class GroupWorker:
                 "since_commit": since_commit,
             }
             return msgspec.structs.replace(self._last, **now_known)
-        totals = self._totals.with_open(self._generations.values())
+        totals = self.counts
         return GroupStatus(
             group=self.pipeline.group,
             handlers=self.pipeline.handlers,

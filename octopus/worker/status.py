@@ -25,6 +25,10 @@ class Totals(msgspec.Struct):
         self.buried += generation.buried
         self.deferred += generation.deferred
 
+    def plus(self, other: "Totals") -> "Totals":
+        """Return the sum of two counts."""
+        return Totals(*map(sum, zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
+
     def with_open(self, generations: Iterable[Generation]) -> "Totals":
         """Return these counts and those of generations that are still open."""
         totals = Totals(self.settled, self.skipped, self.retried, self.buried, self.deferred)

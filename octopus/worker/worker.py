@@ -232,7 +232,10 @@ class Worker:
         is_ours = pipeline.line != pipeline.group
         known = KnownTopics("earliest" if is_ours else self.settings.consumer.recreated_topics)
         while True:
+            before = self._groups.get(pipeline.group)
             worker = self._groups[pipeline.group] = self._group(pipeline, known)
+            if before is not None:
+                worker.earlier = before.counts
             worker.outlook = self._lookout.outlook
             began = time.monotonic()
             try:

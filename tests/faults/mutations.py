@@ -53,6 +53,48 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
+        "what the filter drops is counted when its stretch ends",
+        "octopus/runner/generation.py",
+        "return self._skipped + sum([stretch.skipped for stretch in self.stretches])",
+        "return self._skipped",
+        ("tests/worker/test_status.py",),
+    ),
+    Mutation(
+        "a new consumer of a group counts from nothing",
+        "octopus/worker/worker.py",
+        "worker.earlier = before.counts",
+        "pass",
+        ("tests/worker/test_status.py",),
+    ),
+    Mutation(
+        "a batch is unpacked whether there is room or not",
+        "octopus/transports/kafka/reader.py",
+        "if room is not None and size > room:",
+        "if False:",
+        ("tests/transports/test_fetched.py",),
+    ),
+    Mutation(
+        "large records vanish in the average of small ones",
+        "octopus/worker/group.py",
+        "generation.large.update(large)",
+        "pass",
+        ("tests/worker/test_flow.py",),
+    ),
+    Mutation(
+        "an event publishes with the trace of the one before it",
+        "octopus/handling.py",
+        "if headers or around:",
+        "if headers:",
+        ("tests/test_tracing.py",),
+    ),
+    Mutation(
+        "a codec whose help is away counts attempts",
+        "octopus/retries.py",
+        "error, counted=False)\n            case DecodeError",
+        "error)\n            case DecodeError",
+        ("tests/worker/test_status.py",),
+    ),
+    Mutation(
         "a dead letter that does not fit sheds its value",
         "octopus/middleware/dead_letters.py",
         "return msgspec.structs.replace(message, headers=smaller)",
