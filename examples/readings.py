@@ -9,6 +9,7 @@ writing a batch a second time changes nothing.
 
 import os
 import sqlite3
+from contextlib import closing
 
 import msgspec
 
@@ -31,7 +32,7 @@ app = Octopus("cryostat")
 def store(readings: list[Event[Reading]]) -> None:
     """Write a batch; a plain function, so it runs in a thread and may block."""
     rows = [(event.topic, event.partition, event.offset, event.value.sensor, event.value.kelvin) for event in readings]
-    with sqlite3.connect(DATABASE) as database:
+    with closing(sqlite3.connect(DATABASE)) as database, database:
         database.execute(
             "CREATE TABLE IF NOT EXISTS reading (topic, part, place, sensor, kelvin, PRIMARY KEY (topic, part, place))"
         )

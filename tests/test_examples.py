@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_readings_are_stored_once_and_alarms_raised(directory: Path) -> None:
     run(directory, "-m", "octopus", "publish", "readings", "--file", "readings.jsonl")
     app = str(EXAMPLES / "readings.py") + ":app"
     run(directory, "-m", "octopus", "run", app, "--drain")
-    with sqlite3.connect(directory / "readings.sqlite") as database:
+    with closing(sqlite3.connect(directory / "readings.sqlite")) as database:
         assert database.execute("SELECT count(*), sum(kelvin) FROM reading").fetchone() == (100, 4950)
     alarms = run(directory, "-m", "octopus", "consume", "alarms", "--from", "earliest", "--count", "19", "--json")
     assert len(alarms.splitlines()) == 19

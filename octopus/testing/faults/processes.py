@@ -46,6 +46,7 @@ class ChildProcess:
     def start(self) -> Self:
         """Start it; may be called again when it has ended."""
         assert not self.is_running, "it runs already"
+        self._hang_up()
         with (self._log or Path(os.devnull)).open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - the test's own command
                 self._command,
@@ -95,8 +96,11 @@ class ChildProcess:
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     async def ended(self, timeout: float) -> int:
         """Wait until it has ended and return its exit code.
