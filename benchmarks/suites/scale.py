@@ -144,6 +144,7 @@ def _killed() -> list[Case]:
             "octopus",
             figure="pause_ms",
             fill=False,
+            every_core=True,  # several processes, one of which starts while the others work
             consumer=consumer,
         )
         for name, consumer in (
@@ -163,6 +164,7 @@ def _case(
     *,
     figure: str = "records_per_second",
     fill: bool = True,
+    every_core: bool = False,
     **options: Any,
 ) -> Case:
     return Case(
@@ -175,5 +177,6 @@ def _case(
         guarantee="none" if module == AIOKAFKA else AT_LEAST_ONCE,
         workload=workload,
         fill=fill,
+        every_core=every_core,
         options=options,
     )

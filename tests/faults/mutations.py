@@ -173,7 +173,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who was killed in the end keeps its place",
-        "octopus/worker/process.py",
+        "octopus/worker/family.py",
         "self._killed.add(number)",
         "pass",
         (PLACES, *EMBEDDED),
