@@ -242,3 +242,22 @@ def test_on_a_terminal_there_is_a_live_status(octopus: Octopus, start: Start, to
     assert "stopping: letting handlers finish" in shown
     assert "done, 0 skipped in" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_processes_whose_parent_is_killed_end_by_themselves_although_they_are_busy(
+    start: Start, octopus: Octopus, topic: str, write_app: Write
+) -> None:
+    write_app(app_of(topic, topic, "print('child', os.getpid(), flush=True); time.sleep(3)"))  # which blocks the loop
+    octopus("topics", "create", topic, "--partitions", "2")
+    running = start("run", "--workers", "2", "--only", "handle")
+    running.wait_for("[1] ", "[2] ")
+    while "child" not in running.out:
+        octopus("publish", topic, "{}")
+        assert time.monotonic() < running.deadline, running.err
+    children = {int(line.split()[1]) for line in running.out.splitlines() if line.startswith("child ")}
+    running.process.kill()
+    running.process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.05)
+        assert time.monotonic() < running.deadline, running.err
+    assert "the process that started this one has ended; ending, too" in running.err
