@@ -75,7 +75,7 @@ async def _list(all: bool, options: Options) -> None:
 
 @verb.command
 def show(topic: str, /, *, options: Options = DEFAULTS) -> None:
-    """Show a topic: its partitions, what is in them, and its settings.
+    """Show a topic: its id, its partitions, what is in them, and its settings.
 
     Args:
         topic: Which.
@@ -88,10 +88,12 @@ async def _show(topic: str, options: Options) -> None:
         places = await partitions_of(admin, (topic,), address=transport.address)
         first, last = await admin.offsets(places, "earliest"), await admin.offsets(places, "latest")
         settings = await admin.topic_config(topic)
+        topic_id = (await admin.topic_ids([topic])).get(topic)
     if options.json:
         document(
             {
                 "name": topic,
+                "id": topic_id,
                 "partitions": [
                     {"partition": place.partition, "first": first[place], "end": last[place]} for place in places
                 ],
@@ -99,6 +101,8 @@ async def _show(topic: str, options: Options) -> None:
             }
         )
         return
+    if topic_id:
+        note(f"{topic} has the topic id {topic_id}.", "dim")
     rows = [(place.partition, first[place], last[place], last[place] - first[place]) for place in places]
     table((">partition", ">first", ">end", ">events"), rows)
     if settings:

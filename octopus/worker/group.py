@@ -33,10 +33,11 @@ from octopus.unread import Unread
 from octopus.worker.committing import CommitRecord
 from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
-from octopus.worker.known_topics import KnownTopics, is_another
+from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
 from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals
+from octopus.worker.topic_watch import TopicWatch, say_unreadable
 
 logger = get_logger("octopus.worker")
 
@@ -51,9 +52,6 @@ SHORT_WAIT = 0.01
 
 EASE_WAIT = 0.1
 """The same while it is for the handlers to go on."""
-
-LOOK_WAIT = 5.0
-"""Seconds between looks at the topics' ids while nothing is committed."""
 
 SHORTEST_COMMIT_INTERVAL = 0.01
 """Seconds; an interval of 0 means as often as possible, not a loop that does nothing else."""
@@ -111,20 +109,26 @@ class GroupWorker:
         self._changing = asyncio.Lock()  # which partitions are ours, and where they are read
         self._known = known or KnownTopics()
         self._starts = Starts(pipeline.group, consumer, self._known, pipeline.start)
-        self._outdated: dict[Generation, float] = {}  # since when, in loop time
-        self._unmarked: set[Generation] = set()  # outdated, and the broker does not say so
-        self._gone: set[str] = set()  # topics, as last said
-        self._doubtful: dict[Generation, TransportError] = {}  # unreadable; is it still the topic that was read?
         self._commit_wanted = asyncio.Event()
         self._uncommitted: set[Generation] = set()  # may have something to commit
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._drained_by: float | None = None
         self._last: GroupStatus | None = None  # before partitions were given back
-        self._fetched_at = self._looked_at = self._loop.time()
+        self._fetched_at = self._loop.time()
         self._commits = CommitRecord(pipeline.group, self._fetched_at)
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
+        )
+        self._topics = TopicWatch(
+            pipeline.group,
+            consumer,
+            self._known,
+            self._starts,
+            self._flow,
+            self._generations,
+            patience=settings.commit_timeout,
+            clock=lambda: self._epoch + self._loop.time(),
         )
 
     def bind(self, partition: TopicPartition) -> RunStretch:
@@ -159,7 +163,7 @@ class GroupWorker:
             generations, limit = self._generations.values(), self._settings.commit_timeout
             commit = partial(self._commit, generations)
             self.unsaved = await commit_at_last(self.pipeline.group, commit, generations, limit)
-            await self._mark_outdated()
+            await self._topics.mark()
             with contextlib.suppress(TransportError):  # it had not come as far as to know its lag
                 self._last = self.status()
         finally:
@@ -223,8 +227,7 @@ class GroupWorker:
                 self._flow.busy.add(generation)
                 self._uncommitted.add(generation)
             case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):
-                self._flow.refuse(generation.partition, error)
-                self._doubtful[generation] = error  # its topic may have been made again, which is another thing to say
+                self._topics.doubt(generation, error)
                 self._commit_wanted.set()
             case Unreadable(_, error):
                 self._refuse(generation, error)
@@ -233,12 +236,7 @@ class GroupWorker:
         """Read no more of a partition that cannot be read on."""
         if generation.is_open:
             self._flow.refuse(generation.partition, error)
-            logger.error(
-                "%s stops reading %s: %s. The other partitions go on.",
-                self.pipeline.group,
-                generation.partition,
-                str(error).rstrip("."),
-            )
+            say_unreadable(self.pipeline.group, generation.partition, error)
 
     def _is_full(self, generation: Generation) -> bool:
         """Tell whether a partition has no room for a reason that the flow does not know of."""
@@ -275,7 +273,7 @@ class GroupWorker:
                 return None
             try:
                 async with asyncio.timeout(self._settings.commit_timeout):
-                    due = await self._of_the_same_topic(due)
+                    due = await self._topics.same(due)
                     ahead = [generation.ledger.ahead for generation in due]
                     offsets = {
                         each.partition: Commit(each.ledger.committable, metadata_of(each.ledger, each.topic_id))
@@ -295,62 +293,13 @@ class GroupWorker:
 
     # ── topics that are made again ────────────────────────────────────────────────────────────────────────────────
 
-    async def _of_the_same_topic(self, generations: Collection[Generation]) -> list[Generation]:
-        """Return those whose topic is there, and the one that they read: their offsets may be committed.
-
-        Between this and the commit the topic may still change; then the id in the commit's metadata tells whoever reads it.
-        """
-        gone = await self._look_at_topics({generation.partition.topic for generation in generations})
-        return [each for each in generations if each.counts and each.partition.topic not in gone]
-
-    async def _look_at_topics(self, topics: Collection[str]) -> set[str]:
-        """Notice which topics were made again; return those that are not there."""
-        found = await self._consumer.topic_ids(topics)
-        for generation in self._generations.values():
-            there = found.get(generation.partition.topic)
-            if there is not None and generation.counts and is_another(generation.topic_id, there):
-                self._outdate(generation, there)
-        return {*topics} - found.keys()
-
-    def _outdate(self, generation: Generation, there: str | None) -> None:
-        """Read no more of a partition whose topic was made again, and commit no more for it. What was read is still handled."""
-        generation.is_outdated = True
-        self._outdated[generation] = self._loop.time()
-        self._unmarked.add(generation)
-        self._uncommitted.discard(generation)
-        now = self._epoch + self._loop.time()
-        error = self._known.sentence(self.pipeline.group, generation.partition.topic, generation.topic_id, there, now)
-        if self._known.recreated == "stop":
-            self._refuse(generation, error)
-        else:
-            self._flow.refuse(generation.partition, error)
-            logger.warning("%s: %s: %s", self.pipeline.group, generation.partition, error)
-        self._commit_wanted.set()
-
     async def _tend_topics(self) -> None:
-        """Look at topics now and then, also while nothing is committed, and begin those anew that were made again."""
-        if self._doubtful or self._loop.time() - self._looked_at >= LOOK_WAIT:
-            self._looked_at = self._loop.time()
-            with contextlib.suppress(TransportError, TimeoutError):  # an outage is the business of fetches and commits
-                async with asyncio.timeout(self._settings.commit_timeout):
-                    gone = await self._look_at_topics(self._known.topics)
-                    for topic in gone - self._gone:
-                        logger.error("%s: topic %r is gone. It is looked for on and on.", self.pipeline.group, topic)
-                    self._gone = gone
-            doubtful, self._doubtful = self._doubtful, {}
-            for generation, error in doubtful.items():
-                if generation.counts:
-                    self._refuse(generation, error)
-        await self._mark_outdated()
+        """Look after topics, and begin those anew that were made again, if they are to be read."""
+        await self._topics.tend()
         if self._known.recreated == "earliest":
             latest = self._loop.time() - self._settings.drain_timeout
-            await self._begin_anew([each for each, at in self._outdated.items() if self._is_idle(each) or at <= latest])
-
-    async def _mark_outdated(self) -> None:
-        """Leave word for whoever comes next: brokers forget what was committed together with the topic."""
-        unmarked, self._unmarked = self._unmarked, set()
-        if marks := {each.partition: each.topic_id for each in unmarked if each.is_open}:
-            await self._starts.mark(marks, self._settings.commit_timeout)
+            outdated = self._topics.outdated.items()
+            await self._begin_anew([each for each, at in outdated if self._is_idle(each) or at <= latest])
 
     def _is_idle(self, generation: Generation) -> bool:
         """Whether everything that was read of a partition is finished."""
@@ -395,8 +344,7 @@ class GroupWorker:
             self._uncommitted.add(generation)
             self._flow.open(partition)
             if beginning.is_outdated:
-                self._outdate(generation, beginning.there)
-                self._unmarked.discard(generation)  # what is committed tells it already
+                self._topics.take_out(generation, beginning.there, is_marked=True)
         if read := sorted(each for each, beginning in beginnings.items() if not beginning.is_outdated):
             logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, read)))
 
@@ -415,7 +363,7 @@ class GroupWorker:
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
             )
         await self._commit(leaving)
-        await self._mark_outdated()
+        await self._topics.mark()
         self._close(partitions)
 
     async def lost(self, partitions: Collection[TopicPartition]) -> None:
@@ -432,9 +380,7 @@ class GroupWorker:
             self._flow.close(partition, generation)
             if generation is not None:
                 self._uncommitted.discard(generation)
-                self._doubtful.pop(generation, None)
-                self._unmarked.discard(generation)
-                if self._outdated.pop(generation, None) is not None and (lost := generation.ledger.in_flight):
+                if self._topics.forget(generation) and (lost := generation.ledger.in_flight):
                     text = (
                         "%s: %d events of %s were not finished before their topic was deleted; they do not come again"
                     )

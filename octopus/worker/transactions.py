@@ -324,7 +324,7 @@ class ExactlyOnceGroup(GroupWorker):
         self._checked_at = now
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
-                same = await self._of_the_same_topic(due)
+                same = await self._topics.same(due)
         except (TransportError, TimeoutError) as error:
             self._commits.fail(error, self.outlook, now)
             return []

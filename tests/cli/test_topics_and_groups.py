@@ -32,6 +32,17 @@ def test_topics_are_created_listed_shown_and_deleted(octopus: Octopus, topic: st
     assert topic not in octopus("topics").out
 
 
+def test_a_topic_that_is_made_again_is_shown_with_another_id(octopus: Octopus, topic: str) -> None:
+    ids = []
+    for _ in range(2):
+        octopus("topics", "create", topic)
+        ids.append(octopus("topics", "show", topic, "--json").json["id"])
+        assert f"{topic} has the topic id {ids[-1]}." in octopus("topics", "show", topic).err
+        octopus("topics", "delete", topic, "--yes")
+    assert all(ids)
+    assert ids[0] != ids[1]
+
+
 def test_deleting_needs_somebody_to_say_yes(octopus: Octopus, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     octopus("topics", "create", topic)
     result = octopus("topics", "delete", topic)

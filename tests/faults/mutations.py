@@ -20,6 +20,7 @@ CANCELLATION = "tests/test_cancellation.py"
 ENDINGS = "tests/worker/test_endings.py"
 DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
+RECREATED = "tests/worker/test_recreated_topics.py"
 RETRY_TOPICS = "tests/worker/test_retry_topics.py"
 TRIALS = "tests/faults/test_crashes.py"
 ONCE = "tests/worker/test_exactly_once.py"
@@ -442,15 +443,15 @@ MUTATIONS = (
     Mutation(
         "what is committed is the position",
         "octopus/worker/group.py",
-        "committable = generation.ledger.committable\n",
-        "committable = generation.ledger.position\n",
+        "each.partition: Commit(each.ledger.committable,",
+        "each.partition: Commit(each.ledger.position,",
         (DELIVERY,),
     ),
     Mutation(
         "what is committed is the position, as trials with real processes see it",
         "octopus/worker/group.py",
-        "committable = generation.ledger.committable\n",
-        "committable = generation.ledger.position\n",
+        "each.partition: Commit(each.ledger.committable,",
+        "each.partition: Commit(each.ledger.position,",
         (KILLS,),
     ),
     Mutation(
@@ -504,7 +505,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the start is not anchored",
-        "octopus/worker/group.py",
+        "octopus/worker/starts.py",
         "await self._consumer.commit(anchors)",
         "pass",
         (DELIVERY,),
@@ -632,9 +633,9 @@ MUTATIONS = (
     # ── what is committed when ──
     Mutation(
         "the map of a commit is missing",
-        "octopus/worker/group.py",
-        "metadata = encode_map(committable, generation.ledger.settled_ahead())",
-        "metadata = encode_map(committable, [])",
+        "octopus/offsets.py",
+        "ahead = encode_map(ledger.committable, ledger.settled_ahead(), map_limit(topic_id))",
+        "ahead = encode_map(ledger.committable, [])",
         (DELIVERY,),
     ),
     Mutation(
@@ -647,33 +648,111 @@ MUTATIONS = (
     Mutation(
         "a commit without an answer is waited for, for ever",
         "octopus/worker/group.py",
-        "                async with asyncio.timeout(self._settings.commit_timeout):\n                    await self._consumer.commit(offsets)",
-        "                async with asyncio.timeout(None):\n                    await self._consumer.commit(offsets)",
+        "async with asyncio.timeout(self._settings.commit_timeout):\n                    due = await self._topics.same(due)",
+        "async with asyncio.timeout(None):\n                    due = await self._topics.same(due)",
         (DELIVERY,),
     ),
     Mutation(
         "a stop does not commit",
         "octopus/worker/group.py",
-        "            await self._commit(self._generations.values())\n        finally:",
-        "            pass\n        finally:",
+        "commit = partial(self._commit, generations)",
+        "commit = partial(self._commit, ())",
         (DELIVERY,),
     ),
     # ── anchors ──
     Mutation(
         "a partition that appears later begins at its end",
-        "octopus/worker/group.py",
-        "            if birth is not None and partition.partition < birth.partitions:\n"
-        "                start = resolve_start(self.pipeline.start, birth.time)\n"
-        '                if start == "latest" and partition.topic in births:\n                    start = birth.time\n',
-        "            start = resolve_start(self.pipeline.start, now)\n",
+        "octopus/worker/anchors.py",
+        "        if birth is not None and partition.partition < birth.partitions:\n"
+        "            place = resolve_start(start, birth.time)\n"
+        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
+        "        place = resolve_start(start, otherwise[partition.topic].time)\n",
         (DELIVERY,),
     ),
     Mutation(
         "each member means its own moment by latest",
-        "octopus/worker/group.py",
-        '                if start == "latest" and partition.topic in births:\n                    start = birth.time\n',
+        "octopus/worker/anchors.py",
+        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
         "",
         (DELIVERY, "tests/worker/test_group.py"),
+    ),
+    # ── topics that are made again ──
+    Mutation(
+        "a commit does not say of which topic it is",
+        "octopus/offsets.py",
+        'return metadata if topic_id is None else f"{TOPIC_PREFIX}{topic_id} {metadata}".rstrip()',
+        "return metadata",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a commit is made without a look at the topic",
+        "octopus/worker/group.py",
+        "                    due = await self._topics.same(due)\n",
+        "",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a transaction is made without a look at the topic",
+        "octopus/worker/transactions.py",
+        "same = await self._topics.same(due)",
+        "same = due",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a commit of another topic is believed",
+        "octopus/worker/known_topics.py",
+        "return expected is not None and found is not None and expected != found",
+        "return False",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a process forgets which topics it has read",
+        "octopus/worker/known_topics.py",
+        "            self._ids[topic] = topic_id\n",
+        "            pass\n",
+        (RECREATED,),
+    ),
+    Mutation(
+        "the offsets of an old topic are part of a transaction",
+        "octopus/worker/transactions.py",
+        "if not generation.is_outdated:  # else",
+        "if True:  # else",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a topic is begun anew before what was read of the old one is finished",
+        "octopus/worker/group.py",
+        "if self._is_idle(each) or at <= latest",
+        "if True",
+        (RECREATED,),
+    ),
+    Mutation(
+        "nobody is left word that a topic was made again",
+        "octopus/worker/topic_watch.py",
+        "            await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)\n",
+        "            pass\n",
+        (RECREATED,),
+    ),
+    Mutation(
+        "topics are looked at only when something is committed",
+        "octopus/worker/topic_watch.py",
+        "if self._doubtful or self._loop.time() - self._looked_at >= LOOK_WAIT:",
+        "if self._doubtful:",
+        (RECREATED,),
+    ),
+    Mutation(
+        "an answer about the old topic is taken for one about the new one",
+        "octopus/transports/kafka/fetch_by_id.py",
+        "if current.get(TopicPartition(topic, each[0])) == topic_id]",
+        "if current]",
+        ("tests/transports/test_fetch_by_id.py",),
+    ),
+    Mutation(
+        "one broker that lags behind is believed",
+        "octopus/transports/kafka/topic_ids.py",
+        "            found = await self._ask_all(topics, timeout)\n",
+        "            pass\n",
+        ("tests/transports/test_topic_ids.py",),
     ),
     # ── drain ──
     Mutation(
@@ -722,7 +801,7 @@ MUTATIONS = (
     Mutation(
         "offsets are not part of the transaction",
         "octopus/worker/transactions.py",
-        "            await self._producer.send_offsets(self._group, {self._partition: plan.commit})\n",
+        "                await self._producer.send_offsets(self._group, {self._partition: commit})\n",
         "",
         (ONCE,),
     ),
@@ -754,8 +833,8 @@ MUTATIONS = (
         "            raise ConnectionFailed(\n"
         '                f"the transactional producers of {self.pipeline.group} did not start within {START_TIMEOUT:g} s"\n'
         "            ) from error\n"
-        "        await super().assigned(partitions)\n",
-        "        await super().assigned(partitions)\n        await _all(each.start() for each in opened.values())\n",
+        "        await super()._begin(partitions)\n",
+        "        await super()._begin(partitions)\n        await _all(each.start() for each in opened.values())\n",
         (ONCE, SCHEDULES),
     ),
     Mutation(

@@ -19,7 +19,7 @@ from octopus.transports.base import Commit
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import Log
 from octopus.transports.memory.transport import MemoryConsumer
-from octopus.worker import Worker
+from octopus.worker import Worker, topic_watch
 from octopus.worker.health import Health
 from tests.staged import P0, P1, committed, killed, publish, until, working
 
@@ -203,6 +203,35 @@ async def test_exactly_once_what_was_read_of_the_old_topic_is_published_once_and
     out = [msgspec.json.decode(record.value or b"") for record in records]
     assert [value for value in out if value >= 100] == ([*range(100, 110)] if given else [])
     assert [value for value in out if value < 100] == [*range(4 if again is replace else 3)]
+
+
+@pytest.mark.parametrize("fetching", ["by name"], indirect=True)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_a_client_that_reads_on_in_the_new_topic_is_found_out_before_the_next_commit(
+    virtual_time: VirtualTime, fetching: str, delivery: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_watch, "LOOK_WAIT", float("inf"))
+    broker, seen = MemoryBroker(), list[Any]()
+    publish(broker, *range(3))
+    async with working(reader(seen, delivery=delivery), broker) as worker:
+        await until(lambda: committed(broker, GROUP) == 3)
+        await asyncio.sleep(5)
+        replace(broker, *range(100, 110))
+        await until(lambda: unreadable(worker), 30)
+        await asyncio.sleep(5)
+    assert (committed(broker, GROUP), of(broker) == broker.topic_ids["t"]) == (0, False)
+
+
+@pytest.mark.parametrize("fetching", ["by name"], indirect=True)
+async def test_a_new_topic_that_is_as_long_as_the_old_one_is_noticed_although_nothing_comes(
+    virtual_time: VirtualTime, fetching: str
+) -> None:
+    broker, seen = MemoryBroker(), list[Any]()
+    publish(broker, *range(3))
+    async with working(reader(seen), broker, **EARLIEST):
+        await until(lambda: committed(broker, GROUP) == 3)
+        replace(broker, *range(100, 103))
+        await until(lambda: seen[3:] == [*range(100, 103)], 30)
 
 
 async def test_a_retry_topic_that_is_made_again_is_read_from_its_beginning_whatever_is_asked_for_others(

@@ -27,7 +27,7 @@ ANSWER_WAIT = 2.0
 LEAVE_TIMEOUT = 2.5
 """Seconds that the coordinator has to hear that we leave."""
 
-_LATEST, _EARLIEST = -1, -2  # Kafka's words for them in a request for a time
+_LATEST = -1  # Kafka's word for it in a request for a time
 
 
 class LibrdkafkaConsumer:
@@ -234,9 +234,11 @@ class LibrdkafkaConsumer:
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
         """Resolve a start to offsets."""
         self._check_running()
-        moment = {"earliest": _EARLIEST, "latest": _LATEST}.get(start) if isinstance(start, str) else int(start * 1000)
-        assert moment is not None
         asked = frozenset(partitions)
+        if start == "earliest":
+            # librdkafka gives up at once where a topic that was away is not in its metadata yet
+            return await self._reader.offsets(asked, start)
+        moment = _LATEST if start == "latest" else int(float(start) * 1000)
 
         def look_up(client: Consumer) -> dict[TopicPartition, int]:
             found = _offsets_at(client, asked, moment)

@@ -27,6 +27,7 @@ _MOVED_ON = (
     KafkaError.FENCED_MEMBER_EPOCH,
     KafkaError.STALE_MEMBER_EPOCH,
     KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.GROUP_ID_NOT_FOUND,
 )
 _PASSING = (
     KafkaError._TRANSPORT,

@@ -1,0 +1,147 @@
+"""Notices topics that are deleted, and made again, under a group's generations."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+
+from octopus.errors import TransportError
+from octopus.events import TopicPartition
+from octopus.logs import get_logger
+from octopus.runner import Generation
+from octopus.transports.base import Consumer
+from octopus.worker.flow import Flow
+from octopus.worker.known_topics import KnownTopics, is_another
+from octopus.worker.starts import Starts
+
+logger = get_logger("octopus.worker")
+
+LOOK_WAIT = 5.0
+"""Seconds between looks at the topics while nothing is committed."""
+
+
+class TopicWatch:
+    """Asks for topic ids, and takes generations out whose topic is another one: nothing more is read, nothing more committed.
+
+    What was read of the old topic is still handled, since nobody can read it again.
+
+    Args:
+        group: Whose.
+        consumer: The group member.
+        known: What the group has read; says what to do with a topic that was made again.
+        starts: Leaves word for whoever comes next.
+        flow: What is asked for.
+        generations: By partition, as they are now.
+        patience: Seconds that brokers have for an answer.
+        clock: Seconds since the epoch.
+
+    Attributes:
+        outdated: The generations that were taken out, and when, in loop time.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        consumer: Consumer,
+        known: KnownTopics,
+        starts: Starts,
+        flow: Flow,
+        generations: Mapping[TopicPartition, Generation],
+        *,
+        patience: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.outdated: dict[Generation, float] = {}
+        self._group = group
+        self._consumer = consumer
+        self._known = known
+        self._starts = starts
+        self._flow = flow
+        self._generations = generations
+        self._patience = patience
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._unmarked: set[Generation] = set()  # outdated, and what is committed does not say so
+        self._doubtful: dict[Generation, TransportError] = {}
+        self._gone: set[str] = set()  # topics, as last said
+        self._looked_at = self._loop.time()
+
+    def doubt(self, generation: Generation, error: TransportError) -> None:
+        """Ask no more for a partition whose offset, or topic, is not there; its topic may have been made again, which is another
+        thing to say. The next `tend` says which."""
+        self._flow.refuse(generation.partition, error)
+        self._doubtful[generation] = error
+
+    def forget(self, generation: Generation) -> bool:
+        """Let go of a generation; tell whether it was outdated."""
+        self._doubtful.pop(generation, None)
+        self._unmarked.discard(generation)
+        return self.outdated.pop(generation, None) is not None
+
+    async def same(self, generations: Collection[Generation]) -> list[Generation]:
+        """Return those whose topic is there, and the one that they read: their offsets may be committed.
+
+        Between this and the commit the topic may still change; then the id in the commit's metadata tells whoever reads it.
+
+        Raises:
+            TransportError: Nobody says which topics they are.
+        """
+        gone = await self._look({generation.partition.topic for generation in generations})
+        return [each for each in generations if each.counts and each.partition.topic not in gone]
+
+    async def tend(self) -> None:
+        """Look at all topics now and then, also while nothing is committed; say what was found."""
+        if self._doubtful or self._loop.time() - self._looked_at >= LOOK_WAIT:
+            self._looked_at = self._loop.time()
+            with contextlib.suppress(TransportError, TimeoutError):  # an outage is the business of fetches and commits
+                async with asyncio.timeout(self._patience):
+                    gone = await self._look(self._known.topics)
+                    for topic in gone - self._gone:
+                        logger.error("%s: topic %r is gone. It is looked for on and on.", self._group, topic)
+                    self._gone = gone
+            doubtful, self._doubtful = self._doubtful, {}
+            for generation, error in doubtful.items():
+                if generation.counts:
+                    self._flow.refuse(generation.partition, error)
+                    say_unreadable(self._group, generation.partition, error)
+        await self.mark()
+
+    async def mark(self) -> None:
+        """Leave word for whoever comes next: brokers forget what was committed together with the topic."""
+        unmarked = [each for each in self._unmarked if each.is_open]
+        if unmarked:
+            await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)
+        self._unmarked.difference_update(unmarked)  # not before: who is cancelled in between tries again when it leaves
+
+    def take_out(self, generation: Generation, there: str | None, *, is_marked: bool = False) -> None:
+        """Read no more of a partition whose topic was made again, and commit no more for it.
+
+        Args:
+            generation: Of the old topic.
+            there: The id of the new one.
+            is_marked: Whether what is committed says that it is of the old one.
+        """
+        generation.is_outdated = True
+        self.outdated[generation] = self._loop.time()
+        if not is_marked:
+            self._unmarked.add(generation)
+        partition = generation.partition
+        error = self._known.sentence(self._group, partition.topic, generation.topic_id, there, self._clock())
+        self._flow.refuse(partition, error)
+        if self._known.recreated == "stop":
+            say_unreadable(self._group, partition, error)
+        else:
+            logger.warning("%s: %s: %s", self._group, partition, error)
+
+    async def _look(self, topics: Collection[str]) -> set[str]:
+        """Take out what is of topics that were made again; return the topics that are not there."""
+        found = await self._consumer.topic_ids(topics)
+        for generation in self._generations.values():
+            there = found.get(generation.partition.topic)
+            if generation.counts and is_another(generation.topic_id, there):
+                self.take_out(generation, there)
+        return {*topics} - found.keys()
+
+
+def say_unreadable(group: str, partition: TopicPartition, error: TransportError) -> None:
+    """Say that a partition is not read on."""
+    logger.error("%s stops reading %s: %s. The other partitions go on.", group, partition, str(error).rstrip("."))
