@@ -104,7 +104,7 @@ async def shares(log: Path, partitions: int) -> dict[int, int]:
     async with asyncio.timeout(PATIENCE):
         while steady < BEFORE:
             await asyncio.sleep(0.5)
-            owners = {each.partition: each.pid for each in read(log)[-50 * partitions :]}
+            owners = {each.partition: each.pid for each in read(log)[-250 * partitions :]}
             is_shared = len(owners) == partitions and len({*owners.values()}) == WORKERS
             steady = steady + 0.5 if is_shared and owners == before else 0.0
             before = owners
