@@ -29,6 +29,7 @@ Found = dict[str, list[tuple[object, Chain]]]
 _FEW_STEPS = 10_000
 _STEPS_PER_VALUE = 20
 
+_NO_NAMES: dict[str, str] = {}
 _SCALARS = frozenset({str, bool, int, float, RawNumber, type(None)})
 
 
@@ -54,6 +55,10 @@ def prefixes(path: str) -> list[str]:
 def flatten(event: Mapping[str, object], alive: frozenset[str]) -> Found:
     """Collect the scalars of an event at every path in `alive`, never descending where none leads."""
     found: Found = {}
+    inner_paths: dict[str, dict[str, str]] = {}  # by path and name, those alive: thousands of objects stand at one path
+    for inner_path in alive:
+        for end in [index for index, character in enumerate(inner_path) if character == "."]:
+            inner_paths.setdefault(inner_path[:end], {})[inner_path[end + 1 :]] = inner_path
     arrays = 0
     stack: list[tuple[str, object, Chain]] = [(name, value, ()) for name, value in event.items() if name in alive]
     while stack:
@@ -61,10 +66,8 @@ def flatten(event: Mapping[str, object], alive: frozenset[str]) -> Found:
         if type(value) in _SCALARS:
             found.setdefault(path, []).append((value, chain))
         elif isinstance(value, dict):
-            for name, inner in value.items():
-                inner_path = f"{path}.{name}"
-                if inner_path in alive:
-                    stack.append((inner_path, inner, chain))
+            inner_names = inner_paths.get(path, _NO_NAMES)
+            stack.extend([(inner_names[name], value[name], chain) for name in value if name in inner_names])
         elif isinstance(value, (list, tuple)):
             arrays += 1
             elements = [(path, inner, (*chain, (arrays, index))) for index, inner in enumerate(value)]
@@ -80,10 +83,21 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
     Raises:
         DecodeError: An event mixes arrays under dotted and nested names so that the choices multiply.
     """
+    # Tests cost least, and mostly decide: what comes after them looks at the values that are accepted, which are few.
+    accepted_chains: list[set[Chain]] = []
+    for requirement in requirements:
+        values, table = found.get(requirement.path, ()), requirement.table
+        chains = {chain for value, chain in values if table[type(value)](value)}
+        if not chains and not requirement.absent:
+            return False
+        accepted_chains.append(chains)
+    if len(requirements) == 1 and accepted_chains[0]:
+        return True  # there is nothing for it to agree with
     first_use: dict[int, int] = {}
     last_use: dict[int, int] = {}
-    for index, requirement in enumerate(requirements):
-        for _, chain in found.get(requirement.path, ()):
+    for index, (requirement, chains) in enumerate(zip(requirements, accepted_chains, strict=True)):
+        # Absence is judged by everything that is there.
+        for chain in [chain for _, chain in found.get(requirement.path, ())] if requirement.absent else chains:
             for array, _ in chain:
                 first_use.setdefault(array, index)
                 last_use[array] = index
@@ -96,9 +110,9 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
     most_steps = _FEW_STEPS + _STEPS_PER_VALUE * sum(map(len, found.values()))
     choices: set[frozenset[Place]] = {frozenset()}
     for index, requirement in enumerate(requirements):
-        values, table = found.get(requirement.path, ()), requirement.table
-        accepted = _Tree({chain for value, chain in values if table[type(value)](value)}, shared)
-        present = _Tree({chain for _, chain in values} if requirement.absent else (), shared)
+        accepted = _Tree(accepted_chains[index], shared)
+        values = found.get(requirement.path, ()) if requirement.absent else ()
+        present = _Tree({chain for _, chain in values}, shared)
         following: set[frozenset[Place]] = set()
         for choice in choices:
             chosen = dict(choice)

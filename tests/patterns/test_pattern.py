@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 import tracemalloc
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -210,9 +211,48 @@ def test_a_long_event_costs_its_length(pattern: Any, event: Any) -> None:
 
 @pytest.mark.timeout(20)
 def test_an_event_whose_dotted_and_nested_arrays_multiply_is_an_error() -> None:
-    event = {"a": [{"b": {"c": 1, "d": 2}}] * 2000, "a.b": [{"c": 1, "d": 2}] * 2000}
+    event: dict[str, Any] = {"a": [{"b": {"c": 1, "d": 2}}] * 2000, "a.b": [{"c": 1, "d": 2}] * 2000}
+    assert not Pattern.compile({"a": {"b": {"c": [1], "d": [2], "e": [3]}}}).matches(event), (
+        "nothing at e: no need to try"
+    )
+    event["a"] = [*event["a"], {"b": {"e": 3}}]
     with pytest.raises(DecodeError, match="spell it one way"):
         Pattern.compile({"a": {"b": {"c": [1], "d": [2], "e": [3]}}}).matches(event)
+
+
+def steps(pattern: Any, event: Any) -> int:
+    """Count the lines of Python that a match takes."""
+    count = 0
+
+    def trace(frame: Any, what: str, argument: Any) -> Any:
+        nonlocal count
+        count += what == "line"
+        return trace
+
+    compiled = Pattern.compile(pattern)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        compiled.matches(event)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+OBJECTS = {
+    "one nested field": {"items": {"a": [-1]}},
+    "two levels": {"items": {"b": {"c": [-1]}}},
+    "two fields, of which one decides": {"items": {"a": [{"exists": True}], "b": {"c": [-1]}}},
+    "either of two": {"$or": [{"items": {"a": [-1]}}, {"items": {"b": {"c": [-1]}}}]},
+    "two fields that never agree": {"items": {"a": [1], "b": {"c": [2]}}},
+}
+
+
+@pytest.mark.parametrize("pattern", OBJECTS.values(), ids=OBJECTS)
+def test_a_filter_takes_a_few_steps_for_each_object_of_an_event(pattern: Any) -> None:
+    some, twice = ({"items": [{"a": number, "b": {"c": number}} for number in range(count)]} for count in (500, 1000))
+    assert steps(pattern, twice) <= 2.2 * steps(pattern, some)
+    assert steps(pattern, twice) < 1000 * 40
 
 
 # --- lint and push-down
