@@ -27,6 +27,8 @@ def bytes_at(view: memoryview, at: int, length: int) -> memoryview:
 def after_tags(view: memoryview, at: int) -> int:
     """Return where tagged fields end. Raises as `length_at`."""
     count, at = _varint_at(view, at)
+    if not count:
+        return at
     for _ in range(count):
         _, at = _varint_at(view, at)
         size, at = _varint_at(view, at)
@@ -35,6 +37,8 @@ def after_tags(view: memoryview, at: int) -> int:
 
 
 def _varint_at(view: memoryview, at: int) -> tuple[int, int]:
+    if at < len(view) and (value := view[at]) < 0x80:  # nearly all are
+        return value, at + 1
     value = 0
     for shift in range(0, 35, 7):
         if at >= len(view):
