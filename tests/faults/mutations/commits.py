@@ -1,0 +1,154 @@
+"""A group's commits, its beginnings and its end, partitions that come and go."""
+
+from tests.faults.mutations.mutation import Mutation
+
+ENDINGS = "tests/worker/test_endings.py"
+DELIVERY = "tests/worker/test_delivery.py"
+REBALANCE = "tests/worker/test_rebalance.py"
+TRIALS = "tests/faults/test_crashes.py"
+KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
+
+MUTATIONS = (
+    Mutation(
+        "an unreadable partition is waited for",
+        "octopus/worker/group.py",
+        "readable = generations.keys() - self._flow.unreadable.keys()",
+        "readable = generations.keys()",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "what cannot be read is called caught up",
+        "octopus/worker/worker.py",
+        "if unreadable := unreadable_of(self.status()):",
+        "if unreadable := []:",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "a last commit that fails is nobody's failure",
+        "octopus/worker/worker.py",
+        "for each in (worker.stopped, worker.unsaved) if each is not None]",
+        "for each in (worker.stopped,) if each is not None]",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "a line that stops while it drains is nobody's failure",
+        "octopus/worker/worker.py",
+        "for each in (worker.stopped, worker.unsaved) if each is not None]",
+        "for each in (worker.unsaved,) if each is not None]",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "partitions that go while it drains cut handlers short",
+        "octopus/worker/group.py",
+        "budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())",
+        "budget = self._settings.revoke_budget",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "nothing is committed during a drain",
+        "octopus/worker/endings.py",
+        "    try:\n        if not await runner.drain(",
+        "    try:\n        committer.cancel()\n        if not await runner.drain(",
+        (ENDINGS,),
+    ),
+    Mutation(
+        "what is committed is the position",
+        "octopus/worker/group.py",
+        "each.partition: Commit(each.ledger.committable,",
+        "each.partition: Commit(each.ledger.position,",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "what is committed is the position, as trials with real processes see it",
+        "octopus/worker/group.py",
+        "each.partition: Commit(each.ledger.committable,",
+        "each.partition: Commit(each.ledger.position,",
+        (KILLS,),
+    ),
+    Mutation(
+        "a commit that failed counts as done",
+        "octopus/worker/group.py",
+        "                return self._commits.fail(error, self.outlook, self._loop.time())",
+        "                for generation in due:\n                    generation.note_committed(offsets[generation.partition].offset)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a revoked partition is given away without waiting for what runs",
+        "octopus/worker/group.py",
+        "await self._runner.drain(leaving, budget)",
+        "await self._runner.drain(leaving, 0.0)",
+        (REBALANCE,),
+    ),
+    Mutation(
+        "a revoked partition is given away without a commit",
+        "octopus/worker/group.py",
+        "        await self._commit(leaving)\n",
+        "",
+        (REBALANCE,),
+    ),
+    Mutation(
+        "a stop does not wait for what runs",
+        "octopus/worker/endings.py",
+        "await runner.drain(generations, timeout)",
+        "await runner.drain(generations, 0.0)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a lost partition is committed",
+        "octopus/worker/group.py",
+        '        logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))',
+        "        await self.revoked(partitions)",
+        (REBALANCE,),
+    ),
+    Mutation(
+        "the start is not anchored",
+        "octopus/worker/starts.py",
+        "await self._consumer.commit(anchors)",
+        "pass",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "the map of a commit is missing",
+        "octopus/offsets.py",
+        "ahead = encode_map(ledger.committable, ledger.settled_ahead(), map_limit(topic_id))",
+        "ahead = encode_map(ledger.committable, [])",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "what settles while a commit is under way counts as committed",
+        "octopus/worker/group.py",
+        "generation.note_committed(offsets[generation.partition].offset, count)",
+        "generation.note_committed(generation.ledger.committable, generation.ledger.ahead)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a commit without an answer is waited for, for ever",
+        "octopus/worker/group.py",
+        "async with asyncio.timeout(self._settings.commit_timeout):\n                    due = await self._topics.same(due)",
+        "async with asyncio.timeout(None):\n                    due = await self._topics.same(due)",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a stop does not commit",
+        "octopus/worker/group.py",
+        "commit = partial(self._commit, generations)",
+        "commit = partial(self._commit, ())",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a partition that appears later begins at its end",
+        "octopus/worker/anchors.py",
+        "        if birth is not None and partition.partition < birth.partitions:\n"
+        "            place = resolve_start(start, birth.time)\n"
+        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
+        "        place = resolve_start(start, otherwise[partition.topic].time)\n",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "each member means its own moment by latest",
+        "octopus/worker/anchors.py",
+        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
+        "",
+        (DELIVERY, "tests/worker/test_group.py"),
+    ),
+)

@@ -1,0 +1,88 @@
+"""What becomes of an event: published, tried again, set aside."""
+
+from tests.faults.mutations.mutation import Mutation
+
+DELIVERY = "tests/worker/test_delivery.py"
+RETRY_TOPICS = "tests/worker/test_retry_topics.py"
+TRIALS = "tests/faults/test_crashes.py"
+KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
+
+MUTATIONS = (
+    Mutation(
+        "an event publishes with the trace of the one before it",
+        "octopus/handling.py",
+        "if headers or around:",
+        "if headers:",
+        ("tests/test_tracing.py",),
+    ),
+    Mutation(
+        "a codec whose help is away counts attempts",
+        "octopus/retries.py",
+        "error, counted=False)\n            case DecodeError",
+        "error)\n            case DecodeError",
+        ("tests/worker/test_status.py",),
+    ),
+    Mutation(
+        "a dead letter that does not fit sheds its value",
+        "octopus/middleware/dead_letters.py",
+        "return msgspec.structs.replace(message, headers=smaller)",
+        "return msgspec.structs.replace(message, headers=smaller, value=b'')",
+        ("tests/middleware/test_dead_letters.py",),
+    ),
+    Mutation(
+        "dead letters are not waited for, as trials with real processes see it",
+        "octopus/middleware/errors.py",
+        "        if isinstance(outcome, DeadLetter):\n            await bury(record, outcome, attempt)",
+        "        if isinstance(outcome, DeadLetter):\n            pass",
+        (f"{KILLS}[embedded-partition]",),
+    ),
+    Mutation(
+        "a deferred retry is settled before it is acknowledged",
+        "octopus/middleware/retry_topics.py",
+        "                await self._producer.send(message)\n",
+        "                asyncio.ensure_future(self._producer.send(message))\n",
+        (RETRY_TOPICS,),
+    ),
+    Mutation(
+        "a deferred retry forgets its attempts",
+        "octopus/middleware/retry_topics.py",
+        "math.ceil(due * 1000), attempt + retry.counted)",
+        "math.ceil(due * 1000), 1)",
+        (RETRY_TOPICS,),
+    ),
+    Mutation(
+        "a deferred retry runs when it is read",
+        "octopus/waiting.py",
+        "        if left <= 0:\n",
+        "        if True:\n",
+        (RETRY_TOPICS, "tests/test_waiting.py"),
+    ),
+    Mutation(
+        "those that wait never make room",
+        "octopus/waiting.py",
+        "        return self._is_emptying and ",
+        "        return False and ",
+        (RETRY_TOPICS, "tests/test_waiting.py"),
+    ),
+    Mutation(
+        "a dead letter is settled before it is acknowledged",
+        "octopus/middleware/errors.py",
+        "        if isinstance(outcome, DeadLetter):\n            await bury(record, outcome, attempt)",
+        "        if isinstance(outcome, DeadLetter):\n            asyncio.ensure_future(bury(record, outcome, attempt))",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "a dead letter that cannot be written is dropped",
+        "octopus/middleware/dead_letters.py",
+        "                if not error.retryable:\n                    raise HandlerStopped(",
+        "                if not error.retryable:\n                    return\n                    raise HandlerStopped(",
+        (DELIVERY,),
+    ),
+    Mutation(
+        "what a handler returns is not waited for",
+        "octopus/handling.py",
+        "                await self._send(messages)\n            except TransportError as error:\n",
+        "                asyncio.ensure_future(self._send(messages))\n            except TransportError as error:\n",
+        (DELIVERY,),
+    ),
+)

@@ -1,0 +1,231 @@
+"""Lanes, the ledger and the offset map, the runner: what runs when, and what counts as finished."""
+
+from tests.faults.mutations.mutation import Mutation
+
+RUNNER = "tests/test_runner.py"
+CANCELLATION = "tests/test_cancellation.py"
+DELIVERY = "tests/worker/test_delivery.py"
+REBALANCE = "tests/worker/test_rebalance.py"
+TRIALS = "tests/faults/test_crashes.py"
+PLANS = "tests/worker/test_plans.py"
+KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
+
+MUTATIONS = (
+    Mutation(
+        "what the filter drops is counted when its stretch ends",
+        "octopus/runner/generation.py",
+        "return self._skipped + sum([stretch.skipped for stretch in self.stretches])",
+        "return self._skipped",
+        ("tests/worker/test_status.py",),
+    ),
+    Mutation(
+        "a handler that returns although its time is up is done",
+        "octopus/middleware/timeouts.py",
+        "        if watch.expired:\n            raise self._error()\n        return result",
+        "        return result",
+        ("tests/middleware/test_deadlines.py", CANCELLATION),
+    ),
+    Mutation(
+        "what is returned after the time is up is published",
+        "octopus/middleware/timeouts.py",
+        "if self._late and asyncio.current_task() in self._late:",
+        "if not self:",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a handler that cancels its own task runs again for ever",
+        "octopus/middleware/errors.py",
+        "if is_wanted():\n            raise error",
+        "if True:\n            raise error",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a request to cancel outlives the record that made it",
+        "octopus/runner/runner.py",
+        "                lane.generation = None\n                await cancellation.take_back(task)",
+        "                pass",
+        (CANCELLATION,),
+    ),
+    Mutation(
+        "a handler that catches the end of the drain is done",
+        "octopus/runner/runner.py",
+        "or lane.is_told) and lane.is_to_end():",
+        "or lane.is_told) and False:",
+        (RUNNER,),
+    ),
+    Mutation(
+        "the ledger commits past an open record",
+        "octopus/offsets.py",
+        "return self._first if self._runs else self._position",
+        "return self._first + 1 if self._runs else self._position",
+        ("tests/test_offsets.py", RUNNER),
+    ),
+    Mutation(
+        "the ledger takes the position for what is settled",
+        "octopus/offsets.py",
+        "return self._first if self._runs else self._position",
+        "return self._position",
+        ("tests/test_offsets.py", DELIVERY),
+    ),
+    Mutation(
+        "the offset map says that an open record is settled",
+        "octopus/offsets.py",
+        "if offset in self._settled:\n                first,",
+        "if True:\n                first,",
+        ("tests/test_offsets.py", DELIVERY),
+    ),
+    Mutation(
+        "a map of another base is believed",
+        "octopus/offsets.py",
+        "if prefix == MAP_PREFIX and written == str(base):",
+        "if prefix == MAP_PREFIX:",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a partition's next record starts before its predecessor is settled",
+        "octopus/ordering.py",
+        "        if self._busy:\n            return ()\n        taken",
+        "        taken",
+        ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
+        "a key is released while its successor takes it over",
+        "octopus/ordering.py",
+        "                    self._ready.append(successors.popleft())\n                    behind[key] = successors or None",
+        "                    self._ready.append(successors.popleft())\n                    self._queue.put(successors)",
+        ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
+        "all keys are let go of while some are waited for",
+        "octopus/ordering.py",
+        " and not any(behind.values())",
+        "",
+        ("tests/test_ordering.py", RUNNER),
+    ),
+    Mutation(
+        "records whose keys became free in another order run in that order, and others count as settled",
+        "octopus/ordering.py",
+        "        taken.sort(key=offset_of)",
+        "        pass",
+        ("tests/test_ordering.py", "tests/test_runner_schedules.py"),
+    ),
+    Mutation(
+        "what is behind a record that cannot be read runs",
+        "octopus/ordering.py",
+        "            self._ended = True\n            self._runs.clear()",
+        "            self._runs.popleft()",
+        ("tests/test_unread.py", "tests/worker/test_flow.py"),
+    ),
+    Mutation(
+        "a batch is taken to have the records that its header tells of",
+        "octopus/unread.py",
+        "if not records or (",
+        "if False and (",
+        ("tests/test_unread.py",),
+    ),
+    Mutation(
+        "handlers that never suspend keep the loop from heartbeats and commits",
+        "octopus/runner/runner.py",
+        "is_late = now - self._awaited_since > YIELD_AFTER",
+        "is_late = elapsed > YIELD_AFTER",
+        (RUNNER,),
+    ),
+    Mutation(
+        "a retry lets its lane go while it waits",
+        "octopus/runner/runner.py",
+        "        self._delays.add(retry.after, ",
+        "        self._release(generation, record)\n        self._delays.add(retry.after, ",
+        (RUNNER,),
+    ),
+    Mutation(
+        "a retry counts as done",
+        "octopus/runner/runner.py",
+        "            case Retry():\n                self._delay(generation, record, attempt, outcome)\n                return",
+        "            case Retry():\n                self._settle(generation, record, outcome)",
+        (RUNNER, DELIVERY),
+    ),
+    Mutation(
+        "a partition's records overtake each other, as trials with real processes see it",
+        "octopus/ordering.py",
+        "        if self._busy:\n            return ()\n        taken",
+        "        taken",
+        (f"{KILLS}[embedded-partition]",),
+    ),
+    Mutation(
+        "a late result of a closed generation settles",
+        "octopus/runner/generation.py",
+        "        self._ledger = ClosedLedger(self.ledger)\n",
+        "",
+        (RUNNER, REBALANCE),
+    ),
+    Mutation(
+        "a partition that comes back does not wait for its earlier handlers",
+        "octopus/runner/runner.py",
+        "[lanes.done for lanes in self._leaving(partition)]",
+        "[]",
+        (RUNNER, REBALANCE),
+    ),
+    Mutation(
+        "what an earlier owner settled runs again",
+        "octopus/runner/runner.py",
+        "generation.lanes.put([record for record in read if record.offset not in known])",
+        "generation.lanes.put([record for record in read])",
+        (RUNNER, f"{TRIALS}::test_after_a_kill_only_what_was_unfinished_comes_again"),
+    ),
+    Mutation(
+        "a map that was damaged is believed",
+        "octopus/offsets.py",
+        "    if f\"{binascii.crc32(f'{written} {text}'.encode()):08x}\" != checksum:\n        return []\n",
+        "",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map that does not fit is cut off",
+        "octopus/offsets.py",
+        'return encoded if len(encoded) <= limit else ""',
+        "return encoded[:limit]",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map is one offset off",
+        "octopus/offsets.py",
+        "        at = last + 1\n    text",
+        "        at = last\n    text",
+        ("tests/test_offsets.py", RUNNER),
+    ),
+    Mutation(
+        "the part of a map that was not received yet is dropped",
+        "octopus/offsets.py",
+        "return ranges + [(max(first, position), last) for first, last in self._ahead if last >= position]",
+        "return ranges",
+        ("tests/test_offsets.py", PLANS),
+    ),
+    Mutation(
+        "of a range of the map that was received in part, the rest is dropped",
+        "octopus/offsets.py",
+        "for first, last in self._ahead if last >= position]",
+        "for first, last in self._ahead if first >= position]",
+        ("tests/test_offsets.py", PLANS),
+    ),
+    Mutation(
+        "what an earlier owner settled counts as work of this one",
+        "octopus/offsets.py",
+        "        self.settled_count -= len(known)\n",
+        "",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a map skips a record that an earlier owner left open",
+        "octopus/offsets.py",
+        "while ahead and ahead[0][1] < offset:",
+        "while False:",
+        ("tests/test_offsets.py",),
+    ),
+    Mutation(
+        "a drain lets more begin",
+        "octopus/runner/runner.py",
+        "        self._forget(generations)\n        running =",
+        "        running =",
+        (RUNNER,),
+    ),
+)

@@ -1,0 +1,120 @@
+"""Topics that are made, vanish, and are made again."""
+
+from tests.faults.mutations.mutation import Mutation
+
+RECREATED = "tests/worker/test_recreated_topics.py"
+
+MUTATIONS = (
+    Mutation(
+        "a dead-letter topic is made with the broker's limit",
+        "octopus/transports/ensure.py",
+        "config = {SIZE_LIMIT: str(max(limits) + HEADROOM)} if limits else None",
+        "config = None",
+        ("tests/transports/test_ensure.py",),
+    ),
+    Mutation(
+        "after a topic vanished everything is sent again",
+        "octopus/transports/ensure.py",
+        "published = [*(error.published or [None] * len(messages))]",
+        "published: list[Published | None] = [None] * len(messages)",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "a sequence number is used again although nobody knows whether it was used",
+        "octopus/transports/kafka/producer.py",
+        'elif getattr(error, "retriable", False):',
+        "elif False:",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "a leader that nobody knows is asked for without end",
+        "octopus/transports/kafka/missing.py",
+        "is_leader_unknown = False",
+        "pass",
+        ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "a topic that vanished is not looked for",
+        "octopus/worker/transactions.py",
+        "if mends <= MENDS and await self._mend(error, not_stored(messages, error)):",
+        "if False:",
+        ("tests/worker/test_derived_topics.py",),
+    ),
+    Mutation(
+        "a commit does not say of which topic it is",
+        "octopus/offsets.py",
+        'return metadata if topic_id is None else f"{TOPIC_PREFIX}{topic_id} {metadata}".rstrip()',
+        "return metadata",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a commit is made without a look at the topic",
+        "octopus/worker/group.py",
+        "                    due = await self._topics.same(due)\n",
+        "",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a transaction is made without a look at the topic",
+        "octopus/worker/transactions.py",
+        "same = await self._topics.same(due)",
+        "same = due",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a commit of another topic is believed",
+        "octopus/worker/known_topics.py",
+        "return expected is not None and found is not None and expected != found",
+        "return False",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a process forgets which topics it has read",
+        "octopus/worker/known_topics.py",
+        "            self._ids[topic] = topic_id\n",
+        "            pass\n",
+        (RECREATED,),
+    ),
+    Mutation(
+        "the offsets of an old topic are part of a transaction",
+        "octopus/worker/transactions.py",
+        "if not generation.is_outdated:  # else",
+        "if True:  # else",
+        (RECREATED,),
+    ),
+    Mutation(
+        "a topic is begun anew before what was read of the old one is finished",
+        "octopus/worker/group.py",
+        "if self._is_idle(each) or at <= latest",
+        "if True",
+        (RECREATED,),
+    ),
+    Mutation(
+        "nobody is left word that a topic was made again",
+        "octopus/worker/topic_watch.py",
+        "            await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)\n",
+        "            pass\n",
+        (RECREATED,),
+    ),
+    Mutation(
+        "topics are looked at only when something is committed",
+        "octopus/worker/topic_watch.py",
+        "if self._doubtful or self._loop.time() - self._looked_at >= LOOK_WAIT:",
+        "if self._doubtful:",
+        (RECREATED,),
+    ),
+    Mutation(
+        "an answer about the old topic is taken for one about the new one",
+        "octopus/transports/kafka/fetch_by_id.py",
+        "if current.get(TopicPartition(topic, each[0])) == topic_id]",
+        "if current]",
+        ("tests/transports/test_fetch_by_id.py",),
+    ),
+    Mutation(
+        "one broker that lags behind is believed",
+        "octopus/transports/kafka/topic_ids.py",
+        "            found = await self._ask_all(topics, timeout)\n",
+        "            pass\n",
+        ("tests/transports/test_topic_ids.py",),
+    ),
+)

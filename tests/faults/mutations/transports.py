@@ -1,0 +1,85 @@
+"""Connections, frames, members of groups, brokers that are looked for."""
+
+from tests.faults.mutations.mutation import Mutation
+
+LEAVING = "tests/transports/test_leaving.py"
+EMBEDDED = ("-k", "not kafka")
+
+MUTATIONS = (
+    Mutation(
+        "a batch is unpacked whether there is room or not",
+        "octopus/transports/kafka/reader.py",
+        "if room is not None and size > room:",
+        "if False:",
+        ("tests/transports/test_fetched.py",),
+    ),
+    Mutation(
+        "a member that stops while it joins stays in its group",
+        "octopus/transports/kafka/membership.py",
+        "while member or self._instance is not None:",
+        "while member and coordinator.coordinator_id is None:",
+        (LEAVING,),
+        EMBEDDED,
+    ),
+    Mutation(
+        "a member leaves over the connection on which its join waits",
+        "octopus/transports/kafka/membership.py",
+        "self._client._conns.pop(place, None)) is not None:",
+        "self._client._conns.get(place)) is None:",
+        (LEAVING,),
+        EMBEDDED,
+    ),
+    Mutation(
+        "a namesake takes its place back for ever",
+        "octopus/transports/kafka/membership.py",
+        "request._member_id = self._id_before",
+        'request._member_id = ""',
+        (LEAVING,),
+        EMBEDDED,
+    ),
+    Mutation(
+        "a leader that comes back watches for no partitions",
+        "octopus/transports/kafka/membership.py",
+        'if state == "Stable":',
+        'if state == "Empty":',
+        (LEAVING,),
+        EMBEDDED,
+    ),
+    Mutation(
+        "a broker that was stopped is started again by whoever misses it",
+        "octopus/transports/whereabouts.py",
+        "if owner.was_stopped:",
+        "if False:",
+        (
+            "tests/transports/test_whereabouts.py::test_a_broker_that_was_stopped_is_waited_for_until_somebody_begins_anew",
+        ),
+    ),
+    Mutation(
+        "an address in a dead owner's lock file is believed",
+        "octopus/transports/whereabouts.py",
+        "address = owner.address if owner.lives else None",
+        "address = owner.address",
+        ("tests/transports/test_whereabouts.py::test_whoever_has_the_port_of_a_dead_broker_is_not_taken_for_it",),
+    ),
+    Mutation(
+        "a buffer is used again while somebody looks into it",
+        "octopus/transports/kafka/frames.py",
+        "<= max(size * WASTE, GRAIN) and _is_free(buffer):",
+        "<= max(size * WASTE, GRAIN):",
+        ("tests/transports/test_frames.py",),
+    ),
+    Mutation(
+        "what has been read keeps its frame until a garbage collection",
+        "octopus/transports/kafka/reader.py",
+        "fetched._records_iterator = None",
+        "pass",
+        ("tests/transports/test_fetched.py",),
+    ),
+    Mutation(
+        "a large frame loses what came with the one before it",
+        "octopus/transports/kafka/frames.py",
+        "self._filled = filled - start\n                self._large",
+        "self._filled = 0\n                self._large",
+        ("tests/transports/test_frames.py",),
+    ),
+)
