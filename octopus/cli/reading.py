@@ -13,10 +13,12 @@ from typing import Protocol, Self
 from octopus.cli.failures import CommandFailed
 from octopus.cli.reaching import administering
 from octopus.config import Settings
-from octopus.errors import TopicNotFound, TransportError
+from octopus.errors import TopicNotFound, TopicRecreated, TransportError
 from octopus.events import StoredRecord, TopicPartition
+from octopus.offsets import topic_id_of, with_topic_id
 from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
 from octopus.transports.opening import consumer_options
+from octopus.worker.known_topics import is_another
 
 AT_ONCE = 500
 WAIT = 0.25
@@ -79,6 +81,7 @@ class Reader:
         self._positions: dict[TopicPartition, int] = {}  # of what was handed out: the next
         self._ends: Mapping[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
+        self._topic_ids: dict[str, str | None] = {}  # of what is read
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -130,17 +133,28 @@ class Reader:
 
     async def commit(self) -> None:
         """Store the position of what is done with."""
-        offsets = {place: Commit(offset) for place, offset in self._positions.items() if place in self._wanted}
+        offsets = {
+            place: Commit(offset, with_topic_id("", self._topic_ids.get(place.topic)))
+            for place, offset in self._positions.items()
+            if place in self._wanted
+        }
         if offsets:
             await self._consumer.commit(offsets)
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """Begin where the group stands, where we were, or at the start."""
+        """Begin where the group stands, where we were, or at the start: in the same topics, not in others of their names."""
+        there = await self._consumer.topic_ids({partition.topic for partition in partitions})
+        self._topic_ids = there | self._topic_ids
+        for topic, topic_id in there.items():
+            _check_same(topic, self._topic_ids[topic], topic_id)
         positions = {p: self._positions.get(p, self._starts.get(p, 0)) for p in partitions}
         if self._group is not None:
             committed = await self._consumer.committed(partitions)
-            positions |= {partition: commit.offset for partition, commit in committed.items() if commit is not None}
-        await self._consumer.seek(positions)
+            for partition, commit in committed.items():
+                if commit is not None:
+                    _check_same(partition.topic, topic_id_of(commit.metadata), there.get(partition.topic), self._group)
+                    positions[partition] = commit.offset
+        await self._consumer.seek(positions, there)
         self._positions |= positions
         self._assigned = {*partitions}
 
@@ -167,6 +181,15 @@ class Reader:
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(3):
                 await self._admin.delete_group(group)
+
+
+def _check_same(topic: str, expected: str | None, found: str | None, group: str | None = None) -> None:
+    if is_another(expected, found):
+        hint = f" Say where group {group!r} begins: octopus groups reset {group} --to earliest." if group else ""
+        raise TopicRecreated(
+            f"Topic {topic!r} was deleted and made again: its id was {expected}, now it is {found}, so that offsets of the old "
+            f"one mean nothing.{hint}"
+        )
 
 
 async def partitions_of(

@@ -12,6 +12,7 @@ from octopus.cli.reaching import administering
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, TopicInfo
+from octopus.transports.kafka import KafkaTransport
 from octopus.transports.opening import open_transport
 from tests.cli.conftest import Octopus
 from tests.support.peers import Peer
@@ -104,6 +105,28 @@ def group(octopus: Octopus, topic: str) -> str:
     name = f"app.{topic}"
     octopus("consume", topic, "--group", name, "--to", "2", "--quiet")
     return name
+
+
+def test_a_group_that_stands_in_an_earlier_topic_of_that_name_is_not_read_on(
+    octopus: Octopus, topic: str, group: str, broker: str
+) -> None:
+    async def pretend() -> None:
+        admin = KafkaTransport.at(broker, {}).admin()
+        await admin.start()
+        try:
+            place = TopicPartition(topic, 0)
+            (topic_id,) = (await admin.topic_ids([topic])).values()
+            assert (await admin.group_offsets(group))[place] == Commit(2, f"octopus-topic-1:{topic_id}")
+            await admin.set_group_offsets(group, {place: Commit(2, "octopus-topic-1:another")})
+        finally:
+            await admin.stop()
+
+    asyncio.run(pretend())
+    refused = octopus("consume", topic, "--group", group, "--to", "latest", "--quiet")
+    assert refused.code == 3
+    assert f"Topic {topic!r} was deleted and made again: its id was another" in refused.err
+    octopus("groups", "reset", group, "--to", "earliest", "--yes")
+    assert octopus("consume", topic, "--group", group, "--to", "latest", "--json").out.count("\n") == 5
 
 
 def test_the_lag_of_a_group_is_shown(octopus: Octopus, topic: str, group: str) -> None:
