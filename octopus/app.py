@@ -13,7 +13,7 @@ from octopus.events import Message, Published
 from octopus.home import Home, elsewhere
 from octopus.middleware.retry_topics import SUFFIX, Clock, RetryTopic
 from octopus.pipeline import Pipeline, RetryPipeline
-from octopus.publishing import HeadersLike, Publisher, SynchronousPublisher
+from octopus.publishing import Connection, HeadersLike, Publisher, SynchronousPublisher
 from octopus.routing import Route, Router
 from octopus.serde import JSON
 from octopus.transports.base import Producer
@@ -23,6 +23,7 @@ from octopus.types import Codec, Middleware
 from octopus.waiting import WaitingRoom
 
 M = TypeVar("M", bound=Middleware)
+T = TypeVar("T")
 Lifespan = Callable[["Octopus"], AbstractAsyncContextManager[Any]]
 
 
@@ -71,9 +72,9 @@ class Octopus(Router):
         self.codecs = tuple(codecs)
         self._lifespan = lifespan
         self._middleware: list[Middleware] = []
-        self._publishers: list[
-            tuple[Home, Publisher]
-        ] = []  # of the drivers that run now; the latest one here publishes
+        self._running: list[tuple[Home, Publisher]] = []  # of the drivers that run now; the latest one here publishes
+        self._connections: list[tuple[Home, Publisher]] = []  # of `connected()`; where no driver runs they publish
+        self._captors: list[Producer] = []  # get what would open a connection of its own
 
     def middleware(self, function: M) -> M:
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
@@ -128,11 +129,19 @@ class Octopus(Router):
         )
 
     @asynccontextmanager
-    async def connected(self, **overrides: Any) -> AsyncIterator["Octopus"]:
-        """Publish without handling anything: `async with app.connected(): await app.publish(…)`."""
+    async def connected(self, **overrides: Any) -> AsyncIterator[Connection]:
+        """Publish without handling anything: `async with app.connected(): await app.publish(…)`.
+
+        Where the app runs, `app.publish` stays what it was, and only what this gives uses the new connection:
+        `async with app.connected(brokers="elsewhere:9092") as elsewhere: await elsewhere.publish(…)`.
+
+        Args:
+            **overrides: Settings, over those of the app.
+        """
         async with self._producer(config.load(config.merge(self.settings, overrides))) as producer:
-            with self._publishing(producer):
-                yield self
+            entry = Home(), Publisher(producer, self.codec)
+            with _listed(self._connections, entry):
+                yield Connection(self.name, *entry)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,9 +176,19 @@ class Octopus(Router):
     async def serving(self, producer: Producer) -> AsyncIterator[None]:
         """Let handlers publish through `producer` and enter the lifespan."""
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._publishing(producer))
+            stack.enter_context(_listed(self._running, (Home(), Publisher(producer, self.codec))))
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
+            yield
+
+    @contextmanager
+    def captured(self, producer: Producer) -> Iterator[None]:
+        """Let `producer` have, too, what would open a connection of its own: `connected()` and `synchronous_publisher()`.
+
+        Args:
+            producer: Started; used from any thread and event loop, and never stopped.
+        """
+        with _listed(self._captors, producer):
             yield
 
     def pipelines(
@@ -245,19 +264,17 @@ class Octopus(Router):
         return [known[name] for name in dict.fromkeys(only)] if only else self.routes
 
     def _connected_publisher(self) -> Publisher:
-        if self._publishers:
-            home, publisher = self._publishers[-1]
-            if home.is_here():
-                return publisher
-            for home, publisher in reversed(self._publishers):
+        for publishers in (self._running, self._connections):
+            for home, publisher in reversed(publishers):
                 if home.is_here():
                     return publisher
-        else:
+        known = [*self._connections, *self._running]
+        if not known:
             raise ConfigurationError(
                 f"{self.name} is not connected: publish from a handler, or within `async with app.running():`, "
                 "`async with app.connected():` or `with app.synchronous_publisher() as publisher:`."
             )
-        home, _ = self._publishers[-1]
+        home, _ = known[-1]
         raise elsewhere(
             f"The connection of {self.name}",
             home.process,
@@ -266,17 +283,11 @@ class Octopus(Router):
             "`asyncio.run_coroutine_threadsafe(app.publish(…), loop)`.",
         )
 
-    @contextmanager
-    def _publishing(self, producer: Producer) -> Iterator[None]:
-        entry = Home(), Publisher(producer, self.codec)
-        self._publishers.append(entry)
-        try:
-            yield
-        finally:
-            self._publishers.remove(entry)
-
     @asynccontextmanager
     async def _producer(self, settings: Settings) -> AsyncIterator[Producer]:
+        if self._captors:
+            yield self._captors[-1]
+            return
         home, transport = Home(), connect(settings, client_id=self.name)
         async with AsyncExitStack() as stack:
             await transport.open()
@@ -289,3 +300,12 @@ class Octopus(Router):
             finally:
                 if home.was_forked:
                     stack.pop_all()  # the sockets are its parent's: nothing may be delivered or said on them
+
+
+@contextmanager
+def _listed(entries: list[T], entry: T) -> Iterator[None]:
+    entries.append(entry)
+    try:
+        yield
+    finally:
+        del entries[next(index for index, each in enumerate(entries) if each is entry)]

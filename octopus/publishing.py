@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Headers, Message, Published
-from octopus.home import elsewhere
+from octopus.home import Home, elsewhere
 from octopus.serde import JSON, encode
 from octopus.tracing import current, traced
 from octopus.transports.base import Outgoing, Producer
@@ -96,6 +96,48 @@ class Publisher:
         if not self._announce or value is None or (isinstance(value, str | bytes) and not isinstance(value, Enum)):
             return given
         return [*given, *self._announce]
+
+
+class Connection:
+    """What `async with app.connected() as connection:` gives: publishes through that connection, whatever else the app does.
+
+    Args:
+        name: Of its app, for what it says when it cannot be used.
+        home: Where it was opened.
+        publisher: Of its producer.
+    """
+
+    def __init__(self, name: str, home: Home, publisher: Publisher) -> None:
+        self._name = name
+        self._home = home
+        self._publisher = publisher
+
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: bytes | str | None = None,
+        headers: HeadersLike = (),
+        partition: int | None = None,
+        timestamp: float | None = None,
+    ) -> Published:
+        """Publish one message, as `app.publish` does."""
+        message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        return await self._here().publish(topic, message)
+
+    async def publish_many(self, topic: str, messages: Iterable[Any]) -> list[Published]:
+        """Publish values or `Message`s in order, as `app.publish_many` does."""
+        return await self._here().publish_many(topic, messages)
+
+    def _here(self) -> Publisher:
+        if not self._home.is_here():
+            raise elsewhere(
+                f"This connection of {self._name}",
+                self._home.process,
+                "Open one of your own here: `async with app.connected():`.",
+            )
+        return self._publisher
 
 
 async def _within(headers: Headers, work: Coroutine[Any, Any, T]) -> T:

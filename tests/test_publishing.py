@@ -100,8 +100,7 @@ async def test_an_app_publishes_while_it_is_connected() -> None:
     keep = memory_transport("connected", {})
     with pytest.raises(ConfigurationError, match=r"app is not connected: publish from a handler, or within"):
         await app.publish("t", 1)
-    async with app.connected() as same:
-        assert same is app
+    async with app.connected():
         assert await app.publish("t", 1, key="k", headers={"h": "1"}, partition=1, timestamp=2.5) == Published(
             "t", 1, 0
         )
@@ -201,3 +200,32 @@ def test_a_synchronous_publisher_does_not_wait_for_ever() -> None:
         with pytest.raises(TimeoutError):
             publisher.publish("t", 1, timeout=0.01)
         assert time.monotonic() - began < 0.3
+
+
+def _lab(name: str) -> MemoryBroker:
+    return memory_transport(name, {}).broker
+
+
+async def test_a_connection_opened_where_the_app_runs_publishes_by_itself_and_redirects_nothing() -> None:
+    seen: list[int] = []
+    app = Octopus("app", brokers="memory://at-home")
+    at_home, elsewhere = _lab("at-home"), _lab("elsewhere")
+
+    @app.on("numbers")
+    async def take(number: int) -> None:
+        seen.append(number)
+
+    async with app.running(), app.connected(brokers="memory://elsewhere") as other:
+        await app.publish("mine", 1)
+        await other.publish("theirs", 2, key="k")
+        await other.publish_many("theirs", [3])
+    assert [at_home.log(TopicPartition("mine", 0)).end, elsewhere.log(TopicPartition("theirs", 0)).end] == [1, 2]
+    assert "mine" not in elsewhere.topics
+    assert "theirs" not in at_home.topics
+
+
+async def test_a_connection_is_refused_in_another_event_loop() -> None:
+    app = Octopus("app", brokers="memory://at-home")
+    async with app.connected() as connection:
+        with pytest.raises(ConfigurationError, match="This connection of app"):
+            await asyncio.to_thread(lambda: asyncio.run(connection.publish("t", 1)))

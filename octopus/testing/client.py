@@ -30,7 +30,8 @@ class TestClient(Views):
     """Runs an app in process, in virtual time, without a broker.
 
     Decoding, filters, ordering, batches, retries, dead letters, groups, middleware and lifespan are those of the worker.
-    What handlers publish is seen by the app's own handlers of that topic.
+    What the app publishes, also through `connected()` and `synchronous_publisher()`, stays in the test and is seen by the
+    app's own handlers of that topic.
 
     In a test that is not async:
 
@@ -98,6 +99,7 @@ class TestClient(Views):
                 for pipeline in self.app.pipelines(topics.outlet, self._settings, self._only, clock=self._wall_clock)
             ]
             self._clock.hold_while(topics.is_in_thread)
+            stack.enter_context(self.app.captured(topics))
             await stack.enter_async_context(self.app.serving(topics.outlet))
             stack.push_async_callback(topics.close)
             for group in groups:

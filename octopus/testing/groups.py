@@ -1,6 +1,7 @@
 """Topics and consumer groups of a test client: records go from the in-process broker straight to the runners."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from octopus.app import Octopus
@@ -29,7 +30,7 @@ YIELD_EVERY = 256
 
 
 class Topics:
-    """Stores what is published, remembers it, and hands it to the groups. It is the app's producer."""
+    """Stores what is published, remembers it, and hands it to the groups. It is the app's producer, in any thread."""
 
     def __init__(self, broker: MemoryBroker, journal: Journal, clock: Clock) -> None:
         self.broker = broker
@@ -37,6 +38,8 @@ class Topics:
         self.journal = journal
         self.outlet = CapturingProducer(self)
         self.groups: list[Group] = []
+        self._loop = asyncio.get_running_loop()
+        self._undelivered: deque[TopicPartition] = deque()  # what was published in other threads, most recent last
         self.progress = asyncio.Event()
         self.out_of_patience = False
 
@@ -58,10 +61,21 @@ class Topics:
         for published in stored:
             log = self.broker.log(TopicPartition(published.topic, published.partition))
             self.journal.sent[published] = log.read(published.offset, 1)[0][0]
-        for partition in dict.fromkeys(TopicPartition(published.topic, published.partition) for published in stored):
+        self._undelivered.extend(
+            dict.fromkeys(TopicPartition(published.topic, published.partition) for published in stored)
+        )
+        if asyncio.get_running_loop() is self._loop:
+            self._deliver()
+        elif not self._loop.is_closed():  # it may rest between two calls of a test that is not async
+            self._loop.call_soon_threadsafe(self._deliver)
+        return stored
+
+    def _deliver(self) -> None:
+        while self._undelivered:
+            partition = self._undelivered.popleft()
             for group in self.groups:
                 group.deliver(partition)
-        return stored
+        self.progress.set()
 
     async def send_outputs(self, outbox: Outbox) -> None:
         """Store what waits for a transaction, and dead letters in the place of what a broker would refuse."""
@@ -83,7 +97,7 @@ class Topics:
     @property
     def is_unsettled(self) -> bool:
         """Whether a group has something left to do."""
-        return any(group.is_unsettled for group in self.groups)
+        return bool(self._undelivered) or any(group.is_unsettled for group in self.groups)
 
     def unsettled(self) -> str:
         """Name some of the records that are not settled, and their groups."""
@@ -108,6 +122,7 @@ class Topics:
         """Stop the handlers and commit what is settled, so that another client can go on."""
         for group in self.groups:
             await group.close()
+        self.groups = []  # a thread may publish on
 
 
 class Group:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, Router
-from octopus.errors import ConfigurationError, DecodeError, HandlerStopped
+from octopus.errors import ConfigurationError, DecodeError, HandlerStopped, TransportError
 from octopus.testing import DONE, SKIPPED, DeadLetter, Retry, TestClient, VirtualTimeLoop
 from octopus.transports.memory import MemoryBroker
 
@@ -98,6 +98,55 @@ async def test_what_one_handler_publishes_reaches_the_next(app: Octopus) -> None
         assert await client.publish("raw", 1) == {"first": DONE}
         assert seen == [4]
         assert [record.value for record, _ in client.outcomes("second")] == [b"2"]
+
+
+NOWHERE = "127.0.0.1:1"
+"""Where no broker is: whoever asks for it fails."""
+
+
+async def test_what_would_open_a_connection_of_its_own_stays_in_the_test_too() -> None:
+    app = Octopus("beamline", brokers=NOWHERE)
+    seen: list[str] = []
+
+    @app.on("files")
+    def in_a_thread(path: str) -> None:
+        with app.synchronous_publisher() as publisher:
+            publisher.publish("copies", "synchronous " + path)
+
+    @app.on("files")
+    async def connects(path: str) -> None:
+        async with app.connected(brokers=NOWHERE) as elsewhere:
+            await elsewhere.publish("copies", "connected " + path)
+            await app.publish("copies", "app " + path)
+
+    @app.on("copies")
+    async def copied(text: str) -> None:
+        seen.append(text)
+
+    async with TestClient(app) as client:
+        await client.publish("files", "/a")
+        assert sorted(seen) == ["app /a", "connected /a", "synchronous /a"]
+        assert sorted(event.value.decode() for event in client.published("copies")) == sorted(seen)
+
+
+def test_a_synchronous_publisher_of_the_test_reaches_the_handlers_when_they_run_next() -> None:
+    app = Octopus("beamline", brokers=NOWHERE)
+    seen: list[str] = []
+
+    @app.on("files")
+    async def note(path: str) -> None:
+        seen.append(path)
+
+    with TestClient(app) as client, app.synchronous_publisher() as publisher:
+        assert publisher.publish("files", "/a").offset == 0
+        thread = threading.Thread(target=publisher.publish_many, args=("files", ["/b", "/c"]))
+        thread.start()
+        thread.join()
+        client.settle()
+        assert seen == ["/a", "/b", "/c"]
+        assert [event.offset for event in client.published("files")] == [0, 1, 2]
+    with pytest.raises(TransportError), app.synchronous_publisher():  # the test client is gone
+        pass
 
 
 async def test_the_lifespan_is_entered_before_and_left_after() -> None:
