@@ -45,19 +45,30 @@ class Catalog(NamedTuple):
     is_current: bool
 
 
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory that holds something else; nothing in it, nor its mode, was changed by then.
+
+    Raises:
+        IncompatibleFormat: It is neither empty nor a broker's.
+        OSError: It cannot be read.
+    """
+    if directory.is_dir() and not (directory / "catalog").exists():
+        strange = {entry.name for entry in directory.iterdir()} - {"lock", "catalog.temp"}
+        if strange:
+            raise IncompatibleFormat(
+                f"The directory {str(directory)!r} is not empty and no broker's data (it holds {min(strange)!r}). Name another."
+            )
+
+
 def read_catalog(directory: Path) -> Catalog | None:
     """Return the catalog; None when the directory is new.
 
     Raises:
         IncompatibleFormat: It was written by a newer version, is damaged, or the directory holds something else.
     """
+    _check_directory(directory)
     path = directory / "catalog"
     if not path.exists():
-        strange = {entry.name for entry in directory.iterdir()} - {"lock", "catalog.temp"}
-        if strange:
-            raise IncompatibleFormat(
-                f"The directory {str(directory)!r} is not empty and no broker's data (it holds {min(strange)!r}). Name another."
-            )
         return None
     content = open_line(path.read_bytes())
     if content is None:
@@ -73,17 +84,19 @@ def read_catalog(directory: Path) -> Catalog | None:
     return Catalog(values["cluster_id"], values["next_id"], topics, is_current=values["format"] == FORMAT)
 
 
-def write_catalog(
-    directory: Path, cluster_id: str, next_folder: int, topics: Iterable[Topic], environment: Environment
-) -> None:
-    """Replace the catalog durably.
+def catalog_line(cluster_id: str, next_folder: int, topics: Iterable[Topic]) -> bytes:
+    """Return the catalog as it is written."""
+    entries = [[each.name, each.folder, len(each.partitions), each.config, each.id.hex] for each in topics]
+    values = {"format": FORMAT, "cluster_id": cluster_id, "next_id": next_folder, "topics": entries}
+    return sealed_line(json.dumps(values, separators=(",", ":")).encode())
+
+
+def write_catalog(directory: Path, line: bytes, environment: Environment) -> None:
+    """Replace the catalog durably; in any thread.
 
     Raises:
         OSError: The old one stays.
     """
-    entries = [[each.name, each.folder, len(each.partitions), each.config, each.id.hex] for each in topics]
-    values = {"format": FORMAT, "cluster_id": cluster_id, "next_id": next_folder, "topics": entries}
-    line = sealed_line(json.dumps(values, separators=(",", ":")).encode())
     replace_file(directory / "catalog", [line], environment.faults)
 
 

@@ -32,6 +32,9 @@ class LogFile(Protocol):
     def close(self) -> None:
         """Release the descriptor; the file can still be used."""
 
+    def abandon(self) -> None:
+        """Never use the file again; whoever calls this removes it."""
+
     def delete(self) -> None:
         """Remove the file."""
 
@@ -60,8 +63,11 @@ class MemoryFile:
     def close(self) -> None:
         pass
 
-    def delete(self) -> None:
+    def abandon(self) -> None:
         self._data = bytearray()
+
+    def delete(self) -> None:
+        self.abandon()
 
 
 class Descriptors:
@@ -133,9 +139,12 @@ class DiskFile:
     def close(self) -> None:
         self._descriptors.close(self)
 
-    def delete(self) -> None:
+    def abandon(self) -> None:
         self.is_deleted = True
         self.close()
+
+    def delete(self) -> None:
+        self.abandon()
         self.path.unlink(missing_ok=True)
 
 

@@ -93,6 +93,7 @@ class Broker:
         tasks = [task for connection in self._connections for task in connection.tasks()]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
+        await self._storage.end_changes()
         for connection in list(self._connections):
             connection.close()
         for chore in self._chores:

@@ -7,17 +7,15 @@ offsets, producers          journals
 topics/<folder>/<number>/   one folder a partition; clients' names never become paths
 """
 
-import base64
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
-from uuid import UUID, uuid4
+from typing import Literal, Self, TypeVar
+from uuid import UUID
 
 from octopus.broker.batch import Decompressors
-from octopus.broker.catalog import Catalog, read_catalog, write_catalog
+from octopus.broker.catalog import read_catalog
 from octopus.broker.checksum import Checksum, crc32c
 from octopus.broker.chores import Compactions, attempt
 from octopus.broker.codes import BrokerError, Code
@@ -29,8 +27,12 @@ from octopus.broker.lock import DirectoryLock
 from octopus.broker.log import Log
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
-from octopus.broker.topics import DEFAULTS, ConfigValue, Topic, check_config, check_name, log_config, new_id
+from octopus.broker.steps import Steps, Turns, at_once
+from octopus.broker.topic_store import TopicStore
+from octopus.broker.topics import ConfigValue, Topic, check_config, described
 from octopus.logs import get_logger
+
+T = TypeVar("T")
 
 _MAXIMUM_EPOCH = 2**15 - 1
 
@@ -63,18 +65,14 @@ class Storage:
 
     Attributes:
         settings: As given.
-        topics: The catalog; changed by the methods below only.
+        topic_store: Topics and their logs.
         offsets: Committed offsets.
         producers: Producer ids and transactions.
-        cluster_id: Names this data directory to clients; stays the same.
         faults: Disk faults on demand, for tests.
     """
 
-    topics: dict[str, Topic]
-    _names: dict[UUID, str]
     offsets: OffsetStore
     producers: ProducerStore
-    cluster_id: str
 
     def __init__(self, path: Path | None, settings: StorageSettings, environment: Environment) -> None:
         self.settings = settings
@@ -83,6 +81,8 @@ class Storage:
         self._environment = environment
         self._lock = None if path is None else DirectoryLock(path)
         self._compactions = Compactions()
+        self._turns = Turns()
+        self.topic_store = TopicStore(path, settings, environment)
 
     @classmethod
     def open(
@@ -121,6 +121,7 @@ class Storage:
             is_durable=path is not None and settings.durability == "fsync",
         )
         if path is not None:
+            read_catalog(path)  # before anything of somebody else's is changed
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)
         self = cls(path, settings, environment)
@@ -147,102 +148,57 @@ class Storage:
             self._lock.was_stopped = True
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> Topic:
-        """Create a topic, durably.
-
-        Raises:
-            BrokerError: 17 bad or colliding name, 36 exists, 37 bad number of partitions, 40 bad configuration,
-                44 too many, 56 the disk refused.
-        """
-        self.check_create(name, partitions, config or {})
-        topic = Topic(name, new_id(), self._next_folder, config=dict(config or {}))
-        self._next_folder += 1
-        try:
-            self._add_partitions(topic, partitions)
-            self._save_catalog([*self.topics.values(), topic])
-        except OSError as error:
-            self._remove_folder(topic)
-            raise _refused(error) from error
-        self._add(topic)
-        return topic
-
-    def check_create(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
-        """Raise what `create_topic` would raise (for `validate_only`)."""
-        check_name(name)
-        if name in self.topics:
-            raise BrokerError(Code.TOPIC_ALREADY_EXISTS, f"The topic {name!r} exists already.")
-        like = _metric_name(name)
-        for other in self.topics:
-            if _metric_name(other) == like:
-                raise BrokerError(
-                    Code.INVALID_TOPIC_EXCEPTION, f"The name {name!r} differs from {other!r} only in '.' and '_'."
-                )
-        if partitions < 1:
-            raise BrokerError(Code.INVALID_PARTITIONS, f"A topic cannot have {partitions} partitions.")
-        check_config(config)
-        if len(self.topics) >= self.settings.max_topics:
-            raise BrokerError(Code.POLICY_VIOLATION, f"There are {len(self.topics)} topics already.")
-        self._check_room(partitions)
+        """Create a topic here and now; see `TopicStore.creating`."""
+        return at_once(self.topic_store.creating(name, partitions, config or {}))
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records and committed offsets.
+        """Delete a topic here and now; see `deleting`."""
+        at_once(self.deleting(name))
+
+    def create_partitions(self, name: str, count: int, *, validate_only: bool = False) -> None:
+        """Grow a topic here and now; see `TopicStore.growing`."""
+        at_once(self.topic_store.growing(name, count, validate_only=validate_only))
+
+    def alter_config(self, name: str, config: Mapping[str, str], *, validate_only: bool = False) -> None:
+        """Replace a topic's own configuration here and now; see `TopicStore.altering`."""
+        at_once(self.topic_store.altering(name, config, validate_only=validate_only))
+
+    def deleting(self, name: str) -> Steps[Topic]:
+        """Delete a topic with its records and committed offsets, step by step.
 
         Raises:
             BrokerError: 3 unknown topic, 56 the disk refused.
         """
-        topic = self.topic(name)
-        try:
-            self._save_catalog([each for each in self.topics.values() if each is not topic])
-        except OSError as error:
-            raise _refused(error) from error
-        del self.topics[name], self._names[topic.id]
-        for log in topic.partitions:
-            log.delete()
-        self._remove_folder(topic)
+        topic = yield from self.topic_store.removing(name)
         # Durable at once: a topic of this name that is made now must not inherit a place after a power cut.
         self.producers.forget_topic(name)
         self.offsets.keep_topics(self.topics)
         self._flush_journals()
+        yield None
+        yield from self.topic_store.clearing(topic)
+        return topic
 
-    def create_partitions(self, name: str, count: int, *, validate_only: bool = False) -> None:
-        """Grow a topic to `count` partitions, durably.
-
-        Raises:
-            BrokerError: 3 unknown topic, 37 not more than now, 44 too many, 56 the disk refused.
-        """
-        topic = self.topic(name)
-        before = len(topic.partitions)
-        if count <= before:
-            raise BrokerError(Code.INVALID_PARTITIONS, f"The topic {name!r} has {before} partitions; it can only grow.")
-        self._check_room(count - before)
-        if validate_only:
-            return
-        try:
-            self._add_partitions(topic, count)
-            self._save_catalog(self.topics.values())
-        except OSError as error:
-            for log in topic.partitions[before:]:
-                log.delete()
-            del topic.partitions[before:]
-            raise _refused(error) from error
-
-    def alter_config(self, name: str, config: Mapping[str, str], *, validate_only: bool = False) -> None:
-        """Replace a topic's own configuration, durably; it applies at once.
+    async def made(self, steps: Steps[T]) -> T:
+        """Make a change without holding up the event loop; others are made in turn.
 
         Raises:
-            BrokerError: 3 unknown topic, 40 bad configuration, 56 the disk refused.
+            BrokerError: What the change raises; 56 the broker stops.
         """
-        topic = self.topic(name)
-        check_config(config)
-        if validate_only:
-            return
-        before, topic.config = topic.config, dict(config)
-        try:
-            self._save_catalog(self.topics.values())
-        except OSError as error:
-            topic.config = before
-            raise _refused(error) from error
-        for log in topic.partitions:
-            log.config = log_config(self._values_of(topic))
+        return await self._turns.make(steps)
+
+    async def end_changes(self) -> None:
+        """Let no change go on; to be called in the event loop before `close`."""
+        await self._turns.end()
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """The catalog; changed by the methods above only."""
+        return self.topic_store.topics
+
+    @property
+    def cluster_id(self) -> str:
+        """Names this data directory to clients; stays the same."""
+        return self.topic_store.cluster_id
 
     def config_of(self, name: str) -> dict[str, ConfigValue]:
         """Return every configuration key of a topic with its value and who set it.
@@ -254,16 +210,7 @@ class Storage:
 
     def config_with(self, config: Mapping[str, str]) -> dict[str, ConfigValue]:
         """Return every configuration key as it is for a topic that sets `config`."""
-        defaults = self.settings.topic_defaults
-        values = {}
-        for key, value in DEFAULTS.items():
-            if key in config:
-                values[key] = ConfigValue(config[key], "topic")
-            elif key in defaults:
-                values[key] = ConfigValue(defaults[key], "broker")
-            else:
-                values[key] = ConfigValue(value, "default")
-        return values
+        return described(config, self.settings.topic_defaults)
 
     def topic(self, name: str) -> Topic:
         """Return a topic.
@@ -271,10 +218,7 @@ class Storage:
         Raises:
             BrokerError: 3 unknown topic.
         """
-        try:
-            return self.topics[name]
-        except KeyError:
-            raise BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic {name[:60]!r}.") from None
+        return self.topic_store.topic(name)
 
     def name_of(self, topic_id: UUID) -> str:
         """Return the name of the topic with this id.
@@ -282,10 +226,7 @@ class Storage:
         Raises:
             BrokerError: 100 unknown id: there never was such a topic, or it was deleted.
         """
-        try:
-            return self._names[topic_id]
-        except KeyError:
-            raise BrokerError(Code.UNKNOWN_TOPIC_ID, f"There is no topic with id {topic_id}.") from None
+        return self.topic_store.name_of(topic_id)
 
     def log(self, name: str, partition: int) -> Log:
         """Return a partition's log.
@@ -293,12 +234,7 @@ class Storage:
         Raises:
             BrokerError: 3 unknown topic or partition.
         """
-        partitions = self.topic(name).partitions
-        if not 0 <= partition < len(partitions):
-            raise BrokerError(
-                Code.UNKNOWN_TOPIC_OR_PARTITION, f"The topic {name!r} has {len(partitions)} partitions, no {partition}."
-            )
-        return partitions[partition]
+        return self.topic_store.log(name, partition)
 
     async def synced(self, items: Iterable[Log | OffsetStore | ProducerStore]) -> None:
         """Return when everything appended to `items` so far is durable (and readable).
@@ -318,7 +254,7 @@ class Storage:
         Raises:
             BrokerError: 56 the disk refused.
         """
-        for log in self._logs():
+        for log in self.topic_store.logs():
             self._environment.commit.flush(log)
         self._flush_journals()
 
@@ -328,7 +264,7 @@ class Storage:
         In an event loop compactions run in a thread, one a log, and show when they are done. Nothing is raised: what the
         disk refuses is logged and tried again the next time.
         """
-        for log in self._logs():
+        for log in self.topic_store.logs():
             attempt(partial(log.retain, now), "retention")
             log.expire_producers(now - self.settings.producer_expiry_ms)
             attempt(partial(self._compactions.start, log, now), "compaction")
@@ -343,7 +279,7 @@ class Storage:
         """
         failure: BrokerError | None = None
         for close in [
-            *(log.close for log in self._logs()),
+            *(log.close for log in self.topic_store.logs()),
             self.offsets.journal.close,
             self.producers.journal.close,
             self._environment.commit.close,
@@ -365,38 +301,13 @@ class Storage:
 
     def _recover(self, now: int) -> None:
         path, environment = self._path, self._environment
-        catalog = None if path is None else read_catalog(path)
-        clean = False
-        if path is not None:
-            clean = (path / "clean").exists()
-            (path / "clean").unlink(missing_ok=True)
-            sync_directory(path, self.faults)
-        self.topics, self._names = {}, {}
-        self._next_folder = catalog.next_folder if catalog else 0
-        self.cluster_id = catalog.cluster_id if catalog else base64.urlsafe_b64encode(uuid4().bytes).decode()[:22]
-        if catalog is None:
-            self._save_catalog([])
-        else:
-            self._recover_topics(catalog, now, clean)
-            if not catalog.is_current:
-                self._save_catalog(self.topics.values())  # before anybody is told of an id that was missing
+        self.topic_store.recover(now)
         self.offsets = OffsetStore(path and path / "offsets", environment)
         self.producers = ProducerStore(path and path / "producers", environment)
-        self.producers.skip_to(1 + max((log.largest_producer_id for log in self._logs()), default=-1))
+        self.producers.skip_to(1 + max((log.largest_producer_id for log in self.topic_store.logs()), default=-1))
         self._abort_orphans(now)
         # A crash may have come between a topic's deletion and this.
         attempt(lambda: self.offsets.keep_topics(self.topics), "forgetting the offsets of deleted topics")
-
-    def _recover_topics(self, catalog: Catalog, now: int, clean: bool) -> None:
-        known = {str(entry.folder) for entry in catalog.topics}
-        for folder in self._topics_path.glob("*"):
-            if folder.name not in known:
-                shutil.rmtree(folder)  # a creation or deletion that a crash interrupted
-        for entry in catalog.topics:
-            topic = Topic(entry.name, entry.id, entry.folder, config=entry.config)
-            self._add(topic)
-            for number in range(entry.partitions):
-                topic.partitions.append(self._open_log(topic, number, now=now, clean=clean))
 
     def _abort_orphans(self, now: int) -> None:
         """Abort open transactions that no coordinator will end."""
@@ -421,55 +332,9 @@ class Storage:
                         attempt(abort, "aborting a transaction")
                 attempt(log.flush, "recovery")
 
-    def _add_partitions(self, topic: Topic, count: int) -> None:
-        if self._path is not None:
-            folder = self._topics_path / str(topic.folder)
-            for directory in (self._topics_path, folder):
-                directory.mkdir(mode=0o700, exist_ok=True)
-            for number in range(len(topic.partitions), count):
-                (folder / str(number)).mkdir(mode=0o700, exist_ok=True)
-            for directory in (folder, self._topics_path, self._path):
-                sync_directory(directory, self.faults)
-        for number in range(len(topic.partitions), count):
-            topic.partitions.append(self._open_log(topic, number))
-
-    def _open_log(self, topic: Topic, number: int, *, now: int = 0, clean: bool = False) -> Log:
-        directory = None if self._path is None else self._topics_path / str(topic.folder) / str(number)
-        config = log_config(self._values_of(topic))
-        return Log(directory, config, environment=self._environment, now=now, clean=clean)
-
-    def _check_room(self, partitions: int) -> None:
-        if sum(1 for _ in self._logs()) + partitions > self.settings.max_partitions:
-            raise BrokerError(
-                Code.POLICY_VIOLATION, f"There would be more than {self.settings.max_partitions} partitions."
-            )
-
-    def _values_of(self, topic: Topic) -> dict[str, str]:
-        return {**DEFAULTS, **self.settings.topic_defaults, **topic.config}
-
-    def _save_catalog(self, topics: Iterable[Topic]) -> None:
-        if self._path is not None:
-            write_catalog(self._path, self.cluster_id, self._next_folder, topics, self._environment)
-
     def _flush_journals(self) -> None:
         for journal in (self.offsets.journal, self.producers.journal):
             self._environment.commit.flush(journal)
-
-    def _remove_folder(self, topic: Topic) -> None:
-        if self._path is not None:
-            shutil.rmtree(self._topics_path / str(topic.folder), ignore_errors=True)
-
-    def _add(self, topic: Topic) -> None:
-        self.topics[topic.name] = topic
-        self._names[topic.id] = topic.name
-
-    def _logs(self) -> Iterable[Log]:
-        return [log for topic in self.topics.values() for log in topic.partitions]
-
-    @property
-    def _topics_path(self) -> Path:
-        assert self._path is not None
-        return self._path / "topics"
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -479,10 +344,6 @@ class Storage:
 
 def _durable(item: Log | OffsetStore | ProducerStore) -> Durable:
     return item if isinstance(item, Log) else item.journal
-
-
-def _metric_name(name: str) -> str:
-    return name.replace(".", "_")
 
 
 def _refused(error: OSError) -> BrokerError:

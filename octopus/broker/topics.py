@@ -108,6 +108,19 @@ def check_config(config: Mapping[str, str]) -> None:
             raise BrokerError(Code.INVALID_CONFIG, f"{value[:60]!r} is not a value for {key}.")
 
 
+def described(config: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, ConfigValue]:
+    """Return every configuration key as it is for a topic that sets `config`, under a broker that sets `defaults`."""
+    values = {}
+    for key, value in DEFAULTS.items():
+        if key in config:
+            values[key] = ConfigValue(config[key], "topic")
+        elif key in defaults:
+            values[key] = ConfigValue(defaults[key], "broker")
+        else:
+            values[key] = ConfigValue(value, "default")
+    return values
+
+
 def log_config(config: Mapping[str, str]) -> LogConfig:
     """Return what a log obeys, from every configuration key."""
     policies = config["cleanup.policy"].replace(" ", "").split(",")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import NODE_ID, Node
 from octopus.broker.request import Answer, Api, Request
+from octopus.broker.steps import Steps
 from octopus.broker.topics import ConfigValue
 from octopus.broker.wire import Writer
 
@@ -94,7 +95,7 @@ def _type_of(key: str, value: str) -> int:
     return _STRING
 
 
-def handle_alter_configs(node: Node, request: Request) -> Answer:
+async def handle_alter_configs(node: Node, request: Request) -> Writer:
     """Replace a topic's settings: what is not named returns to its default."""
     reader = request.reader
     asked = reader.array(
@@ -104,10 +105,10 @@ def handle_alter_configs(node: Node, request: Request) -> Answer:
             reader.array(lambda: (reader.string(), _SET, reader.nullable_string())),
         )
     )
-    return _alter(node, request, [(kind, name, changes, True) for kind, name, changes in asked], reader.boolean())
+    return await _alter(node, request, [(kind, name, changes, True) for kind, name, changes in asked], reader.boolean())
 
 
-def handle_incremental_alter_configs(node: Node, request: Request) -> Answer:
+async def handle_incremental_alter_configs(node: Node, request: Request) -> Writer:
     """Change single settings of a topic: set, delete, or append to and subtract from a list."""
     reader = request.reader
     asked = reader.array(
@@ -117,33 +118,36 @@ def handle_incremental_alter_configs(node: Node, request: Request) -> Answer:
             reader.array(lambda: (reader.string(), reader.int8(), reader.nullable_string())),
         )
     )
-    return _alter(node, request, [(kind, name, changes, False) for kind, name, changes in asked], reader.boolean())
+    return await _alter(
+        node, request, [(kind, name, changes, False) for kind, name, changes in asked], reader.boolean()
+    )
 
 
 _Change = tuple[str, int, str | None]
 
 
-def _alter(
+async def _alter(
     node: Node, request: Request, asked: list[tuple[int, str, list[_Change], bool]], validate_only: bool
 ) -> Writer:
-    answer = Writer().int32(0)
-
-    def alter(each: tuple[int, str, list[_Change], bool]) -> None:
-        kind, name, changes, replaces = each
-        code, message = int(Code.NONE), None
+    results: list[tuple[int, str | None, int, str]] = []
+    for kind, name, changes, replaces in asked:
         try:
             request.check()
             require(kind == TOPIC, Code.INVALID_REQUEST, "only the settings of topics can be changed while running")
-            effective = node.storage.config_of(name)
-            config = {} if replaces else dict(node.storage.topic(name).config)
-            for change in changes:
-                _apply(config, effective, *change)
-            node.storage.alter_config(name, config, validate_only=validate_only)
+            await node.storage.made(_altering(node, name, changes, replaces, validate_only))
+            results.append((Code.NONE, None, kind, name))
         except BrokerError as error:
-            code, message = request.refuse(error), str(error)
-        answer.int16(code).string(message).int8(kind).string(name)
+            results.append((request.refuse(error), str(error), kind, name))
+    answer = Writer().int32(0)
+    return answer.array(results, lambda each: answer.int16(each[0]).string(each[1]).int8(each[2]).string(each[3]))
 
-    return answer.array(asked, alter)
+
+def _altering(node: Node, name: str, changes: list[_Change], replaces: bool, validate_only: bool) -> Steps[None]:
+    effective = node.storage.config_of(name)
+    config = {} if replaces else dict(node.storage.topic(name).config)
+    for change in changes:
+        _apply(config, effective, *change)
+    yield from node.storage.topic_store.altering(name, config, validate_only=validate_only)
 
 
 def _apply(

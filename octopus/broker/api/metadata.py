@@ -48,11 +48,19 @@ def handle_metadata(node: Node, request: Request) -> Answer:
     except BrokerError as error:
         return _refused(request, error, asked)
     operations = TOPIC_OPERATIONS if asks_topics else NOT_ASKED
-    answer = _cluster(node, request)
-    answer.structs(_described(node, request, asked, may_create), _topic_writer(answer, version, operations))
-    if 8 <= version <= 10:
-        answer.int32(CLUSTER_OPERATIONS if asks_cluster else NOT_ASKED)
-    return answer.int16(Code.NONE) if version >= 13 else answer
+
+    def described(refusals: dict[str, BrokerError]) -> Writer:
+        answer = _cluster(node, request)
+        answer.structs(_described(node, request, asked, refusals), _topic_writer(answer, version, operations))
+        if 8 <= version <= 10:
+            answer.int32(CLUSTER_OPERATIONS if asks_cluster else NOT_ASKED)
+        return answer.int16(Code.NONE) if version >= 13 else answer
+
+    async def created(names: list[str]) -> Writer:
+        return described({name: error for name in names if (error := await _create(node, name)) is not None})
+
+    missing = _missing(node, asked) if may_create and node.settings.auto_create and not request.fault else []
+    return created(missing) if missing else described({})
 
 
 def _check(asked: list[_Wanted], version: int) -> None:
@@ -100,13 +108,33 @@ def _topic_writer(answer: Writer, version: int, operations: int) -> Callable[[_D
     return topic
 
 
-def _described(node: Node, request: Request, asked: list[_Wanted], may_create: bool) -> list[_Described]:
+def _missing(node: Node, asked: list[_Wanted]) -> list[str]:
+    """Name the topics to create. Reserved names are never created in passing: a mistyped internal topic would look real."""
+    names = {each.name for each in _counted(asked) if each.name is not None and each.id == NO_ID}
+    return sorted(name for name in names if name not in node.storage.topics and not name.startswith("__"))
+
+
+async def _create(node: Node, name: str) -> BrokerError | None:
+    try:
+        await node.storage.made(node.storage.topic_store.creating(name, node.settings.default_partitions, {}))
+    except BrokerError as error:
+        # Somebody else makes it: who asks again finds it.
+        return BrokerError(Code.LEADER_NOT_AVAILABLE) if error.code == Code.TOPIC_ALREADY_EXISTS else error
+    return None
+
+
+def _counted(asked: list[_Wanted]) -> list[_Wanted]:
     # Kafka's rule: where any topic is asked for by its id, those without one are passed over.
-    by_id = [each for each in asked if each.id != NO_ID]
-    return [_look_up(node, request, each, may_create) for each in by_id or asked]
+    return [each for each in asked if each.id != NO_ID] or asked
 
 
-def _look_up(node: Node, request: Request, wanted: _Wanted, may_create: bool) -> _Described:
+def _described(
+    node: Node, request: Request, asked: list[_Wanted], refusals: dict[str, BrokerError]
+) -> list[_Described]:
+    return [_look_up(node, request, each, refusals) for each in _counted(asked)]
+
+
+def _look_up(node: Node, request: Request, wanted: _Wanted, refusals: dict[str, BrokerError]) -> _Described:
     name = wanted.name if wanted.id == NO_ID else None
     try:
         request.check()
@@ -114,10 +142,7 @@ def _look_up(node: Node, request: Request, wanted: _Wanted, may_create: bool) ->
             name = node.storage.name_of(wanted.id)
         topic = node.storage.topics.get(name)
         if topic is None:
-            # Reserved names are never created in passing: a mistyped internal topic would look like a real one.
-            may_create = may_create and node.settings.auto_create and not name.startswith("__")
-            require(may_create, Code.UNKNOWN_TOPIC_OR_PARTITION)
-            topic = node.storage.create_topic(name, node.settings.default_partitions)
+            raise refusals.get(name) or BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION)
     except BrokerError as error:
         return _Described(name, wanted.id, request.refuse(error), None)
     return _Described(name, topic.id, Code.NONE, topic)

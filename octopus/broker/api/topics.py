@@ -33,7 +33,7 @@ class _NewTopic(NamedTuple):
     config: dict[str, str]
 
 
-def handle_create_topics(node: Node, request: Request) -> Answer:
+async def handle_create_topics(node: Node, request: Request) -> Writer:
     """Create topics, or only check whether they could be."""
     reader, version = request.reader, request.version
 
@@ -55,7 +55,7 @@ def handle_create_topics(node: Node, request: Request) -> Answer:
             require(
                 occurrences[each.name] == 1, Code.INVALID_REQUEST, f"{each.name[:60]!r} is named twice in this request"
             )
-            results[each.name] = _create(node, each, validate_only)
+            results[each.name] = await _create(node, each, validate_only)
         except BrokerError as error:
             results[each.name] = _Created((request.refuse(error), str(error)))
     answer = request.answer()
@@ -81,7 +81,7 @@ def handle_create_topics(node: Node, request: Request) -> Answer:
     return answer.structs(list(results.items()), write)
 
 
-def _create(node: Node, topic: _NewTopic, validate_only: bool) -> _Created:
+async def _create(node: Node, topic: _NewTopic, validate_only: bool) -> _Created:
     partitions = node.settings.default_partitions if topic.partitions == -1 else topic.partitions
     if topic.assignments:
         if topic.partitions != -1 or topic.replication != -1:
@@ -94,21 +94,22 @@ def _create(node: Node, topic: _NewTopic, validate_only: bool) -> _Created:
     elif topic.replication not in (-1, 1):
         raise BrokerError(Code.INVALID_REPLICATION_FACTOR, f"{topic.replication} replicas on a single broker")
     if validate_only:
-        node.storage.check_create(topic.name, partitions, topic.config)
+        node.storage.topic_store.check_create(topic.name, partitions, topic.config)
         topic_id = NO_ID
     else:
-        topic_id = node.storage.create_topic(topic.name, partitions, topic.config).id
+        steps = node.storage.topic_store.creating(topic.name, partitions, topic.config)
+        topic_id = (await node.storage.made(steps)).id
     return _Created(_DONE, topic_id, partitions, node.storage.config_with(topic.config))
 
 
-def handle_delete_topics(node: Node, request: Request) -> Answer:
+async def handle_delete_topics(node: Node, request: Request) -> Writer:
     """Delete topics with their records and committed offsets; waiting fetches end with 3."""
     reader, version = request.reader, request.version
     if version >= 6:
         wanted = reader.structs(lambda: (reader.nullable_string(), reader.uuid()))
     else:
         wanted = [(name, NO_ID) for name in reader.array(reader.string)]
-    results = [_delete(node, request, *each) for each in wanted]
+    results = [await _delete(node, request, *each) for each in wanted]
     answer = request.answer()
     if version >= 1:
         answer.int32(0)
@@ -130,18 +131,18 @@ class _Deleted(NamedTuple):
     refusal: Refusal
 
 
-def _delete(node: Node, request: Request, name: str | None, topic_id: UUID) -> _Deleted:
+async def _delete(node: Node, request: Request, name: str | None, topic_id: UUID) -> _Deleted:
     try:
         request.check()
         require((name is None) != (topic_id == NO_ID), Code.INVALID_REQUEST, "name a topic, or give its id")
         known = node.storage.topic(node.storage.name_of(topic_id) if name is None else name)
-        node.storage.delete_topic(known.name)
+        await node.storage.made(node.storage.deleting(known.name))
     except BrokerError as error:
         return _Deleted(name, topic_id, (request.refuse(error), str(error)))
     return _Deleted(known.name, known.id, _DONE)
 
 
-def handle_create_partitions(node: Node, request: Request) -> Answer:
+async def handle_create_partitions(node: Node, request: Request) -> Writer:
     """Give topics more partitions; fewer is impossible."""
     reader = request.reader
     topics = reader.array(
@@ -154,7 +155,8 @@ def handle_create_partitions(node: Node, request: Request) -> Answer:
             request.check()
             is_here = assignments is None or all(replicas == [NODE_ID] for replicas in assignments)
             require(is_here, Code.INVALID_REPLICA_ASSIGNMENT, f"the only broker here is {NODE_ID}")
-            node.storage.create_partitions(name, count, validate_only=validate_only)
+            steps = node.storage.topic_store.growing(name, count, validate_only=validate_only)
+            await node.storage.made(steps)
             results.append((name, _DONE))
         except BrokerError as error:
             results.append((name, (request.refuse(error), str(error))))

@@ -181,7 +181,7 @@ class Chain:
         for segment in self.segments:
             segment.file.close()
 
-    def delete(self) -> None:
-        """Remove the files."""
+    def abandon(self) -> None:
+        """Never use the files again; whoever calls this removes them."""
         for segment in self.segments:
-            segment.file.delete()
+            segment.file.abandon()

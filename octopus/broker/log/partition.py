@@ -8,7 +8,7 @@ from pathlib import Path
 from octopus.broker.batch import Header, control_batch, read_header, stamped
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
-from octopus.broker.files import MemoryFile
+from octopus.broker.files import DiskFile, LogFile, MemoryFile
 from octopus.broker.log.admission import check_batch
 from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
@@ -42,6 +42,7 @@ class Log:
         environment: Shared by the logs of a `Storage`.
         now: ms since the epoch.
         clean: Whether the last owner closed the log in order.
+        is_new: Whether the directory comes from `make_empty`, so that nothing has to be read.
 
     Raises:
         OSError: The directory cannot be read.
@@ -64,6 +65,7 @@ class Log:
         environment: Environment | None = None,
         now: int = 0,
         clean: bool = False,
+        is_new: bool = False,
     ) -> None:
         self.config = config or LogConfig()
         self._directory = directory
@@ -72,10 +74,15 @@ class Log:
         self._waiters: list[Waiter] = []
         self._gone: BrokerError | None = None
         self._take(
-            Recovered([Segment(0, MemoryFile(), now=now)], Producers(), 0, 0)
-            if directory is None
+            Recovered([Segment(0, self._first_file(), now=now)], Producers(), 0, 0)
+            if directory is None or is_new
             else recover(directory, self._environment, now=now, clean=clean)
         )
+
+    def _first_file(self) -> LogFile:
+        if self._directory is None:
+            return MemoryFile()
+        return DiskFile(segment_path(self._directory, 0), self._environment.descriptors, self._environment.faults)
 
     @property
     def start_offset(self) -> int:
@@ -349,11 +356,15 @@ class Log:
             self._end_use(BrokerError(Code.NOT_LEADER_OR_FOLLOWER, "The log is closed."))
             self._chain.close()
 
-    def delete(self) -> None:
-        """Delete the log with its files; whoever waits or reads is told that the partition is unknown."""
+    def abandon(self) -> None:
+        """Let go of the files, for whoever calls this to remove; who waits or reads is told that the partition is unknown."""
         self._environment.commit.forget(self)
         self._end_use(BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted."))
-        self._chain.delete()
+        self._chain.abandon()
+
+    def delete(self) -> None:
+        """Delete the log with its files."""
+        self.abandon()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)  # what stays is removed at the next start
 

@@ -9,6 +9,8 @@ log-start                       first offset, where DeleteRecords moved it
 """
 
 import json
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 from octopus.broker.batch import HEADER_BYTES, Header, checksum_of, is_commit, read_header
 from octopus.broker.checksum import Checksum
 from octopus.broker.environment import Environment
+from octopus.broker.faults import Faults
 from octopus.broker.files import DiskFile, open_line, replace_file, sealed_line, sync_directory
 from octopus.broker.log.producers import Producers
 from octopus.broker.log.segment import Segment
@@ -66,6 +69,20 @@ def recover(directory: Path, environment: Environment, *, now: int, clean: bool,
     start = max(read_start(directory), segments[0].base_offset)
     producers.forget_before(start)
     return Recovered(segments, producers, start, values["compacted"] if values else 0)
+
+
+def make_empty(directories: Iterable[Path], faults: Faults) -> None:
+    """Make the directories of new partitions, each with its first segment, durably; in any thread.
+
+    Raises:
+        OSError: The disk refused; some may be there.
+    """
+    directories = list(directories)
+    for directory in directories:
+        directory.mkdir(mode=0o700)
+        os.close(os.open(segment_path(directory, 0), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for directory in directories:  # the first sync commits the journal of most file systems, for the others too
+        sync_directory(directory, faults)
 
 
 def replay(producers: Producers, header: Header, batch: bytes, now: int) -> None:

@@ -388,6 +388,22 @@ def test_a_foreign_directory_and_a_damaged_catalog_are_refused(tmp_path: Path) -
     assert list((tmp_path / "data" / "topics" / "0" / "0").glob("*.log"))
 
 
+@pytest.mark.parametrize("what", ["something else", "a newer format", "a damaged catalog"])
+def test_a_directory_that_is_refused_keeps_its_mode_and_its_content(tmp_path: Path, what: str) -> None:
+    content = {
+        "something else": b"precious",
+        "a newer format": sealed_line(b'{"format": 99}'),
+        "a damaged catalog": b"",
+    }
+    tmp_path.chmod(0o1777)
+    (tmp_path / ("thesis.tex" if what == "something else" else "catalog")).write_bytes(content[what])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(IncompatibleFormat):
+        open_storage(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_maintenance_applies_retention_compaction_and_expiry(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "data", offsets_retention_ms=DAY, producer_expiry_ms=DAY)
     short = storage.create_topic("short", config={"retention.ms": "1000"}).partitions[0]

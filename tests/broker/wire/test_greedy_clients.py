@@ -1,0 +1,106 @@
+"""One client wants much; the others do not notice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from requests_and_answers import API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, METADATA, create_topic
+from topics_on_either import ask_metadata
+from wire_client import connected
+
+from octopus.broker.codes import Code
+from octopus.broker.faults import Faults
+from octopus.broker.server import Broker
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import Storage
+from octopus.broker.wire import Writer
+
+
+@pytest.fixture
+async def on_disk(tmp_path: Path) -> AsyncIterator[tuple[Broker, Faults]]:
+    """A broker whose disk takes its time."""
+    faults = Faults()
+    async with Broker(Storage.open(tmp_path / "data", faults=faults), BrokerSettings(auto_create=True)) as broker:
+        faults.sync_delay = 0.005
+        yield broker, faults
+
+
+CHANGES = {
+    "create": (CREATE_TOPICS, 2, create_topic("large", 64)),
+    "grow": (37, 0, Writer().int32(1).string("small").int32(64).int32(-1).int32(5000).boolean(False)),
+    "create on first use": (METADATA, 1, Writer().int32(1).string("unknown")),
+    "delete": (DELETE_TOPICS, 1, Writer().int32(1).string("small").int32(5000)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_others_are_answered_while_topics_are_changed(
+    on_disk: tuple[Broker, Faults], change: tuple[int, int, Writer]
+) -> None:
+    broker, _ = on_disk
+    async with connected(broker.address) as greedy, connected(broker.address) as other:
+        await greedy.ask(CREATE_TOPICS, 2, create_topic("small", 2))
+        changing = asyncio.ensure_future(greedy.ask(*change))
+        answered = 0
+        while not changing.done():
+            assert (await other.ask(API_VERSIONS, 0)).int16() == Code.NONE
+            answered += 1
+        await changing
+        assert answered > 2, "they had to wait until it was done"
+
+
+async def test_a_topic_is_seen_when_it_is_whole_and_its_name_is_taken_before(on_disk: tuple[Broker, Faults]) -> None:
+    broker, _ = on_disk
+    async with connected(broker.address) as greedy, connected(broker.address) as other:
+        await greedy.put(CREATE_TOPICS, 2, create_topic("large", 64))
+        await asyncio.sleep(0)
+        seen = await other.ask(CREATE_TOPICS, 2, create_topic("large", 1))
+        seen.int32()
+        assert (
+            seen.array(lambda: (seen.string(), seen.int16(), seen.nullable_string()))[0][1] == Code.TOPIC_ALREADY_EXISTS
+        )
+        await greedy.take()
+        (topic,) = await ask_metadata(other, 12, "large")
+        assert len(topic.partitions) == 64
+
+
+async def test_changes_of_several_clients_take_turns(on_disk: tuple[Broker, Faults]) -> None:
+    broker, _ = on_disk
+    async with connected(broker.address) as greedy, connected(broker.address) as other:
+        large = asyncio.ensure_future(greedy.ask(CREATE_TOPICS, 2, create_topic("large", 64)))
+        await asyncio.sleep(0.05)
+        await other.ask(CREATE_TOPICS, 2, create_topic("small", 1))
+        assert not large.done()
+        await large
+
+
+async def test_a_stop_ends_changes_and_the_next_start_has_nothing_of_them(tmp_path: Path) -> None:
+    directory, faults = tmp_path / "data", Faults()
+    broker = Broker(Storage.open(directory, faults=faults), BrokerSettings())
+    await broker.start()
+    async with connected(broker.address) as greedy:
+        await greedy.ask(CREATE_TOPICS, 2, create_topic("small", 1))
+        faults.sync_delay = 0.02
+        await greedy.put(CREATE_TOPICS, 2, create_topic("large", 2000))
+        await asyncio.sleep(0.1)
+        await broker.stop(grace=0.01)
+    storage = Storage.open(directory)
+    assert list(storage.topics) == ["small"]
+    assert [each.name for each in (directory / "topics").iterdir()] == [str(storage.topic("small").folder)]
+    storage.close()
+
+
+async def test_a_topic_that_the_disk_refuses_leaves_nothing(on_disk: tuple[Broker, Faults]) -> None:
+    broker, faults = on_disk
+    async with connected(broker.address) as peer:
+        await peer.ask(CREATE_TOPICS, 2, create_topic("small", 1))
+        faults.sync_error = 28
+        answer = await peer.ask(CREATE_TOPICS, 2, create_topic("large", 20))
+        answer.int32()
+        assert answer.array(lambda: (answer.string(), answer.int16(), answer.nullable_string()))[0][1] == (
+            Code.KAFKA_STORAGE_ERROR
+        )
+        faults.sync_error = 0
+        await peer.ask(CREATE_TOPICS, 2, create_topic("large", 20))
+        assert len((await ask_metadata(peer, 12, "large"))[0].partitions) == 20
