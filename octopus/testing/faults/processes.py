@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -46,7 +47,6 @@ class ChildProcess:
     def start(self) -> Self:
         """Start it; may be called again when it has ended."""
         assert not self.is_running, "it runs already"
-        self._hang_up()
         with (self._log or Path(os.devnull)).open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - the test's own command
                 self._command,
@@ -55,6 +55,8 @@ class ChildProcess:
                 stderr=output,
                 env=self._environment,
             )
+        assert self._process.stdin is not None
+        weakref.finalize(self._process, self._process.stdin.close)  # also of one that ended by itself
         return self
 
     @property
@@ -96,11 +98,8 @@ class ChildProcess:
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     async def ended(self, timeout: float) -> int:
         """Wait until it has ended and return its exit code.
