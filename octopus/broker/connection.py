@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._on_close = on_close
         self._buffer = bytearray()
         self._size: int | None = None  # of the frame that is arriving
-        self._reserved = 0
+        self._reserved = 0  # bytes of it that count against the budget
         self._is_queued = False  # for the budget
         self._held: bytes | None = None  # a whole frame that may not start yet
         self._slots: deque[_Slot] = deque()
@@ -86,12 +86,14 @@ class Connection(asyncio.Protocol):
         self._is_draining = False
         self._is_closed = False
         self._is_advancing = False
+        self._has_asked, self._active_at = False, 0.0
 
     # ── the loop's side ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._active_at = self._now()
         # A client may be gone again before it is looked at.
         peer = transport.get_extra_info("peername") or ("unknown", 0)
         local = transport.get_extra_info("sockname")
@@ -122,9 +124,9 @@ class Connection(asyncio.Protocol):
             self._login_deadline.cancel()
         if self._mute is not None:
             self._mute.cancel()
-        if not self._budget.cancel(self._granted):
-            self._budget.give(self._reserved)
-        self._reserved = 0
+        self._budget.leave(self)
+        reserved, self._reserved = self._reserved, 0
+        self._budget.give(reserved)
         for slot in self._slots:
             if slot.task is not None and slot.api.waits_only:
                 slot.task.cancel()
@@ -149,6 +151,34 @@ class Connection(asyncio.Protocol):
         """Close at once, whatever is still to be sent."""
         self._is_closed = True
         self._transport.abort()
+
+    @property
+    def idleness(self) -> tuple[bool, float] | None:
+        """What sorts those without work by who can be spared first: who never asked, then who is idle longest; None: it works."""
+        if self._slots or self._buffer or self._held or self._mute is not None or self._is_closed:
+            return None
+        return self._has_asked, self._active_at
+
+    # ── the budget's side ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def held(self) -> int:
+        """Bytes of large requests that it holds."""
+        return self._reserved + sum(slot.reserved for slot in self._slots)
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the request that have not arrived."""
+        return (self._size or 0) + _SIZE.size - len(self._buffer)
+
+    def read_on(self) -> None:
+        """Read what follows: there is room."""
+        self._is_queued = False
+        self._advance()
+
+    def give_up(self) -> None:
+        """Close: others need the room."""
+        self._abort("a large request that does not arrive takes the room of others")
 
     # ── frames ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,21 +206,26 @@ class Connection(asyncio.Protocol):
                 self._arm() if self._buffer else self._disarm()
                 return None
             self._size = self._checked_size()
-            if self._size > _SMALL:
-                self._reserved = self._size
-                self._is_queued = not self._budget.take(self._size, self._granted)
         end = _SIZE.size + self._size
-        if self._is_queued:
-            return None
+        if self._size > _SMALL:
+            self._count(min(len(self._buffer), end))
         if len(self._buffer) < end:
-            self._arm()
+            self._disarm() if self._is_queued else self._arm()
             return None
         self._disarm()
+        if self._reserved:
+            self._budget.leave(self)
+            self._is_queued = False
         self._size = None
         with memoryview(self._buffer) as view:
             frame = bytes(view[_SIZE.size : end])
         del self._buffer[:end]
         return frame
+
+    def _count(self, arrived: int) -> None:
+        grown, self._reserved = arrived - self._reserved, arrived
+        if grown:
+            self._is_queued = not self._budget.hold(self, grown)
 
     def _checked_size(self) -> int:
         (size,) = _SIZE.unpack_from(self._buffer)
@@ -209,10 +244,6 @@ class Connection(asyncio.Protocol):
         if api is None or not api.may_overlap or len(self._slots) >= self._node.limits.max_unanswered:
             return False
         return all(slot.api.may_overlap for slot in self._slots)
-
-    def _granted(self) -> None:
-        self._is_queued = False
-        self._advance()
 
     def _pace(self) -> None:
         """Leave in the socket what cannot be worked on now."""
@@ -328,6 +359,7 @@ class Connection(asyncio.Protocol):
     def _throttle(self, slot: _Slot, fault: Fault, size: int) -> None:
         """Charge a request to its client's quotas and find how long the client has to wait."""
         quotas, now, key = self._node.faults.quotas, self._now(), slot.api.key
+        self._has_asked, self._active_at = True, now
         held = fault.throttle
         if quotas.rates:
             if key == FETCH:  # charged when there is an answer

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import resource
+import sys
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +13,21 @@ from typing import Protocol
 
 from octopus.broker.faults import Faults
 
+_FOR_FILES = 512
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's cache
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many files open as its hard limit allows; for a process that is a broker and nothing else."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do, whatever the hard limit says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptors_for_connections() -> int:
+    """Return how many connections the limit of open files leaves room for, beside files and what else the process has."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - _FOR_FILES, soft // 4)
 
 
 class LogFile(Protocol):

@@ -1,8 +1,7 @@
 """What one broker lets its clients use: sizes, counts and times. Small enough for an edge machine, ample for a laboratory."""
 
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -12,7 +11,9 @@ class Limits:
     Attributes:
         max_request_bytes: A larger size prefix closes the connection before anything is allocated.
         max_in_flight_bytes: Bytes of large requests held at once, over all connections; more wait in the sockets.
-        max_connections: Connections beyond this many are closed at once.
+        max_held_share: Bytes of these that a connection may hold, however much the others do.
+        max_connections: Beyond this many the longest idle ones are closed, and new ones where none is idle. The limit of open
+            files may allow fewer.
         max_unanswered: Produce requests one connection may have waiting for the disk.
         max_fetch_bytes: Most record bytes in one Fetch answer, whatever the client asks.
         max_groups: Consumer groups with members, and as many with offsets.
@@ -29,6 +30,7 @@ class Limits:
 
     max_request_bytes: int = 100 * 2**20
     max_in_flight_bytes: int = 256 * 2**20
+    max_held_share: int = 256 * 1024
     max_connections: int = 4096
     max_unanswered: int = 64
     max_fetch_bytes: int = 64 * 2**20
@@ -44,44 +46,98 @@ class Limits:
     transactional_id_expiry_ms: int = 7 * 24 * 3600 * 1000
 
 
-class Budget:
-    """Bytes that may be in memory at once, reserved whole before a request is read and given back when it is answered.
+class Arrival(Protocol):
+    """A connection on which a large request arrives."""
 
-    Reserving the whole request up front is what makes this free of deadlock: whoever holds a reservation can finish.
+    @property
+    def held(self) -> int:
+        """Bytes of large requests that it holds, those that are not answered yet included."""
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the request that have not arrived."""
+
+    def read_on(self) -> None:
+        """Read what follows: there is room."""
+
+    def give_up(self) -> None:
+        """Close: others need the room."""
+
+
+class Budget:
+    """Bytes of large requests in memory, counted as they arrive: what is only announced takes nothing from anybody.
+
+    A connection that holds no more than its share never waits. Beyond it, reading goes on while there is room, with the
+    request that lacks least first. So that half-arrived requests cannot fill it for good, `relieve` ends one where nothing
+    moves.
+
+    Args:
+        total: Bytes for all of them.
+        share: Bytes that each connection may hold in any case.
     """
 
-    def __init__(self, total: int) -> None:
-        self._free = total
+    def __init__(self, total: int, share: int = 0) -> None:
         self._total = total
-        self._queue: deque[tuple[int, Callable[[], None]]] = deque()
+        self._share = share
+        self._used = 0
+        self._arriving: dict[Arrival, None] = {}
+        self._waiting: dict[Arrival, None] = {}
+        self._has_moved = True
 
     @property
     def used(self) -> int:
-        """Bytes reserved now."""
-        return self._total - self._free
+        """Bytes held now."""
+        return self._used
 
-    def take(self, size: int, resume: Callable[[], None]) -> bool:
-        """Reserve `size` bytes, or queue: then `resume` is called once they have been reserved."""
-        if self._queue or not self._fits(size):
-            self._queue.append((size, resume))
-            return False
-        self._free -= size
-        return True
+    def hold(self, arrival: Arrival, size: int) -> bool:
+        """Count bytes that have arrived; say whether to read on. Otherwise `read_on` is called when there is room."""
+        self._used += size
+        self._arriving[arrival] = None
+        if self._has_room(arrival) or arrival.held <= self._share:
+            return True
+        self._waiting[arrival] = None
+        return False
+
+    def leave(self, arrival: Arrival) -> None:
+        """Take it that the request has arrived, or never will. Its bytes count until they are given back."""
+        self._arriving.pop(arrival, None)
+        self._waiting.pop(arrival, None)
 
     def give(self, size: int) -> None:
-        """Give bytes back and let those who wait go on, in order."""
-        self._free += size
-        while self._queue and self._fits(self._queue[0][0]):
-            waiting, resume = self._queue.popleft()
-            self._free -= waiting
-            resume()
+        """Give bytes back and let those who wait go on."""
+        if not size:
+            return
+        self._used -= size
+        self._has_moved = True
+        for arrival in sorted(self._waiting, key=_missing) if self._waiting else ():
+            if not self._has_room(arrival):
+                break
+            if arrival in self._waiting:
+                del self._waiting[arrival]
+                arrival.read_on()
 
-    def cancel(self, resume: Callable[[], None]) -> bool:
-        """Leave the queue; False if the bytes were reserved already (or never asked for)."""
-        before = len(self._queue)
-        self._queue = deque(each for each in self._queue if each[1] != resume)
-        return len(self._queue) < before
+    def relieve(self) -> None:
+        """End one request if others wait and nothing moved since the last call: one that may arrive and does not.
 
-    def _fits(self, size: int) -> bool:
+        Whoever waits has sent something since it was let read. So who does not wait sends nothing; of these the one goes that
+        holds most. Where all wait, the one goes that lacks most.
+        """
+        if self._waiting and not self._has_moved:
+            silent = [each for each in self._arriving if each not in self._waiting and each.held > self._share]
+            (max(silent, key=_held) if silent else max(self._waiting, key=_missing)).give_up()
+        self._has_moved = False
+
+    def _has_room(self, arrival: Arrival) -> bool:
+        if self._used < self._total:
+            return True
         # One request larger than all there is may pass alone; the size limit has let it through.
-        return size <= self._free or self._free == self._total
+        others = [each.held for each in self._arriving if each is not arrival]
+        return max(others, default=0) <= self._share and self._used == arrival.held + sum(others)
+
+
+def _missing(arrival: Arrival) -> int:
+    return arrival.missing
+
+
+def _held(arrival: Arrival) -> int:
+    return arrival.held

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from octopus.broker.batch import Decompressors
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.files import raise_descriptor_limit
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.server import Broker, serve
@@ -43,6 +44,7 @@ def run(
         IncompatibleFormat: A newer version wrote it.
         OSError: The address cannot be bound.
     """
+    raise_descriptor_limit()
     storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, decompressors=decompressors)
     asyncio.run(_serve(Broker(storage, settings, faults), idle_exit, grace))
 

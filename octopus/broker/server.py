@@ -4,10 +4,13 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from heapq import nsmallest
+from operator import itemgetter
 from typing import Any, Self
 
 from octopus.broker.codes import BrokerError
 from octopus.broker.connection import Connection
+from octopus.broker.files import descriptors_for_connections
 from octopus.broker.limits import Budget
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
@@ -19,6 +22,10 @@ _log = get_logger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
+
+
+RELIEF = 1.0
+"""Seconds after which large requests that do not arrive make room for others."""
 
 
 class Broker:
@@ -38,7 +45,9 @@ class Broker:
         self.faults = faults or RequestFaults()
         self._storage = storage
         self._node = Node(storage, self.settings, self.faults)
-        self._budget = Budget(self.settings.limits.max_in_flight_bytes)
+        limits = self.settings.limits
+        self._budget = Budget(limits.max_in_flight_bytes, limits.max_held_share)
+        self._room = limits.max_connections  # for connections
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._chores: list[asyncio.Task[None]] = []
@@ -71,7 +80,9 @@ class Broker:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._connect, sock=self._bind(), backlog=BACKLOG)
         self._storage.announce(self.address)
-        self._chores = [loop.create_task(self._node.transactions.watch()), loop.create_task(self._maintain())]
+        self._room = min(self.settings.limits.max_connections, descriptors_for_connections())
+        chores = self._node.transactions.watch(), self._maintain(), self._relieve()
+        self._chores = [loop.create_task(chore) for chore in chores]
         _log.info("the embedded broker (for one machine, not for production clusters) listens on %s", self.address)
         return self.address
 
@@ -150,7 +161,9 @@ class Broker:
 
     def _connect(self) -> asyncio.Protocol:
         counters = self._node.counters
-        if len(self._connections) >= self.settings.limits.max_connections:
+        if len(self._connections) >= self._room:
+            self._close_idle(1 + self._room // 64)
+        if len(self._connections) >= self._room:
             counters.connections_refused += 1
             return _Refusal()
         address = self.settings.advertised_host, self.settings.advertised_port
@@ -162,12 +175,25 @@ class Broker:
         self._busy.set()
         return connection
 
+    def _close_idle(self, count: int) -> None:
+        """Make room for others: clients connect again when they have something to ask."""
+        idle = [(idleness, each) for each in self._connections if (idleness := each.idleness) is not None]
+        for _, connection in nsmallest(count, idle, key=itemgetter(0)):
+            connection.close()
+            self._connections.discard(connection)
+            self._node.counters.connections_spared += 1
+
     def _disconnect(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._node.counters.connections_open = len(self._connections)
         if not self._connections:
             self._busy.clear()
             self._idle.set()
+
+    async def _relieve(self) -> None:
+        while True:
+            await asyncio.sleep(RELIEF)
+            self._budget.relieve()
 
     async def _maintain(self) -> None:
         while True:

@@ -1,16 +1,32 @@
 """One client wants much; the others do not notice."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from requests_and_answers import API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, METADATA, create_topic
+from requests_and_answers import (
+    API_VERSIONS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    FETCH,
+    METADATA,
+    PRODUCE,
+    batch,
+    create_topic,
+    fetch,
+    fetched,
+    produce,
+    produced,
+)
 from topics_on_either import ask_metadata
-from wire_client import connected
+from wire_client import Start, connected, eventually
 
 from octopus.broker.codes import Code
 from octopus.broker.faults import Faults
+from octopus.broker.limits import Limits
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage
@@ -104,3 +120,74 @@ async def test_a_topic_that_the_disk_refuses_leaves_nothing(on_disk: tuple[Broke
         faults.sync_error = 0
         await peer.ask(CREATE_TOPICS, 2, create_topic("large", 20))
         assert len((await ask_metadata(peer, 12, "large"))[0].partitions) == 20
+
+
+# ── connections ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_idle_connections_make_room_for_others_first_those_that_never_asked_then_the_longest_idle(
+    start: Start,
+) -> None:
+    broker = await start(limits=Limits(max_connections=4))
+    async with AsyncExitStack() as stack:
+        old, young, silent, busy = [await stack.enter_async_context(connected(broker.address)) for _ in range(4)]
+        await busy.ask(CREATE_TOPICS, 2, create_topic("t"))
+        await busy.put(FETCH, 4, fetch("t", max_wait=60_000))
+        await old.ask(API_VERSIONS, 0)
+        await young.ask(API_VERSIONS, 0)
+        for gone in (silent, old, young):
+            newcomer = await stack.enter_async_context(connected(broker.address))
+            assert (await newcomer.ask(API_VERSIONS, 0)).int16() == Code.NONE
+            assert await gone.is_closed()
+        assert broker.counters()["connections_spared"] == 3
+        await busy.put(API_VERSIONS, 0)
+        await busy.put(API_VERSIONS, 0)
+        await broker.stop()
+        assert fetched((await busy.take())[1])[0][0] == Code.NONE, "one with a request under way was closed"
+
+
+async def test_as_many_idle_connections_as_there_may_be_lock_nobody_out(start: Start) -> None:
+    broker = await start(limits=Limits(max_connections=64))
+    async with AsyncExitStack() as stack:
+        for _ in range(200):
+            await stack.enter_async_context(connected(broker.address))
+        peer = await stack.enter_async_context(connected(broker.address))
+        assert (await peer.ask(API_VERSIONS, 0)).int16() == Code.NONE
+        assert broker.counters()["connections_refused"] == 0
+
+
+# ── large requests ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_bytes_that_are_announced_and_not_sent_take_nothing_from_others(start: Start) -> None:
+    broker = await start(limits=Limits(max_in_flight_bytes=400_000))
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            greedy = await stack.enter_async_context(connected(broker.address))
+            await greedy.send(struct.pack(">i", 100 * 2**20 - 1))
+        peer = await stack.enter_async_context(connected(broker.address))
+        await peer.ask(CREATE_TOPICS, 2, create_topic("t"))
+        for size in (1_000, 100_000, 900_000):
+            assert produced(await peer.ask(PRODUCE, 3, produce("t", batch(b"x" * size))))[0][0] == Code.NONE
+
+
+async def test_a_connection_has_its_share_also_when_others_fill_everything(start: Start) -> None:
+    broker = await start(limits=Limits(max_in_flight_bytes=1_000_000))
+    async with AsyncExitStack() as stack:
+        greedy = await stack.enter_async_context(connected(broker.address))
+        await greedy.send(struct.pack(">i", 50 * 2**20) + bytes(1_100_000))
+        await eventually(lambda: broker.counters()["bytes_in_flight"] >= 1_000_000)  # type: ignore[operator]
+        peer = await stack.enter_async_context(connected(broker.address))
+        await peer.ask(CREATE_TOPICS, 2, create_topic("t"))
+        assert produced(await peer.ask(PRODUCE, 3, produce("t", batch(b"x" * 200_000))))[0][0] == Code.NONE
+
+
+async def test_a_large_request_that_does_not_arrive_makes_room_for_others(start: Start) -> None:
+    broker = await start(limits=Limits(max_in_flight_bytes=1_000_000))
+    async with connected(broker.address) as greedy, connected(broker.address) as peer:
+        await peer.ask(CREATE_TOPICS, 2, create_topic("t"))
+        await greedy.send(struct.pack(">i", 50 * 2**20) + bytes(999_000))
+        await eventually(lambda: broker.counters()["bytes_in_flight"] == 999_004)
+        assert produced(await peer.ask(PRODUCE, 3, produce("t", batch(b"x" * 900_000))))[0][0] == Code.NONE
+        assert await greedy.is_closed()
+    await eventually(lambda: broker.counters()["bytes_in_flight"] == 0)
