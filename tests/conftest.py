@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `tests.support` is found from anywhere
 
@@ -13,6 +14,10 @@ from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, 
 from tests.support.loud_skips import loud_lines, loud_reason
 
 __all__ = ["kafka_cluster", "kafka_cluster_of_three"]
+
+# How fast a machine is, and how busy, says nothing about what is tested.
+settings.register_profile("octopus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("octopus")
 
 
 def pytest_configure() -> None:

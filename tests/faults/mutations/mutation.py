@@ -68,7 +68,7 @@ def _run_tests(mutation: Mutation, copy: Path) -> Verdict:
         return Verdict(True, f"no end within {TIMEOUT:g} s")  # a worker that waits for ever has noticed, too
     match done.returncode:
         case 1:
-            failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+            failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - |$)", done.stdout, re.MULTILINE)
             return Verdict(True, failed[1] if failed else done.stdout[-500:])
         case 0:
             return Verdict(False, f"no test of {', '.join(mutation.tests)} noticed")
