@@ -10,42 +10,72 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the one place: type checkers cannot follow __getattr__
     from octopus.app import Octopus
     from octopus.config import Settings
-    from octopus.events import Event, Message, Published, Record
-    from octopus.outcomes import Reject, RetryLater
+    from octopus.events import Batch, Event, Message, Published, Record
+    from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Reject, Retry, RetryLater, Skipped
     from octopus.patterns import Pattern
     from octopus.publishing import SynchronousPublisher
     from octopus.retries import RetryPolicy
     from octopus.routing import Router
+    from octopus.serde import JSON, MESSAGE_PACK
+    from octopus.types import Codec, Middleware, Next
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Batch": "octopus.events",
+    "Codec": "octopus.types",
+    "DONE": "octopus.outcomes",
+    "DeadLetter": "octopus.outcomes",
+    "Deferred": "octopus.outcomes",
+    "Done": "octopus.outcomes",
     "Event": "octopus.events",
+    "JSON": "octopus.serde",
+    "MESSAGE_PACK": "octopus.serde",
     "Message": "octopus.events",
+    "Middleware": "octopus.types",
+    "Next": "octopus.types",
     "Octopus": "octopus.app",
+    "Outcome": "octopus.outcomes",
     "Pattern": "octopus.patterns",
     "Published": "octopus.events",
     "Record": "octopus.events",
     "Reject": "octopus.outcomes",
+    "Retry": "octopus.outcomes",
     "RetryLater": "octopus.outcomes",
     "RetryPolicy": "octopus.retries",
     "Router": "octopus.routing",
+    "SKIPPED": "octopus.outcomes",
     "Settings": "octopus.config",
+    "Skipped": "octopus.outcomes",
     "SynchronousPublisher": "octopus.publishing",
 }
 
 __all__ = [
+    "DONE",
+    "JSON",
+    "MESSAGE_PACK",
+    "SKIPPED",
+    "Batch",
+    "Codec",
+    "DeadLetter",
+    "Deferred",
+    "Done",
     "Event",
     "Message",
+    "Middleware",
+    "Next",
     "Octopus",
+    "Outcome",
     "Pattern",
     "Published",
     "Record",
     "Reject",
+    "Retry",
     "RetryLater",
     "RetryPolicy",
     "Router",
     "Settings",
+    "Skipped",
     "SynchronousPublisher",
 ]
 

@@ -4,6 +4,7 @@
     ├─ ConfigurationError        bad setting, bad import string, unknown transport URL
     ├─ PatternError              an event pattern does not compile: .path, .pattern
     ├─ DecodeError               bytes are not a T: .reason, .field
+    ├─ ResultRefused             a handler or middleware returned what cannot be used
     ├─ HandlerStopped            too much is dying, or nothing may be lost: the line stops
     ├─ TransportError            .retryable
     │  ├─ ConnectionFailed
@@ -64,6 +65,10 @@ class DecodeError(OctopusError):
         super().__init__(reason)
         self.reason = reason
         self.field = field
+
+
+class ResultRefused(OctopusError):
+    """A handler or middleware returned what nothing can be made of. Never retried: it would return the same again."""
 
 
 class HandlerStopped(OctopusError):

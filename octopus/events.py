@@ -5,7 +5,7 @@ A **message** is what somebody wants published.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -96,6 +96,16 @@ class Batch(list[StoredRecord]):
     """Consecutive records of one partition, handed over together; stands for its first record where one is asked for."""
 
     __slots__ = ()
+
+    @property
+    def topic(self) -> str:
+        """The topic of its records, which middleware gets as whole `Record`s."""
+        return cast("Record", self[0]).topic
+
+    @property
+    def partition(self) -> int:
+        """The partition of its records, which middleware gets as whole `Record`s."""
+        return cast("Record", self[0]).partition
 
     @property
     def offset(self) -> int:

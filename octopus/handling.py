@@ -12,10 +12,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from octopus.errors import TransportError
-from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
+from octopus.errors import ConfigurationError, ResultRefused, TransportError
+from octopus.events import Batch, Event, Headers, Message, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
-from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
+from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome, Retry
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
 from octopus.routing import Route
@@ -268,14 +268,37 @@ class Handling:
         several = isinstance(result, list) or type(result) is tuple
         results = result if several else (result,)
         to, encode = self._route.to, self._encode
-        messages = [encode(to, each, key) for each in results if each is not None]
+        messages = []
+        for each in results:
+            if each is None:
+                continue
+            kind = type(each)
+            if kind in OUTCOMES or (to is None and kind is not Message):
+                raise self._refused(kind)
+            try:
+                messages.append(encode(to, each, key))
+            except ConfigurationError as error:
+                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
         if messages:
             try:
                 await self._send(messages)
+            except ConfigurationError as error:
+                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
             except TransportError as error:
                 if not error.retryable:
                     raise
                 await self._keep_sending(messages, error)
+
+    def _refused(self, kind: type) -> ResultRefused:
+        name, what = self._route.name, f"returned a value of type {kind.__qualname__}"
+        if kind in OUTCOMES:
+            return ResultRefused(
+                f"handler {name!r} {what}, which is an outcome: return None, or raise Reject(…) or RetryLater(…)."
+            )
+        return ResultRefused(
+            f"handler {name!r} {what}, and nothing says where it goes: give it to=, return a Message(…, topic=…), or "
+            "return None."
+        )
 
     async def _keep_sending(self, messages: Sequence[Outgoing], error: TransportError) -> None:
         """Wait for a broker, or a topic, that is away: the handler is done, and running it again would not bring it back."""

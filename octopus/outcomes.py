@@ -58,6 +58,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 Outcome = Done | Skipped | Retry | Deferred | DeadLetter
 
+OUTCOMES: Final = frozenset((Done, Skipped, Retry, Deferred, DeadLetter))
+
 DONE: Final = Done()
 SKIPPED: Final = Skipped()
 

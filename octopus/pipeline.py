@@ -150,7 +150,9 @@ class Pipeline:
                 return stretched(self.bind(partition))
             (part,) = reading
             handle = part.handling.bind(partition)
-            return stretch_through(self._middleware, partition, handle, self._conclude(partition, part))
+            return stretch_through(
+                self._middleware, part.route.name, partition, handle, self._conclude(partition, part)
+            )
         if len(reading) == 1:
             return reading[0].handling.bind_stretch(partition, self._conclude(partition, reading[0]))
         patterns = [part.route.pattern for part in reading]
@@ -176,7 +178,7 @@ class Pipeline:
         bury = letters.bury if outbox is None else outbox.burying(letters.bury)
         if route.batch is None:
             conclude = boundary(route.name, partition, route.retry, bury)
-            handle = self._wrap(partition, handling.bind(partition), deadlines)
+            handle = self._wrap(partition, route.name, handling.bind(partition), deadlines)
             run = guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
             if retries is None:
                 return run
@@ -186,16 +188,20 @@ class Pipeline:
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
             return decide(route.retry, attempt, error)
 
-        handle_batch = self._wrap(partition, handling.bind_batch(partition, refuse), deadlines)
+        handle_batch = self._wrap(partition, route.name, handling.bind_batch(partition, refuse), deadlines)
         if outbox is not None:
             handle_batch = outbox.attempting(route.name, handle_batch, letters.bury)
         return guard_batches(route.name, partition, handle_batch, route.retry, bury)
 
     def _wrap(
-        self, partition: TopicPartition, handle: Callable[[Any, int], Awaitable[Any]], deadlines: Deadlines | None
+        self,
+        partition: TopicPartition,
+        handler: str,
+        handle: Callable[[Any, int], Awaitable[Any]],
+        deadlines: Deadlines | None,
     ) -> Callable[[Any, int], Awaitable[Any]]:
         if self._middleware:
-            handle = through(self._middleware, partition, handle)
+            handle = through(self._middleware, handler, partition, handle)
         if deadlines is None:
             return handle
         limit = deadlines.limit

@@ -74,13 +74,13 @@ class Publisher:
         if not isinstance(message, Message):
             if topic is None:
                 raise ConfigurationError(
-                    f"{message!r} has no topic: give to= or return Message(…, topic=…), or publish it with app.publish."
+                    f"A {type(message).__qualname__} has no topic: give to= or Message(…, topic=…), or publish it with app.publish."
                 )
             headers = self._headers(message, ()) if self._announce else ()
             return Outgoing(topic, encode(message, self._codec), key, traced(headers))
         target = message.topic or topic
         if target is None:
-            raise ConfigurationError(f"{message!r} has no topic: give to= or Message(…, topic=…).")
+            raise ConfigurationError("A Message has no topic: give to= or Message(…, topic=…).")
         headers = self._headers(message.value, message.headers) if self._announce or message.headers else ()
         return Outgoing(
             target,

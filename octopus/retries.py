@@ -2,7 +2,7 @@
 
 import msgspec
 
-from octopus.errors import CodecUnavailable, DecodeError
+from octopus.errors import CodecUnavailable, DecodeError, ResultRefused
 from octopus.outcomes import DeadLetter, Outcome, Reject, Retry, RetryLater
 
 CODEC_WAIT = 5.0
@@ -76,6 +76,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 return Retry(min(self.maximum, CODEC_WAIT) * (1 - self.jitter * chance), error, counted=False)
             case DecodeError():
                 return DeadLetter(f"cannot be decoded: {error.reason}", error)
+            case ResultRefused():
+                return DeadLetter(str(error), error)
         if not isinstance(error, self.on) or isinstance(error, self.never):
             return DeadLetter(f"{type(error).__name__} is not retried: {error}", error)
         if self.attempts and attempt >= self.attempts:

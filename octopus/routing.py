@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from octopus.config import GROUP_NAME
+from octopus.config import GROUP_NAME, TOPIC_NAME, TOPIC_NAME_RULE
 from octopus.errors import ConfigurationError
 from octopus.ordering import Ordering
 from octopus.patterns import Pattern
 from octopus.retries import RetryPolicy
-from octopus.signatures import Signature, inspect_handler
+from octopus.signatures import Signature, inspect_handler, returned_outcome, returned_value, spell_generic
 from octopus.types import Handler
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -226,7 +226,6 @@ def inlined(pattern: re.Pattern[str]) -> str:
 FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 GLOBAL_FLAGS = re.compile(r"\A\s*\(\?[aimsux]+\)")
 
-TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
 DEAD_LETTER_SUFFIX, RETRY_SUFFIX = ".dead-letter", ".retry"
 
 
@@ -241,7 +240,7 @@ def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
     for each in topics:
         if not isinstance(each, str) or not TOPIC_NAME.fullmatch(each):
             raise ConfigurationError(
-                f"{each!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'. "
+                f"{each!r} is not a topic name: {TOPIC_NAME_RULE}. "
                 "For many topics give a compiled regular expression: re.compile(…)."
             )
     return tuple(dict.fromkeys(topics))
@@ -253,6 +252,16 @@ def _check(route: Route) -> None:
 
     if route.ordering not in ("partition", "key", "none"):
         refuse(f"ordering={route.ordering!r} is none of 'partition', 'key', 'none'.")
+    if (outcome := returned_outcome(route.signature.returns)) is not None:
+        refuse(
+            f"it returns {spell_generic(outcome)}, an outcome, as middleware does; return None, or raise Reject(…) or "
+            "RetryLater(…)."
+        )
+    if route.to is None and (value := returned_value(route.signature.returns)) is not None:
+        refuse(
+            f"it returns {spell_generic(value)}, and nothing says where that goes: give to=, return a Message(…, topic=…), "
+            "or annotate -> None."
+        )
     if route.concurrency < 1:
         refuse(f"concurrency={route.concurrency!r} must be 1 or more.")
     if route.batch is not None and route.batch < 1:
@@ -269,12 +278,12 @@ def _check(route: Route) -> None:
         refuse("a batch is retried whole, in its place; retry_topic= does not go with batch=.")
     for read in route.topics if isinstance(route.topics, tuple) else ():
         if not TOPIC_NAME.fullmatch(read):
-            refuse(f"{read!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
+            refuse(f"{read!r} is not a topic name: {TOPIC_NAME_RULE}.")
     if route.group is not None and not route.group:
         refuse("group='' names no group; leave it out for '<app>.<name>'.")
     for label, topic in (("to", route.to), ("dead_letter", route.dead_letter), ("retry_topic", route.retry_topic)):
         if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
-            refuse(f"{label}={topic!r} is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'.")
+            refuse(f"{label}={topic!r} is not a topic name: {TOPIC_NAME_RULE}.")
         if isinstance(topic, str) and label == "dead_letter" and route.reads(topic):
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
         if isinstance(topic, str) and label == "retry_topic" and route.reads(topic):

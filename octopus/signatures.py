@@ -8,10 +8,11 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from octopus.errors import ConfigurationError
 from octopus.events import Event, Message
+from octopus.outcomes import OUTCOMES
 from octopus.serde import Decoder
 from octopus.serde.codecs import spell
 
@@ -22,6 +23,7 @@ _SEQUENCES = (
     collections.abc.Collection,
     collections.abc.Iterable,
 )
+_NO_VALUE = (None, types.NoneType, Any, object, typing.NoReturn, typing.Never)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -122,6 +124,36 @@ def inspect_parameter(annotation: Any, batch: bool = False) -> Parameter:
             "Message is what handlers return; annotate Event[…] to receive key, headers and coordinates."
         )
     return Parameter(kind, batch, annotation)
+
+
+def returned_value(annotation: Any) -> Any | None:
+    """Return the part of a return annotation that says a value, which must be published somewhere; None if none does.
+
+    A `Message` may say itself where it goes, and an annotation that says nothing is no promise.
+    """
+    annotation = _meant(annotation)
+    if annotation in _NO_VALUE or isinstance(annotation, TypeVar) or _is_message(annotation):
+        return None
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal and arguments == (None,):
+        return None
+    plain = origin or annotation
+    if plain in _SEQUENCES or plain is tuple or origin in (typing.Union, types.UnionType):
+        parts = [each for each in arguments if each not in (..., ())]
+    elif isinstance(plain, type) and issubclass(plain, collections.abc.Awaitable):
+        parts = list(arguments[-1:])
+    else:
+        return annotation
+    return next((found for each in parts if (found := returned_value(each)) is not None), None)
+
+
+def returned_outcome(annotation: Any) -> Any | None:
+    """Return the part of a return annotation that is an outcome, which handlers do not return; None if none is."""
+    annotation = _meant(annotation)
+    if annotation in OUTCOMES:
+        return annotation
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) is not Literal else ()
+    return next((found for each in parts if (found := returned_outcome(each)) is not None), None)
 
 
 def spell_generic(annotation: Any) -> str:
@@ -236,6 +268,21 @@ def _defines(outer: types.CodeType, code: types.CodeType) -> bool:
     """Whether code is written inside other code, perhaps in the body of a class that has been left already."""
     inner = [constant for constant in outer.co_consts if isinstance(constant, types.CodeType)]
     return any(each is code or _defines(each, code) for each in inner)
+
+
+def _meant(annotation: Any) -> Any:
+    """Look through `Annotated` and `type X = …`."""
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation if isinstance(annotation, collections.abc.Hashable) else Any
+
+
+def _is_message(annotation: Any) -> bool:
+    return annotation is Message or typing.get_origin(annotation) is Message
 
 
 def _unannotated(annotation: Any) -> Any:

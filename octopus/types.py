@@ -103,8 +103,21 @@ def stretched(run: Run) -> RunStretch:
     return run_stretch
 
 
-Next = Callable[[Record | Batch], Awaitable[Outcome]]
-"""The rest of the chain, as middleware sees it."""
+class Next(Protocol):
+    """The rest of the chain, as middleware sees it: `outcome = await call_next(record)`.
+
+    Attributes:
+        handler: Name of the handler at its end.
+        attempt: 1 for the first delivery to it. Of the first record, where several are a batch.
+    """
+
+    handler: str
+    attempt: int
+
+    def __call__(self, record: Record | Batch, /) -> Awaitable[Outcome]:
+        """Go on with this record, or with another one in its place."""
+        ...
+
 
 Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 """Wraps the handling of a record, or of the whole batch of a batch handler; exceptions of the handler pass through it."""

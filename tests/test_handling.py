@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
-from octopus.errors import ConfigurationError, DecodeError
+from octopus.errors import DecodeError
 from octopus.events import Batch, Record, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Retry
 from octopus.patterns import Pattern
@@ -181,13 +181,17 @@ async def test_a_message_may_name_another_topic_and_a_plain_value_needs_one() ->
         return Message(1, topic="elsewhere")
 
     @Stand()
-    async def unnamed(value: Any) -> int:
+    async def unnamed(value: Any) -> Any:
         return 1
 
     assert await named.run(record(0)) is DONE
     assert len(named.stored("elsewhere")) == 1
     outcome = await unnamed.run(record(0))
-    assert isinstance(outcome.error, ConfigurationError)
+    assert isinstance(outcome, DeadLetter)
+    assert outcome.reason == (
+        "handler 'unnamed' returned a value of type int, and nothing says where it goes: give it to=, return a "
+        "Message(…, topic=…), or return None."
+    )
 
 
 @pytest.mark.parametrize(

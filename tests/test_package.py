@@ -1,7 +1,9 @@
 """What the package itself promises: names, lightness, typing."""
 
+import inspect
 import subprocess
 import sys
+from importlib import import_module
 from importlib.resources import files
 
 import pytest
@@ -11,7 +13,9 @@ import octopus
 
 @pytest.mark.parametrize("name", octopus.__all__)
 def test_every_public_name_can_be_loaded(name: str) -> None:
-    assert getattr(octopus, name).__name__ == name
+    value = getattr(octopus, name)
+    assert value is getattr(import_module(octopus._HOMES[name]), name)
+    assert not inspect.isclass(value) or value.__name__ == name
     assert name in dir(octopus)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from octopus import Event, Octopus, RetryPolicy, Router, config
+from octopus import Event, Next, Octopus, RetryPolicy, Router, config
 from octopus.errors import ConfigurationError, HandlerStopped
 from octopus.events import Batch, Record, TopicPartition
 from octopus.fan_out import fan_out, one_by_one
@@ -349,16 +349,91 @@ async def test_a_retry_that_middleware_returns_is_taken() -> None:
     assert await run_with(app, record(0)) == Retry(5.0)
 
 
-async def test_middleware_that_forgets_to_return_has_failed() -> None:
-    app = Octopus("app")
+async def passing(given: Any, call_next: Any) -> Outcome:
+    return await call_next(given)
 
-    @app.middleware
-    async def forgetful(given: Any, call_next: Any) -> None:  # type: ignore[return-value]
-        await call_next(given)
 
-    app.on("t", retry=2)(handler)
-    outcome = await run_with(app, record(0))
-    assert "middleware returned None, which is no outcome" in str(outcome.error)
+async def forgetful(given: Any, call_next: Any) -> None:
+    await call_next(given)
+
+
+async def inventive(given: Any, call_next: Any) -> Any:
+    await call_next(given)
+    return {"status": "ok"}
+
+
+def not_async(given: Any, call_next: Any) -> None:
+    call_next(given).close()
+
+
+NO_OUTCOME = {
+    "nothing": (forgetful, "middleware 'forgetful' of handler 'handler' returned None, which is no outcome"),
+    "something else": (
+        inventive,
+        "middleware 'inventive' of handler 'handler' returned a value of type dict, which is",
+    ),
+    "no coroutine": (
+        not_async,
+        "middleware 'not_async' of handler 'handler' is not async and returned None: write `async",
+    ),
+}
+
+
+@pytest.mark.parametrize("chain", ["alone", "inside", "outside", "stretched"])
+@pytest.mark.parametrize(("middleware", "sentence"), NO_OUTCOME.values(), ids=NO_OUTCOME)
+async def test_middleware_that_forgets_to_return_is_named_in_a_dead_letter_without_retries(
+    middleware: Any, sentence: str, chain: str
+) -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    for each in {"inside": [passing, middleware], "outside": [middleware, passing]}.get(chain, [middleware]):
+        app.middleware(each)
+    app.on("t", retry=5)(handler)
+    (pipeline,) = pipelines(app, broker)
+    if chain == "stretched":
+        outcome = await pipeline.bind_stretch(P0)(Stretch([record(0)]))
+    else:
+        outcome = await pipeline.bind(P0)(record(0), 1)
+    assert isinstance(outcome, DeadLetter)
+    assert sentence in outcome.reason
+    assert broker.log(TopicPartition("t.dead-letter", 0)).end == 1
+
+
+async def test_middleware_of_a_batch_that_forgets_to_return_runs_its_handler_once() -> None:
+    app, runs = Octopus("app"), []
+    app.middleware(forgetful)
+
+    @app.on("t", batch=10)
+    async def handle(values: list[Any]) -> None:
+        runs.append(len(values))
+
+    outcome = await run_with(app, Batch(records(range(3))))
+    assert [type(single) for _, single in outcome.outcomes] == [DeadLetter] * 3
+    assert runs == [3]
+
+
+async def test_middleware_knows_the_handler_the_attempt_and_the_partition() -> None:
+    app, seen = Octopus("app"), []
+
+    for _ in range(2):
+
+        @app.middleware
+        async def watching(given: Record | Batch, call_next: Next) -> Outcome:
+            seen.append((call_next.handler, call_next.attempt, given.topic, given.partition))
+            return await call_next(given)
+
+    @app.on("t", name="single")
+    async def single(value: Any) -> None: ...
+
+    @app.on("t", batch=3)
+    async def several(values: list[Any]) -> None: ...
+
+    first, second = pipelines(app)
+    await first.bind(P0)(record(0), 1)
+    await first.bind(P0)(record(0), 7)
+    await first.bind_stretch(P0)(Stretch([record(0)], 2))
+    await second.bind(P0)(Batch(records(range(2))), 3)
+    assert seen[::2] == seen[1::2]  # whichever it is
+    assert seen[::2] == [("single", 1, "t", 0), ("single", 7, "t", 0), ("single", 2, "t", 0), ("several", 3, "t", 0)]
 
 
 async def test_the_middleware_of_a_batch_may_pass_on_a_part_of_it() -> None:

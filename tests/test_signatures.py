@@ -1,15 +1,18 @@
 """What a handler's signature says, and which mistakes are found at decoration."""
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import msgspec
 import pytest
 
 from octopus.errors import ConfigurationError
-from octopus.events import Event, Message
-from octopus.signatures import Parameter, inspect_handler, inspect_parameter
+from octopus.events import Event, Message, Published
+from octopus.outcomes import Done, Outcome, Retry
+from octopus.routing import Router
+from octopus.signatures import Parameter, inspect_handler, inspect_parameter, returned_value
 from tests import signatures_of_the_future as future
 
 
@@ -278,3 +281,60 @@ def test_a_handler_may_close_over_what_is_assigned_after_it() -> None:
     signature = inspect_handler(handler)
     later: list[int] = []
     assert signature.parameter.type is int
+
+
+RETURNS = {
+    "nothing": (None, None),
+    "no annotation": (Any, None),
+    "never": (NoReturn, None),
+    "an object": (object, None),
+    "a Message": (Message[int], None),
+    "perhaps a Message": (Message[int] | None, None),
+    "several Messages": (list[Message[int]], None),
+    "a tuple of Messages": (tuple[Message[int], ...], None),
+    "nothing in it": (tuple[()], None),
+    "a list of whatever": (list, None),
+    "a list of anything": (list[Any], None),
+    "a coroutine": (Coroutine[Any, Any, None], None),
+    "a task": (asyncio.Task[None], None),
+    "a type variable": (TypeVar("T"), None),
+    "literally nothing": (Literal[None], None),
+    "with a note": (Annotated[None, "done"], None),
+    "a value": (int, int),
+    "perhaps a value": (int | None, int),
+    "a Message or a value": (Message[int] | str, str),
+    "several values": (list[Message[int] | int], int),
+    "a mapping": (dict[str, int], dict[str, int]),
+    "a value to be awaited": (Awaitable[int], int),
+    "a value with a note": (Annotated[str, "text"], str),
+    "a literal": (Literal["a"], Literal["a"]),
+    "what publish returned": (Published, Published),
+    "an iterator": (Iterator[int], Iterator[int]),
+}
+
+
+@pytest.mark.parametrize(("annotation", "value"), RETURNS.values(), ids=RETURNS)
+def test_a_value_that_is_returned_must_go_somewhere(annotation: Any, value: Any) -> None:
+    async def handler(event: int) -> None: ...
+
+    handler.__annotations__["return"] = annotation
+    assert returned_value(annotation) == value
+    if value is None:
+        Router().on("t")(handler)
+    else:
+        with pytest.raises(
+            ConfigurationError, match=r"^handler 'handler': it returns .*, and nothing says where that goes: give"
+        ):
+            Router().on("t")(handler)
+    Router().on("t", to="out")(handler)
+
+
+@pytest.mark.parametrize("annotation", [Outcome, Done, Done | None, list[Retry]], ids=str)
+def test_outcomes_are_not_what_handlers_return(annotation: Any) -> None:
+    async def handler(event: int) -> None: ...
+
+    handler.__annotations__["return"] = annotation
+    with pytest.raises(
+        ConfigurationError, match=r"it returns (Done|Retry), an outcome, as middleware does; return None, or raise"
+    ):
+        Router().on("t", to="out")(handler)

@@ -43,5 +43,7 @@ __all__ = [
     "merge",
 ]
 
+TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
+TOPIC_NAME_RULE = "1 to 249 letters, digits, '.', '_' or '-'"
 GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
 """What a consumer group's name may be made of, so that every tool and AWS take it."""

@@ -1,9 +1,11 @@
 """The app's own middleware, put together once for a handler and a partition instead of anew for each record."""
 
+import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from octopus.errors import ResultRefused
 from octopus.events import Batch, Record, TopicPartition
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
@@ -14,45 +16,49 @@ Handle = Callable[[Any, int], Awaitable[Any]]
 """One record or batch and the attempt to its outcome; it raises what the handler raises."""
 
 
-def through(middleware: Sequence[Middleware], partition: TopicPartition, handle: Handle) -> Handle:
+def through(middleware: Sequence[Middleware], handler: str, partition: TopicPartition, handle: Handle) -> Handle:
     """Return what hands records and batches of a partition through middleware, outermost first.
 
     Args:
         middleware: The app's own.
+        handler: The name of what it stands around.
         partition: Whose records they are.
         handle: What is innermost.
     """
-    first = _chain(middleware, handle, 1)
+    outermost = middleware[0]
+    first = _chain(middleware, handler, handle, 1)
 
     async def handle_wrapped(stored: Any, attempt: int) -> Any:
-        call = first if attempt == 1 else _chain(middleware, handle, attempt)
+        call = first if attempt == 1 else _chain(middleware, handler, handle, attempt)
         if isinstance(stored, Batch):
             batch = Batch(Record.at(partition, each) for each in stored)
-            return _complete(batch, await call(batch))
+            return _complete(batch, await call(batch), outermost, handler)
         if stored.headers or current.get():
             current.set(stored.headers)
-        return checked(await call(Record.at(partition, stored)))
+        return checked(await call(Record.at(partition, stored)), outermost, handler)
 
     return handle_wrapped
 
 
 def stretch_through(
-    middleware: Sequence[Middleware], partition: TopicPartition, handle: Handle, conclude: Conclude
+    middleware: Sequence[Middleware], handler: str, partition: TopicPartition, handle: Handle, conclude: Conclude
 ) -> RunStretch:
     """Return what does the same for single records that run back to back: one loop, and no call that is not needed.
 
     Args:
         middleware: As `through`.
+        handler: As `through`.
         partition: As `through`.
         handle: As `through`.
         conclude: The error boundary.
     """
-    first = _chain(middleware, handle, 1)
+    outermost = middleware[0]
+    first = _chain(middleware, handler, handle, 1)
     topic, number = partition
 
     async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
         outcome: Outcome = DONE
-        call = first if stretch.attempt == 1 else _chain(middleware, handle, stretch.attempt)
+        call = first if stretch.attempt == 1 else _chain(middleware, handler, handle, stretch.attempt)
         around = current.get()
         try:
             for stored in stretch.cursor:
@@ -69,7 +75,7 @@ def stretch_through(
                 outcome = await call(record)
                 if outcome is DONE:
                     pass
-                elif (outcome := checked(outcome)) is SKIPPED:
+                elif (outcome := checked(outcome, outermost, handler)) is SKIPPED:
                     stretch.skipped += 1
                 elif outcome is not DONE:
                     return outcome
@@ -82,24 +88,60 @@ def stretch_through(
     return run_stretch
 
 
-def _chain(middleware: Sequence[Middleware], handle: Handle, attempt: int) -> Next:
+def _chain(middleware: Sequence[Middleware], handler: str, handle: Handle, attempt: int) -> Next:
     """Link middleware for one attempt: nearly all records are at their first."""
 
     def innermost(record: Record | Batch) -> Awaitable[Any]:
         return handle(record, attempt)
 
-    call: Next = innermost
-    for each in reversed(middleware):
-        call = _link(each, call)
+    call = _knowing(innermost, handler, attempt)
+    for position, each in reversed([*enumerate(middleware)]):
+        call = _knowing(_link(each, call, is_outermost=position == 0), handler, attempt)
     return call
 
 
-def _link(middleware: Middleware, call_next: Next) -> Next:
-    return lambda record: middleware(record, call_next)
+def _knowing(call: Callable[[Record | Batch], Awaitable[Any]], handler: str, attempt: int) -> Next:
+    # Attributes of the function itself: they cost a record nothing, and an object with a __call__ would.
+    known = cast("Any", call)
+    known.handler, known.attempt = handler, attempt
+    return cast("Next", known)
 
 
-def checked(outcome: Any) -> Outcome:
-    """Return what middleware returned, if that can be an outcome. Nothing has buried what it calls a dead letter."""
+def _link(middleware: Middleware, call_next: Next, *, is_outermost: bool) -> Callable[[Record | Batch], Awaitable[Any]]:
+    if inspect.iscoroutinefunction(middleware):
+        if is_outermost:  # whoever runs the chain looks at what it returns
+            return lambda record: middleware(record, call_next)
+
+        async def run(record: Record | Batch) -> Any:
+            outcome = await middleware(record, call_next)
+            return outcome if outcome is DONE else _known(outcome, middleware, call_next.handler)
+
+        return run
+
+    async def call(record: Record | Batch) -> Any:
+        answer = middleware(record, call_next)
+        if not inspect.isawaitable(answer):
+            raise ResultRefused(
+                f"middleware {name_of(middleware)!r} of handler {call_next.handler!r} is not async and returned "
+                f"{_spelled(answer)}: write `async def`, and `return await call_next(record)`."
+            )
+        return _known(await answer, middleware, call_next.handler)
+
+    return call
+
+
+def checked(outcome: Any, middleware: Middleware, handler: str) -> Outcome:
+    """Return what middleware returned, if that can be an outcome. Nothing has buried what it calls a dead letter.
+
+    Args:
+        outcome: What it returned.
+        middleware: Which.
+        handler: The name of what it stands around.
+
+    Raises:
+        Reject: It returned a dead letter.
+        ResultRefused: It returned no outcome.
+    """
     match outcome:
         case DeadLetter(reason):
             raise Reject(reason)
@@ -107,15 +149,36 @@ def checked(outcome: Any) -> Outcome:
             # The hot path knows the two constants by identity.
             return DONE if isinstance(outcome, Done) else SKIPPED if isinstance(outcome, Skipped) else outcome
         case _:
-            raise TypeError(
-                f"middleware returned {outcome!r}, which is no outcome: return what call_next(record) returned."
-            )
+            raise _refused(outcome, middleware, handler)
 
 
-def _complete(batch: Batch, outcome: Any) -> BatchOutcome:
+def name_of(middleware: Any) -> str:
+    """Return the name of middleware for people."""
+    return str(getattr(middleware, "__qualname__", type(middleware).__qualname__)).replace("<locals>.", "")
+
+
+def _known(outcome: Any, middleware: Middleware, handler: str) -> Any:
+    """Return what inner middleware returned, if the outer one can be told that."""
+    if not isinstance(outcome, Done | Skipped | Retry | DeadLetter | BatchOutcome):
+        raise _refused(outcome, middleware, handler)
+    return outcome
+
+
+def _refused(outcome: Any, middleware: Middleware, handler: str) -> ResultRefused:
+    return ResultRefused(
+        f"middleware {name_of(middleware)!r} of handler {handler!r} returned {_spelled(outcome)}, which is no outcome: "
+        "`return await call_next(record)`."
+    )
+
+
+def _spelled(answer: Any) -> str:
+    return "None" if answer is None else f"a value of type {type(answer).__qualname__}"
+
+
+def _complete(batch: Batch, outcome: Any, middleware: Middleware, handler: str) -> BatchOutcome:
     """Give each record of a batch an outcome: what middleware did not pass on is skipped."""
     if isinstance(outcome, BatchOutcome):
         known = {stored.offset: single for stored, single in outcome.outcomes}
         return BatchOutcome([(stored, known.get(stored.offset, SKIPPED)) for stored in batch], outcome.retry)
-    single = checked(outcome)
+    single = checked(outcome, middleware, handler)
     return BatchOutcome([(stored, single) for stored in batch], single if isinstance(single, Retry) else None)

@@ -21,12 +21,13 @@ from collections import deque
 
 import msgspec
 
+from octopus.config import TOPIC_NAME
 from octopus.errors import HandlerStopped, RecordTooLarge, TransportError
 from octopus.events import Headers, Record
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter
 from octopus.patience import Patience
-from octopus.routing import DEAD_LETTER_SUFFIX, TOPIC_NAME
+from octopus.routing import DEAD_LETTER_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 
 logger = get_logger("octopus.handlers")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from octopus.cancellation import is_alone, is_wanted, take_back
-from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped
+from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped, ResultRefused
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
@@ -98,8 +98,8 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
             return BatchOutcome([(stored, decision) for stored in batch], decision)
-        if len(batch) == 1:
-            return BatchOutcome([(batch[0], decision)])
+        if len(batch) == 1 or isinstance(error, ResultRefused):  # the handler did run, and would return the same
+            return BatchOutcome([(stored, decision) for stored in batch])
         singles = [await attempt_batch(Batch([stored]), attempt) for stored in batch]
         later = [retry for single in singles if (retry := single.retry) is not None]
         longest = max(later, key=lambda retry: retry.after) if later else None
@@ -144,7 +144,7 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
         case DeadLetter(reason, error, rejected):
             level = logging.INFO if rejected else logging.ERROR
             # A handler's own mistake shows where it is; that bytes do not decode is said completely by the reason.
-            trace = error if attempt == 1 and not isinstance(error, DecodeError) else None
+            trace = error if attempt == 1 and not isinstance(error, DecodeError | ResultRefused) else None
             logger.log(level, "%s gives up on %s: %s", name, record.coordinates, reason, exc_info=trace)
         case _:
             pass

@@ -19,6 +19,7 @@ from octopus.runner import Generation, Runner
 from octopus.testing.journal import Journal
 from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
+from octopus.transports.ensure import check_topic_names
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
 from octopus.types import BatchOutcome, Run, RunStretch, stretched
@@ -57,6 +58,7 @@ class Topics:
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages in order and hand them to the groups."""
+        check_topic_names({message.topic for message in messages} - self.broker.topics.keys())
         stored = self.broker.append(messages)
         for published in stored:
             log = self.broker.log(TopicPartition(published.topic, published.partition))

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from octopus.config import TopicSettings
-from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
+from octopus.config import TOPIC_NAME, TOPIC_NAME_RULE, TopicSettings
+from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
@@ -107,10 +107,12 @@ class TopicEnsurer:
         Raises:
             NotAuthorized: A topic is missing and may not be created by this principal.
             TopicNotFound: A topic is missing and `topics.create` is off; `.retryable` when it was there before.
+            ConfigurationError: What cannot be the name of a topic.
         """
         wanted = {*topics} - self._known
         if not wanted:
             return
+        check_topic_names(wanted)
         if vanished := wanted & self._vanished.keys():
             await self._restore(vanished, sources or {})
             wanted -= vanished
@@ -262,6 +264,17 @@ class TopicEnsurer:
                 await admin.start()
                 self._admin = admin
             return self._admin
+
+
+def check_topic_names(topics: Iterable[str]) -> None:
+    """Refuse what cannot be the name of a topic, before a broker does so in its own words.
+
+    Raises:
+        ConfigurationError: One of them cannot.
+    """
+    for topic in topics:
+        if not TOPIC_NAME.fullmatch(topic):
+            raise ConfigurationError(f"{topic[:300]!r} is not a topic name: {TOPIC_NAME_RULE}.")
 
 
 def sources_of(messages: Iterable[Outgoing]) -> dict[str, set[str]]:

@@ -157,7 +157,7 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     if plan.ordering == "batch":
 
         @app.on(plan.topic, batch=8, within=0.02, name="handle", **options)
-        async def handle_batch(events: list[Event[Job]]) -> list[dict[str, str]] | None:
+        async def handle_batch(events: list[Event[Job]]) -> Any:
             await diary.handle(events)
             if plan.delivery == "exactly_once":
                 return [await publish(event) for event in events]
@@ -172,7 +172,7 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     else:
 
         @app.on(plan.topic, ordering=plan.ordering, concurrency=plan.concurrency, name="handle", **options)
-        async def handle(event: Event[Job]) -> dict[str, str] | None:
+        async def handle(event: Event[Job]) -> Any:
             if plan.delivery == "exactly_once":
                 output = await publish(event)  # before the rest may fail: nothing of it may be seen then
                 await diary.handle([event])

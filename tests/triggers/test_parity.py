@@ -11,7 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from octopus import Event, Message, Octopus, Record, Reject, RetryLater, RetryPolicy, config
+from octopus import (
+    DONE,
+    Batch,
+    Event,
+    Message,
+    Next,
+    Octopus,
+    Record,
+    Reject,
+    RetryLater,
+    RetryPolicy,
+    config,
+)
 from octopus.events import TopicPartition
 from octopus.middleware.dead_letters import PREFIX
 from octopus.testing import TestClient
@@ -122,7 +134,7 @@ def make_app() -> tuple[Octopus, dict[str, list[tuple[int, str]]]]:
         work("text", event, None)
 
     @app.on(TOPIC, batch=4, within=0.05, filter={"size": [{"exists": True}]}, retry=patient)
-    async def batches(events: list[Event[File]]) -> list[dict[str, int]]:
+    async def batches(events: list[Event[File]]) -> list[Message[Any]]:
         for event in events:
             if event.value.size == 99:
                 raise ZeroDivisionError("one of them is poison")
@@ -236,6 +248,64 @@ def test_the_records_of_the_comparison_end_in_every_way(seen: dict[str, Seen]) -
     # EventBridge compares numbers up to five billion only, so the pattern takes no larger one; handlers get it exactly.
     assert {"filtered", "wrong kind", "tombstone", "2^53 + 1"} <= {*names} - done - dead
     assert any("9007199254740993" in value for _, value in seen["worker"].done["by_key"])
+
+
+def make_careless_app() -> tuple[Octopus, dict[str, list[tuple[int, str]]]]:
+    app = Octopus("careless", settings={"topics": {"partitions": 1}})
+    done: dict[str, list[tuple[int, str]]] = defaultdict(list)
+
+    @app.middleware
+    async def forgetful(record: Record | Batch, call_next: Next) -> Any:
+        outcome = await call_next(record)
+        return None if call_next.handler == "quiet" else outcome
+
+    @app.on(TOPIC)
+    async def answers(event: Event[Any]):  # type: ignore[no-untyped-def]
+        done["answers"].append((event.offset, str(event.attempt)))
+        return {"offset": event.offset}
+
+    @app.on(TOPIC, batch=2, within=0.05)
+    def batches(events: list[Event[Any]]) -> Any:
+        done["batches"].extend((event.offset, str(event.attempt)) for event in events)
+        return [1, 2]
+
+    @app.on(TOPIC, to="out")
+    async def lost(event: Event[Any]) -> Message[Any]:
+        return Message("x", topic="no topic")
+
+    @app.on(TOPIC, to="out")
+    async def answered(event: Event[Any]) -> Any:
+        return DONE
+
+    @app.on(TOPIC)
+    async def quiet(event: Event[Any]) -> None:
+        done["quiet"].append((event.offset, str(event.attempt)))
+
+    return app, done
+
+
+def test_what_was_returned_and_cannot_be_used_is_a_dead_letter_at_once_wherever_it_runs() -> None:
+    given: list[Message[Any]] = [Message(1), Message(2)]
+    seen = [
+        asyncio.run(through_the_worker(given, make_careless_app)),
+        asyncio.run(through_the_client(given, make_careless_app)),
+        through_the_function(given, make_careless_app),
+    ]
+    once = [(0, "1"), (1, "1")]
+    reasons = {
+        "answers": "handler 'answers' returned a value of type dict, and nothing says where it goes: give it to=",
+        "batches": "handler 'batches' returned a value of type int, and nothing says where it goes: give it to=",
+        "lost": "handler 'lost': 'no topic' is not a topic name",
+        "answered": "handler 'answered' returned a value of type Done, which is an outcome: return None",
+        "quiet": "middleware 'make_careless_app.forgetful' of handler 'quiet' returned None, which is no outcome",
+    }
+    for each in seen:
+        assert each.done == {"answers": once, "batches": once, "quiet": once}
+        assert {place[0] for place in each.dead} == {*reasons}
+        for (name, _), (reason, attempts, _) in each.dead.items():
+            assert reason.startswith(reasons[name])
+            assert attempts == "1"
+        assert each.published == {}
 
 
 values = st.recursive(

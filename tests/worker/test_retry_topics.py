@@ -48,7 +48,7 @@ def failing(seen: list[tuple[int, int]], until_attempt: int = 3, **options: Any)
     app = Octopus("app")
 
     @app.on("t", **{"retry": PATIENT, "retry_topic": True, **options})
-    async def handle(event: Event[int]) -> int | None:
+    async def handle(event: Event[int]) -> Any:
         assert (event.topic, event.partition, event.offset) == ("t", 0, event.value)
         seen.append((event.value, event.attempt))
         if event.attempt < until_attempt:
