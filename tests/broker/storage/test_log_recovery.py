@@ -76,7 +76,9 @@ def test_what_follows_the_last_batch_is_cut_off(tmp_path: Path, tail: bytes) -> 
     assert append(log, batch()) == 10
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_any_damage_to_the_active_segment_leaves_a_whole_prefix(tmp_path: Path, data: st.DataObject) -> None:
     directory = Path(tempfile.mkdtemp(dir=tmp_path))

@@ -25,7 +25,9 @@ def opened(path: Path | None) -> OffsetStore:
     return OffsetStore(path, Environment(is_durable=False))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(commits, st.booleans())
 def test_the_last_commit_of_each_partition_is_found_again(
     tmp_path: Path, entries: list[tuple[str, str, int, str]], forget: bool

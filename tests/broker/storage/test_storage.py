@@ -73,7 +73,9 @@ def test_there_is_a_limit_to_topics_and_partitions() -> None:
 awkward = st.text(st.sampled_from("./\\\0~$%:a*\n\u202e é\ud800"), max_size=12) | st.text(max_size=300)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(awkward)
 @example("..")
 @example(".")

@@ -120,7 +120,9 @@ BODIES = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.lists(st.tuples(st.sampled_from([*TABLE, 999]), st.integers(0, 12), BODIES), min_size=1, max_size=3),
     st.integers(-8, 8),
