@@ -26,6 +26,10 @@ class StopSignals:
 
     Not asyncio's own signal handlers: a handler of ours that blocks the loop must not block the second signal.
 
+    A fork, a process pool's for example, inherits them but is nobody's to stop: SIGTERM means there what it meant before, since
+    `Process.terminate` sends it; and the first SIGINT nothing, since a terminal sends it to all, and we may still wait for what
+    the fork does.
+
     Args:
         on_first: Called with the signal's number when a stop begins.
         on_second: Called when somebody means it.
@@ -38,6 +42,7 @@ class StopSignals:
         self._on_first = on_first
         self._on_second = on_second
         self._before: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
         self.stopped_at: float | None = None
 
     def __enter__(self) -> Self:
@@ -50,23 +55,31 @@ class StopSignals:
         for number, before in self._before.items():
             signal.signal(number, before if self.stopped_at is None else partial(self._on_late_signal, before))
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.stopped_at is None:
+        is_fork = os.getpid() != self._process
+        if is_fork and number == signal.SIGTERM:
+            _mean(self._before[signal.SIGTERM], number, frame)
+        elif self.stopped_at is None:
             self.stopped_at = now
-            self._on_first(number)
+            if not is_fork:
+                self._on_first(number)
         elif not is_same_stop(self.stopped_at, now):
             self._on_second(number)
 
     def _on_late_signal(self, before: Any, number: int, frame: FrameType | None) -> None:
         assert self.stopped_at is not None
-        if is_same_stop(self.stopped_at, time.monotonic()):
-            return
-        signal.signal(number, before)
-        if callable(before):
-            before(number, frame)
-        elif before == signal.SIG_DFL:
-            os.kill(os.getpid(), number)
+        if not is_same_stop(self.stopped_at, time.monotonic()):
+            _mean(before, number, frame)
+
+
+def _mean(before: Any, number: int, frame: FrameType | None) -> None:
+    """Let a signal mean what it meant before, from now on."""
+    signal.signal(number, before)
+    if callable(before):
+        before(number, frame)
+    elif before == signal.SIG_DFL:
+        os.kill(os.getpid(), number)
 
 
 def ignore_stop_signals() -> None:

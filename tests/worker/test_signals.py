@@ -1,8 +1,10 @@
 """Stop signals: when two of them are one stop."""
 
+import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -63,3 +65,44 @@ def test_without_a_stop_everything_is_put_back() -> None:
     with StopSignals(lambda _: None, lambda _: None):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: other tests may have left threads
+@pytest.mark.parametrize(
+    ("sent", "ends_with"),
+    [
+        ([signal.SIGTERM], -signal.SIGTERM),
+        ([signal.SIGINT, signal.SIGINT], 0),
+        ([signal.SIGINT, signal.SIGTERM], -signal.SIGTERM),
+    ],
+    ids=["it is terminated", "a terminal interrupts all", "it is interrupted and then terminated"],
+)
+def test_a_fork_can_be_terminated_and_a_stop_is_its_parents(sent: list[signal.Signals], ends_with: int) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with StopSignals(heard.append, heard.append):
+            fork = multiprocessing.get_context("fork")
+            ours, its = fork.Pipe()
+            child = fork.Process(target=_take, args=(its, len(sent), heard))
+            child.start()
+            for number in sent:
+                assert ours.recv() == "listens"
+                assert child.pid is not None
+                os.kill(child.pid, number)
+            child.join()
+            assert child.exitcode == ends_with
+            assert heard == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _take(parent: Connection, count: int, heard: list[int]) -> None:
+    """Wait for so many signals, and fail if one of them is taken for the parent's."""
+    arrived, arrives = os.pipe()
+    os.set_blocking(arrives, False)
+    signal.set_wakeup_fd(arrives)
+    for _ in range(count):
+        parent.send("listens")
+        os.read(arrived, 1)
+    assert heard == []
