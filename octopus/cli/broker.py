@@ -18,12 +18,13 @@ from octopus.cli.brokers import RunningBroker, meant_broker, running_brokers
 from octopus.cli.failures import CommandFailed
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
-from octopus.cli.reaching import administering, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import document, note, notices, say, spell_count, table
 from octopus.config import LogSettings, Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
 from octopus.transports.broker_process import BrokerProcess, decompressors
 from octopus.transports.checksum import crc32c
+from octopus.transports.opening import administering
 from octopus.worker.process import ExitCode
 
 verb = App(name="broker", help="Start, find and stop the embedded broker.", help_epilogue="")

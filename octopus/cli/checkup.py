@@ -18,13 +18,13 @@ from octopus.cli.finding import find_app
 from octopus.cli.graves import dead_letter_topics, waiting
 from octopus.cli.groups import lag_of, total_of
 from octopus.cli.options import Options
-from octopus.cli.reaching import CLIENT, administering
+from octopus.cli.reaching import CLIENT
 from octopus.cli.screen import spell_bytes, spell_count
 from octopus.config import Secret, Settings
 from octopus.errors import OctopusError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Transport
-from octopus.transports.opening import connect, open_transport
+from octopus.transports.opening import administering, connect, open_transport
 
 LOW_DISK_BYTES = 1_000_000_000
 SLOW_BROKER = 0.5

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
-from octopus.cli.reaching import administering, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import Reader, partitions_of
 from octopus.cli.records import as_json
 from octopus.cli.screen import is_terminal, note, spell_count
@@ -21,6 +21,7 @@ from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.patterns import Pattern
 from octopus.text import printable_json, visible, visible_lines
+from octopus.transports.opening import administering
 
 verb = App(name="consume", help_epilogue="")
 

@@ -23,7 +23,7 @@ from octopus.cli.graves import (
 from octopus.cli.logs import timestamp
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
-from octopus.cli.reaching import administering, producing, reaching, run_async
+from octopus.cli.reaching import producing, reaching, run_async
 from octopus.cli.reading import Reader, Span, partitions_of
 from octopus.cli.records import as_json
 from octopus.cli.screen import document, note, output, say, spell_count, table, warn
@@ -33,6 +33,7 @@ from octopus.middleware.dead_letters import SUFFIX, original_headers
 from octopus.patterns import Pattern
 from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
+from octopus.transports.opening import administering
 
 verb = App(name="dead-letters", help="List, show and put back the events that were given up.", help_epilogue="")
 

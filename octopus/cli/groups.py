@@ -10,13 +10,14 @@ from cyclopts import App, Parameter
 from octopus.cli.asking import confirm
 from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
-from octopus.cli.reaching import administering, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import partitions_of
 from octopus.cli.screen import document, note, say, spell_count, table
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError, TopicNotFound, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, GroupInfo
+from octopus.transports.opening import administering
 from octopus.worker.absence import REBALANCING, spell_members
 
 verb = App(name="groups", help="List consumer groups and their lag; move or delete one.", help_epilogue="")

@@ -11,9 +11,9 @@ from octopus.cli.logs import configure_logs
 from octopus.cli.options import Options
 from octopus.cli.screen import notices
 from octopus.config import LogSettings, Settings
-from octopus.transports.base import Admin, Transport
+from octopus.transports.base import Transport
 from octopus.transports.ensure import TopicEnsurer
-from octopus.transports.opening import connect, producer_options
+from octopus.transports.opening import connected, producer_options
 
 T = TypeVar("T")
 
@@ -56,26 +56,9 @@ def run_async(options: Options, work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(main())
 
 
-@contextlib.asynccontextmanager
-async def reaching(settings: Settings) -> AsyncIterator[Transport]:
+def reaching(settings: Settings) -> contextlib.AbstractAsyncContextManager[Transport]:
     """Open the transport of the settings."""
-    transport = connect(settings, client_id=CLIENT)
-    await transport.open()
-    try:
-        yield transport
-    finally:
-        await transport.close()
-
-
-@contextlib.asynccontextmanager
-async def administering(transport: Transport) -> AsyncIterator[Admin]:
-    """Open an admin client."""
-    admin = transport.admin()
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.stop()
+    return connected(settings, client_id=CLIENT)
 
 
 @contextlib.asynccontextmanager

@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
 from octopus.cli.failures import CommandFailed
-from octopus.cli.reaching import administering
 from octopus.config import Settings
 from octopus.errors import TopicNotFound, TopicRecreated, TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.offsets import topic_id_of, with_topic_id
 from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
-from octopus.transports.opening import consumer_options
+from octopus.transports.opening import administering, consumer_options
 from octopus.worker.known_topics import is_another
 
 AT_ONCE = 500

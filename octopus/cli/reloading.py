@@ -9,7 +9,7 @@ from pathlib import Path
 import watchfiles
 
 from octopus.logs import get_logger
-from octopus.worker.places import PARENT_VARIABLE
+from octopus.worker.parent import environment_of_child
 from octopus.worker.process import ExitCode, spell
 from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
@@ -78,7 +78,7 @@ class _Reloader:
 
     def _start(self) -> None:
         # A session of its own: a Ctrl-C reaches it once, through us.
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        environment = environment_of_child()
         self._child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
         if self._stop.is_set():
             self._child.terminate()  # the signal came in between, and did not reach this one

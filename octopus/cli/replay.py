@@ -11,13 +11,14 @@ from octopus.cli.groups import move_group
 from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
-from octopus.cli.reaching import administering, producing, reaching, run_async
+from octopus.cli.reaching import producing, reaching, run_async
 from octopus.cli.reading import Reader, Span, partitions_of
 from octopus.cli.screen import document, note, say, spell_count
 from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import StoredRecord
 from octopus.patterns import Pattern
 from octopus.transports.base import Outgoing
+from octopus.transports.opening import administering
 
 verb = App(name="replay", help_epilogue="")
 

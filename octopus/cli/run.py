@@ -20,9 +20,9 @@ from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 from octopus.worker import Worker
-from octopus.worker.family import run_processes
 from octopus.worker.places import Places
 from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, grace_of, run_process, this_command
+from octopus.worker.supervisor import run_processes
 
 logger = get_logger("octopus.worker")
 

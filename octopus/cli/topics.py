@@ -8,12 +8,13 @@ from cyclopts import App, Parameter
 
 from octopus.cli.asking import confirm
 from octopus.cli.options import DEFAULTS, Options
-from octopus.cli.reaching import administering, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import partitions_of
 from octopus.cli.screen import document, note, say, spell_count, table
 from octopus.errors import ConfigurationError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin
+from octopus.transports.opening import administering
 
 verb = App(name="topics", help="List, show, create and delete topics.", help_epilogue="")
 

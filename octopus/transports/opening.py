@@ -1,13 +1,14 @@
 """Opens any transport: by address, or as the settings ask for."""
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerSettings
 from octopus.errors import ConfigurationError
-from octopus.transports.base import Transport
+from octopus.transports.base import Admin, Transport
 from octopus.types import TokenProvider
 
 SCHEMES = ("memory", "embedded", "kafka")
@@ -66,6 +67,28 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
     if brokers.startswith("memory:"):
         return open_transport(brokers)
     return _kafka(settings, client_id or settings.app)
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, *, client_id: str) -> AsyncIterator[Transport]:
+    """Open the transport that the settings ask for, for as long as a block lasts; `connect` says which, and what it raises."""
+    transport = connect(settings, client_id=client_id)
+    await transport.open()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@contextlib.asynccontextmanager
+async def administering(transport: Transport) -> AsyncIterator[Admin]:
+    """Open an admin client for as long as a block lasts."""
+    admin = transport.admin()
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.stop()
 
 
 def _kafka(settings: Settings, client_id: str) -> Transport:
@@ -157,4 +180,4 @@ def _configured(kind: Any, location: str, settings: Mapping[str, Any]) -> Transp
     return transport
 
 
-__all__ = ["connect", "consumer_options", "open_transport", "producer_options"]
+__all__ = ["administering", "connect", "connected", "consumer_options", "open_transport", "producer_options"]

@@ -1,8 +1,8 @@
 """The worker: fetch → submit → commit, rebalance, drain."""
 
-from octopus.worker.family import run_processes
 from octopus.worker.process import ExitCode, read_sources, run, run_process
 from octopus.worker.status import GroupStatus, WorkerStatus
+from octopus.worker.supervisor import run_processes
 from octopus.worker.worker import Worker
 
 __all__ = [

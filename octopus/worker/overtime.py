@@ -2,13 +2,13 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 from octopus.logs import get_logger
+from octopus.worker.parent import Parent
 from octopus.worker.signals import ignore_stop_signals
 
 logger = get_logger("octopus.worker")
@@ -19,7 +19,6 @@ LOOK_EVERY = 0.5
 REPORT_TIME = 2.0
 """Seconds for the last words: whoever hangs may hold the lock of a log."""
 
-
 EXIT_TIME = 5.0
 """Seconds for the interpreter's own end: `atexit`, threads that the app has left behind."""
 
@@ -29,11 +28,11 @@ class Overtime:
 
     Args:
         budget: Seconds from `begin` until the process is ended whatever it does.
-        parent: The process without which this one is not wanted, or None.
+        parent: Without it this process is not wanted.
         culprits: Names what still runs, for the log.
     """
 
-    def __init__(self, budget: float, parent: int | None = None, culprits: Callable[[], list[str]] = list) -> None:
+    def __init__(self, budget: float, parent: Parent, culprits: Callable[[], list[str]]) -> None:
         self.exit_code = 1
         self._budget = budget
         self._parent = parent
@@ -57,10 +56,7 @@ class Overtime:
     def _watch(self) -> None:
         while not self._is_over:
             time.sleep(LOOK_EVERY)
-            if self._parent is not None and os.getppid() != self._parent:
-                self._parent = None
-                logger.warning("the process that started this one has ended; ending, too")
-                os.kill(os.getpid(), signal.SIGTERM)
+            self._parent.check()
             if self._began_at is not None and time.monotonic() - self._began_at > self._budget and not self._is_over:
                 self._end()
 

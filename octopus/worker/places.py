@@ -17,15 +17,13 @@ from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import OctopusError
 from octopus.logs import get_logger
-from octopus.transports.opening import connect
+from octopus.transports.opening import administering, connected
+from octopus.worker.parent import PARENT_VARIABLE
 
 logger = get_logger("octopus.worker")
 
 PLACE_VARIABLE = "OCTOPUS_PLACE"
 """Tells a worker process the name of its place."""
-
-PARENT_VARIABLE = "OCTOPUS_PARENT"
-"""Tells it who started it, and so whether the other variable is meant for it and not for its parent."""
 
 GIVE_UP_TIMEOUT = 5.0
 """Seconds until a broker that does not answer is left to notice by itself."""
@@ -84,19 +82,13 @@ class Places:
             )
 
     async def _remove(self, numbers: Collection[int]) -> None:
-        transport = connect(self._settings, client_id=self._app.name)
-        async with asyncio.timeout(GIVE_UP_TIMEOUT):
-            await transport.open()
-            try:
-                admin = transport.admin()
-                await admin.start()
-                try:
-                    for group in self._groups():
-                        await admin.remove_members(group, [("", self.name(number)) for number in numbers])
-                finally:
-                    await admin.stop()
-            finally:
-                await transport.close()
+        async with (
+            asyncio.timeout(GIVE_UP_TIMEOUT),
+            connected(self._settings, client_id=self._app.name) as transport,
+            administering(transport) as admin,
+        ):
+            for group in self._groups():
+                await admin.remove_members(group, [("", self.name(number)) for number in numbers])
 
     def _groups(self) -> list[str]:
         routes = self._app.routes

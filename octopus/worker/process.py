@@ -22,7 +22,8 @@ from octopus.logs import LineFormatter, get_logger, show
 from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
 from octopus.worker.overtime import Overtime, end_process
-from octopus.worker.places import PARENT_VARIABLE, place_of
+from octopus.worker.parent import Parent
+from octopus.worker.places import place_of
 from octopus.worker.signals import StopSignals
 from octopus.worker.status import WorkerStatus, last_line, unreadable_of
 from octopus.worker.worker import Worker
@@ -32,10 +33,8 @@ logger = get_logger("octopus.worker")
 Companion = Callable[[Worker], Awaitable[None]]
 """Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
 
-
 WORKER_VARIABLE = "OCTOPUS_WORKER"
 """Tells a worker process which of several it is, from 1."""
-
 
 END_MARGIN = 30.0
 """Seconds beyond `worker.drain_timeout` in which a stopped process must have ended: the clean-up of handlers that were cancelled,
@@ -151,9 +150,7 @@ class _Run:
         self._tasks: list[str] = []
         self._notice: Callable[[], None] | None = None
         self._signals = StopSignals(self._on_stop, _end_at_once)
-        self._overtime = Overtime(
-            settings.worker.drain_timeout + END_MARGIN, parent_of(os.environ), culprits=self._running_things
-        )
+        self._overtime = Overtime(settings.worker.drain_timeout + END_MARGIN, Parent(os.environ), self._running_things)
 
     def run(self, factory: Callable[[], asyncio.AbstractEventLoop] | None) -> ExitCode:
         self._overtime.watch()
@@ -292,19 +289,6 @@ def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCo
 def grace_of(settings: Settings) -> float:
     """Return the seconds that whoever stops a worker process should leave it: a little more than it leaves itself."""
     return settings.worker.drain_timeout + END_MARGIN + 5
-
-
-def parent_of(environment: Mapping[str, str]) -> int | None:
-    """Return the process that started this one and without which it is not wanted; None when nobody is."""
-    text = environment.get(PARENT_VARIABLE, "")
-    if not text.isdigit():
-        return None
-    parent = int(text)
-    if os.getppid() != parent:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(parent, 0)
-            return None  # it lives, so the variable was meant for our parent, a handler's for example
-    return parent
 
 
 def _end_at_once(number: int) -> None:

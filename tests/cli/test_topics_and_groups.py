@@ -8,12 +8,11 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 
 from octopus.cli.groups import lag_of, total_of
-from octopus.cli.reaching import administering
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, TopicInfo
 from octopus.transports.kafka import KafkaTransport
-from octopus.transports.opening import open_transport
+from octopus.transports.opening import administering, open_transport
 from tests.cli.conftest import Octopus
 from tests.support.peers import Peer
 

@@ -18,7 +18,8 @@ from octopus.config import ConsumerSettings, Settings
 from octopus.testing.faults import ChildProcess
 from octopus.transports.base import Admin, GroupMember, Outgoing, Producer
 from octopus.transports.opening import open_transport
-from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places, place_of
+from octopus.worker.parent import PARENT_VARIABLE
+from octopus.worker.places import PLACE_VARIABLE, Places, place_of
 
 PATIENCE = 30.0  # seconds; a session takes 45
 PARTITIONS = 6
@@ -222,6 +223,7 @@ async def test_a_replacement_has_the_number_of_its_predecessor_and_the_end_knows
                 assert time.monotonic() < deadline, parent.written()
                 await asyncio.sleep(0.02)
 
+        await written("left 1\n", 1)
         await written("began 3 place-3\n", 1)
         await written("began 2 place-2\n", 2)  # it crashed, and so did its replacement
         parent.terminate()

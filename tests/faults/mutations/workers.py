@@ -30,7 +30,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who was killed in the end keeps its place",
-        "octopus/worker/family.py",
+        "octopus/worker/supervisor.py",
         "self._killed.add(number)",
         "pass",
         (PLACES,),

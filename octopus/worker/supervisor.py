@@ -1,14 +1,14 @@
-"""Several equal worker processes, kept by one that does nothing else."""
+"""Keeps several equal worker processes, and does nothing else."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Sequence
 
 from octopus.logs import get_logger
-from octopus.worker.places import PARENT_VARIABLE, PLACE_VARIABLE, Places
-from octopus.worker.process import WORKER_VARIABLE, ExitCode, parent_of, spell
+from octopus.worker.parent import Parent, environment_of_child
+from octopus.worker.places import PLACE_VARIABLE, Places
+from octopus.worker.process import WORKER_VARIABLE, ExitCode, spell
 from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
 logger = get_logger("octopus.worker")
@@ -27,10 +27,10 @@ def run_processes(command: Sequence[str], count: int, *, grace: float, places: P
         The highest exit code of those that meant to end, or that ended in a stop; 128 + n where signal n ended one (137:
         it had to be killed), or where a second signal n ended all. 0 when all ended well.
     """
-    return _Family(command, count, grace, places).run()
+    return _Supervisor(command, count, grace, places).run()
 
 
-class _Family:
+class _Supervisor:
     """A few equal processes and their end."""
 
     CRASH_WAIT = 1.0
@@ -41,7 +41,7 @@ class _Family:
         self._grace = grace
         self._places = places
         self._signals = StopSignals(self._pass_on, self._kill)
-        self._parent = parent_of(os.environ)
+        self._parent = Parent(os.environ)
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
         self._numbers: dict[int, int] = {}  # pid → 1 to count
         self._restarts: list[tuple[float, int]] = []  # when to start another, monotonic; which number it has
@@ -66,7 +66,7 @@ class _Family:
 
     def _start(self, number: int) -> None:
         # A replacement takes the number of the one it replaces: its place in the groups, and what log lines begin with.
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), WORKER_VARIABLE: str(number)}
+        environment = {**environment_of_child(), WORKER_VARIABLE: str(number)}
         if self._places is not None:
             environment[PLACE_VARIABLE] = self._places.name(number)
         child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
@@ -93,10 +93,7 @@ class _Family:
         for moment, number in [each for each in self._restarts if each[0] <= now]:
             self._restarts.remove((moment, number))
             self._start(number)
-        if self._parent is not None and os.getppid() != self._parent:
-            self._parent = None
-            logger.warning("the process that started this one has ended; ending, too")
-            os.kill(os.getpid(), signal.SIGTERM)
+        self._parent.check()
         time.sleep(0.1)
 
     def _ended(self, number: int, code: int, lived: float) -> None:

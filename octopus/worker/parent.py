@@ -1,0 +1,48 @@
+"""The process that started this one and without which this one is not wanted."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+
+from octopus.logs import get_logger
+
+logger = get_logger("octopus.worker")
+
+PARENT_VARIABLE = "OCTOPUS_PARENT"
+"""Tells a process who started it, and so whether other variables are meant for it and not for its parent."""
+
+
+def environment_of_child() -> dict[str, str]:
+    """Return the environment for a process that is not wanted without this one."""
+    return {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+
+
+class Parent:
+    """Who started this process, if that must not end before.
+
+    Args:
+        environment: As it was started with.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = _parent_of(environment)
+
+    def check(self) -> None:
+        """Stop this process, once, when its parent has ended."""
+        if self._process is not None and os.getppid() != self._process:
+            self._process = None
+            logger.warning("the process that started this one has ended; ending, too")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _parent_of(environment: Mapping[str, str]) -> int | None:
+    text = environment.get(PARENT_VARIABLE, "")
+    if not text.isdigit():
+        return None
+    parent = int(text)
+    if os.getppid() != parent:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(parent, 0)
+            return None  # it lives, so the variable was meant for our parent, a handler's for example
+    return parent
