@@ -31,6 +31,7 @@ Decompressor: TypeAlias = Callable[[bytes, int], bytes]
 
 Decompressors: TypeAlias = Mapping[int, Decompressor]
 
+_RUN = 256  # records that are looked at together
 _CHECKSUM = struct.Struct(">I")
 _PLACE = struct.Struct(">qiI")  # base offset, length, leader epoch
 
@@ -222,6 +223,56 @@ def decode_records(
         raise UnreadableBatch(f"the batch at offset {header.base_offset} cannot be decoded: {error}") from error
 
 
+def unpacked(
+    header: Header,
+    batch: bytes | memoryview,
+    limit: int = 64 * 2**20,
+    decompressors: Mapping[int, Decompressor] | None = None,
+) -> bytes | memoryview | None:
+    """Return the records of a whole batch, decompressed; None where there is no decompressor for its codec.
+
+    Raises:
+        UnreadableBatch: They cannot be decompressed, or to more than `limit` bytes.
+    """
+    body = memoryview(batch)[HEADER_BYTES : header.size]
+    if header.codec == NONE:
+        return body
+    if header.codec != GZIP and header.codec not in (decompressors or {}):
+        return None
+    try:
+        return _decompress(header.codec, bytes(body), limit, decompressors or {})
+    except UnreadableBatch:
+        raise
+    except (ValueError, zlib.error) as error:
+        raise UnreadableBatch(f"The records cannot be decompressed: {error}.") from error
+
+
+def holds(records: bytes | memoryview, count: int) -> bool:
+    """Say whether these are exactly `count` records, by their lengths alone.
+
+    Records of a batch are often as long as the one before; runs of such are told by slices, much faster than one by one.
+    """
+    data = bytes(records)
+    position, left, before = 0, count, 0
+    try:
+        while left > 0:
+            length, start = _varint(data, position)
+            if length < 0:
+                return False
+            stride, run = start - position + length, 1
+            if stride == before:
+                end = position + stride * min(left, _RUN)
+                prefix = data[position:start]
+                columns = [data[position + each : end : stride] for each in range(len(prefix))]
+                run = min(
+                    len(column) - len(column.lstrip(prefix[each : each + 1])) for each, column in enumerate(columns)
+                )
+            position, left, before = position + stride * run, left - run, stride
+    except (IndexError, ValueError):
+        return False
+    return position == len(data)
+
+
 def _decompress(codec: int, body: bytes, limit: int, decompressors: Decompressors) -> bytes:
     if codec in decompressors:
         return decompressors[codec](body, limit)
@@ -274,7 +325,7 @@ def _varbytes(body: bytes, position: int) -> tuple[bytes | None, int]:
     return body[position:end], end
 
 
-def _varint(body: bytes, position: int) -> tuple[int, int]:
+def _varint(body: bytes | memoryview, position: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         byte = body[position]

@@ -4,6 +4,7 @@ Source: the error table of the Kafka protocol guide (https://kafka.apache.org/pr
 Only the codes this broker, its clients or its tests speak of are named.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -95,12 +96,14 @@ class BrokerError(Exception):
     Attributes:
         code: What the client is told; one of `Code`, or a bare number a fault hook chose.
         message: A sentence for the APIs that carry one; may be empty.
+        records: Number in its batch and what is wrong, of each record that is to blame.
     """
 
-    def __init__(self, code: int, message: str = "") -> None:
+    def __init__(self, code: int, message: str = "", records: Sequence[tuple[int, str]] = ()) -> None:
         super().__init__(message or _name(code))
         self.code = int(code)
         self.message = message
+        self.records = records
 
 
 def require(condition: object, code: int, message: str = "") -> None:

@@ -22,6 +22,8 @@ DEFAULTS: Mapping[str, str] = {
     "compression.type": "producer",
     "delete.retention.ms": str(24 * 3600 * 1000),
     "max.message.bytes": str(1_048_588),
+    "message.timestamp.after.max.ms": str(3600 * 1000),
+    "message.timestamp.before.max.ms": str(2**63 - 1),
     "message.timestamp.type": "CreateTime",
     "min.insync.replicas": "1",
     "retention.bytes": "-1",
@@ -34,6 +36,8 @@ DEFAULTS: Mapping[str, str] = {
 _LEAST: Mapping[str, int] = {
     "delete.retention.ms": 0,
     "max.message.bytes": 0,
+    "message.timestamp.after.max.ms": 0,
+    "message.timestamp.before.max.ms": 0,
     "min.insync.replicas": 1,
     "retention.bytes": -1,
     "retention.ms": -1,
@@ -133,6 +137,8 @@ def log_config(config: Mapping[str, str]) -> LogConfig:
         retention_bytes=int(config["retention.bytes"]),
         segment_bytes=int(config["segment.bytes"]),
         segment_ms=int(config["segment.ms"]),
+        timestamp_before_max_ms=int(config["message.timestamp.before.max.ms"]),
+        timestamp_after_max_ms=int(config["message.timestamp.after.max.ms"]),
         delete_retention_ms=int(config["delete.retention.ms"]),
     )
 

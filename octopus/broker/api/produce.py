@@ -1,5 +1,6 @@
 """Produce: append batches to partitions and answer when they are durable."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from octopus.broker.api.naming import TopicKey, key_reader, name_of, write_key
@@ -20,6 +21,7 @@ class _Result(NamedTuple):
     code: int
     message: str | None
     appended: Appended
+    records: Sequence[tuple[int, str]] = ()
 
 
 _BY_ID = 13
@@ -68,7 +70,7 @@ def _append(
 
 
 def _failed(request: Request, partition: int, error: BrokerError) -> _Result:
-    return _Result(partition, request.refuse(error), error.message or None, _NOTHING)
+    return _Result(partition, request.refuse(error), error.message or None, _NOTHING, error.records)
 
 
 def _answer(request: Request, topics: list[tuple[TopicKey, list[_Result]]]) -> Writer:
@@ -80,7 +82,7 @@ def _answer(request: Request, topics: list[tuple[TopicKey, list[_Result]]]) -> W
         if version >= 5:
             answer.int64(result.appended.log_start)
         if version >= 8:
-            answer.array([], id).string(result.message)
+            answer.structs(result.records, lambda each: answer.int32(each[0]).string(each[1])).string(result.message)
 
     answer.structs(topics, lambda topic: write_key(answer, topic[0]).structs(topic[1], partition))
     return answer.int32(0)

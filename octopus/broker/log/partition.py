@@ -9,7 +9,7 @@ from octopus.broker.batch import Header, control_batch, read_header, stamped
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import DiskFile, LogFile, MemoryFile
-from octopus.broker.log.admission import check_batch
+from octopus.broker.log.admission import check_batch, check_records
 from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
 from octopus.broker.log.producers import Producers
@@ -129,13 +129,15 @@ class Log:
             transactional_check: Judges transactional batches.
 
         Raises:
-            BrokerError: 2 broken batch, 10 too large, 43 old format, 76 unknown codec, 87 not a client's batch, 45 or 47 out
+            BrokerError: 2 broken batch, 10 too large, 43 old format, 76 unknown codec, 87 not a client's batch, 32 a
+                time too far away, 48 outside its producer's transaction, 45 or 47 out
                 of sequence, whatever `transactional_check` raises, 56 the disk refused, 3 the log was deleted.
         """
         self._ensure_usable(now)
         header = check_batch(batch, self.config.max_message_bytes, self._environment.checksum)
         if header.is_transactional and transactional_check is not None:
             transactional_check(header.producer_id, header.producer_epoch)
+        check_records(header, batch, self.config, now, self._environment.decompressors)
         original = self._producers.check(header)
         if original is not None:
             return Appended(original, -1, True, self._start)

@@ -73,7 +73,7 @@ class Producers:
             None to append it; the original offset when it is a repetition of one of the last five.
 
         Raises:
-            BrokerError: 47 its epoch was superseded, 45 a batch before it is missing.
+            BrokerError: 47 its epoch was superseded, 45 a batch before it is missing, 48 it is outside its producer's transaction.
         """
         producer = self._producers.get(header.producer_id)
         if header.producer_id < 0 or producer is None:
@@ -94,6 +94,10 @@ class Producers:
             raise BrokerError(
                 Code.OUT_OF_ORDER_SEQUENCE_NUMBER,
                 f"Producer {header.producer_id} sent sequence number {header.base_sequence} where {expected} is next.",
+            )
+        if header.producer_id in self.open and not header.is_transactional:
+            raise BrokerError(
+                Code.INVALID_TXN_STATE, f"Producer {header.producer_id} has a transaction open; this is outside it."
             )
         return None
 

@@ -62,3 +62,5 @@ class LogConfig:
     segment_bytes: int = 64 * 2**20
     segment_ms: int = 7 * 24 * 3600 * 1000
     delete_retention_ms: int = 24 * 3600 * 1000
+    timestamp_before_max_ms: int = 2**63 - 1
+    timestamp_after_max_ms: int = 2**63 - 1

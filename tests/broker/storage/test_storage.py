@@ -147,7 +147,7 @@ def test_configuration_says_where_it_comes_from_and_applies_at_once() -> None:
     assert "cleanup.policy" not in storage.topic("t").config
     storage.alter_config("t", {"cleanup.policy": "compact, delete"})
     assert (log.config.compact, log.config.delete) == (True, True)
-    append(log, batch(bytes(100)))
+    append(log, keyed({b"k": bytes(100)}))
 
 
 @pytest.mark.parametrize("clean", [True, False], ids=["clean stop", "crash"])
