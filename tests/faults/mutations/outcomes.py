@@ -81,8 +81,8 @@ MUTATIONS = (
     Mutation(
         "what a handler returns is not waited for",
         "octopus/handling.py",
-        "                await self._send(messages)\n            except TransportError as error:\n",
-        "                asyncio.ensure_future(self._send(messages))\n            except TransportError as error:\n",
+        "        if messages:\n            try:\n                await self._send(messages)\n",
+        "        if messages:\n            try:\n                asyncio.ensure_future(self._send(messages))\n",
         (DELIVERY,),
     ),
 )
