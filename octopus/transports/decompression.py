@@ -37,6 +37,9 @@ class Decompressor(Protocol):
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 
 _PART = 1024 * 1024  # of gzip, which is unpacked piece by piece: zlib would join what it has, and so hold it twice
+_PIECE = (
+    16 * 1024
+)  # of what is handed to it, which copies what is not of a member: a megabyte may be fifty thousand members
 _LEAST = 65_536
 
 
@@ -44,21 +47,25 @@ def gunzip(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
     """Decompress gzip: all its members."""
     out = bytearray(room + min(limit, unpacked_size(GZIP, payload) or 0))
     end = room
-    rest: Any = payload
+    view, at = memoryview(payload), 0
     try:
         while True:
             stream = zlib.decompressobj(31)
+            rest: Any = b""
             while not stream.eof:
+                if not rest:
+                    rest = view[at : at + _PIECE]
+                    at += len(rest)
                 part = stream.decompress(rest, min(_PART, limit - (end - room)) + 1)
                 if end - room + len(part) > limit:
                     raise _too_large(limit)
                 rest = stream.unconsumed_tail
-                if not part and not rest and not stream.eof:
+                if not part and not rest and not stream.eof and at == len(view):
                     raise _corrupt("its gzip stream ends early")
                 out[end : end + len(part)] = part
                 end += len(part)
-            rest = stream.unused_data
-            if rest[:2] != b"\x1f\x8b":  # what else follows is nobody's
+            at -= len(stream.unused_data)
+            if bytes(view[at : at + 2]) != b"\x1f\x8b":  # what else follows is nobody's
                 del out[end:]
                 return out
     except zlib.error as error:
@@ -68,15 +75,16 @@ def gunzip(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
 def unsnappy(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
     """Decompress raw snappy, or the blocks of the Java library. Lengths are added up before anything is unpacked."""
     try:
-        blocks = snappy_blocks(memoryview(payload))
-        lengths = [cramjam.snappy.decompress_raw_len(block) for block in blocks]
-        if sum(lengths) > limit:
+        whole = memoryview(payload)
+        # Twice, as there may be so many blocks that a list of them takes more than the batch.
+        size = sum(map(cramjam.snappy.decompress_raw_len, snappy_blocks(whole)))
+        if size > limit:
             raise _too_large(limit)
-        out = bytearray(room + sum(lengths))
+        out = bytearray(room + size)
         view = memoryview(out)
         at = room
-        for block, length in zip(blocks, lengths, strict=True):
-            if length:
+        for block in snappy_blocks(whole):
+            if length := cramjam.snappy.decompress_raw_len(block):
                 at += cramjam.snappy.decompress_raw_into(block, view[at : at + length])
     except (cramjam.DecompressionError, struct.error, ValueError) as error:
         raise _corrupt(error) from error

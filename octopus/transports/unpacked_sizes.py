@@ -5,7 +5,7 @@ Kafka's codec numbers. Sources: RFC 8878 (Zstandard), the LZ4 frame format 1.6.4
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cramjam
 
@@ -47,25 +47,24 @@ def _snappy(payload: memoryview) -> int:
     return sum(map(cramjam.snappy.decompress_raw_len, snappy_blocks(payload)))
 
 
-def snappy_blocks(payload: memoryview) -> list[memoryview]:
-    """Return what is compressed by itself: everything, or the blocks of the Java library.
+def snappy_blocks(payload: memoryview) -> Iterator[memoryview]:
+    """Yield what is compressed by itself: everything, or the blocks of the Java library.
 
     Raises:
         struct.error: The last block's length is cut off.
         ValueError: A length leads out of the payload.
     """
     if payload[: len(XERIAL_MAGIC)] != XERIAL_MAGIC:
-        return [payload]
-    blocks = []
+        yield payload
+        return
     at = XERIAL_HEADER
     while at < len(payload):
         (length,) = _INT32.unpack_from(payload, at)
         at += _INT32.size
         if not 0 <= length <= len(payload) - at:
             raise ValueError("a snappy block is longer than the batch")
-        blocks.append(payload[at : at + length])
+        yield payload[at : at + length]
         at += length
-    return blocks
 
 
 def _lz4(payload: memoryview) -> int:

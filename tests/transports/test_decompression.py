@@ -2,14 +2,17 @@
 
 import gzip
 import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
+from typing import Any
 
 import cramjam
 import pytest
 
 from octopus.errors import BatchTooLarge, CorruptBatch, TransportError
 from octopus.transports.broker_process import decompressors
-from octopus.transports.decompression import DECOMPRESSORS, unsnappy
+from octopus.transports.decompression import DECOMPRESSORS, gunzip, unsnappy
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 Compress = Callable[[bytes], bytes]
@@ -88,6 +91,42 @@ def test_damage_is_corruption_and_no_other_error(codec: int, compress: Compress,
 def test_a_snappy_block_that_lies_about_its_length_is_corruption(length: int) -> None:
     with pytest.raises(CorruptBatch, match="longer than the batch"):
         unsnappy(b"\x82SNAPPY\x00" + struct.pack(">iii", 1, 1, length) + b"short", 10_000)
+
+
+def test_fifty_thousand_gzip_members_are_not_copied_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = 0
+    begin = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, window: int) -> None:
+            self._stream: Any = begin(window)
+
+        def decompress(self, data: memoryview, most: int) -> bytes:
+            nonlocal handed
+            handed += len(data)
+            part: bytes = self._stream.decompress(data, most)
+            return part
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+    members = 50_000
+    payload = gzip.compress(b"") * (members - 1) + gzip.compress(b"the end")
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    assert gunzip(payload, 100) == b"the end"
+    assert handed < members * len(payload) / 50
+
+
+def test_blocks_of_snappy_take_no_memory_each() -> None:
+    blocks = 50_000
+    payload = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1) + struct.pack(">ib", 1, 0) * blocks
+    tracemalloc.start()
+    try:
+        assert unsnappy(payload, 100) == b""
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < blocks
 
 
 @every_codec
