@@ -5,6 +5,7 @@ bytes that are not UTF-8 become escapes. So nothing moves a cursor, rings a bell
 """
 
 import unicodedata
+from collections.abc import Sequence
 
 INDENT = "    "
 """Before every line of a block but the first one."""
@@ -26,6 +27,12 @@ def visible_lines(text: str) -> str:
 def block(text: str) -> str:
     """Return text of several lines, each safe to print, that look like one entry: all but the first are indented."""
     return visible_lines(text).replace("\n", f"\n{INDENT}")
+
+
+def first_few(names: Sequence[str], most: int = 8) -> str:
+    """Return names in a row, of many the first ones and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def printable_json(text: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octopus.text import INDENT, block, printable_json, visible, visible_lines
+from octopus.text import INDENT, block, first_few, printable_json, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,10 @@ def test_json_means_the_same_and_is_printable(value: object) -> None:
     assert json.loads(text) == value
     assert all(character.isprintable() or character.isspace() for character in text)
     assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, ""), (1, "0"), (3, "0, 1, 2"), (4, "0, 1, 2 and 1 more"), (9, "0, 1, 2 and 6 more")]
+)
+def test_of_many_names_the_first_few_are_said_and_how_many_more_there_are(count: int, shown: str) -> None:
+    assert first_few([str(number) for number in range(count)], 3) == shown

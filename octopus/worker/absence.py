@@ -11,8 +11,9 @@ from typing import Protocol
 from octopus.config import ConsumerSettings
 from octopus.errors import OctopusError
 from octopus.logs import get_logger
-from octopus.text import visible
+from octopus.text import first_few, visible
 from octopus.transports.base import Admin, GroupInfo, GroupMember, Transport
+from octopus.worker.admin_connection import AdminConnection
 
 logger = get_logger("octopus.worker")
 
@@ -26,8 +27,6 @@ ANSWER_TIME = 5.0
 """Seconds that the broker has to tell."""
 
 REBALANCING = ("PreparingRebalance", "CompletingRebalance")
-
-_MOST_NAMES = 8
 
 
 class Resting(Protocol):
@@ -44,7 +43,7 @@ class Resting(Protocol):
         """Since when it is, in loop time; None while it has some."""
 
 
-class Absence:
+class AbsenceWatch:
     """Looks at groups that rest, and says once for each rest for whom.
 
     Args:
@@ -56,22 +55,26 @@ class Absence:
     def __init__(
         self, transport: Transport, groups: Callable[[], Mapping[str, Resting]], settings: ConsumerSettings
     ) -> None:
-        self._transport = transport
+        self._connection = AdminConnection(transport, ANSWER_TIME)
         self._groups = groups
         self._settings = settings
-        self._explained: dict[
-            str, float
-        ] = {}  # since when a group rests of which it is known that it has nothing to wait for
+        self._waiting_for_nobody: dict[str, float] = {}  # groups, and since when they rest
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            if due := self._due(asyncio.get_running_loop().time()):
-                # the lookout says so when the broker does not answer
-                with contextlib.suppress(OctopusError, TimeoutError):
-                    async with asyncio.timeout(ANSWER_TIME):
-                        await self._ask(due)
+        try:
+            while True:
+                await asyncio.sleep(LOOK_EVERY)
+                if due := self._due(asyncio.get_running_loop().time()):
+                    # who watches the broker says so when it does not answer
+                    with contextlib.suppress(OctopusError, TimeoutError):
+                        async with self._connection.asking() as admin:
+                            for name, group in due.items():
+                                await self._look_at(admin, name, group)
+                else:
+                    await self._connection.close()
+        finally:
+            await self._connection.close()
 
     def _due(self, now: float) -> dict[str, Resting]:
         return {
@@ -79,17 +82,8 @@ class Absence:
             for name, group in self._groups().items()
             if (since := group.rests_since) is not None
             and now - since >= SAY_AFTER
-            and self._explained.get(name) != since
+            and self._waiting_for_nobody.get(name) != since
         }
-
-    async def _ask(self, due: Mapping[str, Resting]) -> None:
-        admin = self._transport.admin()
-        await admin.start()
-        try:
-            for name, group in due.items():
-                await self._look_at(admin, name, group)
-        finally:
-            await admin.stop()
 
     async def _look_at(self, admin: Admin, name: str, group: Resting) -> None:
         since = group.rests_since
@@ -97,7 +91,7 @@ class Absence:
         if group.rests_since != since or since is None:
             return  # it has partitions meanwhile
         if info.state not in REBALANCING:
-            self._explained[name] = since  # a spare member has none, and waits for nobody
+            self._waiting_for_nobody[name] = since  # a spare member has none, and waits for nobody
             group.waits_for = None
             return
         if group.waits_for is None:
@@ -122,9 +116,7 @@ def sentence(group: GroupInfo, session_timeout: float, rebalance_timeout: float)
 
 def spell_members(group: GroupInfo) -> str:
     """Name the members of a group, of many the first few."""
-    names = sorted(_named(each) for each in group.members)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    return first_few(sorted(_named(each) for each in group.members))
 
 
 def _named(member: GroupMember) -> str:

@@ -10,7 +10,7 @@ SAY_AFTER = ASK_EVERY + ANSWER_TIME + 1.0
 """Seconds of failing after which it is said: an outage of the broker is noticed before, and explains it."""
 
 
-class CommitRecord:
+class CommitHealth:
     """When commits were last right, and what they fail with. Time comes as an argument.
 
     Args:

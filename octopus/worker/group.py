@@ -30,7 +30,7 @@ from octopus.runner import Generation, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
 from octopus.types import RunStretch
 from octopus.unread import Unread
-from octopus.worker.committing import CommitRecord
+from octopus.worker.committing import CommitHealth
 from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.known_topics import KnownTopics
@@ -116,7 +116,7 @@ class GroupWorker:
         self._drained_by: float | None = None
         self._last: GroupStatus | None = None  # before partitions were given back
         self._fetched_at = self._loop.time()
-        self._commits = CommitRecord(pipeline.group, self._fetched_at)
+        self._commits = CommitHealth(pipeline.group, self._fetched_at)
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
         )
@@ -469,13 +469,9 @@ class GroupWorker:
         stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
         since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._commits.at))
         if self._last is not None:
-            now_known = {
-                "stopped": stopped,
-                "failure": failure,
-                "since_fetch": since_fetch,
-                "since_commit": since_commit,
-            }
-            return msgspec.structs.replace(self._last, **now_known)
+            return msgspec.structs.replace(
+                self._last, stopped=stopped, failure=failure, since_fetch=since_fetch, since_commit=since_commit
+            )
         totals = self.counts
         return GroupStatus(
             group=self.pipeline.group,

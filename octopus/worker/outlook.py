@@ -7,13 +7,15 @@ read here: one small request for the whole process.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from octopus.errors import OctopusError, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
+from octopus.text import first_few
 from octopus.transports.base import Admin, Transport
+from octopus.worker.admin_connection import AdminConnection
 
 logger = get_logger("octopus.worker")
 
@@ -99,7 +101,7 @@ class Change(NamedTuple):
     longest: float
 
 
-class Lookout:
+class BrokerWatch:
     """Keeps an outlook by asking the broker, and says in the log when an outage begins and when it ends.
 
     Args:
@@ -114,7 +116,7 @@ class Lookout:
         self.outlook = Outlook()
         self._transport = transport
         self._partitions = partitions
-        self._admin: Admin | None = None
+        self._connection = AdminConnection(transport, ANSWER_TIME)
         self._back = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -131,7 +133,7 @@ class Lookout:
                 await self.ask()
                 await asyncio.sleep(ASK_EVERY)
         finally:
-            await self._hang_up()
+            await self._connection.close()
 
     async def ask(self) -> None:
         """Ask once, and say what is different."""
@@ -170,53 +172,27 @@ class Lookout:
             TimeoutError: It does not answer in time.
         """
         doubtful = self.outlook.silent.keys() & partitions
-        async with self._asking() as admin:
+        async with self._connection.asking() as admin:
             if not partitions - doubtful:
                 await admin.topics()
         ends: dict[TopicPartition, int] = {}
         silent: dict[TopicPartition, str] = {}
         try:
-            async with self._asking() as admin:
+            async with self._connection.asking() as admin:
                 ends |= await admin.offsets(partitions - doubtful, "latest") if partitions - doubtful else {}
         except (TransportError, TimeoutError):
             # Is it all of it, or some partitions?
-            async with self._asking() as admin:
+            async with self._connection.asking() as admin:
                 await admin.topics()
             doubtful = partitions
-        for partition, found in zip(doubtful, await asyncio.gather(*map(self._end_of, doubtful)), strict=True):
+        for partition, found in zip(
+            doubtful, await asyncio.gather(*[_end_of(admin, each) for each in doubtful]), strict=True
+        ):
             if isinstance(found, int):
                 ends[partition] = found
             else:
                 silent[partition] = found
         return Answer(ends, silent)
-
-    async def _end_of(self, partition: TopicPartition) -> int | str:
-        """Return a partition's end, or why it is not known."""
-        assert self._admin is not None
-        try:
-            async with asyncio.timeout(ANSWER_TIME):
-                return (await self._admin.offsets([partition], "latest"))[partition]
-        except (OctopusError, TimeoutError) as error:
-            return _reason(error)
-
-    @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[Admin]:
-        """Open a connection if there is none; one that did not bring an answer is not used again."""
-        try:
-            async with asyncio.timeout(ANSWER_TIME):
-                if self._admin is None:
-                    admin = self._transport.admin()
-                    await admin.start()
-                    self._admin = admin
-                yield self._admin
-        except BaseException:
-            await self._hang_up()
-            raise
-
-    async def _hang_up(self) -> None:
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            await admin.stop()
 
     def _say(self, change: Change) -> None:
         address = self._transport.address
@@ -225,16 +201,24 @@ class Lookout:
         if change.begun:
             reasons = "; ".join(sorted({reason.rstrip(".") for reason in change.begun.values()}))
             logger.warning(
-                "%s says nothing of %s: %s. The other partitions go on.", address, _listed(change.begun), reasons
+                "%s says nothing of %s: %s. The other partitions go on.", address, _spell(change.begun), reasons
             )
         if change.ended:
-            logger.info("%s says again, after %.1f s, where %s end", address, change.longest, _listed(change.ended))
+            logger.info("%s says again, after %.1f s, where %s end", address, change.longest, _spell(change.ended))
+
+
+async def _end_of(admin: Admin, partition: TopicPartition) -> int | str:
+    """Return a partition's end, or why it is not known."""
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            return (await admin.offsets([partition], "latest"))[partition]
+    except (OctopusError, TimeoutError) as error:
+        return _reason(error)
 
 
 def _reason(error: OctopusError | TimeoutError) -> str:
     return str(error) or f"nothing came for {ANSWER_TIME:g} s"
 
 
-def _listed(partitions: Collection[TopicPartition]) -> str:
-    names = [str(each) for each in sorted(partitions)]
-    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])} and {len(names) - 8} more"
+def _spell(partitions: Collection[TopicPartition]) -> str:
+    return first_few([str(each) for each in sorted(partitions)])

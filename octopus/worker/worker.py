@@ -31,10 +31,10 @@ from octopus.transports.base import Consumer, Producer, TransactionalProducer, T
 from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
-from octopus.worker.absence import Absence
+from octopus.worker.absence import AbsenceWatch
 from octopus.worker.group import GroupWorker
 from octopus.worker.known_topics import KnownTopics
-from octopus.worker.outlook import Lookout
+from octopus.worker.outlook import BrokerWatch
 from octopus.worker.status import WorkerStatus, unreadable_of
 from octopus.worker.transactions import ExactlyOnceGroup
 from octopus.worker.watchdog import LoopWatchdog
@@ -93,7 +93,7 @@ class Worker:
         self._running: set[str] = set()
         self._is_ending = False
         self._slow: tuple[str, float] | None = None
-        self._lookout = Lookout(self._transport, self._partitions)
+        self._broker_watch = BrokerWatch(self._transport, self._partitions)
         self._home: Home | None = None
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,9 +133,9 @@ class Worker:
             for timer in self.app.timers:
                 tasks.start(call_regularly(timer, _note_failed_timer), f"octopus timer {timer.name}")
         tasks.start(self._notice_slow(), "octopus slowest")
-        tasks.start(self._lookout.run(), "octopus lookout")
-        absence = Absence(transport, lambda: self._groups, self.settings.consumer)
-        tasks.start(absence.run(), "octopus absence")
+        tasks.start(self._broker_watch.run(), "octopus broker watch")
+        absence_watch = AbsenceWatch(transport, lambda: self._groups, self.settings.consumer)
+        tasks.start(absence_watch.run(), "octopus absence watch")
         self._running = {pipeline.group for pipeline in pipelines}
         lines: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:
@@ -211,8 +211,8 @@ class Worker:
             uptime=time.monotonic() - self._started,
             groups=tuple(group.status() for _, group in sorted(self._groups.items())),
             slowest=self._slow,
-            outage=self._lookout.outlook.trouble,
-            away=self._lookout.away,
+            outage=self._broker_watch.outlook.trouble,
+            away=self._broker_watch.away,
         )
 
     def _check_home(self) -> None:
@@ -236,7 +236,7 @@ class Worker:
             worker = self._groups[pipeline.group] = self._group(pipeline, known)
             if before is not None:
                 worker.earlier = before.counts
-            worker.outlook = self._lookout.outlook
+            worker.outlook = self._broker_watch.outlook
             began = time.monotonic()
             try:
                 await worker.run()
@@ -256,9 +256,9 @@ class Worker:
                     return
                 if time.monotonic() - began > longest:
                     wait = REBUILD_WAIT[0]
-                level = logging.WARNING if self._lookout.outlook.trouble is None else logging.DEBUG  # said already
+                level = logging.WARNING if self._broker_watch.outlook.trouble is None else logging.DEBUG  # said already
                 logger.log(level, "%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
-                await self._lookout.pause(wait)
+                await self._broker_watch.pause(wait)
                 wait = min(wait * 2, longest)
             else:
                 assert worker.stopped is not None

@@ -18,7 +18,7 @@ from octopus.testing import VirtualTime
 from octopus.transports.base import GroupInfo, GroupMember
 from octopus.transports.opening import open_transport
 from octopus.worker import Worker
-from octopus.worker.absence import Absence, sentence
+from octopus.worker.absence import AbsenceWatch, sentence
 from octopus.worker.health import Health
 from tests.staged import until
 from tests.support.peers import Peer
@@ -58,7 +58,7 @@ async def test_a_group_that_waits_is_explained_once_for_each_rest(
     state: str, virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker, group = Broker(state), Group()
-    watching = asyncio.create_task(Absence(broker, lambda: {"app.store": group}, ConsumerSettings()).run())  # type: ignore[arg-type]
+    watching = asyncio.create_task(AbsenceWatch(broker, lambda: {"app.store": group}, ConsumerSettings()).run())  # type: ignore[arg-type]
     for _ in range(2):
         group.rests_since = asyncio.get_running_loop().time()
         await asyncio.sleep(1.4)
@@ -77,7 +77,7 @@ async def test_a_spare_member_waits_for_nobody_and_the_broker_is_asked_once(
     virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker, group = Broker("Stable"), Group(rests_since=asyncio.get_running_loop().time())
-    watching = asyncio.create_task(Absence(broker, lambda: {"app.store": group}, ConsumerSettings()).run())  # type: ignore[arg-type]
+    watching = asyncio.create_task(AbsenceWatch(broker, lambda: {"app.store": group}, ConsumerSettings()).run())  # type: ignore[arg-type]
     await asyncio.sleep(600)
     watching.cancel()
     assert (broker.asked, group.waits_for, caplog.records) == (1, None, [])

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from octopus.errors import ConnectionFailed
-from octopus.worker.committing import SAY_AFTER, CommitRecord
+from octopus.worker.committing import SAY_AFTER, CommitHealth
 from octopus.worker.outlook import Answer, Outlook
 
 
@@ -26,7 +26,7 @@ def test_commits_that_fail_are_said_once_if_that_goes_on_and_nothing_explains_it
     lasts: float, is_out: bool, said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    outlook, commits = Outlook(), CommitRecord("g", 8.0)
+    outlook, commits = Outlook(), CommitHealth("g", 8.0)
     outlook.note_outage("gone", 9.0) if is_out else outlook.note_answer(Answer({}, {}), 9.0)
     for second in range(int(lasts) + 1):
         commits.fail(ConnectionFailed("refused"), outlook, 10.0 + second)

@@ -16,7 +16,7 @@ from octopus.testing import VirtualTime
 from octopus.testing.faults import EmbeddedBroker
 from octopus.worker import Worker
 from octopus.worker.health import Health
-from octopus.worker.outlook import Answer, Lookout, Outlook
+from octopus.worker.outlook import Answer, BrokerWatch, Outlook
 from tests.staged import until
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 1)
@@ -117,10 +117,10 @@ class Scripted:
 
 @asynccontextmanager
 async def looking(broker: Scripted) -> Any:
-    lookout = Lookout(broker, lambda: {A, B})  # type: ignore[arg-type]
-    running = asyncio.create_task(lookout.run())
+    watch = BrokerWatch(broker, lambda: {A, B})  # type: ignore[arg-type]
+    running = asyncio.create_task(watch.run())
     await asyncio.sleep(1)
-    yield lookout
+    yield watch
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert broker.connections == 0
@@ -132,18 +132,18 @@ async def test_an_outage_is_one_warning_when_it_begins_and_one_line_when_it_ends
 ) -> None:
     caplog.set_level(logging.INFO)
     broker = Scripted()
-    async with looking(broker) as lookout:
-        assert (lookout.outlook.trouble, lookout.outlook.ends) == (None, {A: 7, B: 7})
+    async with looking(broker) as watch:
+        assert (watch.outlook.trouble, watch.outlook.ends) == (None, {A: 7, B: 7})
         broker.away, broker.hangs = (AWAY, False) if how == "refuses" else (None, True)
         await asyncio.sleep(60)
-        assert lookout.outlook.trouble == ("nobody is there." if how == "refuses" else "nothing came for 3 s")
-        assert lookout.outlook.lag(A, 7, 7) is None
-        assert lookout.away == pytest.approx(60, abs=5)
-        pausing = asyncio.create_task(lookout.pause(1000))
+        assert watch.outlook.trouble == ("nobody is there." if how == "refuses" else "nothing came for 3 s")
+        assert watch.outlook.lag(A, 7, 7) is None
+        assert watch.away == pytest.approx(60, abs=5)
+        pausing = asyncio.create_task(watch.pause(1000))
         broker.away, broker.hangs = None, False
         await asyncio.sleep(10)
         assert pausing.done(), "who waits for the end of the outage need not wait longer"
-        assert lookout.outlook.lag(A, 7, 7) == 0
+        assert watch.outlook.lag(A, 7, 7) == 0
     warning, line = [(record.levelname, record.message) for record in caplog.records]
     assert warning[0] == "WARNING"
     assert warning[1].startswith("kafka-1:9092 does not answer: ")
@@ -156,14 +156,14 @@ async def test_partitions_without_a_leader_have_no_lag_and_are_said_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     broker = Scripted()
-    async with looking(broker) as lookout:
+    async with looking(broker) as watch:
         broker.silent = {B}
         await asyncio.sleep(30)
-        assert lookout.outlook.trouble is None
-        assert [lookout.outlook.lag(each, 7, 7) for each in (A, B)] == [0, None]
+        assert watch.outlook.trouble is None
+        assert [watch.outlook.lag(each, 7, 7) for each in (A, B)] == [0, None]
         broker.silent = set()
         await asyncio.sleep(10)
-        assert [lookout.outlook.lag(each, 7, 7) for each in (A, B)] == [0, 0]
+        assert [watch.outlook.lag(each, 7, 7) for each in (A, B)] == [0, 0]
     begun, ended = caplog.messages
     assert begun == "kafka-1:9092 says nothing of b[1]: no leader for b[1]. The other partitions go on."
     assert ended.startswith("kafka-1:9092 says again, after ")
