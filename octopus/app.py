@@ -4,13 +4,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from octopus import config
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Message, Published
 from octopus.home import Home, elsewhere
+from octopus.lifespan import Lifespan, check_lifespan
+from octopus.middleware.chain import check_middleware
 from octopus.middleware.retry_topics import SUFFIX, Clock, RetryTopic
 from octopus.pipeline import Pipeline, RetryPipeline
 from octopus.publishing import Connection, HeadersLike, Publisher, SynchronousPublisher
@@ -22,12 +24,17 @@ from octopus.transports.opening import connect, producer_options
 from octopus.types import Codec, Middleware
 from octopus.waiting import WaitingRoom
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # type checkers have it without anything installed
+
+    S = TypeVarWithDefault("S", default=Any)
+else:
+    S = TypeVar("S")
 M = TypeVar("M", bound=Middleware)
 T = TypeVar("T")
-Lifespan = Callable[["Octopus"], AbstractAsyncContextManager[Any]]
 
 
-class Octopus(Router):
+class Octopus(Router, Generic[S]):
     """An application: handlers, timers and what they share.
 
         app = Octopus("beamline")
@@ -41,14 +48,29 @@ class Octopus(Router):
         settings: Anything of `octopus.Settings`, as a nested mapping. File, environment and command line override it.
         codec: Writes what is published, unless it is bytes or text.
         codecs: Further formats that can be read, chosen by the content-type header.
-        lifespan: Called with the app; its context is entered before the first record and left after the last.
+        lifespan: Called with the app; its context is entered before the first record and left after the last. What it
+            yields becomes `state`, and type checkers know its type from there.
 
     Attributes:
-        state: Yours: whatever handlers share.
+        state: Yours: whatever handlers share. A `SimpleNamespace` while no lifespan has yielded something else.
         codec: As given.
         codecs: As given.
     """
 
+    state: S
+
+    @overload
+    def __init__(
+        self: "Octopus[Any]",
+        name: str,
+        *,
+        brokers: str | Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        codec: Codec = JSON,
+        codecs: Sequence[Codec] = (),
+        lifespan: Callable[["Octopus[Any]"], AbstractAsyncContextManager[None]] | None = None,
+    ) -> None: ...
+    @overload
     def __init__(
         self,
         name: str,
@@ -57,7 +79,17 @@ class Octopus(Router):
         settings: Mapping[str, Any] | None = None,
         codec: Codec = JSON,
         codecs: Sequence[Codec] = (),
-        lifespan: Lifespan | None = None,
+        lifespan: Callable[["Octopus[Any]"], AbstractAsyncContextManager[S]],
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        brokers: str | Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        codec: Codec = JSON,
+        codecs: Sequence[Codec] = (),
+        lifespan: Callable[["Octopus[Any]"], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
         super().__init__()
         if not name or not config.GROUP_NAME.fullmatch(name):
@@ -66,10 +98,12 @@ class Octopus(Router):
                 "its consumer groups."
             )
         self.name = self._app_name = name
-        self.state = SimpleNamespace()
+        self.state = cast("S", SimpleNamespace())
         self.settings: Mapping[str, Any] = config.merge(settings or {}, {} if brokers is None else {"brokers": brokers})
         self.codec = codec
         self.codecs = tuple(codecs)
+        if lifespan is not None:
+            check_lifespan(lifespan)
         self._lifespan = lifespan
         self._middleware: list[Middleware] = []
         self._running: list[tuple[Home, Publisher]] = []  # of the drivers that run now; the latest one here publishes
@@ -80,8 +114,12 @@ class Octopus(Router):
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
 
         The first registered is the outermost. It sees the handler's exceptions; what it raises counts as the handler's.
-        A batch handler's middleware gets the whole `Batch`.
+        A batch handler's middleware gets the whole `Batch`. `call_next.handler` and `call_next.attempt` say whom it is for.
+
+        Raises:
+            ConfigurationError: It cannot be called with a record and the rest of the chain.
         """
+        check_middleware(function)
         self._middleware.append(function)
         return function
 
@@ -178,7 +216,10 @@ class Octopus(Router):
         async with AsyncExitStack() as stack:
             stack.enter_context(_listed(self._running, (Home(), Publisher(producer, self.codec))))
             if self._lifespan is not None:
-                await stack.enter_async_context(self._lifespan(self))
+                state = await stack.enter_async_context(Lifespan(self._lifespan, self, self.name))
+                if state is not None:
+                    stack.callback(setattr, self, "state", self.state)
+                    self.state = state
             yield
 
     @contextmanager

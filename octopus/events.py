@@ -223,7 +223,7 @@ class Message(Generic[T]):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """Where a message was stored, once acknowledged. Unpacks like a tuple.
+    """Where a message was stored, once acknowledged. Unpacks like a tuple; `dict(published)` is what JSON takes.
 
     Attributes:
         topic: Topic name.
@@ -237,3 +237,12 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.topic, self.partition, self.offset))
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of its fields: with them `dict()` makes a dict of it, and so does FastAPI for an answer."""
+        return self.__struct_fields__
+
+    def __getitem__(self, field: str) -> Any:
+        if field not in self.__struct_fields__:
+            raise KeyError(field)
+        return getattr(self, field)

@@ -1,6 +1,7 @@
 """Topic + filter + handler: routes, and routers that collect them."""
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -123,6 +124,10 @@ class Router:
             ConfigurationError: Something about the handler or an argument cannot work; the sentence says what.
             PatternError: The filter does not compile.
         """
+        if callable(topic):
+            raise ConfigurationError(
+                f'@on stands above {_name_of(topic)} without a topic: write @app.on("…") with the topic that it reads.'
+            )
         topics = _topics(topic)
         pattern = filter if filter is None or isinstance(filter, Pattern) else Pattern.compile(filter)
 
@@ -137,13 +142,13 @@ class Router:
                 to=to,
                 group=group,
                 batch=batch,
-                within=_seconds(within),
+                within=_seconds(within, "within={}"),
                 ordering=ordering,
                 concurrency=concurrency,
                 retry=_retry(retry),
                 retry_topic=retry_topic,
                 dead_letter=dead_letter,
-                timeout=None if timeout is None else _seconds(timeout),
+                timeout=None if timeout is None else _seconds(timeout, "timeout={}"),
                 start=start,
                 delivery=delivery,
             )
@@ -159,15 +164,20 @@ class Router:
         delays the next one, they never overlap.
 
         Raises:
-            ConfigurationError: The interval is not positive.
+            ConfigurationError: The interval is not positive, or the function cannot be called with nothing.
         """
-        seconds = _seconds(interval)
+        if callable(interval):
+            raise ConfigurationError(
+                f"@every stands above {_name_of(interval)} without an interval: write @app.every(5) for every five seconds."
+            )
+        seconds = _seconds(interval, "every({})")
         if seconds <= 0:
             raise ConfigurationError(f"every({interval!r}): the interval must be longer than nothing.")
 
         def decorate(function: H) -> H:
-            own_name = str(getattr(function, "__name__", type(function).__name__))
-            self.timers.append(Timer(name or own_name, seconds, function))
+            own_name = name or _name_of(function)
+            _check_timer(function, own_name)
+            self.timers.append(Timer(own_name, seconds, function))
             return function
 
         return decorate
@@ -387,5 +397,33 @@ def _retry(retry: RetryPolicy | int | None) -> RetryPolicy:
         raise ConfigurationError(f"retry={retry!r} is no number of attempts: {error}.") from error
 
 
-def _seconds(duration: float | timedelta) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+UNITS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(duration: float | timedelta, spelled: str) -> float:
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, int | float):
+        return float(duration)
+    hint = ""
+    if isinstance(duration, str) and (meant := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", duration)):
+        factor = UNITS.get(meant[2] or "s")
+        hint = "" if factor is None else f": {spelled.format(f'{float(meant[1]) * factor:g}')}"
+    raise ConfigurationError(f"{spelled.format(repr(duration))}: durations are seconds or a timedelta{hint}.")
+
+
+def _check_timer(function: Any, name: str) -> None:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(
+            f"timer {name!r} is a generator, and nobody would ask it for anything: leave out yield."
+        )
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise ConfigurationError(f"timer {name!r} is called with nothing, which it cannot take: {error}.") from error
+    except ValueError:
+        return  # nobody can tell
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

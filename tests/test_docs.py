@@ -126,3 +126,46 @@ def test_the_reference_says_what_the_code_says() -> None:
     spec.loader.exec_module(module)
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == module.reference(), "docs/reference.md is out of date: run scripts/docs"
+
+
+TYPED = ("codecs", "lifespan", "middleware", "routers", "testing", "timers", "tutorial")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("page", TYPED)
+def test_a_strict_type_checker_finds_nothing_in_the_apps_of_a_guide(page: str, tmp_path: Path) -> None:
+    apps = [text for kind, text in blocks(ROOT / "docs" / f"{page}.md") if kind == "python" and "Octopus(" in text]
+    modules = [text for kind, text in blocks(ROOT / "docs" / f"{page}.md") if kind == "python" and "Router()" in text]
+    assert apps
+    for number, text in enumerate(apps):
+        (tmp_path / f"app_{number}.py").write_text(text)
+    for text in modules:
+        named = FILE.match(text)
+        assert named is not None
+        (tmp_path / named[1]).write_text(text)
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache" / "guides", "."],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_type_checker_knows_the_state_of_an_app(tmp_path: Path) -> None:
+    source = next(text for _, text in blocks(ROOT / "docs" / "lifespan.md") if "Octopus(" in text)
+    (tmp_path / "app.py").write_text(f"{source}\n\nreveal_type(app.state)\napp.state.missing\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache" / "guides", "app.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert 'Revealed type is "app.State"' in result.stdout
+    assert '"State" has no attribute "missing"' in result.stdout

@@ -1,6 +1,8 @@
 """Publishing: what messages become, and from where one may publish."""
 
 import asyncio
+import dataclasses
+import json
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -14,6 +16,8 @@ from octopus import Message, Octopus
 from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge
 from octopus.events import Published, TopicPartition
 from octopus.publishing import Publisher, SynchronousPublisher, encode_headers, encode_key
+from octopus.serde import JSON
+from octopus.testing import TestClient
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport, memory_transport
 from tests.staged import until
@@ -229,3 +233,61 @@ async def test_a_connection_is_refused_in_another_event_loop() -> None:
     async with app.connected() as connection:
         with pytest.raises(ConfigurationError, match="This connection of app"):
             await asyncio.to_thread(lambda: asyncio.run(connection.publish("t", 1)))
+
+
+def test_what_publish_returns_can_be_put_into_json() -> None:
+    stored = Published("t", 1, 2)
+    assert json.loads(json.dumps({"stored": dict(stored)})) == {"stored": {"topic": "t", "partition": 1, "offset": 2}}
+    assert {**stored, "seen": True} == {"topic": "t", "partition": 1, "offset": 2, "seen": True}
+    assert JSON.encode([stored]) == b'[{"topic":"t","partition":1,"offset":2}]'
+    topic, *place = stored
+    assert (topic, place) == ("t", [1, 2])
+    with pytest.raises(KeyError):
+        stored["key"]
+
+
+class Reading(msgspec.Struct):
+    device: Any
+
+
+@dataclasses.dataclass
+class Place:
+    where: Any
+
+
+CANNOT_BE_PUBLISHED = {
+    "itself": (threading.Lock(), "A lock cannot be published as application/json: _thread.lock is not a data type"),
+    "in a list in a dict": ({"a": [1, threading.Lock()]}, "application/json: $.a[1]: _thread.lock is not a data type"),
+    "under another key": ({1: {"a b": object()}}, "application/json: $[1]['a b']: builtins.object is not a data type"),
+    "in a struct": (
+        Reading([object()]),
+        "A Reading cannot be published as application/json: $.device[0]: builtins.object",
+    ),
+    "in a dataclass": (Reading(Place(object())), "$.device.where: builtins.object is not a data type"),
+    "as a key": ({"a": {(1, 2): 3}}, "$.a: builtins.tuple is not a data type"),
+}
+
+
+@pytest.mark.parametrize(("value", "sentence"), CANNOT_BE_PUBLISHED.values(), ids=CANNOT_BE_PUBLISHED)
+async def test_a_value_that_cannot_be_written_is_refused_with_its_type_and_where_it_is(
+    value: Any, sentence: str
+) -> None:
+    app = Octopus("app")
+    async with TestClient(app):
+        with pytest.raises(TypeError) as refused:
+            await app.publish("t", value)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("topic", ["a b", "", "..", "a/b", "a" * 250])
+@pytest.mark.parametrize("through", ["a broker", "a test"])
+async def test_what_is_no_topic_name_is_refused_where_it_is_published(topic: str, through: str) -> None:
+    app = Octopus("app", brokers="memory://no-topic-names")
+    async with app.connected() if through == "a broker" else TestClient(app):
+        with pytest.raises(
+            ConfigurationError, match=r"is not a topic name: 1 to 249 letters, digits, '\.', '_' or '-'\.$"
+        ):
+            await app.publish(topic, 1)
+        with pytest.raises(ConfigurationError, match="is not a topic name"):
+            await app.publish_many("t", [Message(1, topic=topic)] if topic else [Message(1, topic="a b")])
+    assert "t" not in memory_transport("no-topic-names", {}).broker.topics

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,13 @@ from octopus.testing import DONE, TestClient
 
 
 async def handler(value: int) -> None: ...
+
+
+async def tick() -> None: ...
+
+
+class Clock:
+    async def __call__(self) -> None: ...
 
 
 REFUSED = {
@@ -179,7 +187,7 @@ def only(router: Router) -> Route:
 
 def test_the_decorated_function_is_returned_unchanged() -> None:
     assert Router().on("t")(handler) is handler
-    assert Router().every(1)(handler) is handler
+    assert Router().every(1)(tick) is tick
 
 
 def test_topics_are_one_several_or_a_pattern() -> None:
@@ -258,7 +266,7 @@ def test_a_router_is_included_several_times_under_prefixes() -> None:
     inner, outer, app = Router(), Router(), Octopus("app")
     inner.on("in", to="out", dead_letter="dead")(handler)
     inner.on(re.compile("(?i)raw-.*"), name="raw")(handler)
-    inner.every(5, name="tick")(handler)
+    inner.every(5, name="tick")(tick)
     outer.include(inner, prefix="one.")
     outer.include(inner, prefix="two.")
     app.include(outer)
@@ -281,6 +289,75 @@ def test_including_a_name_that_is_taken_is_refused() -> None:
 
 def test_timers_are_named_after_their_function() -> None:
     router = Router()
-    router.every(timedelta(seconds=2))(handler)
-    router.every(3)(Store())
-    assert [(timer.name, timer.seconds) for timer in router.timers] == [("handler", 2.0), ("Store", 3.0)]
+    router.every(timedelta(seconds=2))(tick)
+    router.every(3)(Clock())
+    assert [(timer.name, timer.seconds) for timer in router.timers] == [("tick", 2.0), ("Clock", 3.0)]
+
+
+async def two(first: int, second: int) -> None: ...
+
+
+async def endless() -> AsyncIterator[None]:
+    yield
+
+
+WITHOUT_SENSE = {
+    "@app.on without parentheses": (
+        lambda app: app.on(handler),
+        '@on stands above handler without a topic: write @app.on("…")',
+    ),
+    "@app.every without parentheses": (
+        lambda app: app.every(handler),
+        "@every stands above handler without an interval: write @app.every(5) for every five seconds.",
+    ),
+    "every('5s')": (lambda app: app.every("5s"), "every('5s'): durations are seconds or a timedelta: every(5)."),
+    "every('2 min')": (
+        lambda app: app.every("2 min"),
+        "every('2 min'): durations are seconds or a timedelta: every(120).",
+    ),
+    "every('0.5h')": (lambda app: app.every("0.5h"), "durations are seconds or a timedelta: every(1800)."),
+    "every('soon')": (lambda app: app.every("soon"), "every('soon'): durations are seconds or a timedelta."),
+    "timeout='10s'": (
+        lambda app: app.on("t", timeout="10s")(handler),
+        "timeout='10s': durations are seconds or a timedelta: timeout=10.",
+    ),
+    "within='100ms'": (lambda app: app.on("t", within="100ms")(handler), "a timedelta: within=0.1."),
+    "a timer with an argument": (
+        lambda app: app.every(5)(handler),
+        "timer 'handler' is called with nothing, which it cannot take: missing a required argument: 'value'.",
+    ),
+    "a timer that is a generator": (lambda app: app.every(5)(endless), "timer 'endless' is a generator"),
+    "@app.middleware('http')": (
+        lambda app: app.middleware("http"),
+        "'http' is no middleware: write @app.middleware, without arguments, above",
+    ),
+    "middleware with one argument": (
+        lambda app: app.middleware(handler),
+        "middleware 'handler' is called with a record and call_next, which it cannot take: too many positional",
+    ),
+    "middleware that yields": (lambda app: app.middleware(endless), "middleware 'endless' is a generator"),
+    "a lifespan without @asynccontextmanager": (
+        lambda app: Octopus("app", lifespan=endless),
+        "lifespan=endless is a generator: put @asynccontextmanager of contextlib above it.",
+    ),
+    "a lifespan that never yields": (lambda app: Octopus("app", lifespan=handler), "lifespan=handler never yields"),
+    "a lifespan that is none": (lambda app: Octopus("app", lifespan=7), "lifespan=7 cannot be called"),
+}
+
+
+@pytest.mark.parametrize(("register", "sentence"), WITHOUT_SENSE.values(), ids=WITHOUT_SENSE)
+def test_slips_of_the_first_day_are_answered_with_what_to_write(register: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        register(Octopus("app"))
+    assert sentence in str(refused.value)
+
+
+def test_middleware_may_be_any_callable_of_two() -> None:
+    class Counting:
+        async def __call__(self, record: Any, call_next: Any) -> Any:
+            return await call_next(record)
+
+    app = Octopus("app")
+    app.middleware(Counting())
+    app.middleware(functools.partial(two))
+    app.every(timedelta(minutes=1))(lambda: None)

@@ -28,9 +28,13 @@ class CommandFailed(OctopusError):
 
 def exit_code(error: Exception) -> tuple[ExitCode, str]:
     """Return how the process ends, and what to tell the user."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("the lifespan of ")]
     for kind, code in CODES:
         if isinstance(error, kind):
-            return code, str(error)
+            return code, ": ".join([*notes, str(error)])
+    if notes:
+        text = f"{type(error).__name__}: {error}".rstrip(". ")
+        return ExitCode.FAILED, f"{': '.join(notes)}: {text}. --traceback shows more."
     if isinstance(error, OSError):
         return ExitCode.FAILED, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
     if (

@@ -5,7 +5,7 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from octopus.errors import ResultRefused
+from octopus.errors import ConfigurationError, ResultRefused
 from octopus.events import Batch, Record, TopicPartition
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
@@ -150,6 +150,32 @@ def checked(outcome: Any, middleware: Middleware, handler: str) -> Outcome:
             return DONE if isinstance(outcome, Done) else SKIPPED if isinstance(outcome, Skipped) else outcome
         case _:
             raise _refused(outcome, middleware, handler)
+
+
+def check_middleware(middleware: Any) -> None:
+    """Refuse what cannot be called as middleware.
+
+    Raises:
+        ConfigurationError: The sentence says why.
+    """
+    if not callable(middleware):
+        raise ConfigurationError(
+            f"{middleware!r} is no middleware: write @app.middleware, without arguments, above "
+            "`async def …(record, call_next)`."
+        )
+    name = name_of(middleware)
+    if inspect.isasyncgenfunction(middleware) or inspect.isgeneratorfunction(middleware):
+        raise ConfigurationError(
+            f"middleware {name!r} is a generator: `return await call_next(record)`, without yield."
+        )
+    try:
+        inspect.signature(middleware).bind(None, None)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"middleware {name!r} is called with a record and call_next, which it cannot take: {error}."
+        ) from error
+    except ValueError:
+        return  # nobody can tell
 
 
 def name_of(middleware: Any) -> str:

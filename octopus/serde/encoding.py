@@ -1,11 +1,15 @@
 """From a value to the bytes of a record."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any
 
 from octopus.serde.codecs import JSON
 from octopus.types import Codec
+
+DEEPEST = 50
+"""Levels that the search for what cannot be written goes down."""
 
 
 def encode(value: Any, codec: Codec = JSON) -> bytes | None:
@@ -36,7 +40,40 @@ def encode(value: Any, codec: Codec = JSON) -> bytes | None:
     except RecursionError as error:
         raise TypeError(f"A {kind.__qualname__} nested too deeply cannot be published.") from error
     except Exception as error:
-        raise TypeError(f"A {kind.__qualname__} cannot be published as {codec.content_type}: {error}") from error
+        where, reason = _culprit(value, codec, error)
+        raise TypeError(
+            f"A {kind.__qualname__} cannot be published as {codec.content_type}: {where}{reason}"
+        ) from error
+
+
+def _culprit(value: Any, codec: Codec, error: Exception) -> tuple[str, Exception]:
+    """Look for the innermost part that cannot be written; return where it is (`$.a[0]: `) and why."""
+    path = "$"
+    for _ in range(DEEPEST):
+        for step, part in _parts(value):
+            try:
+                codec.encode(part)
+            except Exception as deeper:  # noqa: BLE001 - that is what is looked for
+                path, value, error = path + step, part, deeper
+                break
+        else:
+            break
+    return (f"{path}: " if path != "$" else ""), error
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give what a value is made of, each with how a path spells it."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"), part
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", part) for number, part in enumerate(value))
+    else:
+        kind = type(value)
+        names: Iterable[str] = (
+            getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", None) or ()
+        )
+        yield from ((f".{name}", getattr(value, name)) for name in names if hasattr(value, name))
 
 
 @lru_cache(maxsize=256)
