@@ -10,39 +10,97 @@ from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, LogConfig
 
 Source: TypeAlias = Literal["topic", "broker", "default"]
+Kind: TypeAlias = Literal["boolean", "double", "int", "list", "long", "string"]
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 _NUMBER = re.compile(r"-?[0-9]{1,19}\Z")
+_FRACTION = re.compile(r"[0-9]*\.?[0-9]+\Z")
 _POLICIES = frozenset({"delete", "compact"})
 _DASH = 62  # the sextet that base64 writes as "-"
 _COMPRESSIONS = ("producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd")
 
 DEFAULTS: Mapping[str, str] = {
     "cleanup.policy": "delete",
+    "compression.gzip.level": "-1",
+    "compression.lz4.level": "9",
     "compression.type": "producer",
+    "compression.zstd.level": "3",
     "delete.retention.ms": str(24 * 3600 * 1000),
+    "file.delete.delay.ms": str(60 * 1000),
+    "flush.messages": str(2**63 - 1),
+    "flush.ms": str(2**63 - 1),
+    "index.interval.bytes": str(4096),
+    "max.compaction.lag.ms": str(2**63 - 1),
     "max.message.bytes": str(1_048_588),
     "message.timestamp.after.max.ms": str(3600 * 1000),
     "message.timestamp.before.max.ms": str(2**63 - 1),
     "message.timestamp.type": "CreateTime",
+    "min.cleanable.dirty.ratio": "0.5",
+    "min.compaction.lag.ms": "0",
     "min.insync.replicas": "1",
+    "preallocate": "false",
     "retention.bytes": "-1",
     "retention.ms": str(7 * 24 * 3600 * 1000),
     "segment.bytes": str(64 * 2**20),
+    "segment.index.bytes": str(10 * 2**20),
+    "segment.jitter.ms": "0",
     "segment.ms": str(7 * 24 * 3600 * 1000),
+    "unclean.leader.election.enable": "false",
 }
 """Every configuration key a topic has, with Kafka's default (segments are smaller: an edge disk is)."""
 
-_LEAST: Mapping[str, int] = {
-    "delete.retention.ms": 0,
-    "max.message.bytes": 0,
-    "message.timestamp.after.max.ms": 0,
-    "message.timestamp.before.max.ms": 0,
-    "min.insync.replicas": 1,
-    "retention.bytes": -1,
-    "retention.ms": -1,
-    "segment.bytes": 14,
-    "segment.ms": 1,
+WITHOUT_EFFECT = frozenset(
+    {
+        "compression.gzip.level",
+        "compression.lz4.level",
+        "compression.type",
+        "compression.zstd.level",
+        "file.delete.delay.ms",
+        "flush.messages",
+        "flush.ms",
+        "index.interval.bytes",
+        "max.compaction.lag.ms",
+        "min.cleanable.dirty.ratio",
+        "min.compaction.lag.ms",
+        "min.insync.replicas",
+        "preallocate",
+        "segment.index.bytes",
+        "segment.jitter.ms",
+        "unclean.leader.election.enable",
+    }
+)
+"""Kept and shown, because programs that set them should go on; one broker that syncs before it answers needs none of them."""
+
+KINDS: Mapping[str, Kind] = {
+    "cleanup.policy": "list",
+    "compression.gzip.level": "int",
+    "compression.lz4.level": "int",
+    "compression.type": "string",
+    "compression.zstd.level": "int",
+    "index.interval.bytes": "int",
+    "max.message.bytes": "int",
+    "message.timestamp.type": "string",
+    "min.cleanable.dirty.ratio": "double",
+    "min.insync.replicas": "int",
+    "preallocate": "boolean",
+    "segment.bytes": "int",
+    "segment.index.bytes": "int",
+    "unclean.leader.election.enable": "boolean",
+}
+"""What a key's values are; those not named are longs."""
+
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "compression.gzip.level": (-1, 9),
+    "compression.lz4.level": (1, 17),
+    "compression.zstd.level": (-131072, 22),
+    "flush.messages": (1, 2**63 - 1),
+    "max.compaction.lag.ms": (1, 2**63 - 1),
+    "min.insync.replicas": (1, 2**31 - 1),
+    "retention.bytes": (-1, 2**63 - 1),
+    "retention.ms": (-1, 2**63 - 1),
+    "segment.bytes": (14, 2**31 - 1),
+    "segment.index.bytes": (4, 2**31 - 1),
+    "segment.ms": (1, 2**63 - 1),
 }
 
 
@@ -144,12 +202,19 @@ def log_config(config: Mapping[str, str]) -> LogConfig:
 
 
 def _fits(key: str, value: str) -> bool:
-    match key:
-        case "cleanup.policy":
-            return bool(value) and set(value.replace(" ", "").split(",")) <= _POLICIES
-        case "compression.type":
+    match key, KINDS.get(key, "long"):
+        case "cleanup.policy", _:  # empty: neither deleted nor compacted
+            return set(filter(None, value.replace(" ", "").split(","))) <= _POLICIES
+        case "compression.type", _:
             return value in _COMPRESSIONS
-        case "message.timestamp.type":
+        case "message.timestamp.type", _:
             return value in {"CreateTime", "LogAppendTime"}
-        case _:
-            return bool(_NUMBER.match(value)) and _LEAST[key] <= int(value) < 2**63
+        case "compression.gzip.level", _ if value == "0":
+            return False
+        case _, "boolean":
+            return value.casefold() in {"true", "false"}
+        case _, "double":
+            return bool(_FRACTION.match(value)) and 0 <= float(value) <= 1
+        case _, kind:
+            least, most = _RANGES.get(key, (0, 2**31 - 1 if kind == "int" else 2**63 - 1))
+            return bool(_NUMBER.match(value)) and least <= int(value) <= most

@@ -6,14 +6,14 @@ from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import NODE_ID, Node
 from octopus.broker.request import Answer, Api, Request
 from octopus.broker.steps import Steps
-from octopus.broker.topics import ConfigValue
+from octopus.broker.topics import KINDS, ConfigValue
 from octopus.broker.wire import Writer
 
 TOPIC, BROKER = 2, 4
 _SET, _DELETE, _APPEND, _SUBTRACT = range(4)
 SOURCES = {"topic": 1, "broker": 4, "default": 5}
-_BOOLEAN, _STRING, _INT, _LONG, _LIST = 1, 2, 3, 5, 7
-_LISTS = frozenset({"cleanup.policy"})
+_KINDS = {"boolean": 1, "string": 2, "int": 3, "long": 5, "double": 6, "list": 7}
+_LISTS = frozenset(key for key, kind in KINDS.items() if kind == "list")
 
 
 class _Description(NamedTuple):
@@ -43,7 +43,7 @@ def handle_describe_configs(node: Node, request: Request) -> Answer:
             synonyms = [source] if asks_synonyms else []
             answer.array(synonyms, lambda each: answer.string(key).string(value.value).int8(each))
         if version >= 3:
-            answer.int8(_type_of(key, value.value)).string(None)
+            answer.int8(_type_of(kind, key, value.value)).string(None)
 
     def resource(each: _Description) -> None:
         answer.int16(each.code).string(each.message).int8(each.kind).string(each.name)
@@ -85,14 +85,14 @@ def _broker_config(node: Node) -> dict[str, ConfigValue]:
     return {key: ConfigValue(value, "broker") for key, value in values.items()}
 
 
-def _type_of(key: str, value: str) -> int:
-    if key in _LISTS:
-        return _LIST
+def _type_of(kind: int, key: str, value: str) -> int:
+    if kind == TOPIC:
+        return _KINDS[KINDS.get(key, "long")]
     if value in ("true", "false"):
-        return _BOOLEAN
+        return _KINDS["boolean"]
     if value.lstrip("-").isdigit():
-        return _LONG if key.endswith(".ms") else _INT
-    return _STRING
+        return _KINDS["int"]
+    return _KINDS["string"]
 
 
 async def handle_alter_configs(node: Node, request: Request) -> Writer:

@@ -120,7 +120,6 @@ allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-
         {"retention.ms": "-2"},
         {"segment.bytes": "0"},
         {"cleanup.policy": "shred"},
-        {"cleanup.policy": ""},
         {"message.timestamp.type": "createtime"},
         {"compression.type": "rar"},
         {"min.insync.replicas": "0"},

@@ -8,6 +8,7 @@ from requests_and_answers import API_VERSIONS
 from wire_client import connected
 
 from octopus.broker.api import TABLE
+from octopus.broker.topics import WITHOUT_EFFECT
 
 GUIDE = Path(__file__).parents[3] / "docs" / "operating.md"
 ROW = re.compile(r"^\| (\w+) \| (\d+)(?:–(\d+))? \| (\d+) \|", re.MULTILINE)
@@ -29,3 +30,10 @@ async def test_the_guide_names_the_newest_version_of_apache_kafka(kafka_cluster:
         newest = {key: most for key, _, most in answer.array(lambda: (answer.int16(), answer.int16(), answer.int16()))}
     asked = {api.name: newest[key] for key, api in TABLE.items() if key in newest}
     assert {name: versions[2] for name, versions in ROWS.items() if name in asked} == asked
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT))
+def test_the_guide_names_every_setting_of_topics_that_has_no_effect(key: str) -> None:
+    named = key if not key.endswith(".level") else "the levels"
+    named = named if not named.startswith("flush.") else "flush.*"
+    assert named in GUIDE.read_text().partition("change nothing:")[2].partition("\n\n")[0]
