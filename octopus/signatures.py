@@ -79,7 +79,11 @@ def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signat
     """
     name = _name(function)
     target = _target(function, name)
+    if isinstance(function, staticmethod):
+        function = function.__func__
     parameter = _event_parameter(function, name)
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL or parameter.annotation is inspect.Parameter.empty:
+        parameter = _wrapped_parameter(function) or parameter
     if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
         annotation: Any = Any  # its annotation is that of each argument, most often a decorator's `Any`
     else:
@@ -89,6 +93,10 @@ def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signat
         Decoder[Any](found.type)
     except ConfigurationError as error:
         raise ConfigurationError(f"Handler {name}, parameter {parameter.name}: {error}") from error
+    if hasattr(function, "__wrapped__"):
+        return Signature(
+            name, found, inspect.iscoroutinefunction(target), Any
+        )  # what is around it may return otherwise
     try:
         returns = _resolve(target, "return", inspect.signature(function).return_annotation, name)
     except ConfigurationError:
@@ -189,7 +197,8 @@ def _target(function: Any, name: str) -> Any:
 
 def _event_parameter(function: Any, name: str) -> inspect.Parameter:
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        # Of what is called, not of what that says it wraps: a decorator may give the others itself.
+        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError, NameError) as error:
         raise ConfigurationError(
             f"Handler {name} has no readable signature: {error}; wrap it in a function."
@@ -213,6 +222,17 @@ def _event_parameter(function: Any, name: str) -> inspect.Parameter:
     if not positional and not rest:
         raise ConfigurationError(f"Handler {name} takes no positional argument; it is called with one, the event.")
     return (positional + rest)[0]
+
+
+def _wrapped_parameter(function: Any) -> inspect.Parameter | None:
+    """Return the first positional parameter of what a decorator is around, which says what it hands on; None without one."""
+    if not hasattr(function, "__wrapped__"):
+        return None
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError, NameError):
+        return None
+    return next((parameter for parameter in parameters if parameter.kind in _POSITIONAL), None)
 
 
 def _resolve(target: Any, parameter: str, annotation: Any, name: str) -> Any:

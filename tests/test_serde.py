@@ -2,7 +2,10 @@
 
 import dataclasses
 import datetime
+import decimal
 import enum
+import ipaddress
+import pathlib
 import re
 import subprocess
 import sys
@@ -622,3 +625,42 @@ def test_neither_pydantic_nor_attrs_is_imported_for_the_sake_of_others() -> None
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Host(msgspec.Struct):
+    home: pathlib.Path
+    address: ipaddress.IPv4Address | None = None
+    networks: list[ipaddress.IPv6Network] = []
+
+
+@pytest.mark.parametrize("codec", [JSON, MESSAGE_PACK], ids=["JSON", "MessagePack"])
+def test_paths_and_ip_addresses_are_text(codec: Any) -> None:
+    host = Host(pathlib.Path("/data/a"), ipaddress.IPv4Address("10.0.0.1"), [ipaddress.IPv6Network("2001:db8::/32")])
+    assert codec.decoder(dict)(codec.encode(host)) == {
+        "home": "/data/a",
+        "address": "10.0.0.1",
+        "networks": ["2001:db8::/32"],
+    }
+    assert Decoder(Host, default=codec).decode(codec.encode(host)) == host
+
+
+def test_what_is_no_ip_address_is_refused_with_the_field() -> None:
+    decoder = Decoder(Host)
+    with pytest.raises(DecodeError, match=r"^\$\.address: .*'10\.0\.0'"):
+        decoder.decode(b'{"home": "/", "address": "10.0.0"}')
+    with pytest.raises(DecodeError, match=r"^\$\.address: expected str, got int$"):
+        decoder.decode(b'{"home": "/", "address": 7}')
+
+
+def test_a_decimal_is_exact_but_for_numbers_inside_a_pydantic_model() -> None:
+    digits = "0.1234567890123456789012345678901"
+
+    class Exact(msgspec.Struct):
+        value: decimal.Decimal
+
+    class Model(pydantic.BaseModel):
+        value: decimal.Decimal
+
+    assert str(Decoder(Exact).decode(f'{{"value": {digits}}}'.encode()).value) == digits
+    assert str(Decoder(Model).decode(f'{{"value": "{digits}"}}'.encode()).value) == digits
+    assert str(Decoder(Model).decode(f'{{"value": {digits}}}'.encode()).value) != digits

@@ -338,3 +338,63 @@ def test_outcomes_are_not_what_handlers_return(annotation: Any) -> None:
         ConfigurationError, match=r"it returns (Done|Retry), an outcome, as middleware does; return None, or raise"
     ):
         Router().on("t", to="out")(handler)
+
+
+def injecting(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def with_database(file: Any) -> Any:
+        return await function(file, "database")
+
+    return with_database
+
+
+def injecting_under_another_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def with_database(event):  # type: ignore[no-untyped-def]
+        return await function(event, "database")
+
+    return with_database
+
+
+def injecting_by_keyword(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def with_database(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs, database="database")
+
+    return with_database
+
+
+def demanding(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def with_more(file: Any, more: Any) -> Any: ...
+
+    return with_more
+
+
+@pytest.mark.parametrize("decorator", [injecting, injecting_under_another_name, injecting_by_keyword])
+async def test_a_decorator_that_gives_arguments_itself_is_called_as_what_it_is(decorator: Any) -> None:
+    seen = []
+
+    @decorator
+    async def handler(file: File, database: str) -> None:
+        seen.append((file, database))
+
+    signature = inspect_handler(handler)
+    assert signature.parameter == Parameter("value", False, File)
+    await handler(File("/a"))
+    assert seen == [(File("/a"), "database")]
+
+
+def test_a_decorator_that_wants_more_than_what_it_is_around_is_refused() -> None:
+    @demanding
+    async def handler(file: File) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"Handler handler takes file, more; it is called with one argument"):
+        inspect_handler(handler)
+
+
+def test_what_a_decorated_handler_returns_is_only_known_when_it_runs() -> None:
+    @injecting
+    async def handler(file: File, database: str) -> dict[str, int]: ...
+
+    Router().on("t")(handler)

@@ -5,6 +5,7 @@ pydantic is never imported unless an annotation already is, or holds, one of its
 
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ class JsonCodec:
     content_type = "application/json"
 
     def __init__(self) -> None:
-        self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_pydantic_to_json).encode
+        self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_to_json).encode
 
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
         """Compile an annotation: msgspec's own bound method where that can be, for speed.
@@ -36,7 +37,7 @@ class JsonCodec:
         if validator is not None:
             return _without_nan(validator.validate_json)
         check_annotation(annotation)
-        return msgspec.json.Decoder(annotation).decode
+        return msgspec.json.Decoder(annotation, dec_hook=_from_text).decode
 
 
 class MessagePackCodec:
@@ -49,7 +50,7 @@ class MessagePackCodec:
     content_type = "application/msgpack"
 
     def __init__(self) -> None:
-        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_pydantic_to_python).encode
+        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_to_python).encode
 
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
         """Compile an annotation, as `JsonCodec.decoder` does."""
@@ -58,7 +59,7 @@ class MessagePackCodec:
             untyped, validate = msgspec.msgpack.Decoder().decode, validator.validate_python
             return lambda value: validate(untyped(value))
         check_annotation(annotation)
-        return msgspec.msgpack.Decoder(annotation).decode
+        return msgspec.msgpack.Decoder(annotation, dec_hook=_from_text).decode
 
 
 def check_annotation(annotation: Any) -> None:
@@ -77,6 +78,8 @@ def check_annotation(annotation: Any) -> None:
     except Exception as error:
         raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {error}") from error
     for stranger in strangers:
+        if _is_text(stranger):
+            continue
         hint = "Use a msgspec.Struct, a dataclass, a TypedDict, an attrs class or a pydantic model."
         if hasattr(stranger, "__pydantic_validator__"):
             hint = "A pydantic model can only be inside other pydantic models, lists, dicts and unions."
@@ -127,6 +130,17 @@ def _nodes(info: Any) -> Iterator[msgspec.inspect.CustomType]:
             waiting.extend(getattr(node, name) for name in node.__struct_fields__)
 
 
+def _is_text(kind: Any) -> bool:
+    """Whether a class that msgspec does not know is made of one text, and written as it: paths, and all of `ipaddress`."""
+    return isinstance(kind, type) and (issubclass(kind, PurePath) or kind.__module__ == "ipaddress")
+
+
+def _from_text(kind: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError(f"expected str, got {type(value).__name__}")
+    return kind(value)
+
+
 def _without_nan(validate: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """Refuse the literals NaN and Infinity, which pydantic would read although JSON has none."""
 
@@ -139,11 +153,15 @@ def _without_nan(validate: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return decode
 
 
-def _pydantic_to_json(value: Any) -> msgspec.Raw:
+def _to_json(value: Any) -> Any:
+    if _is_text(type(value)):
+        return str(value)
     return msgspec.Raw(_serializer(value).to_json(value, by_alias=_by_alias(value)))
 
 
-def _pydantic_to_python(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
+    if _is_text(type(value)):
+        return str(value)
     return _serializer(value).to_python(value, mode="json", by_alias=_by_alias(value))
 
 
