@@ -28,7 +28,7 @@ Mode = Literal["process", "thread"]
 LOOK_AGAIN = 0.05
 """Seconds between looks at a broker that is starting."""
 
-REST = (0.5, 10.0)
+START_AGAIN = (0.5, 10.0)
 """Seconds until starting a broker is tried again after it failed: first, longest."""
 
 
@@ -66,10 +66,10 @@ class Whereabouts:
         self._place = str(directory or f"{broker.host}:{broker.port}")
         self._starting = threading.Lock()
         self._child: BrokerProcess | None = None
-        self._rest = REST[0]
+        self._start_wait = START_AGAIN[0]
         self._refusal: ConnectionFailed | None = None
-        self._resting_until = 0.0
-        self._mourned: int | None = -1
+        self._start_after = 0.0
+        self._said_gone: int | None = -1
         self.address: str | None = None
         self.thread: BrokerThread | None = None
 
@@ -114,18 +114,18 @@ class Whereabouts:
             await asyncio.to_thread(thread.stop)
 
     async def _restarted(self, owner: Owner) -> str:
-        if self._refusal is not None and time.monotonic() < self._resting_until:
+        if self._refusal is not None and time.monotonic() < self._start_after:
             raise self._refusal
         try:
             address = await (self._awaited(None) if owner.lives else self._started())
         except (ConfigurationError, ConnectionFailed) as error:
             self._refusal = ConnectionFailed(str(error))
-            self._resting_until = time.monotonic() + self._rest
-            self._rest = min(2 * self._rest, REST[1])
+            self._start_after = time.monotonic() + self._start_wait
+            self._start_wait = min(2 * self._start_wait, START_AGAIN[1])
             raise self._refusal from error
-        self._refusal, self._rest = None, REST[0]
-        if not owner.lives and self._mourned != owner.pid:
-            self._mourned = owner.pid  # several clients notice; one line will do
+        self._refusal, self._start_wait = None, START_AGAIN[0]
+        if not owner.lives and self._said_gone != owner.pid:
+            self._said_gone = owner.pid  # several clients notice; one line will do
             died = f" (process {owner.pid})" if owner.pid is not None else ""
             logger.info("the embedded broker of %s was gone%s; it runs again at %s", self._place, died, address)
         return self._note(address)

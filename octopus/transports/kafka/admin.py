@@ -29,6 +29,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, GroupInfo, GroupMember, Start, TopicInfo
+from octopus.transports.kafka.connection import ClientName
 from octopus.transports.kafka.errors import FOREIGN, mapped
 from octopus.transports.kafka.membership import NOT_THERE, LeaveGroup, assigned
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
@@ -313,7 +314,7 @@ class KafkaAdmin:
     def _mapped(self, doing: str) -> contextlib.AbstractContextManager[None]:
         if self._client is None:
             raise TransportError("The admin client is not running.")
-        return mapped(doing, self._settings.brokers, self._client._client_id)
+        return mapped(doing, self._settings.brokers, ClientName.of(self._client))
 
 
 def _raise(code: int, reason: str | None, *, unless: int = 0) -> None:

@@ -76,6 +76,12 @@ class ClientName(str):
         made.throttled_at = -math.inf
         return made
 
+    @classmethod
+    def of(cls, client: Any) -> Self:
+        """Return the name of an `AIOKafkaClient` of ours."""
+        name: Self = client._client_id
+        return name
+
 
 class Password(str):
     """A password that does not print itself."""

@@ -23,6 +23,7 @@ from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, 
 from octopus.events import TopicPartition
 from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
+from octopus.transports.kafka.connection import ClientName
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
@@ -180,8 +181,8 @@ class KafkaConsumer:
     ) -> list[Fetched]:
         """Return records of these partitions, waiting up to `timeout` seconds for the first.
 
-        At most `max_records` in all, and none behind the one that makes them `max_bytes`; partitions take turns. Nothing is taken from the engine's buffers before it is
-        returned, so cancelling loses nothing.
+        At most `max_records` in all, and none behind the one that makes them `max_bytes`; partitions take turns. Nothing is
+        taken from the engine's buffers before it is returned, so cancelling loses nothing.
         """
         wanted = partitions if isinstance(partitions, set | frozenset | dict) else frozenset(partitions)
         deadline = time.monotonic() + timeout
@@ -225,7 +226,7 @@ class KafkaConsumer:
                         task.result()
                     # nothing is wrong with the broker or with us: a new client will do better
                     raise ConnectionFailed("One of the background tasks of the Kafka client ended without a word.")
-            failure = engine._client._client_id.failure
+            failure = ClientName.of(engine._client).failure
             if isinstance(failure, kafka.SaslAuthenticationFailed):
                 raise failure
         # the engine leaves the group when it thinks that nobody reads
@@ -460,7 +461,7 @@ class KafkaConsumer:
 
     def _mapped(self, doing: str, name: Any = None) -> contextlib.AbstractContextManager[None]:
         if name is None and self._engine is not None:
-            name = self._engine._client._client_id
+            name = ClientName.of(self._engine._client)
         return mapped(doing, self._settings.brokers, name)
 
     @contextlib.asynccontextmanager

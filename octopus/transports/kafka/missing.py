@@ -19,7 +19,7 @@ ASK_EVERY = 0.1
 """Seconds between two questions for a leader that nobody knows."""
 
 
-class Watch:
+class BatchWatch:
     """Looks after a batch that is not acknowledged: its topic may have vanished, or it takes too long.
 
     aiokafka would send it to a topic that is gone for as long as it takes, and keep those of others waiting for it.
@@ -52,7 +52,7 @@ class Watch:
     def _look(self) -> None:
         now, client = self._loop.time(), self._engine.client
         if now >= self._deadline:
-            self._too_late(client._client_id)
+            self._too_late(ClientName.of(client))
             return
         known = client.cluster.partitions_for_topic(self._batch.tp.topic)
         if known is not None and self._batch.tp.partition in known:

@@ -222,10 +222,10 @@ class KafkaProducer:
                     old, self._engine = self._engine, await self._connect()
                     self._state_lost = False
                     await self._close(old)
-        if isinstance(self._engine.client._client_id.failure, kafka.SaslAuthenticationFailed):
+        if isinstance(ClientName.of(self._engine.client).failure, kafka.SaslAuthenticationFailed):
             # the engine would go on trying without a word; one more attempt may have a better credential
             await self._engine.client.force_metadata_update()
-            if (failure := self._engine.client._client_id.failure) is not None:
+            if (failure := ClientName.of(self._engine.client).failure) is not None:
                 raise translated(failure, "publishing", self._settings.brokers) from failure
         return self._engine
 
@@ -235,7 +235,7 @@ class KafkaProducer:
         for topic in set(map(attrgetter("topic"), publication.messages)):
             doing = f"publishing to {topic!r}"
             try:
-                with mapped(doing, self._settings.brokers, engine.client._client_id):
+                with mapped(doing, self._settings.brokers, ClientName.of(engine.client)):
                     # One that was there does not take a moment to become known: others must not wait for it.
                     patience = missing.MISSING_FOR if topic in self._found else self._settings.metadata_timeout
                     found[topic] = len(await partitions_of(engine.client, topic, patience))
@@ -283,7 +283,7 @@ class KafkaProducer:
         size = builder.size()
         self._in_flight_bytes += size
         message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
-        watch = missing.Watch(
+        watch = missing.BatchWatch(
             engine, message_batch, self._delivery_timeout, lambda name: self._too_late(batch, publication, name)
         )
 
@@ -352,7 +352,7 @@ class KafkaProducer:
         if self._transactional_id is not None and isinstance(error, _STATE_LOST):
             ours: OctopusError = self._fenced(f"publishing to {partition}")
         else:
-            ours = translated(error, f"publishing to {partition}", self._settings.brokers, engine.client._client_id)
+            ours = translated(error, f"publishing to {partition}", self._settings.brokers, ClientName.of(engine.client))
             if isinstance(error, _STATE_LOST) and isinstance(ours, TransportError):
                 ours.retryable = True  # the next message goes out with new sequence numbers
         ours.__cause__ = error
@@ -392,7 +392,7 @@ class KafkaProducer:
         if self._state_lost:
             raise self._fenced(doing)
         try:
-            with mapped(doing, self._settings.brokers, self._engine.client._client_id):
+            with mapped(doing, self._settings.brokers, ClientName.of(self._engine.client)):
                 async with asyncio.timeout(self._delivery_timeout):
                     yield
         except TransportError as error:
