@@ -47,5 +47,9 @@ FIGURES: dict[str, Figure] = {
     "consumed_mb_per_second": Figure("MB/s", 1),
     "consumer_cpu_us": Figure("µs CPU", 2, False),
     "consume_broker_cpu_us": Figure("of brokers", 2, False),
+    "produce_p99_ms": Figure("produce p99 ms", 2, False),
+    "produce_p99_ratio": Figure("to alone", 2, False),
+    "fetch_p99_ms": Figure("fetch p99 ms", 2, False),
+    "fetch_p99_ratio": Figure("to alone", 2, False),
     "broker_idle_percent": Figure("% of a core", 1, False),
 }

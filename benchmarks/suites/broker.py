@@ -5,6 +5,7 @@ from benchmarks.records import Workload
 
 LOAD = "benchmarks.clients.broker_load"
 LIFE = "benchmarks.clients.broker_life"
+GREEDY = "benchmarks.clients.broker_greedy"
 
 WORKLOAD = Workload(100, 4, 0, False, 500_000)
 
@@ -50,5 +51,18 @@ def cases() -> list[Case]:
             workload=Workload(463, 4, 0, False, 500_000),
             fill=False,  # it fills one of its own
             options={"way": "recover"},
+        ),
+        *(
+            Case(
+                "embedded",
+                "beside a greedy client",
+                kind,
+                GREEDY,
+                figure="produce_p99_ratio",
+                workload=Workload(1000, 1, 0, False, 1_000),
+                fill=False,
+                options={"kind": kind},
+            )
+            for kind in ("thousands of partitions", "announced bytes", "idle connections")
         ),
     ]

@@ -246,8 +246,9 @@ class TopicStore:
             numbers = range(start, min(start + STEP, end))
             if self._path is not None:
                 yield partial(self._make_partitions, topic, numbers)
-            logs.extend(self._open_log(topic, number, is_new=True) for number in numbers)
-            yield None
+            for number in numbers:
+                yield None  # for each: this part is done in the event loop
+                logs.append(self._open_log(topic, number, is_new=True))
         return logs
 
     def _make_folder(self, topic: Topic) -> None:
