@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from octopus.errors import ConfigurationError
 from octopus.events import Record, StoredRecord, TopicPartition
@@ -102,6 +103,10 @@ class Pipeline:
     def waiting(self) -> int:
         """How many records are held here only because their time has not come."""
         return 0
+
+    def abandon(self, partition: TopicPartition) -> bool:
+        """Hear that a partition's topic is gone; tell whether what waits is written elsewhere when it runs next."""
+        return False
 
     @property
     def topics_by_name(self) -> tuple[str, ...]:
@@ -237,6 +242,9 @@ class RetryPipeline(Pipeline):
         self.topics = (retries.name,)
         self._retries = retries
         self._room = room
+        self._waiting: WeakValueDictionary[TopicPartition, WaitingPartition] = (
+            WeakValueDictionary()
+        )  # of the last assignment
         self._sources = route.topics if isinstance(route.topics, tuple) else ()
 
     @property
@@ -248,6 +256,13 @@ class RetryPipeline(Pipeline):
     def waiting(self) -> int:
         """How many records are held here only because their time has not come."""
         return len(self._room)
+
+    def abandon(self, partition: TopicPartition) -> bool:
+        """Write what waits to the topic that is there now."""
+        waiting = self._waiting.get(partition)
+        if waiting is not None:
+            waiting.is_abandoned = True
+        return waiting is not None
 
     def origin(self, stored: StoredRecord, attempt: int) -> tuple[StoredRecord, int]:
         """Return a record as its handler sees it, and which attempt this is."""
@@ -268,7 +283,8 @@ class RetryPipeline(Pipeline):
         move = self._retries.move
         if outbox is not None:
             move = outbox.deferring(part.route.name, move, part.letters.bury)
-        return when_due(partition, run, self._room.open(), self._retries, move, bury)
+        self._waiting[partition] = waiting = self._room.open()
+        return when_due(partition, run, waiting, self._retries, move, bury)
 
 
 def when_due(

@@ -61,14 +61,16 @@ class WaitingPartition:
     """The records of one assignment of one partition that wait.
 
     Attributes:
+        is_abandoned: Whether the topic from which they were read is gone: none that has to wait may do so here.
         held: Due time, size, and how many had passed, by offset.
         size_bytes: Of all.
         total_due: The sum of their due times.
     """
 
-    __slots__ = ("__weakref__", "_passed", "_room", "held", "size_bytes", "total_due")
+    __slots__ = ("__weakref__", "_passed", "_room", "held", "is_abandoned", "size_bytes", "total_due")
 
     def __init__(self, room: WaitingRoom) -> None:
+        self.is_abandoned = False
         self.held: dict[int, tuple[float, int, int]] = {}
         self.size_bytes = 0
         self.total_due = 0.0
@@ -93,6 +95,8 @@ class WaitingPartition:
         if left <= 0:
             self.leave(offset)
             return "run"
+        if self.is_abandoned:
+            return "move"
         known = self.held.get(offset)
         if left > LOOK_AGAIN and (
             now - stored > LONGEST_STAY

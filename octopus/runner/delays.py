@@ -54,6 +54,14 @@ class Delays:
         self._waiting = [entry for entry in self._waiting if entry[2] not in generations]
         heapq.heapify(self._waiting)
 
+    def hasten(self, generations: Collection[Generation]) -> None:
+        """Let the records of these generations be due now."""
+        now = self._loop.time()
+        self._waiting = [(now, *entry[1:]) if entry[2] in generations else entry for entry in self._waiting]
+        heapq.heapify(self._waiting)
+        if self._waiting:
+            self._set_alarm(self._waiting[0][0])
+
     def clear(self) -> None:
         """Drop everything."""
         self._waiting.clear()

@@ -133,6 +133,11 @@ class Runner:
             generation.window.cancel()
             self._flush(generation)
 
+    def hasten(self, generations: Collection[Generation]) -> None:
+        """Run the retries of these generations that wait for their time now."""
+        if generations:
+            self._delays.hasten(generations)
+
     async def drain(self, generations: Collection[Generation], timeout: float) -> bool:
         """Start nothing more of these generations and wait for what is running.
 

@@ -35,6 +35,7 @@ from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
+from octopus.worker.rescue import rescue, write_anew
 from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals
 from octopus.worker.topic_watch import TopicWatch, say_unreadable
@@ -296,6 +297,7 @@ class GroupWorker:
     async def _tend_topics(self) -> None:
         """Look after topics, and begin those anew that were made again, if they are to be read."""
         await self._topics.tend()
+        write_anew(self.pipeline, self._runner, self._topics.outdated)
         if self._known.recreated == "earliest":
             latest = self._loop.time() - self._settings.drain_timeout
             outdated = self._topics.outdated.items()
@@ -358,7 +360,10 @@ class GroupWorker:
         self._flow.ready.difference_update(partitions)
         # Where we are about to leave, handlers have what they were told.
         budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())
-        if not await self._runner.drain(leaving, budget):
+        until = self._loop.time() + budget
+        if self.pipeline.waiting:
+            await rescue(self.pipeline, self._runner, self._consumer, leaving, budget / 2)
+        if not await self._runner.drain(leaving, max(0.0, until - self._loop.time())):
             logger.warning(
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
             )

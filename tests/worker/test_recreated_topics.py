@@ -255,6 +255,30 @@ async def test_a_retry_topic_that_is_made_again_is_read_from_its_beginning_whate
         assert not unreadable(worker)
 
 
+@ways
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_what_waits_in_a_retry_topic_that_is_made_again_is_written_to_the_new_one(
+    virtual_time: VirtualTime, again: Callable[..., None], delivery: Any
+) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), list[int]()
+
+    @app.on("t", retry=RetryPolicy(attempts=2, backoff=600, jitter=0), retry_topic=True, delivery=delivery)
+    async def handle(event: Event[int]) -> None:
+        seen.append(event.value)
+        if event.attempt == 1:
+            raise OSError("not yet")
+
+    publish(broker, *range(3))
+    async with working(app, broker, clock=lambda: asyncio.get_running_loop().time()):
+        await until(lambda: len(seen) == 3, 60)
+        await asyncio.sleep(20)
+        again(broker, topic="app.handle.retry")
+        await asyncio.sleep(100)
+    async with working(app, broker, clock=lambda: asyncio.get_running_loop().time()):
+        await until(lambda: len(seen) == 6, 900)
+    assert sorted(seen) == [0, 0, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
