@@ -83,7 +83,3 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.attempts and attempt >= self.attempts:
             return DeadLetter(f"failed {attempt} times, at last with {type(error).__name__}: {error}", error)
         return Retry(self.wait(attempt, chance), error)
-
-
-NO_RETRY = RetryPolicy(attempts=1)
-"""Every failure goes to the dead-letter topic at once."""

@@ -55,9 +55,8 @@ async def looked(address: str, ca_file: Path, times: int) -> list[BaseException]
     failed: list[BaseException] = []
     trust = Trust(KafkaSettings(brokers=address, security_protocol="SSL", ca_file=str(ca_file)), failed.append)
     for _ in range(times):
-        trust.look(asyncio.get_running_loop(), KafkaError(KafkaError._SSL, "in whatever words"))
-        assert trust._looking is not None
-        await asyncio.wrap_future(trust._looking)
+        look = trust.look(asyncio.get_running_loop(), KafkaError(KafkaError._SSL, "in whatever words"))
+        await asyncio.wrap_future(look)
     return failed
 
 

@@ -1,13 +1,13 @@
 """A broker that may come back elsewhere: librdkafka knows no other place than the one it was given."""
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
 from octopus.errors import ConnectionFailed, OctopusError
 from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.librdkafka.looking import Looking
 
 AWAY = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)
 """What librdkafka says when it cannot connect."""
@@ -27,17 +27,16 @@ class Moves:
     def __init__(self, settings: KafkaSettings, fail: Callable[[BaseException], None]) -> None:
         self._settings = settings
         self._fail = fail
-        self._looking: concurrent.futures.Future[None] | None = None
+        self._looking = Looking()
 
     def look(self, home: asyncio.AbstractEventLoop) -> None:
         """Look in that loop until the broker is found, unless somebody does."""
-        if self._settings.locate is not None and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.run_coroutine_threadsafe(self._look(), home)
+        if self._settings.locate is not None:
+            self._looking.begin(self._look, home)
 
     def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
+        self._looking.close()
 
     async def _look(self) -> None:
         while True:

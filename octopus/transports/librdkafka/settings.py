@@ -8,7 +8,6 @@ from octopus.transports.base import MAX_BYTES
 from octopus.transports.kafka.settings import KafkaSettings
 
 Assignor = Literal["range", "roundrobin", "cooperative-sticky"]
-GroupProtocol = Literal["classic", "consumer"]
 
 ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
 SERVER_ASSIGNORS = ("uniform", "range")

@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError
 
@@ -14,6 +15,7 @@ from octopus.errors import ConfigurationError
 from octopus.transports.kafka.errors import translated
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.errors import ours
+from octopus.transports.librdkafka.looking import Looking
 
 DOUBTS = 3
 """How often librdkafka may fail where Python succeeds, and go on: a broker that starts or stops cuts off handshakes."""
@@ -33,18 +35,16 @@ class Trust:
     def __init__(self, settings: KafkaSettings, fail: Callable[[BaseException], None]) -> None:
         self._settings = settings
         self._fail = fail
-        self._looking: concurrent.futures.Future[None] | None = None
+        self._looking = Looking()
         self._doubts: list[float] = []
 
-    def look(self, home: asyncio.AbstractEventLoop, error: KafkaError) -> None:
-        """Look in that loop, unless somebody does."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.run_coroutine_threadsafe(self._look(error), home)
+    def look(self, home: asyncio.AbstractEventLoop, error: KafkaError) -> concurrent.futures.Future[None]:
+        """Look in that loop, unless somebody does; return what is done when it ends."""
+        return self._looking.begin(partial(self._look, error), home)
 
     def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
+        self._looking.close()
 
     async def _look(self, error: KafkaError) -> None:
         now = asyncio.get_running_loop().time()
