@@ -363,7 +363,8 @@ class GroupWorker:
         until = self._loop.time() + budget
         if self.pipeline.waiting:
             await rescue(self.pipeline, self._runner, self._consumer, leaving, budget / 2)
-        if not await self._runner.drain(leaving, max(0.0, until - self._loop.time())):
+            budget = max(0.0, until - self._loop.time())
+        if not await self._runner.drain(leaving, budget):
             logger.warning(
                 "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
             )
