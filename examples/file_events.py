@@ -26,9 +26,9 @@ class File(msgspec.Struct):
 @asynccontextmanager
 async def first_steps(app: Octopus) -> AsyncIterator[None]:
     """Say what to do, and show at once that it works."""
-    print("Waiting for events in the topic `files`. Make some, in another terminal:")
-    print("    octopus watch . --to files        and then, say: touch hello.txt")
-    print("or in this one: stop with Ctrl-C and start again with --watch .=files")
+    print("Events in the topic `files` are printed here. To make some:")
+    print("    touch hello.txt                   if this was started with --watch .=files")
+    print("    octopus watch . --to files        in another terminal, if not; then touch hello.txt")
     await app.publish("files", {"event": "created", "path": "/example/run-7.h5", "name": "run-7.h5", "size": 2_400_000})
     yield
 

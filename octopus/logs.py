@@ -11,7 +11,7 @@ from typing import Any
 
 from octopus.text import INDENT, block, visible
 
-QUIET = ("aiokafka",)
+QUIET = ("aiokafka", "watchfiles")
 """Loggers whose records are either repeated by ours in better words, or noise."""
 
 _console_streams = ("stdout", "stderr", "__stdout__", "__stderr__")

@@ -107,6 +107,21 @@ def test_a_second_set_up_replaces_the_first() -> None:
     assert logging.getLogger("octopus").level == logging.WARNING
 
 
+@pytest.mark.parametrize(("level", "is_shown"), [("INFO", False), ("DEBUG", True)])
+def test_libraries_whose_records_are_noise_are_heard_in_debugging_only(level: str, is_shown: bool) -> None:
+    loggers = [logging.getLogger(name) for name in logs.QUIET]
+    before = [logger.level for logger in loggers]
+    assert "watchfiles" in logs.QUIET  # a line for each change of a file
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+    try:
+        show(logging.NullHandler(), level)
+        assert [logger.isEnabledFor(logging.INFO) for logger in loggers] == [is_shown] * len(loggers)
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
+
+
 def test_every_logger_of_ours_is_one_of_these() -> None:
     plain = [
         f"{path.relative_to(ROOT)}:{number}"

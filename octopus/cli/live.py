@@ -172,7 +172,8 @@ def _troubles(status: WorkerStatus) -> list[Text]:
 
 
 def _line(text: str, style: str) -> Text:
-    return Text(f"  {visible(text)}", style)
+    # The console leaves lines of the log to the terminal. A line of the picture breaks here, since what to do stands at its end.
+    return Text(f"  {visible(text)}", style, no_wrap=False, overflow="fold")
 
 
 def _topics(worker: Worker) -> dict[str, str]:

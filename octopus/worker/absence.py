@@ -17,8 +17,9 @@ from octopus.worker.admin_connection import AdminConnection
 
 logger = get_logger("octopus.worker")
 
-SAY_AFTER = 2.0
-"""Seconds without a partition after which somebody asks why."""
+SAY_AFTER = 5.0
+"""Seconds without a partition after which somebody asks why. Members hear of a rebalance with their next heartbeat, up to 3 s
+later: a start of several workers, and any rebalance in good order, is over by then."""
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at groups without partitions."""

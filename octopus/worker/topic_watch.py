@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 
-from octopus.errors import TransportError
+from octopus.errors import OffsetOutOfRange, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.runner import Generation
@@ -101,6 +101,8 @@ class TopicWatch:
             doubtful, self._doubtful = self._doubtful, {}
             for generation, error in doubtful.items():
                 if generation.counts:
+                    if isinstance(error, OffsetOutOfRange):
+                        error = _without_a_place(self._group, generation.partition, error)
                     self._flow.refuse(generation.partition, error)
                     say_unreadable(self._group, generation.partition, error)
         await self.mark()
@@ -140,6 +142,15 @@ class TopicWatch:
             if generation.counts and is_another(generation.topic_id, there):
                 self.take_out(generation, there)
         return {*topics} - found.keys()
+
+
+def _without_a_place(group: str, partition: TopicPartition, error: OffsetOutOfRange) -> OffsetOutOfRange:
+    """Say first what to do: what a client library says of an offset outside the log is for whoever asks why."""
+    return OffsetOutOfRange(
+        f"the offset where the group goes on is not in the log: its events were deleted, or the log was cut short. Nothing is "
+        f"skipped by itself. Stop the group's workers, say where it goes on (octopus groups reset {group} --topic "
+        f"{partition.topic} --partition {partition.partition} --to earliest), and start them again. ({str(error).rstrip('.')})"
+    )
 
 
 def say_unreadable(group: str, partition: TopicPartition, error: TransportError) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from octopus.cli.live import Rates, draw
 from octopus.worker import GroupStatus, WorkerStatus
@@ -36,6 +37,18 @@ def test_the_picture_has_rate_lag_outcomes_troubles_and_the_slowest() -> None:
     assert row == ["store", "readings", "12.3", "7", "1", "1,098", "100", "3", "2"]
     assert "app.store stopped: it hurts" in text
     assert "app.store cannot commit: no" in text
+
+
+def test_what_to_do_about_trouble_is_readable_to_its_end_however_narrow_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80, soft_wrap=True, force_terminal=True, color_system=None)
+    to_do = "octopus groups reset app.store --topic files --partition 0 --to earliest"
+    picture = draw(
+        status(75, 12, unreadable={"files[0]": f"{'it is far from simple, ' * 10}but do: {to_do}"}), {}, {}, 80
+    )
+    with Live(picture, console=console, auto_refresh=False) as live:
+        live.refresh()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert to_do in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,10 @@ async def test_an_offset_outside_the_log_stops_its_partition_and_never_jumps(vir
     broker.delete_records(TopicPartition("t", 0), 6)
     async with working(app, broker) as worker:
         await until(lambda: worker.status().groups and worker.status().groups[0].unreadable)
-        assert "outside the log" in worker.status().groups[0].unreadable["t[0]"]
+        await until(lambda: "octopus groups reset" in worker.status().groups[0].unreadable["t[0]"])
+        said = worker.status().groups[0].unreadable["t[0]"]
+        assert "octopus groups reset app.handle --topic t --partition 0 --to earliest" in said
+        assert "t[0]@4 is outside the log (6 to 9)" in said
     assert seen == [0, 1, 2, 3]
     assert committed(broker, "app.handle") == 4
 

@@ -265,7 +265,7 @@ class KafkaAdmin:
 
     async def _refuse_members(self, group: str) -> None:
         if members := (await self._describe(group)).members:
-            raise TransportError(f"Group {group!r} has {len(members)} members. Stop them first.")
+            raise TransportError(f"Group {group!r} has members: {len(members)}. Stop them first.")
 
     # requests
 

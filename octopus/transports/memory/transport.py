@@ -366,4 +366,4 @@ class MemoryAdmin:
     def _refuse_members(self, group: str) -> None:
         known = self._broker.groups.get(group)
         if known is not None and known.members:
-            raise TransportError(f"Group {group!r} has {len(known.members)} members. Stop them first.")
+            raise TransportError(f"Group {group!r} has members: {len(known.members)}. Stop them first.")
