@@ -11,6 +11,7 @@
     │  ├─ NotAuthorized
     │  ├─ TopicNotFound
     │  ├─ TopicRecreated
+    │  ├─ CodecUnavailable       what a codec of the app needs is away
     │  ├─ RecordTooLarge
     │  ├─ BatchTooLarge
     │  ├─ CorruptBatch

@@ -1,9 +1,10 @@
-"""The map of the code in docs/design.md is true."""
+"""The map of the code in docs/design.md, and the tree of errors, are as the code is."""
 
 import re
 from pathlib import Path
 
 import octopus
+from octopus import errors
 
 PACKAGE = Path(octopus.__file__).parent
 DESIGN = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
@@ -25,3 +26,17 @@ def test_every_file_that_is_named_exists() -> None:
     there = {path.name for path in PACKAGE.rglob("*.py")} | {f"{path.parent.name}/" for path in PACKAGE.rglob("*.py")}
     named = NAMED | {path.rpartition("/")[2] for path in re.findall(r"`([a-z_/]+\.py)`", DESIGN)}
     assert named <= there
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    assert errors.__doc__ is not None
+    drawn: dict[str, str | None] = {}
+    above: dict[int, str] = {}
+    for line in errors.__doc__.splitlines():
+        if match := re.match(r"    ((?:│  |   )*)(?:[├└]─ )?([A-Z]\w+)(?: |$)", line):
+            depth = len(match[1]) // 3 + ("─" in line)
+            above[depth] = match[2]
+            drawn[match[2]] = above[depth - 1] if depth else None
+    classes = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
+    there = {each.__name__: None if each is errors.OctopusError else each.__bases__[0].__name__ for each in classes}
+    assert drawn == there

@@ -62,7 +62,7 @@ class KnownTopics:
         )
         return next((of for of in of_others if of is not None), None)
 
-    def sentence(self, group: str, topic: str, expected: str | None, found: str | None, now: float) -> TopicRecreated:
+    def refusal(self, group: str, topic: str, expected: str | None, found: str | None, now: float) -> TopicRecreated:
         """Return why a partition is not read on.
 
         Args:

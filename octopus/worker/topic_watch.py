@@ -127,7 +127,7 @@ class TopicWatch:
         if not is_marked:
             self._unmarked.add(generation)
         partition = generation.partition
-        error = self._known.sentence(self._group, partition.topic, generation.topic_id, there, self._clock())
+        error = self._known.refusal(self._group, partition.topic, generation.topic_id, there, self._clock())
         self._flow.refuse(partition, error)
         if self._known.recreated == "stop":
             say_unreadable(self._group, partition, error)
