@@ -186,7 +186,8 @@ class GroupWorker:
             self._fetched_at = self._loop.time()
             if arrived:
                 self._flow.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
-            if self._accepted - self._settled_at_commit >= self._settings.commit_every <= self._settled_since_commit:
+            before, enough = self._settled_at_commit, self._settings.commit_every
+            if self._accepted - before >= enough <= self._settled - before:
                 self._commit_wanted.set()
         self._note_stop()
 
@@ -365,9 +366,8 @@ class GroupWorker:
             await rescue(self.pipeline, self._runner, self._consumer, leaving, budget / 2)
             budget = max(0.0, until - self._loop.time())
         if not await self._runner.drain(leaving, budget):
-            logger.warning(
-                "%s: some handlers outlast the rebalance; their records go to the new owner", self.pipeline.group
-            )
+            text = "%s: some handlers outlast the rebalance; their records go to the new owner"
+            logger.warning(text, self.pipeline.group)
         await self._commit(leaving)
         await self._topics.mark()
         self._close(partitions)
@@ -413,10 +413,6 @@ class GroupWorker:
     def runner(self) -> Runner:
         """What runs the handlers."""
         return self._runner
-
-    @property
-    def _settled_since_commit(self) -> int:
-        return self._settled - self._settled_at_commit
 
     @property
     def _settled(self) -> int:
