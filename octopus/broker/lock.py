@@ -116,7 +116,7 @@ def owner_of(directory: Path) -> Owner:
     """
     try:
         descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Owner()
     try:
         lives = False

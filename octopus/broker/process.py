@@ -42,7 +42,7 @@ def run(
     Raises:
         LockedError: A living broker owns the directory.
         IncompatibleFormat: A newer version wrote it.
-        OSError: The address cannot be bound.
+        ConfigurationError: The directory cannot be one, or the address cannot be listened at.
     """
     raise_descriptor_limit()
     storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, decompressors=decompressors)

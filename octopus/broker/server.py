@@ -16,6 +16,7 @@ from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage
+from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 
 _log = get_logger(__name__)
@@ -73,7 +74,7 @@ class Broker:
         """Recover transactions, listen, and return the address.
 
         Raises:
-            OSError: The address cannot be bound.
+            ConfigurationError: Nobody can listen at this address: its port is taken, for example.
             BrokerError: 56: the disk refused what recovery had to write.
         """
         await self._node.transactions.recover()
@@ -143,7 +144,14 @@ class Broker:
         if self.settings.port == 0 and last is not None:
             with suppress(OSError, ValueError):
                 return self._listen(int(last.rpartition(":")[2]))
-        return self._listen(self.settings.port)
+        try:
+            return self._listen(self.settings.port)
+        except (OSError, OverflowError) as error:
+            where = f"{self.settings.host}:{self.settings.port}"
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigurationError(
+                f"The broker cannot listen on {where}: {reason}. Choose another port or host (broker.port, broker.host)."
+            ) from error
 
     def _listen(self, port: int) -> socket.socket:
         # One address only: with port 0 two families of "localhost" would get different ports.

@@ -30,6 +30,7 @@ from octopus.broker.producers import ProducerStore
 from octopus.broker.steps import Steps, Turns, at_once
 from octopus.broker.topic_store import TopicStore
 from octopus.broker.topics import ConfigValue, Topic, check_config, described
+from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class Storage:
         )
         if path is not None:
             read_catalog(path)  # before anything of somebody else's is changed
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(path)
             path.chmod(0o700)
         self = cls(path, settings, environment)
         try:
@@ -340,6 +341,21 @@ class Storage:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _make(directory: Path) -> None:
+    """Make the directory that keeps records, or say why there can be none."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (directory, *directory.parents) if path.exists())
+        raise ConfigurationError(
+            f"Records cannot be kept in {str(directory)!r}: {str(file)!r} is a file, not a directory. Name another directory."
+        ) from error
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"Records cannot be kept in {str(directory)!r}: this user may not make it. Name another directory."
+        ) from error
 
 
 def _durable(item: Log | OffsetStore | ProducerStore) -> Durable:

@@ -68,10 +68,7 @@ def start(
     if foreground:
         configure_logs(settings.log, notices())
         logging.getLogger("octopus.broker").setLevel("INFO" if not options.quiet else "WARNING")
-        try:
-            run_broker(*arguments, checksum=crc32c, decompressors=decompressors())
-        except OSError as error:
-            raise _cannot_listen(settings, error) from error
+        run_broker(*arguments, checksum=crc32c, decompressors=decompressors())
         return
     configure_logs(
         LogSettings(level="debug" if options.verbose else "warning"), notices()
@@ -179,11 +176,6 @@ def _report(running: RunningBroker, what: str, options: Options) -> None:
         kept = f"records in {running.directory}" if running.directory else "records in memory"
         where = f" at {running.address}" if running.address else ""
         say(f"The broker{where} {what} (process {running.pid}, {kept}).", "green")
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> ConfigurationError:
-    where = f"{settings.broker.host}:{settings.broker.port}"
-    return ConfigurationError(f"The broker cannot listen on {where}: {error.strerror}. Choose another --port.")
 
 
 async def _answers(settings: Settings, address: str) -> bool:

@@ -60,17 +60,29 @@ def _is_file(source: str) -> bool:
 
 
 def _load_file(path: Path) -> ModuleType:
+    if (path / "__init__.py").is_file():
+        path = path / "__init__.py"
+    if path.is_dir():
+        files = [str(each) for each in sorted(path.glob("*.py"))]
+        shown = f" Name a file in it: {' or '.join(files[:3])}." if files else " There is no Python file in it."
+        raise ConfigurationError(f"{str(path)!r} is a directory, and no package: it has no __init__.py.{shown}")
     if not path.is_file():
         siblings = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise ConfigurationError(f"There is no file {str(path)!r}.{_hint(str(path), siblings)}")
     root, names = path.resolve().parent, [path.stem]
+    if path.stem == "__init__":  # the package itself
+        root, names = root.parent, [root.name]
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)
         root = root.parent
     name = ".".join(names)
     _prefer(root)
     found = sys.modules.get(name)
-    if len(names) > 1 or (found is not None and getattr(found, "__file__", None) == str(path.resolve())):
+    if (
+        len(names) > 1
+        or path.stem == "__init__"
+        or (found is not None and getattr(found, "__file__", None) == str(path.resolve()))
+    ):
         return _imported(name, str(path))
     # By its path, not by its name: a file may be called like a module of the standard library.
     spec = importlib.util.spec_from_file_location(name, path.resolve())

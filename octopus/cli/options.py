@@ -36,8 +36,10 @@ class Options:
         """Return what the command line says, as a mapping of settings.
 
         Raises:
-            ConfigurationError: A `--config` without `=`.
+            ConfigurationError: A `--config` without `=`, or `--brokers` without any.
         """
+        if self.brokers == "":  # from a variable that is not set: nobody asks for the embedded broker in that way
+            raise ConfigurationError("--brokers is empty, and names none: leave it out for the embedded broker.")
         level = "debug" if self.verbose else "warning" if self.quiet else None
         found = config.merge({"brokers": self.brokers}, {"log": {"level": level}} if level else {})
         for text in self.config:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from octopus.config.addresses import check_addresses
 from octopus.config.secret import Secret
 from octopus.config.settings import Settings
 from octopus.config.tree import Leaf, Tree, sections, tree
@@ -21,7 +22,7 @@ def load(mapping: Mapping[str, Any]) -> Settings:
             setting, its value unless it is secret, and what is expected.
     """
     values = _load(mapping, tree(), "")
-    _refuse_secrets(values.get("brokers", ()))
+    _check_brokers(mapping.get("brokers"), values.get("brokers", ()))
     values |= {name: kind(**values.get(name, {})) for name, kind in sections().items()}
     return Settings(**values)
 
@@ -96,6 +97,13 @@ def _read(leaf: Leaf, value: Any) -> Any:
             raise TypeError
         return tuple(text.strip() for text in texts if text.strip())
     return value
+
+
+def _check_brokers(given: Any, brokers: Iterable[str]) -> None:
+    if isinstance(given, str) and given and not brokers:
+        raise ConfigurationError(f"brokers is {given!r}, which names none: leave it out for the embedded broker.")
+    _refuse_secrets(brokers)
+    check_addresses(brokers)
 
 
 def _refuse_secrets(brokers: Iterable[str]) -> None:

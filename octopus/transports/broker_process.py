@@ -16,7 +16,7 @@ from octopus.broker.lock import LockedError
 from octopus.broker.process import run
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
-from octopus.errors import TransportError
+from octopus.errors import ConfigurationError, TransportError
 from octopus.transports.checksum import crc32c
 from octopus.transports.decompression import DECOMPRESSORS, Decompressor
 
@@ -97,6 +97,9 @@ def main(text: str) -> int:
         )
     except LockedError:
         return _LOST_THE_RACE
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")  # what whoever started it hands on: its last line
+        return 2
     return 0
 
 

@@ -7,11 +7,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerSettings
+from octopus.config.addresses import SCHEMES, check_addresses
 from octopus.errors import ConfigurationError
 from octopus.transports.base import Admin, Transport
 from octopus.types import TokenProvider
-
-SCHEMES = ("memory", "embedded", "kafka")
 
 
 def open_transport(brokers: str, **settings: Any) -> Transport:
@@ -42,6 +41,7 @@ def open_transport(brokers: str, **settings: Any) -> Transport:
         case "kafka":
             from octopus.transports.kafka import KafkaTransport
 
+            check_addresses(text.strip() for text in location.split(","))
             return KafkaTransport.at(location, settings)
         case _:
             close = difflib.get_close_matches(scheme, SCHEMES, 1)

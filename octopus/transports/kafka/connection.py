@@ -48,6 +48,21 @@ SAY_AGAIN = 60.0
 """Seconds until it is said again that a broker throttles."""
 
 
+HANDSHAKE_BYTES = 1024 * 1024
+"""Bytes of the largest answer to a handshake: versions and SASL challenges take a few thousand."""
+
+TWO_LINE_ENDS = int.from_bytes(b"\r\n\r\n", "big")
+"""The first request's correlation id. Any number will do for Kafka; services that read lines, as HTTP servers do, see a request end
+and object at once, where they would wait for its end as long as we for an answer."""
+
+FOREIGNERS = (
+    (b"HTTP", "HTTP"),
+    (b"<", "HTTP"),
+    (b"SSH-", "SSH"),
+    (b"\x15\x03", "TLS (set security.protocol to SSL or SASL_SSL)"),
+)
+"""How services that are met by mistake begin to speak, and what they speak."""
+
 Locate = Callable[[], Awaitable[str]]
 
 
@@ -142,17 +157,43 @@ class Connection(_Connection):  # type: ignore[misc]
     _authenticator: Authenticator | None = None
     _session_milliseconds = 0
     _frames: Frames | None = None
+    _foreign: bytes | None = None  # how the answer of a service began that does not speak Kafka
 
     async def connect(self) -> Any:
         """Connect; a failure is kept on the client's name."""
+        self._correlation_id = TWO_LINE_ENDS - 1
         try:
             connected = await super().connect()
         except (OSError, KafkaError, TimeoutError) as error:
-            self._remember(error)
+            self._remember(error if self._foreign is None else ConnectionError(_spell_foreign(self._foreign)))
             raise
         self._remember(None)
         self._take_over()
         return connected
+
+    @staticmethod
+    async def _read(reference: "Callable[[], Connection | None]") -> None:
+        """Read the answers of the handshake as aiokafka does, but not from whoever does not speak Kafka.
+
+        What looks like a size then is text, mostly: aiokafka would wait for gigabytes, until the request's time is up.
+        """
+        connection = reference()
+        if connection is None:
+            return
+        reader = connection._reader
+        del connection  # an open connection must not keep itself alive
+        while True:
+            head = await reader.readexactly(4)
+            size = int.from_bytes(head, "big", signed=True)
+            frame = await reader.readexactly(size) if 0 <= size <= HANDSHAKE_BYTES else None
+            connection = reference()
+            if connection is None:
+                return
+            if frame is None:
+                connection._foreign = head
+                raise ConnectionResetError(_spell_foreign(head))
+            connection._handle_frame(frame)
+            del connection
 
     def _take_over(self) -> None:
         """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered.
@@ -297,6 +338,12 @@ class Connection(_Connection):  # type: ignore[misc]
             self._throttled_until.cancel()
             self._go_on()
         return super().close(*args, **options)
+
+
+def _spell_foreign(head: bytes) -> str:
+    """Say what a service speaks, from its first bytes."""
+    known = next((name for begin, name in FOREIGNERS if head.startswith(begin)), None)
+    return f"it speaks {known}, not Kafka's protocol" if known else f"it does not speak Kafka's protocol ({head!r})"
 
 
 async def create_connection(host: str, port: int, **options: Any) -> Connection:

@@ -28,6 +28,7 @@ from octopus.broker.codes import Code
 from octopus.broker.lock import LockedError, read_owner
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.thread import BrokerThread
+from octopus.errors import ConfigurationError
 
 PROGRAM = """
 import sys
@@ -54,7 +55,7 @@ def test_starting_on_a_taken_directory_or_port_says_so_and_leaves_nothing_behind
             BrokerThread(tmp_path / "one").start()
         assert caught.value.address == broker.address
         port = int(broker.address.rpartition(":")[2])
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(ConfigurationError, match="in use"):
             BrokerThread(tmp_path / "two", BrokerSettings(port=port)).start()
         with BrokerThread(tmp_path / "two"):
             pass

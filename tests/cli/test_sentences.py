@@ -1,0 +1,167 @@
+"""What a mistake is answered with: one sentence that says what is wrong and what to do, whatever the mistake."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Octopus, Start
+
+Write = Callable[..., Path]
+
+NONE = "is no address of a broker"
+
+
+@pytest.mark.parametrize(
+    ("brokers", "sentence"),
+    [
+        (
+            "h:notaport",
+            f"'h:notaport' {NONE}: 'notaport' is no port (1 to 65535). Write host:port, as in localhost:9092",
+        ),
+        ("h:99999", f"'h:99999' {NONE}: '99999' is no port"),
+        ("h:0", f"'h:0' {NONE}: '0' is no port"),
+        ("h:", f"'h:' {NONE}: '' is no port"),
+        (":9092", f"':9092' {NONE}: there is no host in it"),
+        ("http://h:9092", f"'http://h:9092' {NONE}: Kafka's protocol has no http://"),
+        ("kafka://h:x", f"'kafka://h:x' {NONE}: 'x' is no port"),
+        ("h:9092/topic", f"'h:9092/topic' {NONE}: there is a path in it"),
+        ("a b:9092", f"'a b:9092' {NONE}: there is a space in it"),
+        ("h:1:2", f"'h:1:2' {NONE}: it has two ports"),
+        ("[::1:9092", f"'[::1:9092' {NONE}: an IPv6 address stands in brackets"),
+        ("good:9092,h:bad", f"'h:bad' {NONE}"),
+        ("", "--brokers is empty, and names none: leave it out for the embedded broker."),
+        (" ", "brokers is ' ', which names none"),
+        (",", "brokers is ',', which names none"),
+    ],
+    ids=repr,
+)
+def test_an_address_that_is_none_is_refused_where_it_was_written(octopus: Octopus, brokers: str, sentence: str) -> None:
+    result = octopus("topics", brokers=brokers)
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert sentence in result.err
+
+
+@pytest.mark.parametrize("address", ["[::1]:1", "127.0.0.1:1", "kafka://127.0.0.1:1", "127.0.0.1:1, 127.0.0.1:2"])
+def test_an_address_that_is_one_is_tried(octopus: Octopus, address: str) -> None:
+    assert octopus("topics", brokers=address).code == 3
+
+
+@pytest.fixture
+def speak() -> Iterator[Callable[[bytes, bytes], str]]:
+    """Return the address of a service that answers once it has read what it waits for."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(waits_for: bytes, answer: bytes) -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return  # the test has ended
+            with peer:
+                heard = b""
+                while waits_for not in heard and (more := peer.recv(4096)):
+                    heard += more
+                peer.sendall(answer)
+                while peer.recv(4096):
+                    pass  # as long as the other side waits: it must not learn from an end that there is nothing
+
+    threads = []
+
+    def begin(waits_for: bytes, answer: bytes) -> str:
+        threads.append(threading.Thread(target=serve, args=(waits_for, answer)))
+        threads[-1].start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield begin
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "answer", "what"),
+    [
+        (b"\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", "it speaks HTTP, not Kafka's protocol"),
+        (b"\n", b"<!DOCTYPE HTML>", "it speaks HTTP, not Kafka's protocol"),
+        (b"", b"SSH-2.0-OpenSSH_9.6\r\n", "it speaks SSH, not Kafka's protocol"),
+        (b"", b"\x15\x03\x03\x00\x02\x02\x46", "it speaks TLS (set security.protocol to SSL or SASL_SSL), not Kafka's"),
+        (b"\r\n", b"-ERR unknown command\r\n", "it does not speak Kafka's protocol (b'-ERR')"),
+        (b"", b"\x4a\x00\x00\x00\x0a8.4.0", "it does not speak Kafka's protocol"),
+    ],
+    ids=["HTTP", "HTTP 0.9", "SSH", "TLS", "Redis", "MySQL"],
+)
+def test_a_port_that_does_not_speak_kafka_is_said_at_once(
+    octopus: Octopus, speak: Callable[[bytes, bytes], str], waits_for: bytes, answer: bytes, what: str
+) -> None:
+    # A time-out far beyond that of a test: who waits for it fails.
+    result = octopus("topics", "--config", "producer.request_timeout=1h", brokers=speak(waits_for, answer))
+    assert result.code == 3
+    assert f"failed while connecting: {what}" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("below", ["", "below"], ids=["the directory", "one above it"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("broker", "start", "--dir", "FILE"), ("broker", "start", "--dir", "FILE", "--foreground"), ("topics",)],
+    ids=["start", "foreground", "variable"],
+)
+def test_a_file_where_records_are_to_be_kept_is_named(
+    start: Start, nowhere: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], below: str
+) -> None:
+    (nowhere / "file").touch()
+    directory = str(nowhere / "file" / below)
+    given = [directory if each == "FILE" else each for each in arguments]
+    settings = [] if "--dir" in arguments else [f"--config=broker.directory={directory}"]
+    result = start(*given, *settings, brokers=None).end()
+    assert result.code == 2
+    assert f"'{nowhere / 'file'}' is a file, not a directory. Name another directory." in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("foreground", [(), ("--foreground",)], ids=["background", "foreground"])
+def test_a_port_that_is_taken_is_named(start: Start, nowhere: Path, foreground: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = start("broker", "start", "--port", str(port), "--dir", "d", *foreground, brokers=None).end()
+    assert result.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use. Choose another port or host" in result.err
+    assert result.err.count("\n") == 1
+
+
+APP = "from octopus import Octopus\napp = Octopus('x')\n@app.every(60)\nasync def tick(): pass\n"
+
+
+@pytest.mark.parametrize(
+    "target", ["dir/file.py", "dir/file.py:app", "./pkg", "pkg/", "./pkg:app", "pkg/__init__.py", "pkg"]
+)
+def test_a_path_names_an_app_as_a_module_does(start: Start, nowhere: Path, target: str) -> None:
+    for path in (nowhere / "dir" / "file.py", nowhere / "pkg" / "__init__.py"):
+        path.parent.mkdir()
+        path.write_text(APP)
+    assert start("run", target, "--drain").end().code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("./dir", "'dir' is a directory, and no package: it has no __init__.py. Name a file in it: dir/file.py."),
+        ("empty/", "'empty' is a directory, and no package: it has no __init__.py. There is no Python file in it."),
+        ("dir/file", "There is no file 'dir/file'. Did you mean dir/file.py?"),
+        ("dir/fiel.py:app", "There is no file 'dir/fiel.py'. Did you mean dir/file.py?"),
+        ("none/file.py:app", "There is no file 'none/file.py'."),
+    ],
+    ids=lambda value: value.split()[0],
+)
+def test_a_path_that_leads_nowhere_is_said(start: Start, nowhere: Path, target: str, sentence: str) -> None:
+    (nowhere / "empty").mkdir()
+    (nowhere / "dir").mkdir()
+    (nowhere / "dir" / "file.py").write_text(APP)
+    result = start("run", target).end()
+    assert (result.code, result.err) == (2, f"error: {sentence}{os.linesep}")
