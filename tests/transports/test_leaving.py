@@ -229,3 +229,23 @@ async def test_of_two_members_with_one_name_the_first_ends_and_says_why(join: Jo
     with pytest.raises(TransportError, match=r"(?i)instance"):
         await first.until(lambda: False)
     await second.consumer.commit({place: Commit(0) for place in second.mine})
+
+
+@pytest.mark.parametrize("transport", ["embedded", KAFKA], indirect=True)
+async def test_who_leaves_takes_no_connection_from_requests_that_are_under_way(
+    peer: Peer, member: Member, admin: Admin
+) -> None:
+    """aiokafka closes the connection of a request that times out where it keeps it: one that was taken is a KeyError."""
+
+    await is_joining(peer, member, admin)
+    client: Any = member.consumer._engine._client
+    before = {name: connection for name, connection in client._conns.items() if connection.connected()}
+    close, kept = client.close, {}
+
+    async def look_and_close() -> None:
+        kept.update(client._conns)
+        await close()
+
+    client.close = look_and_close
+    await member.consumer.stop()
+    assert before.items() <= kept.items()

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.client import ConnectionGroup
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import RequestStruct, Response
@@ -31,6 +30,9 @@ ID_WAIT = 1.0
 
 LOOK_AGAIN = 0.05
 """Seconds until a coordinator is told again that a member leaves, and a task that it is cancelled."""
+
+LEAVING = "leaving"
+"""Names the connection over which a member leaves, beside aiokafka's own (`ConnectionGroup`)."""
 
 NOT_THERE = (14, 15, 16)
 """Error codes of a coordinator that is loading, not available, or another broker by now."""
@@ -101,7 +103,6 @@ class Membership:
         self._instance = instance
         self._stays = stays
         self._join: asyncio.Future[Any] | None = None
-        self._aside: list[Any] = []  # connections that an unfinished join may occupy
         self._id_before = ""  # of a static member: the last one it had, until the coordinator says that it is unknown
         self.failure: TransportError | None = None
         self._send = self._coordinator._send_req
@@ -168,20 +169,16 @@ class Membership:
         coordinator.generation = -1  # the engine leaves no more
         if self._stays:
             return
-        try:
-            member = await self._id()
-            while member or self._instance is not None:
-                await coordinator.ensure_coordinator_known()
-                with contextlib.suppress(kafka.KafkaError):
-                    codes = await self._say(LeaveGroup(coordinator.group_id, [(member, self._instance)]))
-                    is_on_its_way = UNKNOWN_MEMBER in codes and self._join is not None and not self._join.done()
-                    if not is_on_its_way and not any(code in NOT_THERE for code in codes):
-                        return
-                coordinator.coordinator_dead()
-                await asyncio.sleep(LOOK_AGAIN)
-        finally:
-            for connection in self._aside:
-                connection.close()
+        member = await self._id()
+        while member or self._instance is not None:
+            await coordinator.ensure_coordinator_known()
+            with contextlib.suppress(kafka.KafkaError):
+                codes = await self._say(LeaveGroup(coordinator.group_id, [(member, self._instance)]))
+                is_on_its_way = UNKNOWN_MEMBER in codes and self._join is not None and not self._join.done()
+                if not is_on_its_way and not any(code in NOT_THERE for code in codes):
+                    return
+            coordinator.coordinator_dead()
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def _id(self) -> str:
         """Return the id that the coordinator knows this member by, empty when there is none."""
@@ -195,11 +192,9 @@ class Membership:
         return member
 
     async def _say(self, request: LeaveGroup) -> list[int]:
-        """Ask the coordinator over a new connection: what it reads from ours waits behind a join."""
-        place = self._coordinator.coordinator_id, ConnectionGroup.COORDINATION
-        if (connection := self._client._conns.pop(place, None)) is not None:
-            self._aside.append(connection)
-        return codes_of(await self._client.send(place[0], request, group=ConnectionGroup.COORDINATION))
+        """Ask the coordinator over a connection of its own: what it reads from ours waits behind a join."""
+        # The engine's stays where the engine looks for it: a request on it that times out closes it.
+        return codes_of(await self._client.send(self._coordinator.coordinator_id, request, group=LEAVING))
 
 
 def assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
