@@ -81,5 +81,6 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(error, self.on) or isinstance(error, self.never):
             return DeadLetter(f"{type(error).__name__} is not retried: {error}", error)
         if self.attempts and attempt >= self.attempts:
-            return DeadLetter(f"failed {attempt} times, at last with {type(error).__name__}: {error}", error)
+            how = "failed once, with" if attempt == 1 else f"failed {attempt} times, at last with"
+            return DeadLetter(f"{how} {type(error).__name__}: {error}", error)
         return Retry(self.wait(attempt, chance), error)

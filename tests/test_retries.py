@@ -27,6 +27,7 @@ def test_a_failure_is_retried_until_the_attempts_are_used_up() -> None:
     error = ValueError("no")
     assert steady.decide(1, error, 0) == Retry(1.0, error)
     assert steady.decide(2, error, 0) == Retry(2.0, error)
+    assert RetryPolicy(attempts=1).decide(1, error, 0) == DeadLetter("failed once, with ValueError: no", error)
     assert steady.decide(3, error, 0) == DeadLetter("failed 3 times, at last with ValueError: no", error)
 
 

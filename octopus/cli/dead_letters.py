@@ -100,12 +100,12 @@ async def _list_letters(topic: str, all: bool, most: int, options: Options) -> N
             letter.coordinates,
             timestamp(letter.record.timestamp / 1000)[:19].replace("T", " "),
             letter.cause.get("handler"),
-            letter.cause.get("reason"),
             letter.record.key,
+            letter.cause.get("reason"),
         )
         for letter in letters
     ]
-    table(("dead letter", "time (UTC)", "handler", "reason", "key"), rows, styles=("cyan", "dim", "", "red", "dim"))
+    table(("dead letter", "time (UTC)", "handler", "key", "reason…"), rows, styles=("cyan", "dim", "", "dim", "red"))
     kinds = Counter(letter.cause.get("traceback", "") for letter in letters)
     note(
         f"{spell_count(len(letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE"

@@ -16,7 +16,7 @@ from octopus.cli.failures import CommandFailed
 from octopus.cli.lines import read_lines
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import producing, reaching, run_async
-from octopus.cli.screen import document, notices, say, spell_bytes, spell_count
+from octopus.cli.screen import document, notices, say, spell_bytes, spell_count, spell_rate
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Headers, Published
@@ -205,10 +205,9 @@ class _Tally:
         if self.count == 1:
             ((partition, (offset, _)),) = self.partitions.items()
             return f"Published to {topic}[{partition}]@{offset} ({spell_bytes(self.size)})."
-        rate = self.count / self.seconds if self.seconds else 0.0
         return (
-            f"Published {spell_count(self.count, 'event')} ({spell_bytes(self.size)}) to {topic} in {self.seconds:.2f} s, "
-            f"{rate:,.0f} a second."
+            f"Published {spell_count(self.count, 'event')} ({spell_bytes(self.size)}) to {topic} in {self.seconds:.2f} s"
+            f"{spell_rate(self.count, self.seconds)}."
         )
 
     def report(self, topic: str) -> dict[str, Any]:
@@ -238,8 +237,7 @@ def _progress(source: Path | int | None, total: int | None, *, quiet: bool) -> I
         task = progress.add_task("", total=total or in_bytes, done="")
 
         def advance(tally: _Tally) -> None:
-            rate = tally.count / max(time.monotonic() - tally.began, 1e-6)
-            done = f"{spell_count(tally.count, 'event')}, {rate:,.0f} a second"
+            done = f"{spell_count(tally.count, 'event')}{spell_rate(tally.count, time.monotonic() - tally.began)}"
             progress.update(task, completed=tally.size + tally.count if in_bytes else tally.count, done=done)
 
         yield advance

@@ -14,6 +14,15 @@ from rich.text import Text
 
 from octopus.text import block, printable_json, visible, visible_lines
 
+RATE_COUNT, RATE_TIME = 100, 1.0
+"""Events, and seconds, below which nobody should be told how many there are in a second."""
+
+COLUMN_GAP = 3
+"""Characters between two columns on a terminal."""
+
+LEAST_WIDTH = 20
+"""Characters that a cut column keeps, however narrow the terminal is."""
+
 
 @cache
 def output() -> Console:
@@ -65,7 +74,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, styles: Sequ
     """Print a table; columns of numbers are aligned to the right.
 
     Args:
-        columns: Their heads; one that begins with `>` holds numbers.
+        columns: Their heads; one that begins with `>` holds numbers, one that ends with `…` may be long: on a terminal it is
+            cut to what the others leave.
         rows: Cells, made harmless here. None is shown as `-`.
         styles: Rich styles of the columns.
     """
@@ -73,7 +83,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, styles: Sequ
     if is_terminal():
         _print_rich(columns, cells, styles)
         return
-    heads = [column.lstrip(">").upper() for column in columns]
+    heads = [column.lstrip(">").rstrip("…").upper() for column in columns]
     lines = [heads, *([cell.plain for cell in row] for row in cells)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
@@ -88,10 +98,11 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[Text]], styles:
     from rich import box
     from rich.table import Table
 
+    _cut(columns, cells)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for index, column in enumerate(columns):
         shown.add_column(
-            column.lstrip(">"),
+            column.lstrip(">").rstrip("…"),
             justify="right" if column.startswith(">") else "left",
             style=styles[index] if index < len(styles) else "",
             overflow="fold",
@@ -99,6 +110,19 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[Text]], styles:
     for row in cells:
         shown.add_row(*row)
     output().print(shown, soft_wrap=False)
+
+
+def _cut(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
+    """Cut what may be long to what the other columns leave of the terminal."""
+    widths = [
+        max([len(column), *(row[index].cell_len for row in cells)])
+        for index, column in enumerate(columns)
+        if not column.endswith("…")
+    ]
+    room = max(LEAST_WIDTH, output().width - sum(widths) - COLUMN_GAP * (len(columns) - 1))
+    for index, column in enumerate(columns):
+        for row in cells if column.endswith("…") else ():
+            row[index].truncate(room, overflow="ellipsis")
 
 
 def _cell(value: Any) -> str:
@@ -118,6 +142,11 @@ def _cell(value: Any) -> str:
 def spell_count(count: int, noun: str) -> str:
     """Return `1 event`, `2,000 events`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def spell_rate(count: int, seconds: float) -> str:
+    """Return `, 2,000 a second`; nothing for a few events or a moment, of which it would say nothing."""
+    return f", {count / seconds:,.0f} a second" if count >= RATE_COUNT and seconds >= RATE_TIME else ""
 
 
 def spell_bytes(size: float) -> str:

@@ -41,6 +41,7 @@ class TopicEnsurer:
         self._patience: float = options.get("delivery_timeout", 60.0)
         self._known: set[str] = set()
         self._vanished: dict[str, asyncio.Lock] = {}
+        self._asked_for: dict[tuple[str, int | None], int] = {}  # topics with their limits, and what they should be
         self._admin: Admin | None = None
         self._connecting = asyncio.Lock()
 
@@ -197,6 +198,8 @@ class TopicEnsurer:
         admin, mended = await self._connected_admin(), False
         for topic, sources in sources_of(messages).items():
             largest = max(_size(message) for message in messages if message.topic == topic)
+            limit: int | None = None
+            wanted = largest + HEADROOM
             try:
                 limit = int((await admin.topic_config(topic))[SIZE_LIMIT])
                 wanted = max([largest, *[await self._limit(admin, source) or 0 for source in sources]]) + HEADROOM
@@ -209,17 +212,24 @@ class TopicEnsurer:
                     logger.warning("topic %r takes %d bytes now, %d before: an event did not fit", topic, wanted, limit)
                 mended = True
             except (TransportError, KeyError, ValueError) as error:
-                logger.warning(
-                    "topic %r takes less than the events that go there, and its limit may not be raised (%s). Raise it to %d: "
-                    "kafka-configs.sh --alter --topic %s --add-config %s=%d",
-                    topic,
-                    error,
-                    largest + HEADROOM,
-                    topic,
-                    SIZE_LIMIT,
-                    largest + HEADROOM,
-                )
+                self._ask_for(topic, limit, wanted, error)
         return mended
+
+    def _ask_for(self, topic: str, limit: int | None, wanted: int, error: Exception) -> None:
+        """Say what a topic should take. A letter that sheds headers comes again, smaller: that is nothing to say."""
+        if self._asked_for.get((topic, limit), 0) >= wanted:
+            return
+        self._asked_for[topic, limit] = wanted
+        logger.warning(
+            "topic %r takes less than the events that go there, and its limit may not be raised (%s). Raise it to %d: "
+            "kafka-configs.sh --alter --topic %s --add-config %s=%d",
+            topic,
+            error,
+            wanted,
+            topic,
+            SIZE_LIMIT,
+            wanted,
+        )
 
     # ── topics ────────────────────────────────────────────────────────────────────────────────────────────────────
 

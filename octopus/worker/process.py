@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -39,6 +40,9 @@ WORKER_VARIABLE = "OCTOPUS_WORKER"
 END_MARGIN = 30.0
 """Seconds beyond `worker.drain_timeout` in which a stopped process must have ended: the clean-up of handlers that were cancelled,
 the last commit, the goodbye to the groups, the end of the lifespan."""
+
+STDERR = 2
+"""The descriptor."""
 
 CLEAN_UP_TIME = 1.0
 """Seconds for tasks and threads that had their time already."""
@@ -292,7 +296,13 @@ def grace_of(settings: Settings) -> float:
 
 
 def _end_at_once(number: int) -> None:
-    # Nothing is flushed or committed: unfinished records come again.
+    # Nothing is flushed or committed: unfinished records come again. The log may be what hangs, so this goes past it, and only
+    # where it does not wait for a reader.
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [STDERR], [], 0)[1]:
+            name = signal.Signals(number).name
+            line = f"ended at once: stopped a second time, by {name}; what was not finished will be delivered again\n"
+            os.write(STDERR, line.encode())
     os._exit(128 + number)
 
 

@@ -153,6 +153,18 @@ async def test_a_limit_that_may_not_be_raised_is_said_with_what_to_do(
     assert f"--topic t.dead-letter --add-config {SIZE_LIMIT}={2000 + HEADROOM}" in caplog.text
 
 
+async def test_a_letter_that_sheds_until_it_fits_asks_for_one_limit_once(caplog: pytest.LogCaptureFixture) -> None:
+    transport = MemoryTransport(MemoryBroker())
+    for name in ("t", "t.dead-letter"):
+        transport.broker.create_topic(name, 1, {SIZE_LIMIT: "1000"})
+    producer = TopicEnsurer(transport, TopicSettings(create=False))
+    for size in (4000, 3000, 2000, 4000):
+        with pytest.raises(RecordTooLarge):
+            await producer.send(copy(size))
+    assert caplog.text.count("Raise it to") == 1
+    assert f"Raise it to {4000 + HEADROOM}:" in caplog.text
+
+
 async def test_the_limit_of_a_topic_that_takes_no_copies_is_left_alone() -> None:
     transport = MemoryTransport(MemoryBroker())
     with pytest.raises(RecordTooLarge):

@@ -331,7 +331,7 @@ async def test_too_many_dead_letters_stop_the_line_and_nothing_is_dropped(virtua
 
     publish(broker, *range(20))
     async with working(app, broker, worker={"dead_letter_limit": 3}) as worker:
-        with pytest.raises(HandlerStopped, match="3 events died within 60 s, the last because it failed 1 times"):
+        with pytest.raises(HandlerStopped, match="3 events died within 60 s, the last because it failed once"):
             await worker.wait()
         assert "died" in (worker.status().groups[0].stopped or "")
     assert len(dead_letters(broker)) == 3

@@ -111,6 +111,9 @@ def test_the_second_signal_ends_at_once_and_commits_nothing_early(start: Callabl
     wait_until(lambda: signalled(program.process))  # those of the first second are the first one
     assert program.end(0) == 128 + signal.SIGTERM
     assert (program.done, program.committed) == (0, 0)
+    assert program.errors.read_text().splitlines()[-1] == (
+        "ended at once: stopped a second time, by SIGTERM; what was not finished will be delivered again"
+    )
 
 
 def test_a_signal_during_the_start_does_not_wait_for_its_end(start: Callable[[str], Program]) -> None:
