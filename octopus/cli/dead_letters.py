@@ -112,7 +112,7 @@ async def _list_letters(topic: str, all: bool, most: int, options: Options) -> N
     )
 
 
-@verb.command
+@verb.command(name=("show", "describe"))
 def show(place: str, /, *, options: Options = DEFAULTS) -> None:
     """Show one dead letter with its cause, headers and value.
 

@@ -56,7 +56,7 @@ async def _list(options: Options) -> None:
         table(("group", "state", ">members", ">lag"), rows, styles=("cyan", "dim"))
 
 
-@verb.command
+@verb.command(name=("describe", "show"))
 def describe(group: str, /, *, options: Options = DEFAULTS) -> None:
     """Show where a group stands in each partition, and who reads it.
 
@@ -143,6 +143,7 @@ async def move_group(
         if not wanted:
             raise ConfigurationError(f"Group {name!r} has committed nothing yet; say which --topic.")
         places = await partitions_of(admin, wanted, only, transport.address)
+        await moment.refuse_beyond(admin, places)
         offsets = await moment.resolve(admin, places)
         changes = [
             {

@@ -29,7 +29,7 @@ VERBS = (
     ("consume", EVENTS, "Show the events of topics, as they come or from a time or offset."),
     ("watch", EVENTS, "Publish what happens to files as events."),
     ("replay", EVENTS, "Read a range of a topic again: by one handler, or into another topic."),
-    ("topics", LOOKING, "List, show, create and delete topics."),
+    ("topics", LOOKING, "List, show, create, change and delete topics."),
     ("groups", LOOKING, "List consumer groups and their lag; move or delete one."),
     ("dead-letters", LOOKING, "List, show and put back the events that were given up."),
     ("pattern", LOOKING, "Check, try and explain event patterns."),

@@ -1,27 +1,30 @@
-"""`octopus topics`: list, show, create and delete."""
+"""`octopus topics`: list, show, create, alter and delete."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from octopus.cli.asking import confirm
+from octopus.cli.failures import CommandFailed
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import partitions_of
-from octopus.cli.screen import document, note, say, spell_count, table
+from octopus.cli.screen import document, note, say, spell_count, table, warn
 from octopus.errors import ConfigurationError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin
 from octopus.transports.opening import administering
 
-verb = App(name="topics", help="List, show, create and delete topics.", help_epilogue="")
+Setting = Annotated[tuple[str, ...], Parameter(name=("--setting", "-s"))]
+
+verb = App(name="topics", help="List, show, create, change and delete topics.", help_epilogue="")
 
 
 @verb.default
 def default(*, all: bool = False, options: Options = DEFAULTS) -> None:
-    """List, show, create and delete topics.
+    """List, show, create, change and delete topics.
 
     Args:
         all: Also those that belong to the cluster itself.
@@ -74,7 +77,7 @@ async def _list(all: bool, options: Options) -> None:
     table(("topic", ">partitions", ">copies", ">events"), rows, styles=("cyan",))
 
 
-@verb.command
+@verb.command(name=("show", "describe"))
 def show(topic: str, /, *, options: Options = DEFAULTS) -> None:
     """Show a topic: its id, its partitions, what is in them, and its settings.
 
@@ -118,10 +121,10 @@ def create(
     *,
     partitions: int | None = None,
     replication: int | None = None,
-    setting: Annotated[tuple[str, ...], Parameter(name=("--setting", "-s"))] = (),
+    setting: Setting = (),
     options: Options = DEFAULTS,
 ) -> None:
-    """Create a topic.
+    """Create a topic. One that is there already is left as it is; the exit code is 1 when it is another than asked for.
 
     Args:
         topic: Its name.
@@ -129,10 +132,14 @@ def create(
         replication: Copies; topics.replication of the settings without.
         setting: A setting under Kafka's own name: retention.ms=86400000. May be repeated.
     """
-    pairs = [text.partition("=") for text in setting]
+    run_async(options, _create(topic, partitions, replication, _read_pairs(setting), options))
+
+
+def _read_pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
     if wrong := next((name for name, separator, _ in pairs if not separator), None):
         raise ConfigurationError(f"--setting {wrong!r} is not NAME=VALUE.")
-    run_async(options, _create(topic, partitions, replication, {name: value for name, _, value in pairs}, options))
+    return {name: value for name, _, value in pairs}
 
 
 async def _create(
@@ -143,12 +150,107 @@ async def _create(
     copies = settings.topics.replication if replication is None else replication
     async with reaching(settings) as transport, administering(transport) as admin:
         was_created = await admin.create_topic(topic, partitions=number, replication=copies, config=config or None)
+        asked = {"partitions": partitions, "replication": replication, **config}
+        differences = {} if was_created else _differences(await _described(admin, topic), asked)
     if options.json:
-        document({"name": topic, "created": was_created})
-    elif was_created:
+        different = {"different": differences} if differences else {}
+        document({"name": topic, "created": was_created, **different})
+    if differences:
+        raise CommandFailed(
+            f"{topic} was there already, and is another: {_spell(differences, '{name} is {is}, not {asked}')}. Nothing is changed."
+            f"{_how_to_alter(topic, differences)}"
+        )
+    if was_created and not options.json:
         say(f"Created {topic} with {spell_count(number, 'partition')}.", "green")
-    else:
+    elif not options.json:
         note(f"{topic} was there already; nothing is changed.")
+
+
+async def _described(admin: Admin, topic: str) -> dict[str, Any]:
+    """Return what can be said of a topic: partitions, replication, and settings under Kafka's names."""
+    info = next((known for known in await admin.topics() if known.name == topic), None)
+    counts = {} if info is None else {"partitions": info.partitions, "replication": info.replication}
+    return {**await admin.topic_config(topic), **counts}
+
+
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"is": found.get(name), "asked": value}
+        for name, value in asked.items()
+        if value is not None and not (name == "replication" and value == -1) and found.get(name) != value
+    }
+
+
+def _spell(differences: Mapping[str, Mapping[str, Any]], how: str) -> str:
+    return "; ".join(how.format(name=name, **each) for name, each in differences.items())
+
+
+def _how_to_alter(topic: str, differences: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the command that makes an existing topic what was asked for, as far as one can."""
+    grows = "partitions" in differences and differences["partitions"]["asked"] > differences["partitions"]["is"]
+    arguments = [f"--partitions {differences['partitions']['asked']}"] if grows else []
+    arguments += [
+        f"-s {name}={each['asked']}" for name, each in differences.items() if name not in ("partitions", "replication")
+    ]
+    return f" Change it: octopus topics alter {topic} {' '.join(arguments)}" if arguments else ""
+
+
+@verb.command
+def alter(
+    topic: str,
+    /,
+    *,
+    partitions: int | None = None,
+    setting: Setting = (),
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"))] = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Give a topic more partitions, or other settings. What is not named stays as it is.
+
+    Partitions can be added, never taken away, and with their number changes where
+    events with keys go: those of one key are in order only among those before,
+    and among those after.
+
+    Args:
+        topic: Which.
+        partitions: How many it has then, in all.
+        setting: A setting under Kafka's own name: retention.ms=86400000. May be repeated.
+        yes: Do not ask before partitions are added.
+    """
+    if partitions is None and not setting:
+        raise ConfigurationError("What is to change? --partitions N or --setting NAME=VALUE.")
+    run_async(options, _alter(topic, partitions, _read_pairs(setting), yes, options))
+
+
+async def _alter(topic: str, partitions: int | None, config: dict[str, str], yes: bool, options: Options) -> None:
+    async with reaching(options.settings()) as transport, administering(transport) as admin:
+        has = len(await partitions_of(admin, (topic,), address=transport.address))
+        if partitions is not None and partitions < has:
+            raise ConfigurationError(
+                f"--partitions {partitions}: {topic} has {has}, and none can be taken away. Create another topic and copy what "
+                f"is in this one: octopus replay {topic} --from earliest --into OTHER"
+            )
+        differences = _differences(await _described(admin, topic), {"partitions": partitions, **config})
+        if "partitions" in differences and not yes:
+            await asyncio.to_thread(confirm, f"Give {topic} {partitions} partitions instead of {has}, for good?")
+        changed = {name: value for name, value in config.items() if name in differences}
+        if differences:
+            await admin.alter_topic(
+                topic, config=changed or None, partitions=partitions if "partitions" in differences else None
+            )
+    if options.json:
+        changes = {name: {"from": each["is"], "to": each["asked"]} for name, each in differences.items()}
+        document({"name": topic, "changed": changes})
+        return
+    if not differences:
+        note(f"{topic} is so already; nothing is changed.")
+        return
+    say(f"Changed {topic}: {_spell(differences, '{name} is {asked}, was {is}')}.", "green")
+    if "partitions" in differences:
+        warn(
+            "New events of a key may go to another partition than its earlier ones. A worker that runs notices within "
+            "consumer.metadata_max_age."
+        )
 
 
 @verb.command

@@ -9,9 +9,9 @@ from octopus.cli.program import VERBS
 from tests.cli.conftest import Octopus
 
 NESTED = {
-    "topics": ("list", "show", "create", "delete"),
-    "groups": ("list", "describe", "reset", "delete"),
-    "dead-letters": ("list", "show", "replay"),
+    "topics": ("list", "show", "describe", "create", "alter", "delete"),
+    "groups": ("list", "describe", "show", "reset", "delete"),
+    "dead-letters": ("list", "show", "describe", "replay"),
     "pattern": ("check", "test", "explain"),
     "broker": ("start", "status", "stop"),
 }

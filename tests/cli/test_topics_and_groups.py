@@ -43,6 +43,71 @@ def test_a_topic_that_is_made_again_is_shown_with_another_id(octopus: Octopus, t
     assert ids[0] != ids[1]
 
 
+def test_a_topic_gets_more_partitions_and_other_settings_and_keeps_the_rest(octopus: Octopus, topic: str) -> None:
+    octopus("topics", "create", topic, "--partitions", "2", "-s", "retention.ms=100000", "-s", "segment.ms=70000")
+    result = octopus("topics", "alter", topic, "--partitions", "3", "-s", "retention.ms=200000", "--yes")
+    assert result.out == f"Changed {topic}: partitions is 3, was 2; retention.ms is 200000, was 100000.\n"
+    assert "New events of a key may go to another partition" in result.err
+    shown = octopus("topics", "describe", topic, "--json").json
+    assert len(shown["partitions"]) == 3
+    assert (shown["config"]["retention.ms"], shown["config"]["segment.ms"]) == ("200000", "70000")
+    again = octopus("topics", "alter", topic, "--partitions", "3", "-s", "retention.ms=200000")
+    assert (again.code, again.err) == (0, f"{topic} is so already; nothing is changed.\n")
+    assert octopus("topics", "alter", topic, "-s", "retention.ms=5000", "--json").json == {
+        "name": topic,
+        "changed": {"retention.ms": {"from": "200000", "to": "5000"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ((), 2, "What is to change? --partitions N or --setting NAME=VALUE."),
+        (
+            ("--partitions", "1"),
+            2,
+            "has 2, and none can be taken away. Create another topic and copy what is in this one:",
+        ),
+        (("--partitions", "3"), 2, "3 partitions instead of 2, for good? Nobody can answer here; say --yes"),
+        (("-s", "retention.ms"), 2, "--setting 'retention.ms' is not NAME=VALUE."),
+        (("-s", "retention.mz=1"), 3, "retention.mz"),
+        (("-s", "retention.ms=soon"), 3, "retention.ms"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_change_that_cannot_be_is_refused_and_nothing_is_changed(
+    octopus: Octopus, topic: str, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    octopus("topics", "create", topic, "--partitions", "2")
+    before = octopus("topics", "show", topic, "--json").json
+    result = octopus("topics", "alter", topic, *arguments)
+    assert result.code == code
+    assert sentence in result.err
+    assert octopus("topics", "show", topic, "--json").json == before
+
+
+def test_a_topic_that_is_there_and_is_another_is_said_to_be(octopus: Octopus, topic: str) -> None:
+    octopus("topics", "create", topic, "--partitions", "2", "-s", "retention.ms=100000")
+    same = octopus("topics", "create", topic, "--partitions", "2", "-s", "retention.ms=100000", "--replication", "1")
+    assert (same.code, same.err) == (0, f"{topic} was there already; nothing is changed.\n")
+    asked = ("topics", "create", topic, "--partitions", "3", "-s", "retention.ms=5000")
+    other = octopus(*asked)
+    assert other.code == 1
+    assert other.err == (
+        f"error: {topic} was there already, and is another: partitions is 2, not 3; retention.ms is 100000, not 5000. Nothing "
+        f"is changed. Change it: octopus topics alter {topic} --partitions 3 -s retention.ms=5000\n"
+    )
+    assert octopus(*asked, "--json").json == {
+        "name": topic,
+        "created": False,
+        "different": {
+            "partitions": {"is": 2, "asked": 3},
+            "retention.ms": {"is": "100000", "asked": "5000"},
+        },
+    }
+    assert octopus("topics", "create", topic, "--partitions", "1").err.endswith("Nothing is changed.\n")
+
+
 def test_deleting_needs_somebody_to_say_yes(octopus: Octopus, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     octopus("topics", "create", topic)
     result = octopus("topics", "delete", topic)
@@ -154,6 +219,47 @@ def test_a_group_is_moved(octopus: Octopus, topic: str, group: str, to: str, com
         "partitions": [{"topic": topic, "partition": 0, "from": 2, "to": committed}],
     }
     assert octopus("groups", "describe", group, "--json").json["partitions"][0]["committed"] == committed
+
+
+@pytest.mark.parametrize(
+    ("to", "hint"),
+    [
+        ("6", "A time is written 2026-01-31T12:00; for the end, latest."),
+        ("20200101", "If that time is meant, write 2020-01-01; for the end, latest."),
+        ("1577836800", "If that time is meant, write 2020-01-01T00:00:00Z;"),
+        ("1577836800000", "If that time is meant, write 2020-01-01T00:00:00Z;"),
+        ("20209999", "A time is written 2026-01-31T12:00;"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["", "dry"])
+def test_an_offset_that_is_yet_to_come_is_refused_with_what_may_be_meant(
+    octopus: Octopus, topic: str, group: str, to: str, hint: str, dry_run: tuple[str, ...]
+) -> None:
+    result = octopus("groups", "reset", group, "--to", to, "--yes", *dry_run)
+    assert result.code == 2
+    assert f"--to {to} is an offset, and {topic}[0] ends at 5. {hint}" in result.err
+    assert octopus("groups", "show", group, "--json").json["partitions"][0]["committed"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("consume", "TOPIC", "--to", "latest"),
+        ("replay", "TOPIC", "--into", "OTHER"),
+        ("replay", "TOPIC", "--group", "GROUP"),
+    ],
+    ids=["consume", "copy", "group"],
+)
+def test_nothing_is_read_from_an_offset_that_is_yet_to_come(
+    octopus: Octopus, topic: str, group: str, arguments: tuple[str, ...]
+) -> None:
+    given = [{"TOPIC": topic, "GROUP": group, "OTHER": f"{topic}-other"}.get(each, each) for each in arguments]
+    result = octopus(*given, "--from", "20200101")
+    assert result.code == 2
+    assert (
+        f"--from 20200101 is an offset, and {topic}[0] ends at 5. If that time is meant, write 2020-01-01;"
+        in result.err
+    )
 
 
 def test_moving_needs_somebody_to_say_yes(octopus: Octopus, group: str) -> None:
