@@ -644,6 +644,31 @@ def test_paths_and_ip_addresses_are_text(codec: Any) -> None:
     assert Decoder(Host, default=codec).decode(codec.encode(host)) == host
 
 
+@pytest.mark.parametrize("codec", [JSON, MESSAGE_PACK], ids=["JSON", "MessagePack"])
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (dict[str, object], {"a": 1, "b": "two", "c": [None, 3.5]}),
+        (list[object], ["one", 2, {"three": 3}]),
+        (dict[str, list[object]], {"a": ["b"]}),
+        (object | None, {"a": "b"}),
+    ],
+    ids=str,
+)
+def test_an_object_inside_an_annotation_is_whatever_comes(codec: Any, annotation: Any, value: Any) -> None:
+    assert Decoder(annotation, default=codec).decode(codec.encode(value)) == value
+
+
+@pytest.mark.parametrize("codec", [JSON, MESSAGE_PACK], ids=["JSON", "MessagePack"])
+def test_an_object_beside_a_path_is_whatever_comes(codec: Any) -> None:
+    class Found(msgspec.Struct):
+        path: pathlib.Path
+        about: dict[str, object]
+
+    found = Found(pathlib.Path("/data"), {"text": "x", "number": 1, "nothing": None})
+    assert Decoder(Found, default=codec).decode(codec.encode(found)) == found
+
+
 def test_what_is_no_ip_address_is_refused_with_the_field() -> None:
     decoder = Decoder(Host)
     with pytest.raises(DecodeError, match=r"^\$\.address: .*'10\.0\.0'"):

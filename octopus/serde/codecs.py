@@ -37,7 +37,7 @@ class JsonCodec:
         if validator is not None:
             return _without_nan(validator.validate_json)
         check_annotation(annotation)
-        return msgspec.json.Decoder(annotation, dec_hook=_from_text).decode
+        return msgspec.json.Decoder(annotation, dec_hook=_hook(annotation)).decode
 
 
 class MessagePackCodec:
@@ -59,7 +59,7 @@ class MessagePackCodec:
             untyped, validate = msgspec.msgpack.Decoder().decode, validator.validate_python
             return lambda value: validate(untyped(value))
         check_annotation(annotation)
-        return msgspec.msgpack.Decoder(annotation, dec_hook=_from_text).decode
+        return msgspec.msgpack.Decoder(annotation, dec_hook=_hook(annotation)).decode
 
 
 def check_annotation(annotation: Any) -> None:
@@ -135,7 +135,15 @@ def _is_text(kind: Any) -> bool:
     return isinstance(kind, type) and (issubclass(kind, PurePath) or kind.__module__ == "ipaddress")
 
 
+def _hook(annotation: Any) -> Callable[[type, Any], Any] | None:
+    """Return what reads the texts in an annotation; None without them, because every `object` in it would be asked about, too."""
+    has_texts = any(_is_text(node.cls) for node in _nodes(msgspec.inspect.type_info(annotation)))
+    return _from_text if has_texts else None
+
+
 def _from_text(kind: type, value: Any) -> Any:
+    if kind is object:
+        return value
     if not isinstance(value, str):
         raise TypeError(f"expected str, got {type(value).__name__}")
     return kind(value)
