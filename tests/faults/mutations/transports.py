@@ -24,8 +24,8 @@ MUTATIONS = (
     Mutation(
         "a member leaves over the connection on which its join waits",
         "octopus/transports/kafka/membership.py",
-        "self._client._conns.pop(place, None)) is not None:",
-        "self._client._conns.get(place)) is None:",
+        "request, group=LEAVING))",
+        "request, group=1))",  # ConnectionGroup.COORDINATION
         (LEAVING,),
         EMBEDDED,
     ),
