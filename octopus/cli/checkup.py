@@ -16,10 +16,10 @@ from octopus.app import Octopus
 from octopus.broker.lock import owner_of
 from octopus.cli.finding import find_app
 from octopus.cli.graves import dead_letter_topics, waiting
-from octopus.cli.groups import lag_of, total_of
 from octopus.cli.options import Options
 from octopus.cli.reaching import CLIENT
 from octopus.cli.screen import spell_bytes, spell_count
+from octopus.cli.standing import lag_of, misplaced, standings_of
 from octopus.config import Secret, Settings
 from octopus.errors import OctopusError
 from octopus.events import TopicPartition
@@ -214,7 +214,8 @@ async def _broker(transport: Transport, settings: Settings, app: Octopus | None)
             yield Finding(state, "broker", text, "" if state is State.GOOD else "Is it far away, or busy?")
             for finding in _topics(topics, settings, app):
                 yield finding
-            yield await _groups(admin, app)
+            for finding in await _groups(admin, settings, app):
+                yield finding
             yield await _dead_letters(admin)
     except OctopusError as error:
         yield Finding(State.WRONG, "broker", str(error), "It answers, but refuses: check what this principal may do.")
@@ -242,7 +243,7 @@ def _topics(topics: dict[str, int], settings: Settings, app: Octopus | None) -> 
         yield Finding(State.WRONG, "topics", f"{', '.join(missing)} missing, and topics.create is off", commands)
 
 
-async def _groups(admin: Admin, app: Octopus | None) -> Finding:
+async def _groups(admin: Admin, settings: Settings, app: Octopus | None) -> list[Finding]:
     groups = {group.name: group for group in await admin.groups()}
     names = sorted(groups)
     if app is not None:
@@ -250,21 +251,25 @@ async def _groups(admin: Admin, app: Octopus | None) -> Finding:
             {app.group_of(route) for route in app.routes}
             | {app.retry_group_of(route) for route in app.routes if route.retry_topic}
         )
-    lines, idle = [], []
+    lines, idle, findings = [], [], []
     for name in names:
         if name not in groups:
             lines.append(f"{name}: has never run")
             continue
-        lag = total_of(await lag_of(admin, await admin.group_offsets(name)))
+        standings = await standings_of(admin, await admin.group_offsets(name))
+        lag = lag_of(standings)
+        troubles = [*misplaced(name, standings, settings.consumer.recreated_topics, is_ours=app is not None)]
+        findings += [Finding(State.WRONG, "offsets", each.sentence, each.mend) for each in troubles]
         members = len(groups[name].members)
         lines.append(f"{name}: {spell_count(members, 'member')}, lag {'?' if lag is None else f'{lag:,}'}")
-        if lag and not members:
+        if lag and not members and not troubles:
             idle.append(name)
     head = spell_count(len(names), "group")
     if idle:
         mend = "octopus run" if app is not None else "Run their apps, or forget them: octopus groups delete"
-        return Finding(State.DOUBTFUL, "groups", "\n".join([f"{head}; events wait and nobody reads", *lines]), mend)
-    return Finding(State.GOOD, "groups", "\n".join([head, *lines]))
+        text = "\n".join([f"{head}; events wait and nobody reads", *lines])
+        return [Finding(State.DOUBTFUL, "groups", text, mend), *findings]
+    return [Finding(State.GOOD, "groups", "\n".join([head, *lines])), *findings]
 
 
 async def _dead_letters(admin: Admin) -> Finding:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -12,9 +12,11 @@ from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import partitions_of
-from octopus.cli.screen import document, note, say, spell_count, table
+from octopus.cli.screen import document, note, say, spell_count, table, warn
+from octopus.cli.standing import Standing, lag_of, misplaced, standings_of
+from octopus.config import Settings
 from octopus.config.loading import suggestion
-from octopus.errors import ConfigurationError, TopicNotFound, TransportError
+from octopus.errors import ConfigurationError, TopicNotFound
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, GroupInfo
 from octopus.transports.opening import administering
@@ -38,22 +40,25 @@ def list_groups(*, options: Options = DEFAULTS) -> None:
 
 
 async def _list(options: Options) -> None:
-    async with reaching(options.settings()) as transport, administering(transport) as admin:
+    settings = options.settings()
+    async with reaching(settings) as transport, administering(transport) as admin:
         groups = await admin.groups()
-        lags = {group.name: await lag_of(admin, await admin.group_offsets(group.name)) for group in groups}
+        standings = {g.name: await standings_of(admin, await admin.group_offsets(g.name)) for g in groups}
         address = transport.address
     if options.json:
         document(
             [
-                {"name": g.name, "state": g.state, "members": len(g.members), "lag": total_of(lags[g.name])}
+                {"name": g.name, "state": g.state, "members": len(g.members), "lag": lag_of(standings[g.name])}
                 for g in groups
             ]
         )
     elif not groups:
         say(f"No groups on {address}. A handler makes one when it runs: octopus run")
     else:
-        rows = [(g.name, g.state, len(g.members), _shown(total_of(lags[g.name]))) for g in groups]
+        rows = [(g.name, g.state, len(g.members), _shown(lag_of(standings[g.name]))) for g in groups]
         table(("group", "state", ">members", ">lag"), rows, styles=("cyan", "dim"))
+        for group in groups:
+            _warn_of(group.name, standings[group.name], settings)
 
 
 @verb.command(name=("describe", "show"))
@@ -67,10 +72,11 @@ def describe(group: str, /, *, options: Options = DEFAULTS) -> None:
 
 
 async def _describe(name: str, options: Options) -> None:
-    async with reaching(options.settings()) as transport, administering(transport) as admin:
+    settings = options.settings()
+    async with reaching(settings) as transport, administering(transport) as admin:
         group = await find_group(admin, name, transport.address)
         committed = await admin.group_offsets(name)
-        lags = await lag_of(admin, committed)
+        standings = await standings_of(admin, committed)
     readers = {place: member for member in group.members for place in member.partitions}
     places = sorted({*committed, *readers})
     rows: list[dict[str, Any]] = [
@@ -78,7 +84,8 @@ async def _describe(name: str, options: Options) -> None:
             "topic": place.topic,
             "partition": place.partition,
             "committed": committed[place].offset if place in committed else None,
-            "lag": lags.get(place),
+            "lag": standings[place].lag if place in standings else None,
+            "stands": standings[place].place if place in standings else None,
             "member": readers[place].client_id if place in readers else None,
             "host": readers[place].host if place in readers else None,
         }
@@ -87,16 +94,22 @@ async def _describe(name: str, options: Options) -> None:
     if options.json:
         document({"name": name, "state": group.state, "members": len(group.members), "partitions": rows})
         return
-    total = total_of(lags)
+    total = lag_of(standings)
     lag = "?" if total is None else f"{total:,}"
     say(f"{name}: {group.state}, {spell_count(len(group.members), 'member')}, lag {lag}")
     if group.state in REBALANCING:
         note(f"Nobody reads until all of these have joined again: {spell_members(group)}.", "yellow")
     if rows:
-        columns = ("topic", ">partition", ">committed", ">lag", "member", "host")
-        unknown = [place in lags and lags[place] is None for place in places]
+        columns = ("topic", ">partition", ">committed", ">lag", "stands", "member", "host")
+        unknown = [place in standings and standings[place].lag is None for place in places]
         shown = [row | {"lag": "?"} if is_unknown else row for row, is_unknown in zip(rows, unknown, strict=True)]
         table(columns, [tuple(row.values()) for row in shown], styles=("cyan",))
+    _warn_of(name, standings, settings)
+
+
+def _warn_of(group: str, standings: Mapping[TopicPartition, Standing], settings: Settings) -> None:
+    for each in misplaced(group, standings, settings.consumer.recreated_topics):
+        warn(f"{each.sentence}. {each.mend}")
 
 
 @verb.command
@@ -213,37 +226,6 @@ async def find_group(admin: Admin, name: str, address: str) -> GroupInfo:
     if name not in groups:
         raise TopicNotFound(f"There is no group {name!r} on {address}.{suggestion(name, groups)} See octopus groups.")
     return groups[name]
-
-
-async def lag_of(admin: Admin, committed: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, int | None]:
-    """Return events behind the end, for each partition with a committed offset whose topic still exists.
-
-    None where nobody can know: a partition without a leader, for example.
-    """
-    topics = {topic.name: topic.partitions for topic in await admin.topics()} if committed else {}
-    alive = {place: commit for place, commit in committed.items() if place.partition < topics.get(place.topic, 0)}
-    ends = await _ends_of(admin, alive) if alive else {}
-    return {
-        place: None if (end := ends.get(place)) is None else max(0, end - commit.offset)
-        for place, commit in alive.items()
-    }
-
-
-async def _ends_of(admin: Admin, places: Collection[TopicPartition]) -> dict[TopicPartition, int | None]:
-    """Return where partitions end, None for those that do not say."""
-    try:
-        return {**await admin.offsets(places, "latest")}
-    except TransportError:
-        if len(places) == 1:
-            return dict.fromkeys(places)
-    each = await asyncio.gather(*[_ends_of(admin, [place]) for place in places])
-    return {place: end for ends in each for place, end in ends.items()}
-
-
-def total_of(lags: Mapping[TopicPartition, int | None]) -> int | None:
-    """Return the lag of all partitions together, None when one of them is not known."""
-    known = [lag for lag in lags.values() if lag is not None]
-    return sum(known) if len(known) == len(lags) else None
 
 
 def _shown(lag: int | None) -> int | str:

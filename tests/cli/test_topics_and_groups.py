@@ -1,16 +1,13 @@
 """`topics`, `groups`, `replay`: looking and moving."""
 
 import asyncio
-from collections.abc import Collection
 from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
 
-from octopus.cli.groups import lag_of, total_of
-from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.transports.base import Commit, TopicInfo
+from octopus.transports.base import Commit
 from octopus.transports.kafka import KafkaTransport
 from octopus.transports.opening import administering, open_transport
 from tests.cli.conftest import Octopus
@@ -198,7 +195,15 @@ def test_the_lag_of_a_group_is_shown(octopus: Octopus, topic: str, group: str) -
     assert listed == {"name": group, "state": "Empty", "members": 0, "lag": 3}
     described = octopus("groups", "describe", group, "--json").json
     assert described["partitions"] == [
-        {"topic": topic, "partition": 0, "committed": 2, "lag": 3, "member": None, "host": None}
+        {
+            "topic": topic,
+            "partition": 0,
+            "committed": 2,
+            "lag": 3,
+            "stands": "in the log",
+            "member": None,
+            "host": None,
+        }
     ]
     assert f"{group}: Empty, 0 members, lag 3" in octopus("groups", "describe", group).out
 
@@ -297,23 +302,3 @@ def test_replay_into_the_same_topic_ends(octopus: Octopus, topic: str) -> None:
     assert octopus("replay", topic, "--from", "earliest", "--into", topic, "--yes").code == 0
     result = octopus("consume", topic, "--from", "earliest", "--to", "latest", "--raw")
     assert sorted(result.out.split()) == ["1", "1", "2", "2"]
-
-
-class HalfACluster:
-    """An admin client of a cluster in which partition 1 of topic `t` has no leader."""
-
-    async def topics(self) -> list[TopicInfo]:
-        return [TopicInfo("t", 2, 1)]
-
-    async def offsets(self, partitions: Collection[TopicPartition], start: str) -> dict[TopicPartition, int]:
-        if any(place.partition == 1 for place in partitions):
-            raise TransportError("no leader for t[1]", retryable=True)
-        return dict.fromkeys(partitions, 7)
-
-
-async def test_the_lag_of_a_partition_without_a_leader_is_unknown_and_so_is_the_groups() -> None:
-    committed = {TopicPartition("t", number): Commit(5) for number in (0, 1)} | {TopicPartition("gone", 0): Commit(3)}
-    lags = await lag_of(HalfACluster(), committed)  # type: ignore[arg-type]
-    assert lags == {TopicPartition("t", 0): 2, TopicPartition("t", 1): None}
-    assert total_of(lags) is None
-    assert total_of({TopicPartition("t", 0): 2}) == 2
