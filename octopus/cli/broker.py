@@ -150,7 +150,8 @@ def _named_broker(dir: Path | None, port: int | None, options: Options) -> Runni
 
 def _settings(options: Options, dir: Path | None, host: str | None, port: int | None) -> Settings:
     given = {"directory": None if dir is None else str(dir), "host": host, "port": port}
-    return config.load(config.merge(options.mapping(), {"broker": given}))
+    names = {"broker.directory": "--dir", "broker.host": "--host", "broker.port": "--port"}
+    return config.load_from(*options.sources(), config.Source({"broker": given}, names.__getitem__))
 
 
 def _broker_arguments(settings: Settings) -> tuple[Path | None, BrokerSettings, StorageSettings]:

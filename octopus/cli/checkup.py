@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from octopus import config
 from octopus.app import Octopus
 from octopus.broker.lock import owner_of
+from octopus.cli.exposed import exposed_files
 from octopus.cli.finding import find_app
 from octopus.cli.graves import dead_letter_topics, waiting
 from octopus.cli.options import Options
@@ -25,6 +27,7 @@ from octopus.errors import OctopusError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Transport
 from octopus.transports.opening import administering, connect, open_transport
+from octopus.worker.process import read_sources
 
 LOW_DISK_BYTES = 1_000_000_000
 SLOW_BROKER = 0.5
@@ -83,6 +86,7 @@ async def examine(options: Options, target: str | None) -> list[Finding]:
     findings.append(
         Finding(State.GOOD, "settings", "\n".join([f"from {_spell_sources(options)}", *_changed(settings)]))
     )
+    findings += _exposed(settings)
     if not settings.brokers or settings.brokers[0].startswith("embedded:"):
         findings += _directory(settings)
     transport = _transport(settings)
@@ -127,14 +131,20 @@ def _spell_app(app: Octopus, target: str) -> str:
 
 
 def _spell_sources(options: Options) -> str:
-    file = next((name for name in ("octopus.toml", "pyproject.toml") if Path(name).is_file()), None)
-    if file == "pyproject.toml" and "tool.octopus" not in Path(file).read_text(encoding="utf-8", errors="replace"):
-        file = None
+    file = _settings_file()
     variables = sorted(name for name, text in os.environ.items() if name.startswith("OCTOPUS_") and text)
     sources = [file] if file else []
     sources += [", ".join(variables)] if variables else []
     sources += ["the command line"] if options.overrides() else []
     return "; ".join(sources) or "defaults only: no octopus.toml here, no OCTOPUS_* variables"
+
+
+def _settings_file() -> str | None:
+    """Return the file here that holds settings, if there is one."""
+    file = next((name for name in ("octopus.toml", "pyproject.toml") if Path(name).is_file()), None)
+    if file == "pyproject.toml" and "tool.octopus" not in Path(file).read_text(encoding="utf-8", errors="replace"):
+        return None
+    return file
 
 
 def _changed(settings: Settings) -> Iterator[str]:
@@ -146,6 +156,13 @@ def _changed(settings: Settings) -> Iterator[str]:
         if value != setting.default and not (setting.default == "auto" and value in (None, "PLAINTEXT")):
             shown = str(value) if isinstance(value, Secret) else ", ".join(value) if isinstance(value, tuple) else value
             yield f"{setting.path} = {shown}"
+
+
+def _exposed(settings: Settings) -> Iterator[Finding]:
+    name = _settings_file()
+    for path, what, mode in exposed_files({} if name is None else {name: read_sources()[0]}, settings):
+        text = f"{path} holds {what}, and others on this machine may read it (mode {mode:o})"
+        yield Finding(State.DOUBTFUL, "secrets", text, f"chmod 600 {shlex.quote(str(path))}")
 
 
 def _directory(settings: Settings) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from octopus import config
-from octopus.config import Settings
+from octopus.config import Settings, Source
 from octopus.errors import ConfigurationError
 from octopus.worker.process import read_sources
 
@@ -52,9 +52,15 @@ class Options:
             found = config.merge(found, nested)
         return found
 
-    def mapping(self, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def sources(self, base: Mapping[str, Any] | None = None) -> list[Source]:
         """Return everything that is set: in code, in the file, in the environment, on the command line."""
-        return config.merge(base or {}, *read_sources(), self.overrides())
+        return [config.in_code(base or {}), *read_sources(), Source(self.overrides(), self._option_of)]
+
+    def _option_of(self, path: str) -> str:
+        """Return the option that gave a setting; the last one that did."""
+        given = [text.partition("=")[0].strip() for text in self.config]
+        name = next((name for name in reversed(given) if f"{name}.".startswith(f"{path}.")), None)
+        return f"--config {name}" if name is not None else "--brokers"
 
     def settings(self, base: Mapping[str, Any] | None = None) -> Settings:
         """Return the settings to use.
@@ -65,7 +71,7 @@ class Options:
         Raises:
             ConfigurationError: A setting is unknown or its value does not fit.
         """
-        return config.load(self.mapping(base))
+        return config.load_from(*self.sources(base))
 
 
 DEFAULTS = Options()

@@ -82,7 +82,9 @@ def _check_names(app: Octopus, only: Sequence[str]) -> None:
 
 def _settings(options: Options, app: Octopus | None = None) -> Settings:
     json = {"log": {"format": "json"}} if options.json else {}
-    return config.load(config.merge(options.mapping(app.settings if app is not None else None), json))
+    return config.load_from(
+        *options.sources(app.settings if app is not None else None), config.Source(json, lambda _: "--json")
+    )
 
 
 def _run_one(

@@ -9,7 +9,7 @@ environment, and merges once:
 
 import re
 
-from octopus.config.loading import load, merge
+from octopus.config.loading import SettingRefused, Source, in_code, load, load_from, merge
 from octopus.config.secret import Secret
 from octopus.config.settings import (
     BrokerSettings,
@@ -21,7 +21,7 @@ from octopus.config.settings import (
     TopicSettings,
     WorkerSettings,
 )
-from octopus.config.sources import environment_name, from_environment, from_toml
+from octopus.config.sources import environment_name, from_environment, from_toml, in_environment, in_file
 from octopus.config.tree import Setting, describe
 
 __all__ = [
@@ -32,14 +32,20 @@ __all__ = [
     "Secret",
     "SecuritySettings",
     "Setting",
+    "SettingRefused",
     "Settings",
+    "Source",
     "TopicSettings",
     "WorkerSettings",
     "describe",
     "environment_name",
     "from_environment",
     "from_toml",
+    "in_code",
+    "in_environment",
+    "in_file",
     "load",
+    "load_from",
     "merge",
 ]
 

@@ -1,8 +1,8 @@
 """From mappings to `Settings`. Pure: files and the environment are read by whoever starts the program."""
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,58 @@ from octopus.config.settings import Settings
 from octopus.config.tree import Leaf, Tree, sections, tree
 from octopus.config.units import duration, size
 from octopus.errors import ConfigurationError
+
+
+class SettingRefused(ConfigurationError):
+    """A setting cannot be what it is.
+
+    Attributes:
+        path: Which: `worker.drain_timeout`.
+    """
+
+    def __init__(self, sentence: str, path: str) -> None:
+        super().__init__(sentence)
+        self.path = path
+
+
+class Source(NamedTuple):
+    """Settings, and where they stand.
+
+    Attributes:
+        settings: A nested mapping.
+        place: Says where one of them stands, given its path: `worker.drain_timeout in octopus.toml`.
+    """
+
+    settings: Mapping[str, Any]
+    place: Callable[[str], str]
+
+
+def in_code(settings: Mapping[str, Any]) -> Source:
+    """Return the settings that an app is made with as a source."""
+    return Source(settings, lambda path: f"{path} in the app's code")
+
+
+def load_from(*sources: Source) -> Settings:
+    """Return the settings that several sources make together; later ones win.
+
+    Raises:
+        ConfigurationError: As `load` does, with the place where the setting stands.
+    """
+    try:
+        return load(merge(*(source.settings for source in sources)))
+    except SettingRefused as error:
+        for source in reversed(sources):
+            if _has(source.settings, error.path.split(".")):
+                raise SettingRefused(f"{error} It comes from {source.place(error.path)}.", error.path) from error
+        raise
+
+
+def _has(settings: Any, names: list[str]) -> bool:
+    for name in names:
+        if not isinstance(settings, Mapping) or settings.get(name) is None:
+            return False
+        settings = settings[name]
+    return True
 
 
 def load(mapping: Mapping[str, Any]) -> Settings:
@@ -52,14 +104,16 @@ def _load(mapping: Mapping[str, Any], known: Tree, path: str) -> dict[str, Any]:
         node = known.get(name)
         where = f"{path}{name}"
         if node is None:
-            raise ConfigurationError(f"There is no setting {where}.{suggestion(str(name), known)}")
+            raise SettingRefused(f"There is no setting {where}.{suggestion(str(name), known)}", where)
         if isinstance(node, Leaf):
             values[name] = _convert(node, value, where)
         elif isinstance(value, Mapping):
             values[name] = _load(value, node, f"{where}.")
         else:
             # Not shown: it may be a secret that lost its name.
-            raise ConfigurationError(f"{where} is a table of settings ({', '.join(node)}), not {type(value).__name__}.")
+            raise SettingRefused(
+                f"{where} is a table of settings ({', '.join(node)}), not {type(value).__name__}.", where
+            )
     return values
 
 
@@ -74,10 +128,11 @@ def _convert(leaf: Leaf, value: Any, where: str) -> Any:
     except (ValueError, TypeError, OverflowError):
         if leaf.kind is Secret:
             # `from None`: neither the value nor an exception that quotes it goes further.
-            raise ConfigurationError(f"{where} is a {type(value).__name__}; expected {leaf.expected()}.") from None
+            sentence = f"{where} is a {type(value).__name__}; expected {leaf.expected()}."
+            raise SettingRefused(sentence, where) from None
         shown = repr(value)
         shown = shown if len(shown) <= 100 else f"{shown[:99]}…"
-        raise ConfigurationError(f"{where} is {shown}; expected {leaf.expected()}.") from None
+        raise SettingRefused(f"{where} is {shown}; expected {leaf.expected()}.", where) from None
 
 
 def _read(leaf: Leaf, value: Any) -> Any:
@@ -101,9 +156,14 @@ def _read(leaf: Leaf, value: Any) -> Any:
 
 def _check_brokers(given: Any, brokers: Iterable[str]) -> None:
     if isinstance(given, str) and given and not brokers:
-        raise ConfigurationError(f"brokers is {given!r}, which names none: leave it out for the embedded broker.")
-    _refuse_secrets(brokers)
-    check_addresses(brokers)
+        raise SettingRefused(
+            f"brokers is {given!r}, which names none: leave it out for the embedded broker.", "brokers"
+        )
+    try:
+        _refuse_secrets(brokers)
+        check_addresses(brokers)
+    except ConfigurationError as error:
+        raise SettingRefused(str(error), "brokers") from error
 
 
 def _refuse_secrets(brokers: Iterable[str]) -> None:

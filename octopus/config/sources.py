@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from octopus.config.loading import suggestion
+from octopus.config.loading import Source, suggestion
 from octopus.config.tree import leaves, tree
 from octopus.errors import ConfigurationError
 
@@ -40,6 +40,16 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         section, _, name = path.rpartition(".")
         (found.setdefault(section, {}) if section else found)[name] = text
     return found
+
+
+def in_environment(environ: Mapping[str, str]) -> Source:
+    """Return the settings among environment variables as a source; see `from_environment`."""
+    return Source(from_environment(environ), lambda path: f"the variable {environment_name(path)}")
+
+
+def in_file(settings: Mapping[str, Any], name: str) -> Source:
+    """Return what a file says as a source."""
+    return Source(settings, lambda path: f"{path} in {name}")
 
 
 def from_toml(text: str, *, pyproject: bool = False) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class BrokerProcess:
         """Start it; returns before it answers."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - the child keeps writing to it
         weakref.finalize(self, self._errors.close)
-        command = [executable, "-m", "octopus.transports.broker_process", json.dumps(self._arguments)]
+        command = [executable, "-P", "-m", "octopus.transports.broker_process", json.dumps(self._arguments)]
         self._process = _Detached(
             command,
             stdin=subprocess.DEVNULL,

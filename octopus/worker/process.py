@@ -81,7 +81,8 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     show(handler, "INFO")
     try:
-        settings = config.load(config.merge(app.settings, *read_sources(), overrides))
+        here = config.Source(overrides, lambda setting: f"{setting} in the call of run()")
+        settings = config.load_from(config.in_code(app.settings), *read_sources(), here)
         show(handler, settings.log.level.upper())
         code = run_process(app, settings)
     except ConfigurationError as error:
@@ -93,8 +94,8 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
         raise SystemExit(code)
 
 
-def read_sources(directory: Path | None = None) -> list[dict[str, Any]]:
-    """Return the settings of the file and of the environment, in the order in which they override.
+def read_sources(directory: Path | None = None) -> list[config.Source]:
+    """Return the settings of the file, if there is one, and of the environment, in the order in which they override.
 
     The file is `octopus.toml`, or else `[tool.octopus]` of `pyproject.toml`, in `directory` (the current one when None).
     """
@@ -104,11 +105,12 @@ def read_sources(directory: Path | None = None) -> list[dict[str, Any]]:
         path = here / name
         if path.is_file():
             try:
-                sources.append(config.from_toml(path.read_text(encoding="utf-8"), pyproject=pyproject))
+                found = config.from_toml(path.read_text(encoding="utf-8"), pyproject=pyproject)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from error
+            sources.append(config.in_file(found, name))
             break
-    return [*sources, config.from_environment(os.environ)]
+    return [*sources, config.in_environment(os.environ)]
 
 
 def run_process(
@@ -339,4 +341,7 @@ def spell(code: int) -> str:
 
 def this_command(*arguments: str) -> list[str]:
     """Return the command line that runs `octopus` with these arguments in this interpreter."""
-    return [sys.executable, "-m", "octopus", *arguments]
+    # -P: a file in the current directory that is called like a module of the standard library must not take its place. The console
+    # script does not look there either; `python -m octopus` does.
+    does_look_here = "-m" in sys.orig_argv and not sys.flags.safe_path
+    return [sys.executable, *([] if does_look_here else ["-P"]), "-m", "octopus", *arguments]

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -130,17 +131,19 @@ def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory)
         stdout: Any = None,
         stderr: Any = None,
         brokers: str | None = broker,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        program: Sequence[str] = (sys.executable, "-m", "octopus"),
     ) -> Running:
         directory = tmp_path / f"process-{len(started)}"
         directory.mkdir()
         given: Sequence[str] = arguments if brokers is None else (*arguments, "--brokers", brokers)
         with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "octopus", *given],
+                [*program, *given],
                 stdin=stdin,
                 stdout=stdout or out,
                 stderr=stderr or err,
-                env=environment,
+                env=environment | variables,
             )
         running = Running(process, directory)
         started.append(running)

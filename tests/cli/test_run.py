@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -191,6 +192,27 @@ def test_several_processes_share_the_work_and_stop_together(
     result = running.end(signal.SIGTERM)
     assert result.code == 0
     assert result.err.count("ended: ") == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("name", ["calendar", "random", "octopus"])
+def test_an_app_may_be_called_like_a_module_of_the_standard_library_with_several_processes_too(
+    start: Start, octopus: Octopus, topic: str, write_app: Write, name: str, workers: str
+) -> None:
+    write_app(app_of(topic, topic), f"{name}.py")
+    octopus("publish", topic, '{"n": 1}')
+    script = str(Path(sys.executable).with_name("octopus"))
+    result = start("run", f"{name}.py:app", "--drain", "--workers", workers, program=[script]).end()
+    assert (result.code, result.out.count("got {'n': 1}")) == (0, 1), result.err
+
+
+def test_an_embedded_broker_starts_beside_files_that_are_called_like_modules_of_the_standard_library(
+    start: Start, nowhere: Path
+) -> None:
+    for name in ("calendar", "random", "octopus"):
+        (nowhere / f"{name}.py").write_text("raise SystemExit('this is not the standard library')\n")
+    script = str(Path(sys.executable).with_name("octopus"))
+    assert start("topics", brokers=None, program=[script]).end().code == 0
 
 
 def test_a_change_of_the_code_starts_it_again(start: Start, topic: str, write_app: Write) -> None:

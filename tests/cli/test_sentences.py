@@ -165,3 +165,92 @@ def test_a_path_that_leads_nowhere_is_said(start: Start, nowhere: Path, target: 
     (nowhere / "dir" / "file.py").write_text(APP)
     result = start("run", target).end()
     assert (result.code, result.err) == (2, f"error: {sentence}{os.linesep}")
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "arguments", "place"),
+    [
+        ("octopus.toml", {}, (), "worker.drain_timeout in octopus.toml"),
+        ("pyproject.toml", {}, (), "worker.drain_timeout in pyproject.toml"),
+        ("", {"OCTOPUS_WORKER__DRAIN_TIMEOUT": "soon"}, (), "the variable OCTOPUS_WORKER__DRAIN_TIMEOUT"),
+        ("", {}, ("--config", "worker.drain_timeout=soon"), "--config worker.drain_timeout"),
+        (
+            "octopus.toml",
+            {"OCTOPUS_WORKER__DRAIN_TIMEOUT": "5s"},
+            ("--config", "worker.drain_timeout=soon"),
+            "--config worker",
+        ),
+        ("octopus.toml", {"OCTOPUS_WORKER__DRAIN_TIMEOUT": "soon"}, (), "the variable OCTOPUS_WORKER__DRAIN_TIMEOUT"),
+    ],
+    ids=["file", "pyproject", "variable", "option", "option over others", "variable over file"],
+)
+def test_a_setting_that_cannot_be_is_said_with_the_place_where_it_stands(
+    start: Start,
+    nowhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    variables: dict[str, str],
+    arguments: tuple[str, ...],
+    place: str,
+) -> None:
+    if file:
+        table = "tool.octopus.worker" if file == "pyproject.toml" else "worker"
+        (nowhere / file).write_text(f'[{table}]\ndrain_timeout = "soon"\n')
+    result = start("topics", *arguments, variables=variables).end()
+    assert result.code == 2
+    assert "worker.drain_timeout is 'soon'; expected seconds" in result.err
+    assert f" It comes from {place}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "arguments", "place"),
+    [
+        ('brokers = "h:x"', {}, (), "brokers in octopus.toml"),
+        ("", {"OCTOPUS_BROKERS": "h:x"}, (), "the variable OCTOPUS_BROKERS"),
+        ("", {}, ("--brokers", "h:x"), "--brokers"),
+        ("", {}, ("--config", "brokers=h:x"), "--config brokers"),
+    ],
+    ids=["file", "variable", "brokers", "config"],
+)
+def test_an_address_that_is_none_is_said_with_the_place_where_it_stands(
+    start: Start, nowhere: Path, text: str, variables: dict[str, str], arguments: tuple[str, ...], place: str
+) -> None:
+    (nowhere / "octopus.toml").write_text(text)
+    result = start("topics", *arguments, brokers=None, variables=variables).end()
+    assert result.code == 2
+    assert result.err.startswith("error: 'h:x' is no address of a broker")
+    assert result.err.endswith(f" It comes from {place}.\n")
+
+
+def test_a_setting_in_the_code_of_an_app_is_said_to_stand_there(start: Start, write_app: Write) -> None:
+    write_app("from octopus import Octopus\napp = Octopus('x', settings={'worker': {'drain_timeout': 'soon'}})\n")
+    result = start("run").end()
+    assert result.code == 2
+    assert result.err.endswith(" It comes from worker.drain_timeout in the app's code.\n")
+
+
+SECRETS = "[security]\nusername = 'u'\npassword = 'p'\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "text", "what"),
+    [
+        ("octopus.toml", 0o644, SECRETS, "octopus.toml holds security.password"),
+        ("octopus.toml", 0o640, SECRETS, "octopus.toml holds security.password"),
+        ("pyproject.toml", 0o644, SECRETS.replace("[", "[tool.octopus."), "pyproject.toml holds security.password"),
+        ("token", 0o644, "t", "token holds the token"),
+        ("octopus.toml", 0o600, SECRETS, None),
+        ("octopus.toml", 0o644, "[security]\nusername = 'u'\n[worker]\n", None),
+    ],
+    ids=["others", "the group", "pyproject", "a token file", "nobody", "no secret"],
+)
+def test_a_secret_in_a_file_that_others_may_read_is_warned_of(
+    octopus: Octopus, nowhere: Path, file: str, mode: int, text: str, what: str | None
+) -> None:
+    (nowhere / file).write_text(text)
+    (nowhere / file).chmod(mode)
+    token = ["--config", "security.token_file=token"] if file == "token" else []
+    findings = octopus("doctor", "--json", *token, brokers="127.0.0.1:1").json["checks"]
+    told = [(each["text"], each["mend"], each["state"]) for each in findings if each["check"] == "secrets"]
+    wanted = f"{what}, and others on this machine may read it (mode {mode:o})"
+    assert told == ([(wanted, f"chmod 600 {file}", "doubtful")] if what else [])

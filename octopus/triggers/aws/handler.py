@@ -111,7 +111,9 @@ class Trigger:
                     "'at_least_once' and make what it publishes repeatable."
                 )
         self.app = app
-        self.settings = config.load(config.merge(app.settings, config.from_environment(os.environ), settings))
+        self.settings = config.load_from(
+            config.in_code(app.settings), config.in_environment(os.environ), config.in_code(settings)
+        )
         self._only = only
         self._margin = margin
         self._report_failures = report_failures
