@@ -1,5 +1,8 @@
 """`octopus consume`: the events of topics on the screen or in a pipe."""
 
+import contextlib
+import os
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from cyclopts import App, Parameter
 from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
+from octopus.cli.progress import Advance, progress
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import Reader, partitions_of
 from octopus.cli.records import as_json
@@ -97,15 +101,24 @@ async def _consume(
         async with Reader(transport, settings, partitions, start, end, group) as reader:
             if not options.quiet and is_terminal() and end is None and start.start == "latest":
                 note(f"Waiting for events of {', '.join(topics)} on {transport.address}; Ctrl-C ends.")
-            committed = time.monotonic()
-            async for place, records in reader:
-                shown = printer.print(place, records)
-                if printer.has_enough:
-                    reader.note(place, records[shown - 1].offset + 1)
-                    return
-                if group is not None and time.monotonic() - committed > 1:
-                    await reader.commit()
-                    committed = time.monotonic()
+            with _progress(options, topics, reader) as advance:
+                committed = time.monotonic()
+                async for place, records in reader:
+                    shown = printer.print(place, records)
+                    advance(shown)
+                    if printer.has_enough:
+                        reader.note(place, records[shown - 1].offset + 1)
+                        return
+                    if group is not None and time.monotonic() - committed > 1:
+                        await reader.commit()
+                        committed = time.monotonic()
+
+
+def _progress(options: Options, topics: Sequence[str], reader: Reader) -> contextlib.AbstractContextManager[Advance]:
+    """Show how far reading into a file has come. On a terminal a bar would be in the way of events, or of whoever reads a pipe."""
+    if not stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+        return contextlib.nullcontext(lambda _: None)
+    return progress(options, f"Reading {', '.join(topics)}", reader.range)
 
 
 class _Printer:

@@ -23,6 +23,7 @@ from octopus.cli.graves import (
 from octopus.cli.logs import timestamp
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
+from octopus.cli.progress import progress
 from octopus.cli.reaching import producing, reaching, run_async
 from octopus.cli.reading import Reader, Span, partitions_of
 from octopus.cli.records import as_json
@@ -209,22 +210,24 @@ async def _replay(
             some = "those that match of " if choice else ""
             await asyncio.to_thread(confirm, f"Put back {some}{spell_count(total, 'dead letter')} of {topic}?")
         async with administering(transport) as admin, producing(transport, settings) as producer:
-            async for place, letters in read_letters(transport, settings, span):
-                messages = []
-                for letter in filter_letters(letters, choice):
-                    target = to or letter.cause.get("topic")
-                    if target is None:
-                        homeless += 1
-                    else:
-                        messages.append(_restored(letter, target))
-                back.update(message.topic for message in messages)
-                if dry_run:
-                    continue
-                if messages:
-                    await producer.send_many(messages)
-                if not choice:
-                    # Only behind what was acknowledged: a replay that is cut short puts the rest back next time.
-                    await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(letters[-1].record.offset + 1)})
+            with progress(options, f"Putting back dead letters of {topic}", total) as advance:
+                async for place, letters in read_letters(transport, settings, span):
+                    advance(len(letters))
+                    messages = []
+                    for letter in filter_letters(letters, choice):
+                        target = to or letter.cause.get("topic")
+                        if target is None:
+                            homeless += 1
+                        else:
+                            messages.append(_restored(letter, target))
+                    back.update(message.topic for message in messages)
+                    if dry_run:
+                        continue
+                    if messages:
+                        await producer.send_many(messages)
+                    if not choice:
+                        # Only behind what was acknowledged: a replay that is cut short puts the rest back next time.
+                        await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(letters[-1].record.offset + 1)})
     if options.json:
         document({"topic": topic, "dry_run": dry_run, "put_back": dict(back), "without_origin": homeless})
         return

@@ -126,6 +126,13 @@ class Reader:
                     case Unreadable(partition, error):
                         raise CommandFailed(f"{partition} cannot be read on: {error}")
 
+    @property
+    def range(self) -> int | None:
+        """How many offsets lie between start and end; None where there is no end, or a group says where to begin."""
+        if self._end is None or self._group is not None:
+            return None
+        return sum(max(0, self._ends[place] - self._starts[place]) for place in self._wanted)
+
     def note(self, partition: TopicPartition, offset: int) -> None:
         """Take it that everything before `offset` is done with, though the run was not read to its end."""
         self._positions[partition] = offset

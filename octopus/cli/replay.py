@@ -11,6 +11,7 @@ from octopus.cli.groups import move_group
 from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
+from octopus.cli.progress import progress
 from octopus.cli.reaching import producing, reaching, run_async
 from octopus.cli.reading import Reader, Span, partitions_of
 from octopus.cli.screen import document, note, say, spell_count
@@ -103,15 +104,17 @@ async def _copy(
                 producing(transport, settings) as producer,
                 Reader(transport, settings, places, Span(first), Span(last)) as reader,
             ):
-                async for _, records in reader:
-                    messages = [
-                        Outgoing(into, record.value, record.key, record.headers)
-                        for record in records
-                        if pattern is None or _matches(pattern, record)
-                    ]
-                    count += len(messages)
-                    if messages and not dry_run:
-                        await producer.send_many(messages)
+                with progress(options, f"Copying {topic} into {into}", total) as advance:
+                    async for _, records in reader:
+                        messages = [
+                            Outgoing(into, record.value, record.key, record.headers)
+                            for record in records
+                            if pattern is None or _matches(pattern, record)
+                        ]
+                        count += len(messages)
+                        if messages and not dry_run:
+                            await producer.send_many(messages)
+                    advance(len(records))
     if options.json:
         document({"topic": topic, "into": into, "dry_run": dry_run, "events": count, "range": total})
     elif dry_run:

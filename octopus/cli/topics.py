@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from octopus.cli.asking import confirm
 from octopus.cli.failures import CommandFailed
 from octopus.cli.options import DEFAULTS, Options
+from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.reading import partitions_of
 from octopus.cli.screen import document, note, say, spell_count, table, warn
@@ -276,8 +277,10 @@ async def _delete(topics: Sequence[str], yes: bool, options: Options) -> None:
         events = sum((await count_events(admin, places)).values())
         if not yes:
             await asyncio.to_thread(confirm, f"Delete {', '.join(topics)} with {spell_count(events, 'event')}?")
-        for topic in topics:
-            await admin.delete_topic(topic)
+        with progress(options, "Deleting topics", len(topics)) as advance:
+            for topic in topics:
+                await admin.delete_topic(topic)
+                advance(1)
     if options.json:
         document({"deleted": list(topics), "events": events})
     else:

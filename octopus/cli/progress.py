@@ -1,0 +1,41 @@
+"""How far a verb has come: for a person at a terminal, on standard error, once it takes a while."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+
+from octopus.cli.options import Options
+from octopus.cli.screen import notices
+from octopus.text import visible
+
+PATIENCE = 1.0
+"""Seconds of work of which nobody needs to be told."""
+
+Advance = Callable[[int], None]
+"""Takes how much more is done."""
+
+
+@contextlib.contextmanager
+def progress(options: Options, what: str, total: int | None) -> Iterator[Advance]:
+    """Show how far a block has come, if it lasts and somebody looks: not with --json or --quiet. Nothing of it stays.
+
+    Args:
+        options: Of the command line.
+        what: What is done, as it is told: `Copying readings`.
+        total: How much there is to do; None where nobody can know.
+    """
+    console = notices()
+    if options.json or options.quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}", style="dim"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task(visible(what), total=total)
+    begin = asyncio.get_running_loop().call_later(PATIENCE, bar.start)
+    try:
+        yield lambda count: bar.advance(task, count)
+    finally:
+        begin.cancel()
+        bar.stop()
