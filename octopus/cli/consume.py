@@ -97,7 +97,7 @@ async def _consume(
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
             partitions = await partitions_of(admin, topics, only, transport.address)
-            await start.refuse_beyond(admin, partitions, every=True)
+            await start.refuse_beyond(admin, partitions, reads=True)
         async with Reader(transport, settings, partitions, start, end, group) as reader:
             if not options.quiet and is_terminal() and end is None and start.start == "latest":
                 note(f"Waiting for events of {', '.join(topics)} on {transport.address}; Ctrl-C ends.")

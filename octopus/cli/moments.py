@@ -27,13 +27,13 @@ class Moment:
     offset: int | None = None
     option: str = field(default="", compare=False)
 
-    async def refuse_beyond(self, admin: Admin, partitions: Collection[TopicPartition], *, every: bool = False) -> None:
+    async def refuse_beyond(self, admin: Admin, partitions: Collection[TopicPartition], *, reads: bool = False) -> None:
         """Refuse an offset that is yet to come: what was meant is a date or a time, mostly, and the rest would be skipped.
 
         Args:
             admin: Whom to ask.
             partitions: Where it is to hold.
-            every: Refuse only what is beyond the end of all of them.
+            reads: Nothing moves: refuse only what may be meant as a date, and is beyond the end of all of them.
 
         Raises:
             ConfigurationError: It is beyond the end; the sentence says what to write instead.
@@ -42,10 +42,10 @@ class Moment:
             return
         ends = await admin.offsets(partitions, "latest")
         beyond = {place: end for place, end in ends.items() if self.offset > end}
-        if not beyond or (every and len(beyond) < len(ends)):
+        meant = _date_in(self.text.strip())
+        if not beyond or (reads and (meant is None or len(beyond) < len(ends))):
             return
         place, end = min(beyond.items(), key=lambda item: item[1])
-        meant = _date_in(self.text.strip())
         hint = f"If that time is meant, write {meant}" if meant else "A time is written 2026-01-31T12:00"
         raise ConfigurationError(
             f"{self.option} {self.text.strip()} is an offset, and {place} ends at {end:,}. {hint}; for the end, latest."

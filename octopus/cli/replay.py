@@ -93,7 +93,7 @@ async def _copy(
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
             places = await partitions_of(admin, (topic,), address=transport.address)
-            await start.refuse_beyond(admin, places, every=True)
+            await start.refuse_beyond(admin, places, reads=True)
             # Resolved once: what is published into the same topic meanwhile is not read again.
             first, last = await start.resolve(admin, places), await end.resolve(admin, places)
         total = sum(max(0, last[place] - first[place]) for place in places)
