@@ -15,7 +15,7 @@ from rich.text import Text
 
 from octopus.text import visible
 from octopus.worker import GroupStatus, Worker, WorkerStatus
-from octopus.worker.status import spell_seconds
+from octopus.worker.status import spell_seconds, together
 
 REFRESH = 0.25
 """Seconds between two pictures."""
@@ -161,12 +161,12 @@ def _troubles(status: WorkerStatus) -> list[Text]:
         if group.commit_error:
             lines.append(_line(f"{group.group} cannot commit: {group.commit_error}", "yellow"))
         lines += [
-            _line(f"{group.group} cannot read {partition}: {reason}", "red")
-            for partition, reason in group.unreadable.items()
+            _line(f"{group.group} cannot read {partitions}: {reason}", "red")
+            for partitions, reason in together(group.unreadable)
         ]
         lines += [
-            _line(f"{group.group} hears nothing of {partition}: {reason}", "red")
-            for partition, reason in group.silent.items()
+            _line(f"{group.group} hears nothing of {partitions}: {reason}", "red")
+            for partitions, reason in together(group.silent)
         ]
     return lines
 

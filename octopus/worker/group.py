@@ -238,7 +238,7 @@ class GroupWorker:
         """Read no more of a partition that cannot be read on."""
         if generation.is_open:
             self._flow.refuse(generation.partition, error)
-            say_unreadable(self.pipeline.group, generation.partition, error)
+            say_unreadable(self.pipeline.group, [generation.partition], error)
 
     def _is_full(self, generation: Generation) -> bool:
         """Tell whether a partition has no room for a reason that the flow does not know of."""
@@ -346,8 +346,8 @@ class GroupWorker:
             self._generations[partition] = generation
             self._uncommitted.add(generation)
             self._flow.open(partition)
-            if beginning.is_outdated:
-                self._topics.take_out(generation, beginning.there, is_marked=True)
+        outdated = {self._generations[each]: new.there for each, new in beginnings.items() if new.is_outdated}
+        self._topics.take_out(outdated, is_marked=True)
         if read := sorted(each for each, beginning in beginnings.items() if not beginning.is_outdated):
             logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, read)))
 
@@ -483,7 +483,7 @@ class GroupWorker:
             failure=failure,
             waits_for=self.waits_for,
             since_join=None if self._joined_at is None else self._loop.time() - self._joined_at,
-            unreadable={str(partition): str(error) for partition, error in self._flow.unreadable.items()},
+            unreadable={str(each): str(error) for each, error in sorted(self._flow.unreadable.items())},
             silent={str(each): why for each, why in self.outlook.silent.items() if each in self._generations},
             settled=totals.settled,
             skipped=totals.skipped,

@@ -15,7 +15,7 @@ from octopus.config import WorkerSettings
 from octopus.errors import OctopusError
 from octopus.logs import get_logger
 from octopus.text import visible
-from octopus.worker.status import GroupStatus
+from octopus.worker.status import GroupStatus, together
 from octopus.worker.worker import Worker
 
 logger = get_logger("octopus.worker")
@@ -177,8 +177,10 @@ def _troubles(group: GroupStatus) -> list[str]:
         return [f"{group.group} is not connected: {group.failure}"]
     if group.since_join is None:
         return [f"{group.group} is not connected yet"]
-    troubles = [f"{group.group} cannot read {partition}: {cause}" for partition, cause in group.unreadable.items()]
-    troubles += [f"{group.group} hears nothing of {partition}: {cause}" for partition, cause in group.silent.items()]
+    troubles = [f"{group.group} cannot read {partitions}: {cause}" for partitions, cause in together(group.unreadable)]
+    troubles += [
+        f"{group.group} hears nothing of {partitions}: {cause}" for partitions, cause in together(group.silent)
+    ]
     if group.waits_for:
         troubles.append(f"{group.group} waits for a member that has not joined again: {group.waits_for}")
     elif not group.partitions and group.since_join < JOIN_TIME:

@@ -118,6 +118,7 @@ class BrokerWatch:
         self._partitions = partitions
         self._connection = AdminConnection(transport, ANSWER_TIME)
         self._back = asyncio.Event()
+        self._asking = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -140,7 +141,8 @@ class BrokerWatch:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            answer = await self._answer(self._partitions())
+            async with self._asking:
+                answer = await self._answer(self._partitions())
         except (OctopusError, TimeoutError) as error:
             self._back.clear()
             trouble = _reason(error)

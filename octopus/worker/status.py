@@ -1,11 +1,12 @@
 """Snapshots of what a worker is doing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from octopus.events import TopicPartition
 from octopus.runner import Generation
+from octopus.text import first_few
 
 
 class Totals(msgspec.Struct):
@@ -114,12 +115,20 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     away: float = 0.0
 
 
+def together(partitions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return partitions and what is said of them; those of which the same is said in one row."""
+    found: dict[str, list[str]] = {}
+    for partition, reason in partitions.items():
+        found.setdefault(reason, []).append(partition)
+    return [(first_few(names), reason) for reason, names in found.items()]
+
+
 def unreadable_of(status: "WorkerStatus") -> list[str]:
-    """Return a sentence for each partition that cannot be read on."""
+    """Return a sentence for each reason for which partitions cannot be read on."""
     return [
-        f"{group.group} cannot read {partition}: {reason.rstrip('.')}"
+        f"{group.group} cannot read {partitions}: {reason.rstrip('.')}"
         for group in status.groups
-        for partition, reason in group.unreadable.items()
+        for partitions, reason in together(group.unreadable)
     ]
 
 

@@ -8,6 +8,7 @@ from octopus.errors import OffsetOutOfRange, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.runner import Generation
+from octopus.text import first_few
 from octopus.transports.base import Consumer
 from octopus.worker.flow import Flow
 from octopus.worker.known_topics import KnownTopics, is_another
@@ -63,6 +64,9 @@ class TopicWatch:
         self._unmarked: set[Generation] = set()  # outdated, and what is committed does not say so
         self._doubtful: dict[Generation, TransportError] = {}
         self._gone: set[str] = set()  # topics, as last said
+        self._said: dict[
+            TopicPartition, str | None
+        ] = {}  # which new topic each is of, as last said; rebalances change nothing
         self._looked_at = self._loop.time()
 
     def doubt(self, generation: Generation, error: TransportError) -> None:
@@ -104,7 +108,7 @@ class TopicWatch:
                     if isinstance(error, OffsetOutOfRange):
                         error = _without_a_place(self._group, generation.partition, error)
                     self._flow.refuse(generation.partition, error)
-                    say_unreadable(self._group, generation.partition, error)
+                    say_unreadable(self._group, [generation.partition], error)
         await self.mark()
 
     async def mark(self) -> None:
@@ -114,33 +118,43 @@ class TopicWatch:
             await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)
         self._unmarked.difference_update(unmarked)  # not before: who is cancelled in between tries again when it leaves
 
-    def take_out(self, generation: Generation, there: str | None, *, is_marked: bool = False) -> None:
-        """Read no more of a partition whose topic was made again, and commit no more for it.
+    def take_out(self, outdated: Mapping[Generation, str | None], *, is_marked: bool = False) -> None:
+        """Read no more of partitions whose topic was made again, and commit no more for them. It is said once for each topic.
 
         Args:
-            generation: Of the old topic.
-            there: The id of the new one.
+            outdated: Generations of old topics, and the ids of the new ones.
             is_marked: Whether what is committed says that it is of the old one.
         """
-        generation.is_outdated = True
-        self.outdated[generation] = self._loop.time()
-        if not is_marked:
-            self._unmarked.add(generation)
-        partition = generation.partition
-        error = self._known.refusal(self._group, partition.topic, generation.topic_id, there, self._clock())
-        self._flow.refuse(partition, error)
-        if self._known.recreated == "stop":
-            say_unreadable(self._group, partition, error)
-        else:
-            logger.warning("%s: %s: %s", self._group, partition, error)
+        now = self._clock()
+        together: dict[tuple[str, str | None, str | None], list[TopicPartition]] = {}
+        for generation, there in outdated.items():
+            generation.is_outdated = True
+            self.outdated[generation] = self._loop.time()
+            if not is_marked:
+                self._unmarked.add(generation)
+            which = (generation.partition.topic, generation.topic_id, there)
+            together.setdefault(which, []).append(generation.partition)
+        for (topic, read, there), partitions in together.items():
+            error = self._known.refusal(self._group, topic, read, there, now)
+            for partition in partitions:
+                self._flow.refuse(partition, error)
+            unsaid = [each for each in partitions if self._said.get(each) != there]
+            self._said.update(dict.fromkeys(unsaid, there))
+            if unsaid and self._known.recreated == "stop":
+                say_unreadable(self._group, unsaid, error)
+            elif unsaid:
+                logger.warning("%s: %s: %s", self._group, _spell(unsaid), error)
 
     async def _look(self, topics: Collection[str]) -> set[str]:
         """Take out what is of topics that were made again; return the topics that are not there."""
         found = await self._consumer.topic_ids(topics)
-        for generation in self._generations.values():
-            there = found.get(generation.partition.topic)
-            if generation.counts and is_another(generation.topic_id, there):
-                self.take_out(generation, there)
+        self.take_out(
+            {
+                generation: there
+                for generation in self._generations.values()
+                if generation.counts and is_another(generation.topic_id, there := found.get(generation.partition.topic))
+            }
+        )
         return {*topics} - found.keys()
 
 
@@ -153,6 +167,11 @@ def _without_a_place(group: str, partition: TopicPartition, error: OffsetOutOfRa
     )
 
 
-def say_unreadable(group: str, partition: TopicPartition, error: TransportError) -> None:
-    """Say that a partition is not read on."""
-    logger.error("%s stops reading %s: %s. The other partitions go on.", group, partition, str(error).rstrip("."))
+def say_unreadable(group: str, partitions: Collection[TopicPartition], error: TransportError) -> None:
+    """Say that partitions are not read on."""
+    why = str(error).rstrip(".")
+    logger.error("%s stops reading %s: %s. The other partitions go on.", group, _spell(partitions), why)
+
+
+def _spell(partitions: Collection[TopicPartition]) -> str:
+    return first_few([str(each) for each in sorted(partitions)])

@@ -187,6 +187,9 @@ class Worker:
         if self._failures:
             raise self._failures[0]
         if unreadable := unreadable_of(self.status()):
+            await (
+                self._broker_watch.ask()
+            )  # what cannot be read has told nobody where it ends, and that is what is left
             raise HandlerStopped(f"not everything can be read: {'; '.join(unreadable)}")
 
     @property

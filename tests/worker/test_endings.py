@@ -10,6 +10,8 @@ from octopus.errors import ConnectionFailed, CorruptBatch, HandlerStopped, NotAu
 from octopus.routing import Delivery
 from octopus.testing import VirtualTime
 from octopus.transports.memory import MemoryBroker
+from octopus.transports.memory.transport import MemoryConsumer
+from octopus.worker.status import last_line, unreadable_of
 from tests.staged import P0, P1, committed, publish, until, working
 
 
@@ -33,6 +35,29 @@ async def test_a_partition_that_cannot_be_read_is_never_caught_up_and_never_wait
         assert sorted(seen) == [0, 1, 10, 11, 12, 13, 14, 15], "everything that can be read is handled first"
     assert (committed(broker, "app.handle"), committed(broker, "app.handle", P1)) == (2, 6)
     assert [*worker.status().groups[0].unreadable] == ["t[0]"], "also known at the very end"
+
+
+async def test_what_nobody_could_read_is_left_also_in_a_run_that_ends_with_its_backlog(
+    virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        MemoryConsumer, "end_offset", lambda self, partition: None
+    )  # what is never fetched tells no end
+    app, broker = Octopus("app"), MemoryBroker()
+
+    @app.on("t")
+    async def handle(value: int) -> None: ...
+
+    broker.create_topic("t", 2)
+    publish(broker, 10, 11, partition=1)
+    broker.faults.unreadable[P0] = (0, CorruptBatch("the checksum is wrong"))
+    async with working(app, broker) as worker:
+        await until(lambda: unreadable_of(worker.status()))
+        publish(broker, 0, 1, 2, partition=0)
+        with pytest.raises(HandlerStopped, match="the checksum is wrong"):
+            await worker.caught_up()
+    assert worker.status().groups[0].lag == 3
+    assert ", 3 left in " in last_line(worker.status(), is_well=False, is_caught_up=False)
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])

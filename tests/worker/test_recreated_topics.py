@@ -105,6 +105,23 @@ async def test_a_partition_whose_topic_is_made_again_stops_with_a_sentence(
 
 
 @ways
+async def test_a_topic_that_is_made_again_is_said_once_with_all_its_partitions(
+    virtual_time: VirtualTime, again: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = MemoryBroker()
+    broker.create_topic("t", 3)
+    async with working(reader([]), broker) as worker:
+        await until(lambda: [len(group.partitions) for group in worker.status().groups] == [3])
+        again(broker, partitions=3)
+        await until(lambda: len(unreadable(worker)) == 3, 30)
+        (sentence,) = {*unreadable(worker).values()}
+        assert await Health(worker, 300).why_not_ready() == [f"app.handle cannot read t[0], t[1], t[2]: {sentence}"]
+    said = [each.getMessage() for each in caplog.records if "was deleted and made again" in each.getMessage()]
+    (line,) = said
+    assert line.startswith("app.handle stops reading t[0], t[1], t[2]: ")
+
+
+@ways
 async def test_a_topic_that_is_made_again_is_read_from_its_beginning_if_that_is_asked_for(
     virtual_time: VirtualTime, again: Callable[..., None], fetching: str
 ) -> None:
