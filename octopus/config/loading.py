@@ -52,10 +52,12 @@ def load_from(*sources: Source) -> Settings:
     try:
         return load(merge(*(source.settings for source in sources)))
     except SettingRefused as error:
-        for source in reversed(sources):
-            if _has(source.settings, error.path.split(".")):
-                raise SettingRefused(f"{error} It comes from {source.place(error.path)}.", error.path) from error
-        raise
+        places = [s.place(error.path) for s in reversed(sources) if _has(s.settings, error.path.split("."))]
+        if not places:
+            raise
+        # What does not go together in a section may come from several; of a setting the last one counts.
+        shown = " and ".join(places if error.path in sections() else places[:1])
+        raise SettingRefused(f"{error} It comes from {shown}.", error.path) from error
 
 
 def _has(settings: Any, names: list[str]) -> bool:
@@ -75,7 +77,11 @@ def load(mapping: Mapping[str, Any]) -> Settings:
     """
     values = _load(mapping, tree(), "")
     _check_brokers(mapping.get("brokers"), values.get("brokers", ()))
-    values |= {name: kind(**values.get(name, {})) for name, kind in sections().items()}
+    for name, kind in sections().items():
+        try:
+            values[name] = kind(**values.get(name, {}))
+        except ConfigurationError as error:
+            raise SettingRefused(str(error), name) from error
     return Settings(**values)
 
 

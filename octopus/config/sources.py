@@ -44,7 +44,13 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def in_environment(environ: Mapping[str, str]) -> Source:
     """Return the settings among environment variables as a source; see `from_environment`."""
-    return Source(from_environment(environ), lambda path: f"the variable {environment_name(path)}")
+
+    def place(path: str) -> str:
+        name = environment_name(path)
+        given = sorted(each for each, text in environ.items() if text and f"{each}__".startswith(f"{name}__"))
+        return f"the variable{'s' if len(given) > 1 else ''} {', '.join(given)}"
+
+    return Source(from_environment(environ), place)
 
 
 def in_file(settings: Mapping[str, Any], name: str) -> Source:

@@ -222,6 +222,19 @@ def test_an_address_that_is_none_is_said_with_the_place_where_it_stands(
     assert result.err.endswith(f" It comes from {place}.\n")
 
 
+def test_settings_that_do_not_go_together_are_said_with_all_the_places_where_they_stand(
+    start: Start, nowhere: Path
+) -> None:
+    (nowhere / "octopus.toml").write_text('security.mechanism = "PLAIN"')
+    variables = {"OCTOPUS_SECURITY__USERNAME": "u", "OCTOPUS_SECURITY__REGION": "r"}
+    result = start("topics", "--config", "security.protocol=SASL_SSL", variables=variables).end()
+    assert result.code == 2
+    assert result.err == (
+        "error: In security: mechanism is PLAIN; it needs username and password. It comes from --config security.protocol and "
+        "the variables OCTOPUS_SECURITY__REGION, OCTOPUS_SECURITY__USERNAME and security in octopus.toml.\n"
+    )
+
+
 def test_a_setting_in_the_code_of_an_app_is_said_to_stand_there(start: Start, write_app: Write) -> None:
     write_app("from octopus import Octopus\napp = Octopus('x', settings={'worker': {'drain_timeout': 'soon'}})\n")
     result = start("run").end()
