@@ -12,21 +12,23 @@ from octopus.broker.wire import Writer
 Resource = Literal["produce", "fetch", "request"]
 """Bytes of Produce requests, bytes of Fetch answers, requests of any kind."""
 
-PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
+PRODUCE, FETCH, API_VERSIONS, OFFSET_DELETE = 0, 1, 18, 47
 
 _SAID_FROM: Final = {
     PRODUCE: 1, FETCH: 1, 2: 2, 3: 3, 8: 3, 9: 3, 10: 1, 11: 2, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1, API_VERSIONS: 1, 19: 2,
-    20: 1, 21: 0, 22: 0, 23: 2, 24: 0, 25: 0, 26: 0, 28: 0, 32: 0, 33: 0, 35: 0, 37: 0, 42: 0, 44: 0, 75: 0,
+    20: 1, 21: 0, 22: 0, 23: 2, 24: 0, 25: 0, 26: 0, 28: 0, 32: 0, 33: 0, 35: 0, 37: 0, 42: 0, 44: 0, OFFSET_DELETE: 0,
+    75: 0,
 }  # fmt: skip
-"""API key → the version from which its answers say how long to wait: in their first field, but for `_SAID_LAST`."""
+"""API key → the version from which its answers say how long to wait: in their first field, but for `_SAID_AT`."""
 
-_SAID_LAST: Final = (PRODUCE, API_VERSIONS)
+_SAID_AT: Final = {PRODUCE: -4, API_VERSIONS: -4, OFFSET_DELETE: 2}
+"""API key → where its answers say it: bytes from the beginning, or, if negative, from the end."""
 
 
 def say(body: Writer, api_key: int, version: int, seconds: float) -> None:
     """Write into an answer how long its client is to wait; some answers have no place for it."""
     if version >= _SAID_FROM.get(api_key, 1 << 15):
-        body.overwrite_int32(round(seconds * 1000), at_end=api_key in _SAID_LAST)
+        body.overwrite_int32(round(seconds * 1000), _SAID_AT.get(api_key, 0))
 
 
 @dataclass

@@ -264,14 +264,11 @@ class Writer:
         self._tail.append(number)
         return self
 
-    def overwrite_int32(self, value: int, *, at_end: bool) -> None:
-        """Replace what was written first, or last, as an integer."""
-        if at_end:
-            self._tail[-4:] = _INT32.pack(value)
-        else:
-            first = self._parts[0] if self._parts else self._tail
-            assert isinstance(first, bytearray), "an answer does not begin with records"
-            first[:4] = _INT32.pack(value)
+    def overwrite_int32(self, value: int, at: int) -> None:
+        """Replace what was written as an integer, so many bytes from the beginning, or, if negative, from the end."""
+        part = self._parts[0] if self._parts and at >= 0 else self._tail
+        assert isinstance(part, bytearray), "an answer does not begin with records"
+        _INT32.pack_into(part, at, value)
 
     def __len__(self) -> int:
         return sum(map(len, self._parts)) + len(self._tail)

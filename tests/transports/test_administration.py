@@ -59,9 +59,9 @@ async def test_a_group_is_described_with_its_members_and_offsets(admin: Admin, j
 
 async def test_offsets_of_a_group_with_members_are_not_touched(admin: Admin, join: Join, topic: str) -> None:
     member = await join(topic, topic)
-    with pytest.raises(TransportError, match="1 members"):
+    with pytest.raises(TransportError, match="has members: 1"):
         await admin.set_group_offsets(topic, {TopicPartition(topic, 0): Commit(1)})
-    with pytest.raises(TransportError, match="1 members"):
+    with pytest.raises(TransportError, match="has members: 1"):
         await admin.delete_group(topic)
     await member.consumer.stop()
     await admin.set_group_offsets(topic, {TopicPartition(topic, 0): Commit(9, "moved")})

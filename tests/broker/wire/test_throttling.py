@@ -73,6 +73,12 @@ async def test_every_api_says_it_where_its_answer_has_the_place(broker: Broker, 
         assert answer.int32() == 50
 
 
+async def test_the_answer_about_deleted_offsets_says_it_behind_its_code(broker: Broker, client: WireClient) -> None:
+    broker.faults.throttle(47, 0.05)
+    answer = await client.ask(47, 0, Writer().string("g").int32(0))
+    assert (answer.int16(), answer.int32(), answer.int32()) == (Code.GROUP_ID_NOT_FOUND, 50, 0)
+
+
 def test_no_api_is_forgotten() -> None:
     """Every answer that has a field for it gets it: those of these APIs have none in any version that is served."""
     told = [key for key, api in TABLE.items() if _is_told(key, api.most)]
