@@ -2,7 +2,8 @@
 
     python examples/lab_control.py
 
-Set OCTOPUS_BROKERS, or leave it: then the embedded broker serves.
+The embedded broker serves; `app.running(brokers="host:9092")` would use another. A program that embeds an app decides for
+itself where its settings come from: environment variables are read by `octopus run`.
 """
 
 import asyncio

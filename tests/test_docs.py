@@ -57,7 +57,7 @@ def test_every_code_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         **{name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")},
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "OCTOPUS_BROKER__DIRECTORY": str(tmp_path / "broker"),
+        "HOME": str(tmp_path),  # where its broker is, also for a program that reads no settings
     }
     pending: list[str] = []
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+BROKER = ".local/state/octopus/broker"  # of whoever's home it is in, also for a program that reads no settings
 
 pytestmark = pytest.mark.process
 
@@ -22,7 +23,7 @@ def run(directory: Path, *command: str) -> str:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OCTOPUS_")},
         "PYTHONPATH": os.pathsep.join((str(EXAMPLES.parent), str(EXAMPLES))),
-        "OCTOPUS_BROKER__DIRECTORY": str(directory / "broker"),
+        "HOME": str(directory),
         "READINGS_DATABASE": str(directory / "readings.sqlite"),
     }
     result = subprocess.run(
@@ -42,7 +43,7 @@ def run(directory: Path, *command: str) -> str:
 def directory(tmp_path: Path) -> Iterator[Path]:
     """A directory whose broker, if there is one, ends with the test."""
     yield tmp_path
-    stop = [sys.executable, "-m", "octopus", "broker", "stop", "--dir", str(tmp_path / "broker")]
+    stop = [sys.executable, "-m", "octopus", "broker", "stop", "--dir", str(tmp_path / BROKER)]
     subprocess.run(stop, capture_output=True, timeout=60, check=False)
 
 

@@ -82,11 +82,16 @@ def test_our_formatter_does_the_same_for_everybodys_records() -> None:
 
 def test_a_program_that_disables_every_logger_there_is_does_not_silence_ours(written: io.StringIO) -> None:
     ours, other = get_logger("octopus.worker"), logging.getLogger("somebody.else")
-    logging.config.dictConfig({"version": 1})
-    assert other.disabled
-    ours.warning("still here")
-    assert "octopus.worker: still here" in written.getvalue()
-    other.disabled = False
+    there = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    enabled = [each for each in there if not each.disabled]
+    try:
+        logging.config.dictConfig({"version": 1})
+        assert other.disabled
+        ours.warning("still here")
+        assert "octopus.worker: still here" in written.getvalue()
+    finally:
+        for each in enabled:
+            each.disabled = False
 
 
 def test_where_nobody_has_set_up_logging_the_level_holds_for_the_programs_loggers_too() -> None:
