@@ -374,7 +374,9 @@ async def test_a_commit_that_a_new_topic_overtakes_is_known_for_one_of_the_old_t
 
     def late(group: str, member: Any, offsets: dict[TopicPartition, Commit]) -> None:
         nonlocal overtaken
-        if offsets[P0].offset == 5 and not overtaken:
+        if overtaken:  # it is killed before it can commit anything else
+            raise TransportError("cut off", retryable=True)
+        if offsets[P0].offset == 5:
             overtaken = True
             replace(broker, *range(100, 110))
         store(group, member, offsets)
