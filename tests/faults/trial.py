@@ -16,7 +16,7 @@ from aiokafka.client import CoordinationType
 from octopus import config
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.offsets import decode_map
+from octopus.offsets import decode_map, without_topic_id
 from octopus.testing.faults import ChildProcess, python_module
 from octopus.testing.history import Buried, Committing, Ended, Event, Note, Offered, Report, Stored, check
 from octopus.transports.base import Admin, Outgoing, Producer, TransactionalProducer
@@ -342,7 +342,7 @@ class Trial:
         deadline = time.monotonic() + timeout
         while True:
             found = await self._admin.group_offsets(self.group)
-            ahead = [decode_map(commit.offset, commit.metadata) for commit in found.values()]
+            ahead = [decode_map(commit.offset, without_topic_id(commit.metadata)) for commit in found.values()]
             known = sum(max(0, commit.offset) for commit in found.values())
             known += sum(last - first + 1 for ranges in ahead for first, last in ranges)
             if known >= records:
