@@ -52,6 +52,9 @@ async def take_back(task: "asyncio.Task[object]") -> None:
         asyncio.CancelledError: Its end is wanted after all.
     """
     while True:
+        if task.cancelling() and is_wanted():
+            await asyncio.sleep(0)  # where it arrives, unless it has: from Python 3.13 on `uncancel` would drop it
+            raise asyncio.CancelledError
         while task.cancelling():
             task.uncancel()
         try:
