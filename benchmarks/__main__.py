@@ -66,10 +66,20 @@ def run(cases: list[Case], options: argparse.Namespace, publish: report.Publish)
     if alone:
         measure(alone, plan, None, publish)
     served = [case for case in cases if case.suite not in WITHOUT_BROKER]
+    kind, link = options.broker, options.rtt
+    if kind == "embedded":
+        served = [case for case in served if not _is_for_kafka_alone(case)]
     if served:
-        kind, link = options.broker, options.rtt
         with broker(kind, broker_cores, round_trip=link, durability=options.durability, nodes=options.nodes) as running:
             measure(served, plan, running, publish)
+
+
+def _is_for_kafka_alone(case: Case) -> bool:
+    """Tell, with a line to people, whether a case needs what the embedded broker does not have."""
+    needs = case.options.get("consumer", {}).get("group_protocol") == "consumer"
+    if needs:
+        print(f"left out: {case.identity} needs KIP-848 groups, thus --broker kafka", file=sys.stderr)
+    return needs
 
 
 def show_report(arguments: list[str]) -> int:

@@ -112,7 +112,6 @@ def _start() -> list[Case]:
 
 
 def _rebalance() -> list[Case]:
-    # KIP-848 needs `--broker kafka`; the embedded broker answers that it has none, and the case fails.
     return [
         _case(
             "a second worker joins and leaves",
