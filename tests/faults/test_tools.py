@@ -37,10 +37,6 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    @classmethod
-    async def to(cls, proxy: TcpProxy) -> "Client":
-        return cls(*await asyncio.open_connection("127.0.0.1", proxy.port))
-
     async def ask(self, text: bytes) -> bytes:
         self.writer.write(text)
         return await self.hear(len(text))
@@ -50,70 +46,79 @@ class Client:
             return await self.reader.readexactly(size)
 
 
+@contextlib.asynccontextmanager
+async def connected(proxy: TcpProxy) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
 async def test_a_proxy_passes_everything_on(echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    text = bytes(range(256)) * 5000
-    assert await client.ask(text) == text
-    assert echo.connections == 1
+    async with connected(echo) as client:
+        text = bytes(range(256)) * 5000
+        assert await client.ask(text) == text
+        assert echo.connections == 1
 
 
 async def test_a_delay_is_paid_each_way_and_costs_no_throughput(echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    echo.delay = 0.1
-    began = time.monotonic()
-    for number in range(10):
-        client.writer.write(b"%d" % number)
-        await asyncio.sleep(0.01)
-    assert await client.hear(10) == b"0123456789"
-    assert 0.2 <= time.monotonic() - began < 1.5
+    async with connected(echo) as client:
+        echo.delay = 0.1
+        began = time.monotonic()
+        for number in range(10):
+            client.writer.write(b"%d" % number)
+            await asyncio.sleep(0.01)
+        assert await client.hear(10) == b"0123456789"
+        assert 0.2 <= time.monotonic() - began < 1.5
 
 
 async def test_a_rate_is_kept(echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    echo.rate = 100_000
-    began = time.monotonic()
-    for _ in range(3):
-        await client.ask(b"x" * 10_000)
-    assert time.monotonic() - began > 0.3
+    async with connected(echo) as client:
+        echo.rate = 100_000
+        began = time.monotonic()
+        for _ in range(3):
+            await client.ask(b"x" * 10_000)
+        assert time.monotonic() - began > 0.3
 
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
 async def test_what_is_cut_arrives_when_the_network_heals(direction: str, echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    await client.ask(b"before")
-    echo.cut(direction)  # type: ignore[arg-type]
-    client.writer.write(b"during")
-    with pytest.raises(TimeoutError):
-        await client.hear(1, timeout=0.2)
-    echo.heal()
-    assert await client.hear(6) == b"during"
+    async with connected(echo) as client:
+        await client.ask(b"before")
+        echo.cut(direction)  # type: ignore[arg-type]
+        client.writer.write(b"during")
+        with pytest.raises(TimeoutError):
+            await client.hear(1, timeout=0.2)
+        echo.heal()
+        assert await client.hear(6) == b"during"
 
 
 async def test_a_reset_ends_connections_and_new_ones_are_taken(echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    await client.ask(b"before")
-    echo.reset()
-    with pytest.raises(ConnectionResetError):
-        await client.hear(1)
-    assert await (await Client.to(echo)).ask(b"after") == b"after"
+    async with connected(echo) as client:
+        await client.ask(b"before")
+        echo.reset()
+        with pytest.raises(ConnectionResetError):
+            await client.hear(1)
+        async with connected(echo) as another:
+            assert await another.ask(b"after") == b"after"
 
 
 async def test_a_proxy_refuses_when_told(echo: TcpProxy) -> None:
     echo.refusing = True
-    client = await Client.to(echo)
-    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-        await client.hear(1)
+    async with connected(echo) as client:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await client.hear(1)
 
 
 async def test_a_transformation_corrupts_one_way(echo: TcpProxy) -> None:
-    client = await Client.to(echo)
-    echo.transform = lambda direction, data: data.upper() if direction == "to_client" else data
-    assert await client.ask(b"quiet") == b"QUIET"
+    async with connected(echo) as client:
+        echo.transform = lambda direction, data: data.upper() if direction == "to_client" else data
+        assert await client.ask(b"quiet") == b"QUIET"
 
 
 async def test_a_proxy_before_nobody_ends_the_connection() -> None:
-    async with TcpProxy("127.0.0.1:1") as proxy:
-        client = await Client.to(proxy)
+    async with TcpProxy("127.0.0.1:1") as proxy, connected(proxy) as client:
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
             await client.hear(1)
 
