@@ -18,6 +18,8 @@ LENGTH_OFFSET = 12  # the length field counts what follows it
 CHECKSUM_START = 21  # the checksum covers from the attributes to the end
 MINIMUM_LENGTH = HEADER_BYTES - LENGTH_OFFSET
 MAXIMUM_SEQUENCE = 2**31 - 1
+COORDINATOR_EPOCH = 0
+"""Of the one transaction coordinator that there is; in every marker."""
 
 CODEC_MASK = 0x07
 LOG_APPEND_TIME = 0x08
@@ -136,7 +138,7 @@ def stamped(batch: bytes | memoryview, now: int, checksum: Checksum = crc32c) ->
 def control_batch(kind: Literal["commit", "abort"], producer_id: int, producer_epoch: int, now: int) -> bytes:
     """Return the marker (78 bytes, one offset) that ends a producer's transaction; `now` in ms."""
     key = struct.pack(">hh", 0, 1 if kind == "commit" else 0)
-    value = struct.pack(">hi", 0, 0)
+    value = struct.pack(">hi", 0, COORDINATOR_EPOCH)
     return encode_batch(
         [Record(0, now, key, value)],
         attributes=CONTROL | TRANSACTIONAL,

@@ -23,7 +23,7 @@ class TransactionState:
         producer_epoch: Its current epoch; older ones are fenced.
         timeout_ms: How long a transaction may stay open.
         phase: Where the transaction is; `prepare_…` is the decision, from which there is no way back.
-        started: When the open transaction began, ms since the epoch; -1 for none.
+        started: When the open transaction began, or the last one of this epoch, ms since the epoch; -1 for none.
         updated: When this state was last changed, ms since the epoch.
         partitions: Partitions in the transaction.
         offsets: Offsets to commit with it: group → partition → offset.

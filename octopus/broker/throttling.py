@@ -17,7 +17,7 @@ PRODUCE, FETCH, API_VERSIONS, OFFSET_DELETE = 0, 1, 18, 47
 _SAID_FROM: Final = {
     PRODUCE: 1, FETCH: 1, 2: 2, 3: 3, 8: 3, 9: 3, 10: 1, 11: 2, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1, API_VERSIONS: 1, 19: 2,
     20: 1, 21: 0, 22: 0, 23: 2, 24: 0, 25: 0, 26: 0, 28: 0, 32: 0, 33: 0, 35: 0, 37: 0, 42: 0, 44: 0, OFFSET_DELETE: 0,
-    75: 0,
+    61: 0, 65: 0, 66: 0, 75: 0,
 }  # fmt: skip
 """API key → the version from which its answers say how long to wait: in their first field, but for `_SAID_AT`."""
 

@@ -117,6 +117,7 @@ def completed(state: TransactionState, now: int) -> TransactionState:
         state.producer_epoch,
         state.timeout_ms,
         phase="complete_commit" if state.phase == "prepare_commit" else "complete_abort",
+        started=state.started,
         updated=now,
     )
 

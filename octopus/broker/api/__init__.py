@@ -12,6 +12,7 @@ from octopus.broker.api import (
     sasl,
     topic_partitions,
     topics,
+    transaction_admin,
     transactions,
     versions,
 )
@@ -28,6 +29,7 @@ _FAMILIES = (
     topics,
     topic_partitions,
     transactions,
+    transaction_admin,
     configs,
     sasl,
 )

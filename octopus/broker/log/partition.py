@@ -12,7 +12,7 @@ from octopus.broker.files import DiskFile, LogFile, MemoryFile
 from octopus.broker.log.admission import check_batch, check_records
 from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
-from octopus.broker.log.producers import Producers
+from octopus.broker.log.producers import ActiveProducer, Producers
 from octopus.broker.log.recovery import (
     Recovered,
     recover,
@@ -110,6 +110,11 @@ class Log:
     def open_transactions(self) -> dict[int, int]:
         """Producer id → newest epoch seen, of the producers with an open transaction here."""
         return {producer_id: self._producers.epoch_of(producer_id) for producer_id in self._producers.open}
+
+    @property
+    def producers(self) -> list[ActiveProducer]:
+        """The producers that are remembered here, in a transaction or not."""
+        return self._producers.active()
 
     @property
     def largest_producer_id(self) -> int:

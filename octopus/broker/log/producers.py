@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from octopus.broker.batch import MAXIMUM_SEQUENCE, Header
+from octopus.broker.batch import COORDINATOR_EPOCH, MAXIMUM_SEQUENCE, Header
 from octopus.broker.codes import BrokerError, Code
 
 REMEMBERED_BATCHES = 5
@@ -45,12 +45,31 @@ class Producer:
         last_sequence: Sequence number of its last record in this epoch; -1 for none.
         sent: Its last batches in this epoch, oldest first.
         seen: When it was last heard of, ms since the epoch.
+        timestamp: Of its newest batch or marker, ms since the epoch; -1 for none.
+        coordinator_epoch: Of the coordinator that wrote its last marker; -1 for none.
     """
 
     epoch: int
     last_sequence: int = -1
     sent: deque[Sent] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
     seen: int = 0
+    timestamp: int = -1
+    coordinator_epoch: int = -1
+
+
+class ActiveProducer(NamedTuple):
+    """A producer as DescribeProducers tells of it.
+
+    Attributes:
+        first: First offset of its open transaction; -1 for none.
+    """
+
+    producer_id: int
+    epoch: int
+    last_sequence: int
+    timestamp: int
+    coordinator_epoch: int
+    first: int
 
 
 class Producers:
@@ -107,8 +126,9 @@ class Producers:
             return
         producer = self._producers.get(header.producer_id)
         if producer is None or producer.epoch != header.producer_epoch:
-            producer = self._producers[header.producer_id] = Producer(header.producer_epoch)
+            producer = self._begin(header)
         producer.last_sequence = header.last_sequence
+        producer.timestamp = header.max_timestamp
         producer.sent.append(Sent(header.base_sequence, header.last_sequence, header.base_offset))
         producer.seen = now
         if header.is_transactional:
@@ -119,13 +139,22 @@ class Producers:
         producer = self._producers.get(header.producer_id)
         if producer is None or producer.epoch < header.producer_epoch:
             # A marker of a newer epoch fences whoever still writes with the older one.
-            producer = self._producers[header.producer_id] = Producer(header.producer_epoch)
-        producer.seen = now
+            producer = self._begin(header)
+        producer.seen, producer.timestamp, producer.coordinator_epoch = now, header.max_timestamp, COORDINATOR_EPOCH
         first = self.open.pop(header.producer_id, None)
         if first is not None and not commit:
             stable = self.first_open(header.base_offset + 1)
             self.aborted.append(Aborted(header.producer_id, first, header.base_offset, stable))
         return first
+
+    def _begin(self, header: Header) -> Producer:
+        """Begin anew with a producer's next epoch; what it sent in an earlier one is no repetition any more."""
+        before = self._producers.get(header.producer_id)
+        fresh = Producer(header.producer_epoch)
+        if before is not None:
+            fresh.coordinator_epoch = before.coordinator_epoch
+        self._producers[header.producer_id] = fresh
+        return fresh
 
     def first_open(self, end: int) -> int:
         """Return the first offset of the oldest open transaction, or `end`."""
@@ -155,6 +184,20 @@ class Producers:
         producer = self._producers.get(producer_id)
         return 0 if producer is None else producer.epoch
 
+    def active(self) -> list[ActiveProducer]:
+        """Return every producer that is remembered."""
+        return [
+            ActiveProducer(
+                producer_id,
+                each.epoch,
+                each.last_sequence,
+                each.timestamp,
+                each.coordinator_epoch,
+                self.open.get(producer_id, -1),
+            )
+            for producer_id, each in self._producers.items()
+        ]
+
     @property
     def largest_id(self) -> int:
         """The largest producer id seen; -1 for none."""
@@ -174,8 +217,16 @@ class Producers:
         """Return all of it as values for JSON."""
         return {
             "producers": [
-                [producer_id, producer.epoch, producer.last_sequence, list(producer.sent), producer.seen]
-                for producer_id, producer in self._producers.items()
+                [
+                    producer_id,
+                    each.epoch,
+                    each.last_sequence,
+                    list(each.sent),
+                    each.seen,
+                    each.timestamp,
+                    each.coordinator_epoch,
+                ]
+                for producer_id, each in self._producers.items()
             ],
             "open": list(self.open.items()),
             "aborted": self.aborted,
@@ -185,9 +236,9 @@ class Producers:
     def load(cls, values: dict[str, Any]) -> "Producers":
         """Return what was dumped."""
         self = cls()
-        for producer_id, epoch, last_sequence, sent, seen in values["producers"]:
+        for producer_id, epoch, last_sequence, sent, seen, *rest in values["producers"]:  # older files have no rest
             batches = deque((Sent(*each) for each in sent), maxlen=REMEMBERED_BATCHES)
-            self._producers[producer_id] = Producer(epoch, last_sequence, batches, seen)
+            self._producers[producer_id] = Producer(epoch, last_sequence, batches, seen, *rest)
         self.open = {producer_id: first for producer_id, first in values["open"]}  # noqa: C416 (pairs are lists)
         self.aborted = [Aborted(*each) for each in values["aborted"]]
         return self
