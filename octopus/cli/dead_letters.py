@@ -20,7 +20,6 @@ from octopus.cli.graves import (
     read_place,
     waiting,
 )
-from octopus.cli.logs import timestamp
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
@@ -35,6 +34,7 @@ from octopus.patterns import Pattern
 from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.opening import administering
+from octopus.worker.log_lines import timestamp
 
 verb = App(name="dead-letters", help="List, show and put back the events that were given up.", help_epilogue="")
 

@@ -3,17 +3,16 @@
 import logging
 import os
 import sys
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from octopus.config import LogSettings
 from octopus.logs import LineFormatter, show, traceback_of
-from octopus.text import block, printable_json
-from octopus.worker.process import WORKER_VARIABLE
+from octopus.text import block
+from octopus.worker.log_lines import JsonFormatter, timestamp
+from octopus.worker.parent import WORKER_VARIABLE
 
 STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
@@ -28,7 +27,7 @@ def configure_logs(settings: LogSettings, console: Console) -> None:
     handler: logging.Handler
     if settings.format == "json":
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Json())
+        handler.setFormatter(JsonFormatter())
     elif console.is_terminal:
         handler = _Lines(console)
     else:
@@ -44,23 +43,6 @@ class _Plain(LineFormatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         return timestamp(record.created)
-
-
-class _Json(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {
-            "time": timestamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if number := os.environ.get(WORKER_VARIABLE):
-            entry["worker"] = int(number)
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return printable_json(msgspec.json.encode(entry).decode())
 
 
 class _Lines(logging.Handler):
@@ -88,8 +70,3 @@ class _Lines(logging.Handler):
         if record.exc_info:
             line.append(f"\n{traceback_of(record)}", style="dim")
         return line
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time as text: UTC, ISO 8601, milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

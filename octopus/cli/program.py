@@ -96,7 +96,7 @@ def run_program(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a sentence
         if wants_traceback:
             _trace(error)
-        return _explain(error)
+        return _explain(error, is_log=arguments[:1] == ["run"] and "--json" in arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -145,10 +145,19 @@ def _trace(error: Exception) -> None:
     note("".join(traceback.format_exception(error)).rstrip())
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, *, is_log: bool) -> int:
     from octopus.cli.failures import exit_code
     from octopus.cli.screen import print_error
 
     code, sentence = exit_code(error)
-    print_error(sentence)
+    if is_log:  # every line of it is JSON, the last one, too
+        import time
+
+        from octopus.worker.log_lines import json_line
+        from octopus.worker.process import last_fields
+
+        fields = last_fields(code)["fields"]
+        sys.stderr.write(f"{json_line(time.time(), 'ERROR', 'octopus', sentence, fields)}\n")
+    else:
+        print_error(sentence)
     return code

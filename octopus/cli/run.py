@@ -20,8 +20,9 @@ from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 from octopus.worker import Worker
+from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
-from octopus.worker.process import WORKER_VARIABLE, Companion, ExitCode, grace_of, run_process, this_command
+from octopus.worker.process import Companion, ExitCode, grace_of, last_fields, run_process, this_command
 from octopus.worker.supervisor import run_processes
 
 logger = get_logger("octopus.worker")
@@ -112,7 +113,13 @@ def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequen
     configure_logs(settings.log, notices())
     logger.info("%s runs in %d processes", app.name, count)
     code = run_processes(this_command(*arguments), count, grace=grace_of(settings), places=Places(app, settings))
-    logger.log(logging.ERROR if code else logging.INFO, "%s: its processes have ended, exit code %d", app.name, code)
+    logger.log(
+        logging.ERROR if code else logging.INFO,
+        "%s: its processes have ended, exit code %d",
+        app.name,
+        code,
+        extra=last_fields(code),
+    )
     return code
 
 

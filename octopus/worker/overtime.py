@@ -88,7 +88,7 @@ def end_process(code: int, why: str) -> None:
     """End this process at once, with a last line in the log."""
 
     def report() -> None:
-        logger.error("%s", why)
+        logger.error("%s", why, extra={"fields": {"exit_code": int(code), "reason": "overtime"}})
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         logging.shutdown()

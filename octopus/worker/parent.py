@@ -12,6 +12,9 @@ logger = get_logger("octopus.worker")
 PARENT_VARIABLE = "OCTOPUS_PARENT"
 """Tells a process who started it, and so whether other variables are meant for it and not for its parent."""
 
+WORKER_VARIABLE = "OCTOPUS_WORKER"
+"""Tells a worker process which of several it is, from 1."""
+
 
 def environment_of_child() -> dict[str, str]:
     """Return the environment for a process that is not wanted without this one."""

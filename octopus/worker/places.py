@@ -102,6 +102,17 @@ def place_of(environ: Mapping[str, str]) -> str | None:
     return environ.get(PLACE_VARIABLE) if is_meant else None
 
 
+def client_id(app: str, place: str | None) -> str:
+    """Return what brokers call a process in their logs and lists: its app and, where it is supervised, its number.
+
+    Args:
+        app: The app's name.
+        place: The name of the process's place, which ends with the number.
+    """
+    # Not the place itself: its name is new for every run, and a broker keeps metrics for each client id.
+    return app if place is None else f"{app}-{place.rpartition('-')[2]}"
+
+
 def _plain(name: str) -> str:
     """Return a name in the characters that a group instance id may have."""
     return re.sub(r"[^a-zA-Z0-9._-]", "_", name)[: _LONGEST // 2]

@@ -20,11 +20,13 @@ from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
 from octopus.logs import LineFormatter, get_logger, show
+from octopus.transports.opening import connect
 from octopus.worker.collector import patient_collector
 from octopus.worker.health import health_endpoints
+from octopus.worker.log_lines import JsonFormatter, end_fields, json_line
 from octopus.worker.overtime import Overtime, end_process
-from octopus.worker.parent import Parent
-from octopus.worker.places import place_of
+from octopus.worker.parent import WORKER_VARIABLE, Parent
+from octopus.worker.places import client_id, place_of
 from octopus.worker.signals import StopSignals
 from octopus.worker.status import WorkerStatus, last_line, unreadable_of
 from octopus.worker.worker import Worker
@@ -33,9 +35,6 @@ logger = get_logger("octopus.worker")
 
 Companion = Callable[[Worker], Awaitable[None]]
 """Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
-
-WORKER_VARIABLE = "OCTOPUS_WORKER"
-"""Tells a worker process which of several it is, from 1."""
 
 END_MARGIN = 30.0
 """Seconds beyond `worker.drain_timeout` in which a stopped process must have ended: the clean-up of handlers that were cancelled,
@@ -57,6 +56,14 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     STOPPED_LINE = 4
     INTERRUPTED = 130
+
+
+REASONS: dict[int, str] = {
+    ExitCode.CONFIGURATION: "configuration",
+    ExitCode.UNREACHABLE: "unreachable",
+    ExitCode.STOPPED_LINE: "line stopped",
+}
+"""What an exit code means, in the JSON of a run's last line; others have failed."""
 
 
 def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
@@ -83,6 +90,8 @@ def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
     try:
         here = config.Source(overrides, lambda setting: f"{setting} in the call of run()")
         settings = config.load_from(config.in_code(app.settings), *read_sources(), here)
+        if settings.log.format == "json":
+            handler.setFormatter(JsonFormatter())
         show(handler, settings.log.level.upper())
         code = run_process(app, settings)
     except ConfigurationError as error:
@@ -154,8 +163,9 @@ class _Run:
         self._companions = companions
         self._worker: Worker | None = None
         self._tasks: list[str] = []
+        self._exit: ExitCode | None = None  # once the loop was left by SystemExit, which is said then
         self._notice: Callable[[], None] | None = None
-        self._signals = StopSignals(self._on_stop, _end_at_once)
+        self._signals = StopSignals(self._on_stop, self._end_at_once)
         self._overtime = Overtime(settings.worker.drain_timeout + END_MARGIN, Parent(os.environ), self._running_things)
 
     def run(self, factory: Callable[[], asyncio.AbstractEventLoop] | None) -> ExitCode:
@@ -168,7 +178,9 @@ class _Run:
                 code = self._overtime.exit_code = runner.run(self._run())
             except SystemExit as error:
                 how = f"SystemExit({error.code!r}) was raised inside it, perhaps by a handler"
-                logger.error("%s ends: %s", self._app.name, how)  # noqa: TRY400 - a sentence says it all
+                self._exit = ExitCode.FAILED
+                said = last_fields(error.code if isinstance(error.code, int) and error.code else ExitCode.FAILED)
+                logger.error("%s ends: %s", self._app.name, how, extra=said)  # noqa: TRY400 - a sentence says it all
                 if error.code:
                     raise
                 return ExitCode.FAILED  # nobody asked for this end
@@ -219,10 +231,12 @@ class _Run:
 
         self._notice = notice
         if self._signals.stopped_at is not None:
-            return ExitCode.OK
+            return self._stopped_early()
         name = self._app.name
+        place = place_of(os.environ)
+        transport = connect(self._settings, client_id=client_id(name, place))
         self._worker = worker = Worker(
-            self._app, self._settings, only=self._only, threaded=True, place=place_of(os.environ)
+            self._app, self._settings, only=self._only, transport=transport, threaded=True, place=place
         )
         failures: list[BaseException] = []
         try:
@@ -234,14 +248,18 @@ class _Run:
             pass
         except (TransportError, AuthError) as error:
             what = "ends" if starting is None else "does not start"
-            logger.error("%s %s: %s", name, what, error)  # noqa: TRY400 - a sentence says it all
+            said = last_fields(ExitCode.UNREACHABLE)
+            logger.error("%s %s: %s", name, what, error, extra=said)  # noqa: TRY400 - a sentence says it all
             return ExitCode.UNREACHABLE
         except asyncio.CancelledError:
+            if self._exit is not None:
+                return self._exit
             if not stop.is_set():
-                logger.error("%s ends: it was cancelled from inside, although no signal came", name)  # noqa: TRY400
+                why = "it was cancelled from inside, although no signal came"
+                logger.error("%s ends: %s", name, why, extra=last_fields(ExitCode.FAILED))  # noqa: TRY400
                 return ExitCode.FAILED
             if starting is not None:
-                return ExitCode.OK
+                return self._stopped_early()
         status = worker.status()
         code = exit_code([*worker.failures, *failures], status)
         self._overtime.exit_code = code
@@ -250,8 +268,25 @@ class _Run:
             logging.INFO if code == ExitCode.OK else logging.ERROR,
             "%s",
             last_line(status, code == ExitCode.OK, is_caught_up),
+            extra=last_fields(code, status, is_caught_up),
         )
         return code
+
+    def _stopped_early(self) -> ExitCode:
+        logger.info("ended: stopped before it had begun", extra=last_fields(ExitCode.OK))
+        return ExitCode.OK
+
+    def _end_at_once(self, number: int) -> None:
+        # Nothing is flushed or committed: unfinished records come again. The log may be what hangs, so this goes past it, and
+        # only where it does not wait for a reader.
+        with contextlib.suppress(OSError, ValueError):
+            if select.select([], [STDERR], [], 0)[1]:
+                name, code = signal.Signals(number).name, 128 + number
+                line = f"ended at once: stopped a second time, by {name}; what was not finished will be delivered again"
+                if self._settings.log.format == "json":
+                    line = json_line(time.time(), "WARNING", logger.name, line, end_fields(code, "stopped again"))
+                os.write(STDERR, f"{line}\n".encode())
+        os._exit(128 + number)
 
     async def _until_end(self, worker: Worker, stop: asyncio.Event) -> list[BaseException]:
         """Wait for whatever ends the run; return what went wrong beside the worker."""
@@ -292,20 +327,21 @@ def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCo
     return ExitCode.FAILED if failures else ExitCode.OK
 
 
+def last_fields(code: int, status: WorkerStatus | None = None, is_caught_up: bool = False) -> dict[str, Any]:
+    """Return what comes with the log record of a run's last line.
+
+    Args:
+        code: How the process ends.
+        status: How the worker left; None where it had not begun.
+        is_caught_up: Whether it ended because there was nothing left to do.
+    """
+    well = "caught up" if is_caught_up else "stopped"
+    return {"fields": end_fields(code, REASONS.get(code, "failed") if code else well, status)}
+
+
 def grace_of(settings: Settings) -> float:
     """Return the seconds that whoever stops a worker process should leave it: a little more than it leaves itself."""
     return settings.worker.drain_timeout + END_MARGIN + 5
-
-
-def _end_at_once(number: int) -> None:
-    # Nothing is flushed or committed: unfinished records come again. The log may be what hangs, so this goes past it, and only
-    # where it does not wait for a reader.
-    with contextlib.suppress(OSError, ValueError):
-        if select.select([], [STDERR], [], 0)[1]:
-            name = signal.Signals(number).name
-            line = f"ended at once: stopped a second time, by {name}; what was not finished will be delivered again\n"
-            os.write(STDERR, line.encode())
-    os._exit(128 + number)
 
 
 async def _cancel_all(budget: float) -> list[str]:

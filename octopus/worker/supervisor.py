@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from octopus.logs import get_logger
-from octopus.worker.parent import Parent, environment_of_child
+from octopus.worker.parent import WORKER_VARIABLE, Parent, environment_of_child
 from octopus.worker.places import PLACE_VARIABLE, Places
-from octopus.worker.process import WORKER_VARIABLE, ExitCode, spell
+from octopus.worker.process import ExitCode, spell
 from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
 logger = get_logger("octopus.worker")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from octopus.worker.signals import SAME_STOP
 from tests.cli.conftest import Octopus, Start
 
 pytestmark = pytest.mark.process
@@ -139,6 +140,73 @@ def test_event_data_reach_no_terminal_raw_not_in_the_live_table_either(
     text = shown.decode()
     assert "\\x1b]0;owned\\x07" in text
     assert not any(raw in text for raw in RAW)
+
+
+CALM = "async def handle(value: dict) -> None: pass"
+SLOW = "async def handle(value: dict) -> None: print('begun', flush=True); await asyncio.sleep(3600)"
+FAILS = "async def handle(value: dict) -> None: raise ValueError('no')"
+EXITS = "async def handle(value: dict) -> None: raise SystemExit(7)"
+
+
+@pytest.mark.parametrize(
+    ("handler", "arguments", "stops", "fields"),
+    [
+        pytest.param(
+            CALM, ("--drain",), 0, {"exit_code": 0, "reason": "caught up", "done": 1, "left": 0}, id="caught up"
+        ),
+        pytest.param(
+            SLOW,
+            ("--config=worker.drain_timeout=0.1s",),
+            1,
+            {"exit_code": 0, "reason": "stopped", "done": 0, "left": 1},
+            id="stopped",
+        ),
+        pytest.param(
+            SLOW, (), 2, {"exit_code": 143, "reason": "stopped again", "level": "warning"}, id="stopped again"
+        ),
+        pytest.param(FAILS, (), 0, {"exit_code": 4, "reason": "line stopped", "stopped": ["GROUP"]}, id="line stopped"),
+        pytest.param(EXITS, (), 0, {"exit_code": 7, "reason": "failed"}, id="a handler that exits"),
+        pytest.param(CALM, ("--brokers=127.0.0.1:1",), 0, {"exit_code": 3, "reason": "unreachable"}, id="unreachable"),
+        pytest.param(CALM, ("--drain", "--workers=2"), 0, {"exit_code": 0, "reason": "stopped"}, id="several"),
+        pytest.param(
+            f"{CALM}\n@app.on('bad name')\nasync def other(value: dict) -> None: pass",
+            (),
+            0,
+            {"exit_code": 2, "reason": "configuration"},
+            id="configuration",
+        ),
+    ],
+)
+def test_the_last_line_of_a_run_has_fields_for_machines(
+    octopus: Octopus,
+    start: Start,
+    topic: str,
+    write_app: Write,
+    broker: str,
+    handler: str,
+    arguments: tuple[str, ...],
+    stops: int,
+    fields: dict[str, object],
+) -> None:
+    on = f"import asyncio\nfrom octopus import Octopus\napp = Octopus({topic!r})\n@app.on({topic!r}, retry=1, dead_letter=False)\n"
+    write_app(f"{on}{handler}\n")
+    octopus("publish", topic, '{"n": 1}')
+    address = None if any(each.startswith("--brokers") for each in arguments) else broker
+    running = start("run", "--json", *arguments, brokers=address)
+    if stops:
+        running.wait_for("begun")
+        running.process.send_signal(signal.SIGTERM)
+    if stops == 2:
+        running.wait_for("stopping")
+        time.sleep(SAME_STOP)  # until then it is the first one
+        running.process.send_signal(signal.SIGTERM)
+    result = running.end()
+    lines = [json.loads(line) for line in result.err.splitlines()]
+    last = next(line for line in reversed(lines) if "exit_code" in line)
+    assert last["exit_code"] == result.code
+    wanted = {name: [f"{topic}.handle"] if value == ["GROUP"] else value for name, value in fields.items()}
+    assert {name: last[name] for name in fields} == wanted
+    assert last.keys() >= {"time", "level", "logger", "message"}
 
 
 @pytest.mark.parametrize("flag", ["--json", "--raw"])

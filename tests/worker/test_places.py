@@ -19,7 +19,7 @@ from octopus.testing.faults import ChildProcess
 from octopus.transports.base import Admin, GroupMember, Outgoing, Producer
 from octopus.transports.opening import open_transport
 from octopus.worker.parent import PARENT_VARIABLE
-from octopus.worker.places import PLACE_VARIABLE, Places, place_of
+from octopus.worker.places import PLACE_VARIABLE, Places, client_id, place_of
 
 PATIENCE = 30.0  # seconds; a session takes 45
 PARTITIONS = 6
@@ -149,6 +149,15 @@ async def test_the_replacement_of_a_killed_worker_has_its_partitions_and_the_oth
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("engine", ["aiokafka", "librdkafka"])
+async def test_the_members_of_a_group_tell_which_worker_they_are(engine: str, supervised: Supervised) -> None:
+    supervised.run(2, f"--config=consumer.engine={engine}")
+    await supervised.until_shared(2)
+    names = {member.client_id for member in await supervised.members()}
+    assert names == {f"{supervised.name}-1", f"{supervised.name}-2"}
+
+
+@pytest.mark.process
 async def test_of_workers_that_had_to_be_killed_in_the_end_no_member_is_left(supervised: Supervised) -> None:
     supervised.run(2)
     await supervised.until_shared(2)
@@ -262,3 +271,12 @@ def test_the_name_of_a_place_has_only_characters_that_brokers_take(monkeypatch: 
 )
 def test_a_place_is_only_for_the_process_it_was_given_to(environment: dict[str, str], place: str | None) -> None:
     assert place_of(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(None, "app"), ("app-host-1a2b3c4d-2", "app-2"), ("beamline-7-12", "app-12")],
+    ids=["nobody supervises it", "supervised", "a lasting place"],
+)
+def test_brokers_call_a_worker_by_its_app_and_its_number(place: str | None, name: str) -> None:
+    assert client_id("app", place) == name

@@ -1,6 +1,7 @@
 """Workers as processes: signals, exit codes, and several of them."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -168,6 +169,17 @@ def test_a_worker_that_starts_while_the_broker_is_away_ends_with_a_sentence(tmp_
     assert ended.returncode == 3, ended.stderr
     assert f"app does not start: Kafka at 127.0.0.1:{port} failed while connecting" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_app_that_runs_itself_writes_json_where_the_settings_say_so(tmp_path: Path) -> None:
+    program = AWAY.replace('logging.basicConfig(level="INFO")', "").replace("PORT", "1")
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.resolve().parents[2]), "OCTOPUS_LOG__FORMAT": "json"}
+    command = [sys.executable, "-c", program, "app.run"]
+    ended = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert (last["exit_code"], last["reason"]) == (ended.returncode, "unreachable") == (3, "unreachable")
 
 
 def test_an_app_runs_itself(start: Callable[[str], Program]) -> None:
