@@ -1,8 +1,8 @@
 """Every code block of README and docs runs.
 
 Python blocks of a page run one after the other in one namespace, in one event loop (so `await` may stand alone). A block
-that begins with `# name.py` (or `# name.toml`) is also written to that file. Shell blocks run in the page's directory, each line must succeed; one that
-would run for ever is stopped with SIGTERM after a few seconds, and must end well. Blocks marked `text` are not code.
+that begins with `# name.py` (or `# name.toml`) is also written to that file. Shell blocks run in the page's directory, each line must succeed; a worker
+that would run for ever is stopped with SIGTERM once it reads its topics, and must end well. Blocks marked `text` are not code.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w/]+\.(?:py|toml))\n")
-RUN_FOR = 12.0
+FOR_EVER = re.compile(r"octopus run (?!.*--drain)")
 
 SESSION = """
 import ast, asyncio, inspect, sys
@@ -109,12 +109,18 @@ def run_shell(text: str, directory: Path, environment: dict[str, str]) -> None:
         text=True,
         start_new_session=True,
     )
-    try:
-        output, _ = process.communicate(timeout=RUN_FOR)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, f"{text}\n{output}"
+    with process:
+        assert process.stdout is not None
+        output = []
+        try:
+            for line in process.stdout:
+                output.append(line)
+                if " reads " in line and FOR_EVER.search(text):
+                    os.killpg(process.pid, signal.SIGTERM)
+        except BaseException:  # the test's time is over
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, f"{text}\n{''.join(output)}"
 
 
 @pytest.mark.process
