@@ -98,7 +98,8 @@ async def ask_metadata(peer: WireClient, version: int, *topics: object, **option
 async def make_topic(
     peer: WireClient, name: str, partitions: int = 1, config: dict[str, str] | None = None
 ) -> uuid.UUID:
-    """Create a topic and wait until its partitions are served; return its id."""
+    """Create a topic that keeps whatever it gets, records of long ago too; return its id when its partitions are served."""
+    config = {"retention.ms": "-1", **(config or {})}
     await peer.ask(CREATE_TOPICS, 2, create_topic(name, partitions, config))
     for partition in range(partitions):
         async with asyncio.timeout(15):
