@@ -220,9 +220,9 @@ def headers_timestamp_idempotent(target: Target) -> None:
 @check()
 def big_1MB(target: Target) -> None:
     topic = _create(target, "big")
-    values = [os.urandom(1_000_000) for _ in range(10)]
+    values = [os.urandom(1_000_000) for _ in range(3)]  # its checksums are pure Python
     _send(target, topic, values, max_request_size=1_048_588)
-    records = _read_topic(target, topic, 10)
+    records = _read_topic(target, topic, len(values))
     assert [hashlib.sha256(r.value).digest() for r in records] == [hashlib.sha256(v).digest() for v in values]
 
 
