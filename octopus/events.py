@@ -223,7 +223,9 @@ class Message(Generic[T]):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """Where a message was stored, once acknowledged. Unpacks like a tuple; `dict(published)` is what JSON takes.
+    """Where a message was stored, once acknowledged. Unpacks like a tuple; `dict(published)` is what `json.dumps` takes.
+
+    msgspec, pydantic and FastAPI take it as it is, also as a field and as a return annotation.
 
     Attributes:
         topic: Topic name.
@@ -246,3 +248,22 @@ class Published(msgspec.Struct, frozen=True, gc=False):
         if field not in self.__struct_fields__:
             raise KeyError(field)
         return getattr(self, field)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Tell pydantic, when it asks, that this is an object with three fields."""
+        from pydantic_core import core_schema  # who asks has it
+
+        fields = core_schema.typed_dict_schema(
+            {
+                "topic": core_schema.typed_dict_field(core_schema.str_schema()),
+                "partition": core_schema.typed_dict_field(core_schema.int_schema()),
+                "offset": core_schema.typed_dict_field(core_schema.int_schema()),
+            }
+        )
+        read = core_schema.no_info_after_validator_function(lambda given: cls(**given), fields)
+        return core_schema.json_or_python_schema(
+            read,
+            core_schema.union_schema([core_schema.is_instance_schema(cls), read]),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict, return_schema=fields),
+        )

@@ -14,7 +14,7 @@ from octopus.errors import ConfigurationError
 from octopus.events import Event, Message
 from octopus.outcomes import OUTCOMES
 from octopus.serde import Decoder
-from octopus.serde.codecs import spell
+from octopus.serde.annotations import inside, is_union, plain, spell
 
 _SEQUENCES = (
     list,
@@ -78,30 +78,36 @@ def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signat
         ConfigurationError: It cannot be a handler; the sentence says why and what to change.
     """
     name = _name(function)
-    target = _target(function, name)
+    called = _called(function, name)
     if isinstance(function, staticmethod):
         function = function.__func__
-    parameter = _event_parameter(function, name)
+    parameter, owner = _event_parameter(function, name), _annotated(called)
     if parameter.kind is inspect.Parameter.VAR_POSITIONAL or parameter.annotation is inspect.Parameter.empty:
-        parameter = _wrapped_parameter(function) or parameter
+        handed_on = _wrapped_parameter(function, parameter.name)
+        if handed_on is not None:
+            parameter, owner = handed_on, _innermost(function, name)
     if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
         annotation: Any = Any  # its annotation is that of each argument, most often a decorator's `Any`
     else:
-        annotation = _resolve(target, parameter.name, parameter.annotation, name)
+        annotation = _resolve(owner, parameter.name, parameter.annotation, name)
     try:
         found = inspect_parameter(annotation, batch)
         Decoder[Any](found.type)
     except ConfigurationError as error:
         raise ConfigurationError(f"Handler {name}, parameter {parameter.name}: {error}") from error
-    if hasattr(function, "__wrapped__"):
-        return Signature(
-            name, found, inspect.iscoroutinefunction(target), Any
-        )  # what is around it may return otherwise
+    except NameError as error:  # of an alias, which is read when it is asked for
+        raise ConfigurationError(
+            f"Handler {name}, parameter {parameter.name}: {spell(annotation)} cannot be resolved: {error}; define it before the "
+            "handler."
+        ) from error
+    is_async = inspect.iscoroutinefunction(called)
+    if hasattr(_decorated(function), "__wrapped__"):
+        return Signature(name, found, is_async, Any)  # what is around it may return otherwise
     try:
-        returns = _resolve(target, "return", inspect.signature(function).return_annotation, name)
+        returns = _resolve(called, "return", inspect.signature(function).return_annotation, name)
     except ConfigurationError:
         returns = Any  # nothing is decoded into it, so a name known to type checkers only does no harm
-    return Signature(name, found, inspect.iscoroutinefunction(target), returns)
+    return Signature(name, found, is_async, returns)
 
 
 def inspect_parameter(annotation: Any, batch: bool = False) -> Parameter:
@@ -110,19 +116,19 @@ def inspect_parameter(annotation: Any, batch: bool = False) -> Parameter:
     Raises:
         ConfigurationError: Batch and annotation contradict each other, or `Event` stands where it cannot.
     """
-    plain = _unannotated(annotation)
-    inside = _item(plain)
+    meant = _meant(annotation)
+    item = _item(meant)
     if batch:
-        if inside is None:
+        if item is None:
             raise ConfigurationError(f"with batch= it gets a list, so annotate list[{spell_generic(annotation)}].")
-        annotation, plain = inside, _unannotated(inside)
-    elif inside is not None and _is_event(_unannotated(inside)):
+        annotation, meant = item, _meant(item)
+    elif item is not None and _is_event(_meant(item)):
         raise ConfigurationError(
             f"{spell_generic(annotation)} is a batch; register the handler with batch=, or annotate Event[…]."
         )
     kind: Literal["value", "event"] = "value"
-    if _is_event(plain):
-        kind, annotation = "event", (typing.get_args(plain) or (Any,))[0]
+    if _is_event(meant):
+        kind, annotation = "event", (typing.get_args(meant) or (Any,))[0]
     if _holds(annotation, Event):
         raise ConfigurationError(
             f"Event stands inside {spell_generic(annotation)}; annotate Event[…] or list[Event[…]]."
@@ -145,10 +151,10 @@ def returned_value(annotation: Any) -> Any | None:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal and arguments == (None,):
         return None
-    plain = origin or annotation
-    if plain in _SEQUENCES or plain is tuple or origin in (typing.Union, types.UnionType):
+    kind = origin or annotation
+    if kind in _SEQUENCES or kind is tuple or is_union(annotation):
         parts = [each for each in arguments if each not in (..., ())]
-    elif isinstance(plain, type) and issubclass(plain, collections.abc.Awaitable):
+    elif isinstance(kind, type) and issubclass(kind, collections.abc.Awaitable):
         parts = list(arguments[-1:])
     else:
         return annotation
@@ -176,7 +182,7 @@ def _name(function: Any) -> str:
     return name
 
 
-def _target(function: Any, name: str) -> Any:
+def _called(function: Any, name: str) -> Any:
     """Return the function whose code runs, or say why there is none."""
     if isinstance(function, type):
         raise ConfigurationError(
@@ -185,20 +191,46 @@ def _target(function: Any, name: str) -> Any:
     if not callable(function):
         hint = "; register the bound method of an object instead" if isinstance(function, classmethod) else ""
         raise ConfigurationError(f"{function!r} cannot be called, so it cannot be a handler{hint}.")
-    target = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not isinstance(target, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
-        target = type(target).__call__ if not isinstance(target, staticmethod) else target.__func__
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+    called = function
+    while not isinstance(called, types.FunctionType | types.BuiltinFunctionType):
+        if isinstance(called, functools.partial):
+            called = called.func
+        elif isinstance(called, types.MethodType | staticmethod):
+            called = called.__func__
+        elif isinstance(type(called).__call__, types.WrapperDescriptorType):
+            break  # written in C, as what lru_cache makes
+        else:
+            called = type(called).__call__
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise ConfigurationError(f"Handler {name} is a generator; return a list to publish several events.")
-    return target
+    return called
+
+
+def _decorated(function: Any) -> Any:
+    """Look through partials: what a decorator returned says itself what it is around."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _innermost(function: Any, name: str) -> Any:
+    """Return the function that decorators, partials and objects with a `__call__` are around."""
+    while (inner := inspect.unwrap(_decorated(function))) is not function:
+        function = inner
+    called = _called(function, name)
+    return function if called is function else _innermost(called, name)
+
+
+def _annotated(called: Any) -> Any:
+    """Return the function that the annotations of a function were written at: `wraps` takes over those of another one."""
+    inner = inspect.unwrap(called)
+    same = getattr(inner, "__annotations__", None) is getattr(called, "__annotations__", called)
+    return inner if same or not inspect.isfunction(called) else called
 
 
 def _event_parameter(function: Any, name: str) -> inspect.Parameter:
     try:
-        # Of what is called, not of what that says it wraps: a decorator may give the others itself.
-        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
+        parameters = list(_own_signature(function).parameters.values())
     except (TypeError, ValueError, NameError) as error:
         raise ConfigurationError(
             f"Handler {name} has no readable signature: {error}; wrap it in a function."
@@ -224,22 +256,42 @@ def _event_parameter(function: Any, name: str) -> inspect.Parameter:
     return (positional + rest)[0]
 
 
-def _wrapped_parameter(function: Any) -> inspect.Parameter | None:
-    """Return the first positional parameter of what a decorator is around, which says what it hands on; None without one."""
-    if not hasattr(function, "__wrapped__"):
+def _own_signature(function: Any) -> inspect.Signature:
+    """Read the signature of what is called, not of what that says it wraps: a decorator may give the others itself."""
+    try:
+        return inspect.signature(_readable(function), follow_wrapped=False)
+    except ValueError:  # it is written in C, and has none
+        return inspect.signature(function)
+
+
+def _readable(function: Any) -> Any:
+    """Return the method of an object that is called: inspect takes one with a `__get__` for something written in C."""
+    match function:
+        case functools.partial():
+            return functools.partial(_readable(function.func), *function.args, **function.keywords)
+        case types.MethodType():
+            return types.MethodType(_readable(function.__func__), function.__self__)
+        case types.FunctionType() | types.BuiltinFunctionType():
+            return function
+    return function if isinstance(type(function).__call__, types.WrapperDescriptorType) else function.__call__
+
+
+def _wrapped_parameter(function: Any, name: str) -> inspect.Parameter | None:
+    """Return the parameter of what a decorator is around that gets what it hands on: of the same name, else the first."""
+    if not hasattr(_decorated(function), "__wrapped__"):
         return None
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError, NameError):
         return None
-    return next((parameter for parameter in parameters if parameter.kind in _POSITIONAL), None)
+    positional = [each for each in parameters.values() if each.kind in _POSITIONAL]
+    return next((each for each in positional if each.name == name), positional[0] if positional else None)
 
 
-def _resolve(target: Any, parameter: str, annotation: Any, name: str) -> Any:
+def _resolve(function: Any, parameter: str, annotation: Any, name: str) -> Any:
     """Evaluate one annotation on its own: others may name what only a type checker knows."""
     if annotation is inspect.Parameter.empty:
         return Any
-    function = inspect.unwrap(getattr(target, "__func__", target))
     holder = types.SimpleNamespace(__annotations__={parameter: annotation})
     namespace = getattr(function, "__globals__", {})
     try:
@@ -291,22 +343,13 @@ def _defines(outer: types.CodeType, code: types.CodeType) -> bool:
 
 
 def _meant(annotation: Any) -> Any:
-    """Look through `Annotated` and `type X = …`."""
-    while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = annotation.__value__
-        else:
-            return annotation if isinstance(annotation, collections.abc.Hashable) else Any
+    """Look through `Annotated` and `type X = …`, and let what nothing can be compared with stand for anything."""
+    annotation = plain(annotation)
+    return annotation if isinstance(annotation, collections.abc.Hashable) else Any
 
 
 def _is_message(annotation: Any) -> bool:
     return annotation is Message or typing.get_origin(annotation) is Message
-
-
-def _unannotated(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
 
 
 def _item(annotation: Any) -> Any | None:
@@ -322,6 +365,4 @@ def _is_event(annotation: Any) -> bool:
 
 
 def _holds(annotation: Any, wanted: type) -> bool:
-    if annotation is wanted or typing.get_origin(annotation) is wanted:
-        return True
-    return any(_holds(argument, wanted) for argument in typing.get_args(annotation))
+    return any(each is wanted or typing.get_origin(each) is wanted for each in inside(annotation))

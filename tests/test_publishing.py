@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
+import fastapi
 import msgspec
+import pydantic
 import pytest
 
 from octopus import Message, Octopus
@@ -240,10 +242,87 @@ def test_what_publish_returns_can_be_put_into_json() -> None:
     assert json.loads(json.dumps({"stored": dict(stored)})) == {"stored": {"topic": "t", "partition": 1, "offset": 2}}
     assert {**stored, "seen": True} == {"topic": "t", "partition": 1, "offset": 2, "seen": True}
     assert JSON.encode([stored]) == b'[{"topic":"t","partition":1,"offset":2}]'
+    assert json.dumps([stored], default=dict) == '[{"topic": "t", "partition": 1, "offset": 2}]'
     topic, *place = stored
     assert (topic, place) == ("t", [1, 2])
     with pytest.raises(KeyError):
         stored["key"]
+
+
+class Answer(pydantic.BaseModel):
+    stored: list[Published]
+
+
+PLAIN = {"topic": "t", "partition": 1, "offset": 2}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "plain"),
+    [
+        (Published, Published("t", 1, 2), PLAIN),
+        (list[Published], [Published("t", 1, 2)], [PLAIN]),
+        (Published | None, Published("t", 1, 2), PLAIN),
+        (Answer, Answer(stored=[Published("t", 1, 2)]), {"stored": [PLAIN]}),
+    ],
+    ids=["alone", "in a list", "or nothing", "in a model"],
+)
+def test_pydantic_writes_and_reads_what_publish_returns(annotation: Any, value: Any, plain: Any) -> None:
+    adapter = pydantic.TypeAdapter(annotation)
+    assert json.loads(adapter.dump_json(value)) == adapter.dump_python(value) == plain
+    assert adapter.validate_json(json.dumps(plain)) == adapter.validate_python(plain) == value
+    assert adapter.validate_python(value) == value
+    with pytest.raises(pydantic.ValidationError):
+        adapter.validate_python({"topic": "t"})
+    assert '"offset"' in json.dumps(adapter.json_schema(mode="serialization"))
+
+
+async def test_a_route_of_fastapi_answers_with_what_publish_returns() -> None:
+    app, web = Octopus("app", brokers="memory://fastapi"), fastapi.FastAPI()
+
+    @web.get("/annotated")
+    async def annotated() -> Published:
+        return await app.publish("t", 1, partition=0)
+
+    @web.get("/many")
+    async def many() -> list[Published]:
+        return await app.publish_many("t", [Message(2, partition=0), Message(3, partition=0)])
+
+    @web.get("/unannotated")
+    async def unannotated():  # type: ignore[no-untyped-def]
+        return {"stored": await app.publish("t", 4, partition=0)}
+
+    def stored(offset: int) -> dict[str, Any]:
+        return {"topic": "t", "partition": 0, "offset": offset}
+
+    async with app.connected():
+        assert await answer(web, "/annotated") == stored(0)
+        assert await answer(web, "/many") == [stored(1), stored(2)]
+        assert await answer(web, "/unannotated") == {"stored": stored(3)}
+    described = web.openapi()["paths"]["/annotated"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert set(described["schema"]["properties"]) == {"topic", "partition", "offset"}
+
+
+async def answer(web: Any, path: str) -> Any:
+    """Ask a web application, as its server does; return the JSON of its answer."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+    }
+    await web(scope | {"query_string": b"", "headers": [], "http_version": "1.1"}, receive, send)
+    assert sent[0]["status"] == 200
+    return json.loads(b"".join(message.get("body", b"") for message in sent))
 
 
 class Reading(msgspec.Struct):

@@ -3,14 +3,14 @@
 pydantic is never imported unless an annotation already is, or holds, one of its classes.
 """
 
-import typing
-from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from octopus.errors import ConfigurationError
+from octopus.serde.annotations import holds_pydantic, spell
+from octopus.serde.checking import check_annotation, check_names, is_text, strangers
 
 
 class JsonCodec:
@@ -62,31 +62,6 @@ class MessagePackCodec:
         return msgspec.msgpack.Decoder(annotation, dec_hook=_hook(annotation)).decode
 
 
-def check_annotation(annotation: Any) -> None:
-    """Check that msgspec can decode into an annotation, down to the last field.
-
-    Raises:
-        ConfigurationError: It cannot; the sentence names the type.
-    """
-    try:
-        # A class msgspec does not know compiles, and then refuses every value: it has to be looked for.
-        strangers = [node.cls for node in _nodes(msgspec.inspect.type_info(annotation))]
-    except NameError as error:
-        raise ConfigurationError(
-            f"{spell(annotation)} cannot be decoded: {error}; define it before its use."
-        ) from error
-    except Exception as error:
-        raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {error}") from error
-    for stranger in strangers:
-        if _is_text(stranger):
-            continue
-        hint = "Use a msgspec.Struct, a dataclass, a TypedDict, an attrs class or a pydantic model."
-        if hasattr(stranger, "__pydantic_validator__"):
-            hint = "A pydantic model can only be inside other pydantic models, lists, dicts and unions."
-        where = "" if stranger is annotation else f" inside {spell(annotation)}"
-        raise ConfigurationError(f"{spell(stranger)}{where} cannot be decoded: not a data type. {hint}")
-
-
 def pydantic_validator(annotation: Any) -> Any | None:
     """Return pydantic's compiled validator when the annotation is, or holds, one of its classes; else None."""
     try:
@@ -97,48 +72,19 @@ def pydantic_validator(annotation: Any) -> Any | None:
         if holds_pydantic(annotation):
             from pydantic import TypeAdapter  # it is loaded already: the annotation came from it
 
+            check_names(annotation)
             return TypeAdapter(annotation).validator
+    except ConfigurationError:
+        raise
     except Exception as error:
-        raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {error}") from error
+        reason = str(error).partition("\n")[0]  # what follows is about pydantic
+        raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {reason}") from error
     return None
-
-
-def holds_pydantic(annotation: Any) -> bool:
-    """Whether an annotation is, or has among its type arguments, a class of pydantic's."""
-    return hasattr(annotation, "__pydantic_validator__") or any(map(holds_pydantic, typing.get_args(annotation)))
-
-
-def spell(annotation: Any) -> str:
-    """Write an annotation as its author did."""
-    return (
-        annotation.__qualname__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
-    )
-
-
-def _nodes(info: Any) -> Iterator[msgspec.inspect.CustomType]:
-    """Walk msgspec's description of a type, which may be cyclic, and yield what it does not know itself."""
-    seen: set[int] = set()
-    waiting = [info]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, tuple):
-            waiting.extend(node)
-        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
-            seen.add(id(node))
-            if isinstance(node, msgspec.inspect.CustomType) and node.cls is not object:
-                yield node
-            waiting.extend(getattr(node, name) for name in node.__struct_fields__)
-
-
-def _is_text(kind: Any) -> bool:
-    """Whether a class that msgspec does not know is made of one text, and written as it: paths, and all of `ipaddress`."""
-    return isinstance(kind, type) and (issubclass(kind, PurePath) or kind.__module__ == "ipaddress")
 
 
 def _hook(annotation: Any) -> Callable[[type, Any], Any] | None:
     """Return what reads the texts in an annotation; None without them, because every `object` in it would be asked about, too."""
-    has_texts = any(_is_text(node.cls) for node in _nodes(msgspec.inspect.type_info(annotation)))
-    return _from_text if has_texts else None
+    return _from_text if any(map(is_text, strangers(annotation))) else None
 
 
 def _from_text(kind: type, value: Any) -> Any:
@@ -162,13 +108,13 @@ def _without_nan(validate: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _to_json(value: Any) -> Any:
-    if _is_text(type(value)):
+    if is_text(type(value)):
         return str(value)
     return msgspec.Raw(_serializer(value).to_json(value, by_alias=_by_alias(value)))
 
 
 def _to_python(value: Any) -> Any:
-    if _is_text(type(value)):
+    if is_text(type(value)):
         return str(value)
     return _serializer(value).to_python(value, mode="json", by_alias=_by_alias(value))
 

@@ -10,7 +10,8 @@ import msgspec
 
 from octopus.errors import CodecUnavailable, ConfigurationError, DecodeError, TransportError
 from octopus.events import Headers
-from octopus.serde.codecs import JSON, MESSAGE_PACK, holds_pydantic, spell
+from octopus.serde.annotations import holds_pydantic, is_union, plain, spell, unaliased
+from octopus.serde.codecs import JSON, MESSAGE_PACK
 from octopus.serde.reasons import explain
 from octopus.types import Codec
 
@@ -75,13 +76,13 @@ class Decoder(Generic[T]):
 
     def __init__(self, annotation: Any = Any, codecs: Sequence[Codec] = (), default: Codec = JSON) -> None:
         core, self._welcomes_none = _without_none(annotation)
-        plain = _plain(core)
+        kind = plain(core)
         self._annotation = annotation = Any if annotation is object else annotation
         self._codecs = _BUILT_IN | {codec.content_type.lower(): codec for codec in (default, *codecs)}
         self._default = default
         self._by_content_type: dict[bytes, tuple[Decode, Codec]] = {}
-        self.is_raw = plain in _AS_IT_IS
-        self.direct: Callable[[bytes], T] = _raw(core, plain) if self.is_raw else _compile(default, annotation)
+        self.is_raw = isinstance(kind, type) and kind in _AS_IT_IS
+        self.direct: Callable[[bytes], T] = _raw(core, kind) if self.is_raw else _compile(default, annotation)
         self.fields = None if self.is_raw else _fields(core)
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> T:
@@ -175,37 +176,27 @@ def _compile(codec: Codec, annotation: Any) -> Decode:
         raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {error}") from error
 
 
-def _raw(annotation: Any, plain: Any) -> Decode:
+def _raw(annotation: Any, kind: type) -> Decode:
     """Hand the bytes over, and check the constraints of an `Annotated` type if there are any."""
-    convert = _AS_IT_IS[plain]
-    if annotation is plain or typing.get_origin(annotation) is not typing.Annotated:
+    convert = _AS_IT_IS[kind]
+    if annotation is kind or typing.get_origin(annotation) is not typing.Annotated:
         return convert
     return lambda value: msgspec.convert(convert(value), annotation)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
     """Split `T | None` into T and whether None is welcome."""
+    annotation = unaliased(annotation)
     if annotation in (Any, object, None, types.NoneType) or isinstance(annotation, TypeVar):
         return annotation, True
     if typing.get_origin(annotation) is typing.Annotated:
         core, welcome = _without_none(typing.get_args(annotation)[0])
         return (core if welcome else annotation), welcome
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+    if not is_union(annotation):
         return annotation, False
     members = typing.get_args(annotation)
     others = tuple(member for member in members if member is not types.NoneType)
-    return typing.Union[others], len(others) < len(members)  # noqa: UP007  # made of a tuple
-
-
-def _plain(annotation: Any) -> Any:
-    """Look through `Annotated` and `NewType`."""
-    while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        else:
-            return annotation if isinstance(annotation, type) else None
+    return unaliased(typing.Union[others]), len(others) < len(members)  # noqa: UP007  # made of a tuple
 
 
 def _fields(annotation: Any) -> tuple[str, ...] | None:
