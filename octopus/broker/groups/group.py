@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from octopus.broker.codes import Code
 from octopus.broker.groups.messages import Join, Joined, Member, Peer, Reply, State, Synced
 
-# A join phase that nobody answers is prolonged by at least this, so that a zero time-out cannot spin.
-_SHORTEST_PHASE = 1000
+# A join phase that nobody answers is prolonged by at least this, so that a time-out of nothing cannot spin.
+_SHORTEST_PHASE = 100
 
 
 @dataclass(slots=True)
@@ -340,7 +340,7 @@ class Group:
             return
         self.state = State.COMPLETING
         self.protocol = self._elect_protocol()
-        self._closes = now + max(self._longest_rebalance(), _SHORTEST_PHASE)
+        self._closes = now + self._longest_rebalance()
         for each in self.members.values():
             each.assignment = b""
             if each.joining is not None:

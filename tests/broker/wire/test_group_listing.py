@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from members_on_either import joined, left, synced
 from requests_and_answers import OFFSET_COMMIT
 from topics_on_either import find_coordinator, fresh, make_topic
 from wire_client import WireClient
@@ -106,3 +107,29 @@ async def test_offsets_of_an_unknown_group_cannot_be_deleted(peer: WireClient) -
     await make_topic(peer, topic)
     await find_coordinator(peer, group)
     assert await deleted(peer, group, topic) == (Code.GROUP_ID_NOT_FOUND, {})
+
+
+async def test_offsets_of_topics_that_members_read_are_kept_and_others_are_deleted(
+    peer: WireClient, other: WireClient
+) -> None:
+    read, unread = fresh("read"), fresh("unread")
+    for topic in (read, unread):
+        await make_topic(peer, topic)
+    group = await committed(peer, read)
+    member, generation = await joined(other, group, topics=(read,))
+    await synced(other, group, member, generation)
+    found = {read: Code.GROUP_SUBSCRIBED_TO_TOPIC, unread: Code.NONE}
+    assert await deleted(peer, group, read, unread) == (Code.NONE, found)
+    await left(other, group, member)
+    assert await deleted(peer, group, read) == (Code.NONE, {read: Code.NONE})
+
+
+async def test_offsets_of_a_group_that_is_none_of_consumers_are_kept_while_it_has_members(
+    peer: WireClient, other: WireClient
+) -> None:
+    topic = fresh("t")
+    await make_topic(peer, topic)
+    group = await committed(peer, topic)
+    member, generation = await joined(other, group, kind="connect")
+    await synced(other, group, member, generation)
+    assert await deleted(peer, group, topic) == (Code.NON_EMPTY_GROUP, {})

@@ -198,6 +198,25 @@ def test_a_member_that_joins_but_never_syncs_is_dropped_although_it_heartbeats(p
     assert play.group.leader == "b"
 
 
+@pytest.mark.parametrize("rebalance", [100, 300, 999, 5_000])
+def test_a_rebalance_takes_as_long_as_its_members_allow_however_short(play: Play, rebalance: int) -> None:
+    play.stable("a", "b", rebalance=rebalance).join("c", wish(fresh="c", rebalance=50)).wait(rebalance - 1)
+    assert not play.answers
+    play.wait(1)
+    assert code_of(play, "c") == Code.NONE, "who did not join is dropped when the longest time-out ends"
+    play.wait(49)
+    assert play.beat("c") == Code.NONE
+    play.wait(1)
+    assert play.beat("c") == Code.UNKNOWN_MEMBER_ID, "and who did not sync by its own"
+
+
+def test_a_rebalance_without_time_ends_at_once_and_does_not_spin(play: Play) -> None:
+    play.join("a", wish(fresh="a", instance="s", rebalance=0)).wait(WINDOW).sync("sync a", "a", {"a": b"0"})
+    play.answers.clear()
+    play.join("b", wish(fresh="b", rebalance=0)).wait(1)
+    assert play.answers["b"].leader == "b"
+
+
 # ── heartbeats, sessions, leaving ───────────────────────────────────────────────────────────────────────────────────
 
 
