@@ -6,11 +6,11 @@ search for a timestamp. Format: https://kafka.apache.org/documentation/#recordba
 """
 
 import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.codecs import LIMIT, NONE, Codecs, UnreadableBatch, compressed, decompressed, is_known
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES = 61
@@ -26,13 +26,7 @@ LOG_APPEND_TIME = 0x08
 TRANSACTIONAL = 0x10
 CONTROL = 0x20
 
-NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
-
-Decompressor: TypeAlias = Callable[[bytes, int], bytes]
-"""`decompress(data, limit)`: the plain bytes; `ValueError` when the data are broken or exceed `limit` bytes."""
-
-Decompressors: TypeAlias = Mapping[int, Decompressor]
-
+_GZIP_ONLY: Codecs = {}
 _RUN = 256  # records that are looked at together
 _CHECKSUM = struct.Struct(">I")
 _PLACE = struct.Struct(">qiI")  # base offset, length, leader epoch
@@ -101,10 +95,6 @@ class Record(NamedTuple):
     headers: tuple[tuple[bytes, bytes | None], ...] = ()
 
 
-class UnreadableBatch(ValueError):
-    """A batch's records cannot be decoded: broken framing, no decompressor, or more than the limit."""
-
-
 def read_header(data: bytes | memoryview, position: int = 0) -> Header:
     """Read the header at `position`.
 
@@ -112,6 +102,16 @@ def read_header(data: bytes | memoryview, position: int = 0) -> Header:
         struct.error: If fewer than 61 bytes are there.
     """
     return Header._make(HEADER.unpack_from(data, position))
+
+
+def end_of(batches: bytes | memoryview) -> int:
+    """Return the offset after the last of some whole batches."""
+    position = 0
+    while True:
+        header = read_header(batches, position)
+        position += header.size
+        if position >= len(batches):
+            return header.next_offset
 
 
 def checksum_of(batch: bytes | memoryview, checksum: Checksum = crc32c) -> int:
@@ -163,25 +163,24 @@ def encode_batch(
     producer_epoch: int = -1,
     base_sequence: int = -1,
     checksum: Checksum = crc32c,
+    codecs: Codecs = _GZIP_ONLY,
 ) -> bytes:
-    """Encode records, in offset order, as one batch; gzip and no compression are supported.
+    """Encode records, in offset order, as one batch.
 
     Args:
         base_offset: Where the batch starts; by default at its first record.
         last_offset: Last offset the batch covers, when records after it were removed.
+        codecs: What compresses, beside gzip.
+
+    Raises:
+        UnreadableBatch: Nothing compresses with the codec that the attributes name.
     """
     records = list(records)
     first = records[0].offset if base_offset is None else base_offset
     last = records[-1].offset if last_offset is None else last_offset
     base_timestamp = records[0].timestamp if records else 0
     body = b"".join(_encode_record(record, first, base_timestamp) for record in records)
-    match attributes & CODEC_MASK:
-        case 0:
-            pass
-        case 1:
-            body = zlib.compress(body, wbits=31)
-        case codec:
-            raise UnreadableBatch(f"no compressor for codec {codec}")
+    body = compressed(attributes & CODEC_MASK, body, None, codecs)
     covered = struct.pack(
         ">hiqqqhii",
         attributes,
@@ -197,41 +196,41 @@ def encode_batch(
     return struct.pack(">qiibI", first, len(covered) + 9, 0, 2, checksum(covered)) + covered
 
 
-def decode_records(
-    batch: bytes | memoryview, limit: int = 64 * 2**20, decompressors: Mapping[int, Decompressor] | None = None
-) -> Iterator[Record]:
+def decode_records(batch: bytes | memoryview, limit: int = LIMIT, codecs: Codecs = _GZIP_ONLY) -> Iterator[Record]:
     """Yield the records of one whole batch.
 
     Args:
         batch: The batch, header included.
         limit: Most bytes the records may decompress to.
-        decompressors: Codec number → function, for what the standard library lacks.
+        codecs: What decompresses, beside gzip.
 
     Raises:
         UnreadableBatch: The codec is unknown, the limit is exceeded, or the framing is broken.
     """
     header = read_header(batch)
     body = bytes(memoryview(batch)[HEADER_BYTES : header.size])
+    yield from decode_unpacked(header, decompressed(header.codec, body, limit, codecs))
+
+
+def decode_unpacked(header: Header, records: bytes | memoryview) -> Iterator[Record]:
+    """Yield the records of a batch from what they are decompressed.
+
+    Raises:
+        UnreadableBatch: The framing is broken.
+    """
+    body, position = bytes(records), 0
     try:
-        if header.codec != NONE:
-            body = _decompress(header.codec, body, limit, decompressors or {})
-        position = 0
         for _ in range(header.count):
             record, position = _decode_record(body, position, header)
             yield record
-    except UnreadableBatch:
-        raise
-    except (IndexError, ValueError, zlib.error) as error:
+    except (IndexError, ValueError) as error:
         raise UnreadableBatch(f"the batch at offset {header.base_offset} cannot be decoded: {error}") from error
 
 
 def unpacked(
-    header: Header,
-    batch: bytes | memoryview,
-    limit: int = 64 * 2**20,
-    decompressors: Mapping[int, Decompressor] | None = None,
+    header: Header, batch: bytes | memoryview, limit: int = LIMIT, codecs: Codecs = _GZIP_ONLY
 ) -> bytes | memoryview | None:
-    """Return the records of a whole batch, decompressed; None where there is no decompressor for its codec.
+    """Return the records of a whole batch, decompressed; None where nothing here decompresses its codec.
 
     Raises:
         UnreadableBatch: They cannot be decompressed, or to more than `limit` bytes.
@@ -239,14 +238,30 @@ def unpacked(
     body = memoryview(batch)[HEADER_BYTES : header.size]
     if header.codec == NONE:
         return body
-    if header.codec != GZIP and header.codec not in (decompressors or {}):
-        return None
-    try:
-        return _decompress(header.codec, bytes(body), limit, decompressors or {})
-    except UnreadableBatch:
-        raise
-    except (ValueError, zlib.error) as error:
-        raise UnreadableBatch(f"The records cannot be decompressed: {error}.") from error
+    return decompressed(header.codec, bytes(body), limit, codecs) if is_known(header.codec, codecs) else None
+
+
+def repacked(
+    header: Header,
+    batch: bytes | memoryview,
+    records: bytes | memoryview,
+    codec: int,
+    level: int | None,
+    codecs: Codecs,
+    checksum: Checksum = crc32c,
+) -> bytes:
+    """Return the batch with its records, which are given decompressed, in another codec; all else stays.
+
+    Raises:
+        UnreadableBatch: Nothing here compresses with this codec.
+    """
+    body = compressed(codec, records, level, codecs)
+    copy = bytearray(memoryview(batch)[:HEADER_BYTES])
+    copy += body
+    struct.pack_into(">i", copy, 8, len(copy) - LENGTH_OFFSET)
+    struct.pack_into(">h", copy, 21, header.attributes & ~CODEC_MASK | codec)
+    _CHECKSUM.pack_into(copy, 17, checksum_of(memoryview(copy), checksum))
+    return bytes(copy)
 
 
 def holds(records: bytes | memoryview, count: int) -> bool:
@@ -273,26 +288,6 @@ def holds(records: bytes | memoryview, count: int) -> bool:
     except (IndexError, ValueError):
         return False
     return position == len(data)
-
-
-def _decompress(codec: int, body: bytes, limit: int, decompressors: Decompressors) -> bytes:
-    if codec in decompressors:
-        return decompressors[codec](body, limit)
-    if codec != GZIP:
-        raise UnreadableBatch(f"no decompressor for codec {codec}")
-    parts = []
-    room = limit
-    while body:  # a gzip body may have several members
-        member = zlib.decompressobj(wbits=31)
-        part = member.decompress(body, room + 1)
-        room -= len(part)
-        if room < 0:
-            raise UnreadableBatch(f"the records decompress to more than {limit} bytes")
-        if not member.eof:
-            raise UnreadableBatch("the gzip data end too early")
-        parts.append(part)
-        body = member.unused_data
-    return b"".join(parts)
 
 
 def _decode_record(body: bytes, position: int, header: Header) -> tuple[Record, int]:

@@ -1,10 +1,9 @@
 """What everything that stores needs, handed down from `Storage`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from octopus.broker.batch import Decompressor
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.codecs import Codecs
 from octopus.broker.durability import GroupCommit
 from octopus.broker.faults import Faults
 from octopus.broker.files import Descriptors
@@ -16,7 +15,7 @@ class Environment:
 
     Attributes:
         checksum: CRC-32C.
-        decompressors: Codec number → function.
+        codecs: What packs and unpacks records, beside gzip.
         faults: Disk faults on demand.
         descriptors: Open files.
         commit: Makes things durable.
@@ -24,7 +23,7 @@ class Environment:
     """
 
     checksum: Checksum = crc32c
-    decompressors: Mapping[int, Decompressor] = field(default_factory=dict)
+    codecs: Codecs = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     descriptors: Descriptors = field(default_factory=Descriptors)
     commit: GroupCommit = field(default_factory=GroupCommit)

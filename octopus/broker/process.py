@@ -4,8 +4,8 @@ import asyncio
 import signal
 from pathlib import Path
 
-from octopus.broker.batch import Decompressors
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.codecs import Codecs
 from octopus.broker.files import raise_descriptor_limit
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
@@ -22,7 +22,7 @@ def run(
     idle_exit: float | None = None,
     grace: float = 5.0,
     checksum: Checksum = crc32c,
-    decompressors: Decompressors | None = None,
+    codecs: Codecs | None = None,
     faults: RequestFaults | None = None,
 ) -> None:
     """Run a broker until SIGTERM, SIGINT, or `idle_exit` seconds without any connection.
@@ -36,7 +36,7 @@ def run(
         idle_exit: Seconds without any connection after which to stop; None for never.
         grace: Seconds that requests may take to end.
         checksum: A compiled CRC-32C, if there is one.
-        decompressors: Codec number → function, for what the standard library lacks.
+        codecs: What packs and unpacks records, beside gzip, which the standard library does.
         faults: For tests.
 
     Raises:
@@ -45,7 +45,7 @@ def run(
         ConfigurationError: The directory cannot be one, or the address cannot be listened at.
     """
     raise_descriptor_limit()
-    storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, decompressors=decompressors)
+    storage = Storage.open(directory, storage_settings, now=Node.now(), checksum=checksum, codecs=codecs)
     asyncio.run(_serve(Broker(storage, settings, faults), idle_exit, grace))
 
 

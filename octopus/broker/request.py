@@ -1,7 +1,8 @@
 """One request as its handler sees it, and what is known of the connection it came by."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from octopus.broker.codes import BrokerError
@@ -31,6 +32,7 @@ class Session:
         mechanism: The SASL mechanism agreed on, until the exchange is over.
         speaks_raw: After a version 0 handshake: the next frame is the bare token, without a Kafka header.
         is_closing: Set by a handler: close once its answer is written.
+        turn: Held by the Produce request that is being looked at, so that none overtakes it while that takes time.
     """
 
     peer: str
@@ -40,6 +42,7 @@ class Session:
     mechanism: str | None = None
     speaks_raw: bool = False
     is_closing: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 from uuid import UUID
 
-from octopus.broker.batch import Decompressors
 from octopus.broker.catalog import read_catalog
 from octopus.broker.checksum import Checksum, crc32c
 from octopus.broker.chores import Compactions, attempt
+from octopus.broker.codecs import Codecs
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.durability import Durable
 from octopus.broker.environment import Environment
@@ -93,7 +93,7 @@ class Storage:
         *,
         now: int = 0,
         checksum: Checksum = crc32c,
-        decompressors: Decompressors | None = None,
+        codecs: Codecs | None = None,
         faults: Faults | None = None,
     ) -> Self:
         """Open a data directory, making it at need and recovering what a crash left; `None` keeps everything in memory.
@@ -105,7 +105,7 @@ class Storage:
             settings: How it is kept.
             now: ms since the epoch.
             checksum: CRC-32C, if a compiled one is at hand.
-            decompressors: Codec number → function; the standard library has gzip only.
+            codecs: What packs and unpacks records, beside gzip, which the standard library does.
             faults: Disk faults on demand.
 
         Raises:
@@ -114,10 +114,10 @@ class Storage:
             OSError: The directory cannot be read.
         """
         settings = settings or StorageSettings()
-        check_config(settings.topic_defaults)
+        check_config(settings.topic_defaults, codecs or {})
         environment = Environment(
             checksum=checksum,
-            decompressors=decompressors or {},
+            codecs=codecs or {},
             faults=faults or Faults(),
             is_durable=path is not None and settings.durability == "fsync",
         )

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from octopus.broker.batch import Decompressors
 from octopus.broker.checksum import Checksum, crc32c
+from octopus.broker.codecs import Codecs
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.server import Broker, serve
@@ -25,7 +25,7 @@ class BrokerThread:
         settings: How it is reached.
         storage_settings: How data are kept.
         checksum: A compiled CRC-32C, if there is one.
-        decompressors: Codec number → function, for what the standard library lacks.
+        codecs: What packs and unpacks records, beside gzip, which the standard library does.
         grace: Seconds that requests may take to end when the broker stops.
     """
 
@@ -36,14 +36,14 @@ class BrokerThread:
         storage_settings: StorageSettings | None = None,
         *,
         checksum: Checksum = crc32c,
-        decompressors: Decompressors | None = None,
+        codecs: Codecs | None = None,
         grace: float = 5.0,
     ) -> None:
         self._directory = directory
         self._settings = settings or BrokerSettings()
         self._storage_settings = storage_settings
         self._checksum = checksum
-        self._decompressors = decompressors
+        self._codecs = codecs
         self._thread = threading.Thread(target=self._run, name="octopus-broker", daemon=True)
         self._changed = threading.Event()  # it is ready, or it has failed
         self._address: str | None = None
@@ -115,7 +115,7 @@ class BrokerThread:
             self._storage_settings,
             now=Node.now(),
             checksum=self._checksum,
-            decompressors=self._decompressors,
+            codecs=self._codecs,
         )
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._broker = Broker(storage, self._settings)

@@ -123,7 +123,7 @@ class TopicStore:
                 )
         if partitions < 1:
             raise BrokerError(Code.INVALID_PARTITIONS, f"A topic cannot have {partitions} partitions.")
-        check_config(config)
+        check_config(config, self._environment.codecs)
         if len(self.topics) >= self._settings.max_topics:
             raise BrokerError(Code.POLICY_VIOLATION, f"There are {len(self.topics)} topics already.")
         self._check_room(partitions)
@@ -163,7 +163,7 @@ class TopicStore:
             BrokerError: 3 unknown topic, 40 bad configuration, 56 the disk refused.
         """
         topic = self.topic(name)
-        check_config(config)
+        check_config(config, self._environment.codecs)
         if validate_only:
             return
         altered = replace(topic, config=dict(config))

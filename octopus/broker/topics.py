@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
+from octopus.broker.codecs import NAMES, NONE, Codecs, is_known
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.log import Log, LogConfig
 
@@ -17,7 +18,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}\Z")
 _FRACTION = re.compile(r"[0-9]*\.?[0-9]+\Z")
 _POLICIES = frozenset({"delete", "compact"})
 _DASH = 62  # the sextet that base64 writes as "-"
-_COMPRESSIONS = ("producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd")
+_AS_SENT = "producer"
 
 DEFAULTS: Mapping[str, str] = {
     "cleanup.policy": "delete",
@@ -51,10 +52,6 @@ DEFAULTS: Mapping[str, str] = {
 
 WITHOUT_EFFECT = frozenset(
     {
-        "compression.gzip.level",
-        "compression.lz4.level",
-        "compression.type",
-        "compression.zstd.level",
         "file.delete.delay.ms",
         "flush.messages",
         "flush.ms",
@@ -156,8 +153,8 @@ def check_name(name: str) -> None:
         )
 
 
-def check_config(config: Mapping[str, str]) -> None:
-    """Refuse unknown configuration keys and values that do not fit.
+def check_config(config: Mapping[str, str], codecs: Codecs) -> None:
+    """Refuse unknown configuration keys, values that do not fit, and codecs that nothing here writes.
 
     Raises:
         BrokerError: 40 INVALID_CONFIG.
@@ -168,6 +165,9 @@ def check_config(config: Mapping[str, str]) -> None:
             raise BrokerError(Code.INVALID_CONFIG, f"{key[:60]!r} is not a topic configuration; known are {known}.")
         if not _fits(key, value):
             raise BrokerError(Code.INVALID_CONFIG, f"{value[:60]!r} is not a value for {key}.")
+    wanted = NAMES.get(config.get("compression.type", _AS_SENT), NONE)
+    if not is_known(wanted, codecs):
+        raise BrokerError(Code.INVALID_CONFIG, f"This broker cannot compress with {config['compression.type']}.")
 
 
 def described(config: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, ConfigValue]:
@@ -186,7 +186,11 @@ def described(config: Mapping[str, str], defaults: Mapping[str, str]) -> dict[st
 def log_config(config: Mapping[str, str]) -> LogConfig:
     """Return what a log obeys, from every configuration key."""
     policies = config["cleanup.policy"].replace(" ", "").split(",")
+    compression = config["compression.type"]
+    level = config.get(f"compression.{compression}.level")
     return LogConfig(
+        codec=NAMES.get(compression),
+        codec_level=None if level is None else int(level),
         max_message_bytes=int(config["max.message.bytes"]),
         log_append_time=config["message.timestamp.type"] == "LogAppendTime",
         compact="compact" in policies,
@@ -206,7 +210,7 @@ def _fits(key: str, value: str) -> bool:
         case "cleanup.policy", _:  # empty: neither deleted nor compacted
             return set(filter(None, value.replace(" ", "").split(","))) <= _POLICIES
         case "compression.type", _:
-            return value in _COMPRESSIONS
+            return value == _AS_SENT or value in NAMES
         case "message.timestamp.type", _:
             return value in {"CreateTime", "LogAppendTime"}
         case "compression.gzip.level", _ if value == "0":

@@ -22,7 +22,8 @@ from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import document, note, notices, say, spell_count, table
 from octopus.config import LogSettings, Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
-from octopus.transports.broker_process import BrokerProcess, decompressors
+from octopus.transports.broker_codecs import codecs
+from octopus.transports.broker_process import BrokerProcess
 from octopus.transports.checksum import crc32c
 from octopus.transports.opening import administering
 from octopus.worker.process import ExitCode
@@ -68,7 +69,7 @@ def start(
     if foreground:
         configure_logs(settings.log, notices())
         logging.getLogger("octopus.broker").setLevel("INFO" if not options.quiet else "WARNING")
-        run_broker(*arguments, checksum=crc32c, decompressors=decompressors())
+        run_broker(*arguments, checksum=crc32c, codecs=codecs())
         return
     configure_logs(
         LogSettings(level="debug" if options.verbose else "warning"), notices()

@@ -10,15 +10,13 @@ import weakref
 from pathlib import Path
 from typing import IO, Any
 
-from octopus.broker.batch import Decompressor as BrokerDecompressor
-from octopus.broker.batch import Decompressors
 from octopus.broker.lock import LockedError
 from octopus.broker.process import run
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
-from octopus.errors import ConfigurationError, TransportError
+from octopus.errors import ConfigurationError
+from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c
-from octopus.transports.decompression import DECOMPRESSORS, Decompressor
 
 _LOST_THE_RACE = 75  # another broker owns the directory: fine, that one is joined
 
@@ -93,7 +91,7 @@ def main(text: str) -> int:
             StorageSettings(**given["storage"]),
             idle_exit=given["idle_exit"],
             checksum=crc32c,
-            decompressors=decompressors(),
+            codecs=codecs(),
         )
     except LockedError:
         return _LOST_THE_RACE
@@ -101,21 +99,6 @@ def main(text: str) -> int:
         sys.stderr.write(f"{error}\n")  # what whoever started it hands on: its last line
         return 2
     return 0
-
-
-def decompressors() -> Decompressors:
-    """Return the decompressors in the broker's terms: what cannot be unpacked is a `ValueError`."""
-    return {codec: _for_broker(decompress) for codec, decompress in DECOMPRESSORS.items()}
-
-
-def _for_broker(decompress: Decompressor) -> BrokerDecompressor:
-    def decompressed(data: bytes, limit: int) -> bytes:
-        try:
-            return bytes(decompress(data, limit))
-        except TransportError as error:
-            raise ValueError(str(error)) from error
-
-    return decompressed
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from octopus.broker.storage import StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.logs import get_logger
-from octopus.transports.broker_process import BrokerProcess, decompressors
+from octopus.transports.broker_codecs import codecs
+from octopus.transports.broker_process import BrokerProcess
 from octopus.transports.checksum import crc32c
 
 logger = get_logger("octopus.transports")
@@ -149,9 +150,7 @@ class Whereabouts:
     async def _started(self) -> str:
         if self._mode == "process":
             return await self._awaited(await asyncio.to_thread(self._spawn))
-        thread = BrokerThread(
-            self._directory, self._broker, self._storage, checksum=crc32c, decompressors=decompressors()
-        )
+        thread = BrokerThread(self._directory, self._broker, self._storage, checksum=crc32c, codecs=codecs())
         try:
             address = await asyncio.to_thread(thread.start)
         except LockedError:

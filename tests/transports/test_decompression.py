@@ -11,7 +11,7 @@ import cramjam
 import pytest
 
 from octopus.errors import BatchTooLarge, CorruptBatch, TransportError
-from octopus.transports.broker_process import decompressors
+from octopus.transports.broker_codecs import codecs
 from octopus.transports.decompression import DECOMPRESSORS, gunzip, unsnappy
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
@@ -131,7 +131,7 @@ def test_blocks_of_snappy_take_no_memory_each() -> None:
 
 @every_codec
 def test_the_broker_gets_the_same_with_value_errors(codec: int, compress: Compress) -> None:
-    decompress = decompressors()[codec]
+    decompress = codecs()[codec].decompress
     assert decompress(compress(b"data"), 100) == b"data"
     with pytest.raises(ValueError, match="more than 100 bytes") as caught:
         decompress(compress(b"x" * 101), 100)

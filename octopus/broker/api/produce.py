@@ -1,12 +1,16 @@
 """Produce: append batches to partitions and answer when they are durable."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from octopus.broker.api.naming import TopicKey, key_reader, name_of, write_key
+from octopus.broker.batch import HEADER_BYTES, read_header
+from octopus.broker.codecs import ZSTD
 from octopus.broker.codes import BrokerError, Code, require
-from octopus.broker.log import Appended, Log
+from octopus.broker.log import Admitted, Appended, Log
 from octopus.broker.node import Node
+from octopus.broker.offsets import Partition
 from octopus.broker.request import Api, Hangup, Request
 from octopus.broker.wire import Writer
 
@@ -14,6 +18,14 @@ from octopus.broker.wire import Writer
 class _Part(NamedTuple):
     partition: int
     records: memoryview
+
+
+class _Wanted(NamedTuple):
+    """A batch that may be stored, and where."""
+
+    place: Partition
+    log: Log
+    batch: Admitted
 
 
 class _Result(NamedTuple):
@@ -24,8 +36,8 @@ class _Result(NamedTuple):
     records: Sequence[tuple[int, str]] = ()
 
 
-_BY_ID = 13
-"""The version from which topics are named by their ids."""
+_WITH_ZSTD, _BY_ID = 7, 13
+"""The versions from which records may be compressed with zstd, and topics are named by their ids."""
 
 _NOTHING = Appended(-1, -1, False, -1)
 
@@ -36,11 +48,15 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
     transactional_id, acks, _timeout = reader.nullable_string(), reader.int16(), reader.int32()
     key = key_reader(reader, request.version >= _BY_ID)
     topics = reader.structs(lambda: (key(), reader.structs(lambda: _Part(reader.int32(), reader.view()))))
-    logs: list[Log] = []
-    results = [
-        (topic, [_append(node, request, transactional_id, acks, topic, part, logs) for part in parts])
-        for topic, parts in topics
-    ]
+    now, logs = node.now(), list[Log]()
+    async with request.session.turn:
+        admitted = [
+            (topic, [await _admit(node, request, acks, topic, part, now) for part in parts]) for topic, parts in topics
+        ]
+        results = [
+            (topic, [_append(node, request, transactional_id, each, now, logs) for each in parts])
+            for topic, parts in admitted
+        ]
     try:
         await node.storage.synced(logs)
     except BrokerError as error:
@@ -53,20 +69,35 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
     return _answer(request, results)
 
 
-def _append(
-    node: Node, request: Request, transactional_id: str | None, acks: int, topic: TopicKey, part: _Part, logs: list[Log]
-) -> _Result:
+async def _admit(node: Node, request: Request, acks: int, topic: TopicKey, part: _Part, now: int) -> _Wanted | _Result:
+    """Look at a batch; in a thread where that takes time, so that other clients do not wait for it."""
     try:
         request.check()
         require(acks in (-1, 0, 1), Code.INVALID_REQUIRED_ACKS)
         place = name_of(node, topic), part.partition
         log = node.storage.log(*place)
-        check = node.transactions.check_write(transactional_id, place)
-        appended = log.append(part.records, node.now(), transactional_check=check)
+        is_zstd = len(part.records) >= HEADER_BYTES and read_header(part.records).codec == ZSTD
+        require(not is_zstd or request.version >= _WITH_ZSTD, Code.UNSUPPORTED_COMPRESSION_TYPE)
+        batch = log.admit_quickly(part.records, now)
+        if batch is None:
+            batch = await asyncio.get_running_loop().run_in_executor(None, log.admitting(part.records, now))
     except BrokerError as error:
         return _failed(request, part.partition, error)
+    return _Wanted(place, log, batch)
+
+
+def _append(
+    node: Node, request: Request, transactional_id: str | None, wanted: _Wanted | _Result, now: int, logs: list[Log]
+) -> _Result:
+    if isinstance(wanted, _Result):
+        return wanted
+    place, log, batch = wanted
+    try:
+        appended = log.append(batch, now, transactional_check=node.transactions.check_write(transactional_id, place))
+    except BrokerError as error:
+        return _failed(request, place[1], error)
     logs.append(log)
-    return _Result(part.partition, Code.NONE, None, appended)
+    return _Result(place[1], Code.NONE, None, appended)
 
 
 def _failed(request: Request, partition: int, error: BrokerError) -> _Result:

@@ -7,19 +7,16 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from octopus.broker.batch import (
-    CODEC_MASK,
-    GZIP,
-    NONE,
     TRANSACTIONAL,
     Header,
     Record,
-    UnreadableBatch,
     checksum_of,
     decode_records,
     encode_batch,
     is_commit,
     read_header,
 )
+from octopus.broker.codecs import UnreadableBatch
 from octopus.broker.environment import Environment
 from octopus.broker.files import Descriptors, DiskFile, LogFile
 from octopus.broker.log.producers import Producers
@@ -163,18 +160,16 @@ class Compaction:
             return batch
         if not kept:
             return None
-        attributes = header.attributes & ~TRANSACTIONAL
-        if header.codec not in {NONE, GZIP}:
-            attributes &= ~CODEC_MASK  # nothing here compresses with the others
         return encode_batch(
             kept,
-            attributes=attributes,
+            attributes=header.attributes & ~TRANSACTIONAL,
             base_offset=header.base_offset,
             last_offset=header.last_offset,
             producer_id=header.producer_id,
             producer_epoch=header.producer_epoch,
             base_sequence=header.base_sequence,
             checksum=self._environment.checksum,
+            codecs=self._environment.codecs,
         )
 
     def _is_kept(self, record: Record, is_old: bool) -> bool:
@@ -188,7 +183,7 @@ class Compaction:
         if header.is_control or (header.is_transactional and self._producers.is_aborted(header)):
             return None
         try:
-            return list(decode_records(batch, decompressors=self._environment.decompressors))
+            return list(decode_records(batch, codecs=self._environment.codecs))
         except UnreadableBatch:
             return None
 

@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from octopus.broker.batch import Header, control_batch, read_header, stamped
+from octopus.broker.batch import Header, control_batch, end_of, read_header
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import DiskFile, LogFile, MemoryFile
-from octopus.broker.log.admission import check_batch, check_records
+from octopus.broker.log.admission import Admitted, admit, admit_quickly
 from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
 from octopus.broker.log.producers import ActiveProducer, Producers
@@ -121,38 +122,41 @@ class Log:
         """The largest producer id remembered; -1 for none."""
         return self._producers.largest_id
 
+    def admit_quickly(self, batch: bytes | memoryview, now: int) -> Admitted | None:
+        """Judge a client's batch, unless that takes long; raises as `admit`."""
+        return admit_quickly(batch, self.config, now, self._environment)
+
+    def admitting(self, batch: bytes | memoryview, now: int) -> Callable[[], Admitted]:
+        """Return what judges a client's batch, in any thread; it raises as `admit`."""
+        return partial(admit, batch, self.config, now, self._environment)
+
     def append(
-        self, batch: bytes | memoryview, now: int, *, transactional_check: TransactionalCheck | None = None
+        self, batch: bytes | memoryview | Admitted, now: int, *, transactional_check: TransactionalCheck | None = None
     ) -> Appended:
         """Append one produce request's batch (Kafka allows exactly one since format 2).
 
         Durable, and visible to reads, once `await storage.synced([log])` returned; call that in the same step.
 
         Args:
-            batch: As the client sent it.
+            batch: As the client sent it, or as it was admitted.
             now: ms since the epoch.
             transactional_check: Judges transactional batches.
 
         Raises:
-            BrokerError: 2 broken batch, 10 too large, 43 old format, 76 unknown codec, 87 not a client's batch, 32 a
-                time too far away, 48 outside its producer's transaction, 45 or 47 out
-                of sequence, whatever `transactional_check` raises, 56 the disk refused, 3 the log was deleted.
+            BrokerError: As `admit`; 48 outside its producer's transaction, 45 or 47 out of sequence, whatever
+                `transactional_check` raises, 56 the disk refused, 3 the log was deleted.
         """
         self._ensure_usable(now)
-        header = check_batch(batch, self.config.max_message_bytes, self._environment.checksum)
+        header, batch, time = batch if isinstance(batch, Admitted) else self.admitting(batch, now)()
         if header.is_transactional and transactional_check is not None:
             transactional_check(header.producer_id, header.producer_epoch)
-        check_records(header, batch, self.config, now, self._environment.decompressors)
         original = self._producers.check(header)
         if original is not None:
             return Appended(original, -1, True, self._start)
-        if self.config.log_append_time:
-            batch = stamped(batch, now, self._environment.checksum)
-            header = read_header(batch)
         header = self._write(batch, header, now)
         self._producers.appended(header, now)
         self._changed()
-        return Appended(header.base_offset, now if self.config.log_append_time else -1, False, self._start)
+        return Appended(header.base_offset, time, False, self._start)
 
     def append_control(self, producer_id: int, producer_epoch: int, commit: bool, now: int) -> int:
         """Append the marker that ends a producer's transaction here; return its offset. Durable after `synced`.
@@ -213,11 +217,7 @@ class Log:
         return self._search().first_since(timestamp)
 
     def find_newest(self) -> tuple[int, int] | None:
-        """Find the first record with the largest timestamp: its (offset, timestamp in ms); None for an empty log.
-
-        Raises:
-            BrokerError: 3 the log was deleted; 56 the disk failed.
-        """
+        """Find the first record with the largest timestamp; None for an empty log; raises as `find_timestamp`."""
         return self._search().newest()
 
     def delete_before(self, offset: int) -> int:
@@ -465,20 +465,14 @@ class Log:
         return self.config.retention_ms >= 0 and now - newest > self.config.retention_ms
 
     def _aborted_in(self, parts: list[bytes | memoryview], offset: int) -> list[tuple[int, int]]:
-        if not parts or not self._producers.aborted:
-            return []
-        last, position = parts[-1], 0
-        while True:
-            header = read_header(last, position)
-            position += header.size
-            if position >= len(last):
-                return self._producers.aborted_between(offset, header.next_offset)
+        is_none = not parts or not self._producers.aborted
+        return [] if is_none else self._producers.aborted_between(offset, end_of(parts[-1]))
 
     def _search(self) -> Search:
         if self._gone is not None:
             raise self._gone
         segments = self._chain.segments[self._chain.since(self._start) :]
-        return Search(segments, self._start, self._end, self._environment.decompressors)
+        return Search(segments, self._start, self._end, self._environment.codecs)
 
     def _leave_note(self) -> None:
         """Write what makes the next start quick; the records themselves are durable already."""

@@ -1,9 +1,10 @@
 """The search for records by their timestamps."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from octopus.broker.batch import Decompressor, Header, UnreadableBatch, decode_records, read_header
+from octopus.broker.batch import Header, decode_records, read_header
+from octopus.broker.codecs import Codecs, UnreadableBatch
 from octopus.broker.log.segment import Segment
 
 Found = tuple[int, int]
@@ -18,13 +19,13 @@ class Search:
         segments: In order, from the one on that has the first visible offset.
         start: First visible offset.
         end: One past the last visible offset.
-        decompressors: Codec number → function; a batch that none of them opens answers with its first offset.
+        codecs: What unpacks records; a batch that none of them opens answers with its first offset.
     """
 
     segments: list[Segment]
     start: int
     end: int
-    decompressors: Mapping[int, Decompressor]
+    codecs: Codecs
 
     def first_since(self, timestamp: int) -> Found | None:
         """Find the first record at or after a time.
@@ -63,7 +64,7 @@ class Search:
 
     def _in_batch(self, timestamp: int, header: Header, batch: bytes) -> Found | None:
         try:
-            for record in decode_records(batch, decompressors=self.decompressors):
+            for record in decode_records(batch, codecs=self.codecs):
                 if record.timestamp >= timestamp and record.offset >= self.start:
                     return record.offset, record.timestamp
         except UnreadableBatch:

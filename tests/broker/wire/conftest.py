@@ -10,6 +10,7 @@ from wire_client import Start, WireClient, connected
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import Storage
+from octopus.transports.broker_codecs import codecs
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: object) -> Broker:
-            storage = Storage.open(None, checksum=calc_crc32c)
+            storage = Storage.open(None, checksum=calc_crc32c, codecs=codecs())
             return await stack.enter_async_context(Broker(storage, BrokerSettings(**settings)))
 
         yield start

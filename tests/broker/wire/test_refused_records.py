@@ -12,8 +12,10 @@ from topics_on_either import find_coordinator, fresh, make_topic
 from wire_client import WireClient
 
 from octopus.broker.batch import Record, checksum_of, encode_batch
+from octopus.broker.codecs import GZIP, LZ4, SNAPPY, ZSTD
 from octopus.broker.codes import Code
 from octopus.broker.wire import Reader, Writer
+from octopus.transports.broker_codecs import codecs
 
 NOW = int(time.time() * 1000)
 HOUR = 3_600_000
@@ -120,14 +122,51 @@ async def test_what_is_right_is_taken(peer: WireClient, batch: Callable[[], byte
     assert result(await peer.ask(PRODUCE, 8, produce(topic, batch()))) == (Code.NONE, ())
 
 
-async def test_compressed_bytes_that_cannot_be_unpacked_are_refused(peer: WireClient) -> None:
+def compressed(codec: int, count: int = 50, spoil: Callable[[bytes], bytes] = bytes) -> bytes:
+    """Return a batch with its records in a codec, spoilt afterwards."""
+    plain = encode_batch(records(*[NOW] * count))
+    body = spoil(codecs()[codec].compress(plain[61:], None))
+    sized = patched(plain[:61] + body, 8, ">i", 61 + len(body) - 12)
+    return patched(sized, 21, ">h", codec)
+
+
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "another head": lambda body: b"\x55" * 4 + body[4:],
+    "a checksum that is wrong": lambda body: body[:-6] + b"\x55" * 3 + body[-3:],
+    "cut off": lambda body: body[:-10],
+    "half of it": lambda body: body[: len(body) // 2],
+}
+CODECS = {"gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+async def test_what_cannot_be_decompressed_is_refused(
+    peer: WireClient, codec: int, spoil: Callable[[bytes], bytes]
+) -> None:
     topic = fresh("broken")
     await make_topic(peer, topic)
-    whole = encode_batch(records(*[NOW] * 50), attributes=1)
-    broken = patched(whole, len(whole) - 12, ">i", 0x55555555)
-    code, _ = result(await peer.ask(PRODUCE, 8, produce(topic, broken)))
-    assert code in {Code.CORRUPT_MESSAGE, Code.INVALID_RECORD, Code.UNKNOWN_SERVER_ERROR}
+    broken = compressed(codec, spoil=spoil)
+    assert result(await peer.ask(PRODUCE, 8, produce(topic, broken))) == (Code.UNKNOWN_SERVER_ERROR, ())
     assert fetched(await peer.ask(FETCH, 4, fetch(topic)))[0][2] == b""
+    assert result(await peer.ask(PRODUCE, 8, produce(topic, compressed(codec)))) == (Code.NONE, ())
+
+
+@pytest.mark.parametrize("codec", [5, 6, 7])
+async def test_a_codec_that_is_none_is_refused(peer: WireClient, codec: int) -> None:
+    topic = fresh("broken")
+    await make_topic(peer, topic)
+    broken = patched(compressed(GZIP), 21, ">h", codec)
+    assert result(await peer.ask(PRODUCE, 8, produce(topic, broken)))[0] == Code.UNKNOWN_SERVER_ERROR
+
+
+@pytest.mark.parametrize(("version", "code"), [(3, 76), (6, 76), (7, 0)])
+async def test_zstd_is_taken_from_clients_that_can_know_of_it(peer: WireClient, version: int, code: int) -> None:
+    topic = fresh("zstd")
+    await make_topic(peer, topic)
+    answer = await peer.ask(PRODUCE, version, produce(topic, compressed(ZSTD)))
+    assert (answer.int32(), answer.string(), answer.int32(), answer.int32()) == (1, topic, 1, 0)
+    assert answer.int16() == code
 
 
 async def test_a_producer_with_an_open_transaction_writes_nothing_outside_it(peer: WireClient) -> None:
