@@ -123,7 +123,7 @@ Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 """Wraps the handling of a record, or of the whole batch of a batch handler; exceptions of the handler pass through it."""
 
 
-class Application(Protocol):
+class Bindable(Protocol):
     """An async callable from record to outcome, bound to a partition once so that routing is not paid per record."""
 
     def bind(self, partition: TopicPartition) -> "RunStretch":

@@ -22,7 +22,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry
 from octopus.runner.delays import Delays
 from octopus.runner.generation import DrainingLanes, Generation, resolve, when_all
 from octopus.runner.lane import CANCELLED, LAST_LOOK, YIELD_AFTER, Lane, paced
-from octopus.types import Application, BatchOutcome, Stretch
+from octopus.types import BatchOutcome, Bindable, Stretch
 from octopus.unread import Records, Unread
 
 CLOSE_TIMEOUT = 5.0
@@ -47,7 +47,7 @@ class Runner:
 
     def __init__(
         self,
-        application: Application,
+        application: Bindable,
         *,
         ordering: Ordering = "partition",
         concurrency: int = 1,

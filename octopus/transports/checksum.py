@@ -1,7 +1,6 @@
 """CRC-32C, as fast as the processor has it: the checksum of record batches (KIP-98)."""
 
 import warnings
-from typing import Any
 
 from octopus.broker.checksum import Checksum
 from octopus.broker.checksum import crc32c as by_arithmetic
@@ -22,13 +21,5 @@ def _by_the_processor(data: bytes | memoryview) -> int:
     return value
 
 
-def _without_extension() -> Checksum:
-    """Return aiokafka's, which is compiled where aiokafka is; otherwise the broker's, the best without a compiler."""
-    from aiokafka.record import util
-
-    compiled: Any = util.calc_crc32c
-    return by_arithmetic if compiled is util.calc_crc32c_py else compiled
-
-
-crc32c: Checksum = _by_the_processor if google_crc32c.implementation == "c" else _without_extension()
-"""Returns the CRC-32C (Castagnoli) of some bytes."""
+crc32c: Checksum = _by_the_processor if google_crc32c.implementation == "c" else by_arithmetic
+"""Returns the CRC-32C (Castagnoli) of some bytes; by the broker's own arithmetic where the library has no compiled part."""

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Collection, Mapping
 
-from octopus.app import Octopus
+from octopus.application import Application
 from octopus.config import Settings
 from octopus.errors import OctopusError
 from octopus.logs import get_logger
@@ -40,7 +40,7 @@ class Places:
             places also when everybody is stopped.
     """
 
-    def __init__(self, app: Octopus, settings: Settings) -> None:
+    def __init__(self, app: Application, settings: Settings) -> None:
         self._app = app
         self._settings = settings
         given = settings.consumer.group_instance_id

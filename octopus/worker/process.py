@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus import config
-from octopus.app import Octopus
+from octopus.application import Application
 from octopus.config import Settings
 from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
 from octopus.logs import LineFormatter, get_logger, show
@@ -66,7 +66,7 @@ REASONS: dict[int, str] = {
 """What an exit code means, in the JSON of a run's last line; others have failed."""
 
 
-def run(app: Octopus, overrides: Mapping[str, Any]) -> None:
+def run(app: Application, overrides: Mapping[str, Any]) -> None:
     """Run an app as a process until it is stopped, with settings from file and environment. Called by `app.run`.
 
     Raises:
@@ -123,7 +123,7 @@ def read_sources(directory: Path | None = None) -> list[config.Source]:
 
 
 def run_process(
-    app: Octopus,
+    app: Application,
     settings: Settings,
     *,
     only: Sequence[str] = (),
@@ -150,7 +150,7 @@ class _Run:
 
     def __init__(
         self,
-        app: Octopus,
+        app: Application,
         settings: Settings,
         only: Sequence[str],
         until_caught_up: bool,

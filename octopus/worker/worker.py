@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from octopus.app import Octopus
+from octopus.application import Application
 from octopus.config import Settings
 from octopus.errors import (
     ConfigurationError,
@@ -70,7 +70,7 @@ class Worker:
 
     def __init__(
         self,
-        app: Octopus,
+        app: Application,
         settings: Settings,
         *,
         only: Sequence[str] = (),

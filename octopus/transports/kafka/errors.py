@@ -123,5 +123,15 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
     return TransportError(f"Kafka at {address} failed while {doing}: {_reason(error)}.", retryable=retryable)
 
 
+def translated_code(code: int, reason: str, doing: str, address: str) -> OctopusError:
+    """Return our error for a broker's error code (https://kafka.apache.org/protocol#protocol_error_codes)."""
+    return translated(kafka.for_code(code)(reason), doing, address)
+
+
+def is_retryable(code: int) -> bool:
+    """Tell whether a broker's error code stands for what passes."""
+    return bool(getattr(kafka.for_code(code), "retriable", False))
+
+
 def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).rstrip(".")

@@ -1,6 +1,5 @@
 """librdkafka's errors as ours: brokers' codes by the table of the other engine, its own codes by the one here."""
 
-import aiokafka.errors as kafka
 from confluent_kafka import KafkaError, KafkaException
 
 from octopus.errors import (
@@ -11,7 +10,7 @@ from octopus.errors import (
     PartitionLost,
     TransportError,
 )
-from octopus.transports.kafka.errors import translated
+from octopus.transports.kafka.errors import is_retryable, translated_code
 
 _OWN: dict[int, tuple[type[TransportError], str]] = {
     KafkaError._AUTO_OFFSET_RESET: (OffsetOutOfRange, "Choose where to go on; nothing is skipped by itself."),
@@ -60,7 +59,7 @@ def is_passing(error: KafkaError) -> bool:
     code = error.code()
     if code in (*_PASSING, KafkaError.UNRELEASED_INSTANCE_ID):
         return True
-    return code > 0 and bool(getattr(kafka.for_code(code), "retriable", False))
+    return code > 0 and is_retryable(code)
 
 
 def ours(error: KafkaError, doing: str, address: str) -> TransportError:
@@ -81,7 +80,7 @@ def ours(error: KafkaError, doing: str, address: str) -> TransportError:
     if code in _PASSING:
         return ConnectionFailed(f"{what} Check that the broker runs and that this address reaches it.")
     if code > 0:
-        found = translated(kafka.for_code(code)(reason), doing, address)
+        found = translated_code(code, reason, doing, address)
         assert isinstance(found, TransportError)
         return found
     return TransportError(what, retryable=is_passing(error))

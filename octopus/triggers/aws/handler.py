@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from octopus import config
-from octopus.app import Octopus
+from octopus.application import Application
 from octopus.errors import ConfigurationError, HandlerStopped
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
@@ -34,7 +34,7 @@ class Context(Protocol):
 
 
 def handler(
-    app: Octopus,
+    app: Application,
     *,
     only: Sequence[str] = (),
     margin: float = 1.0,
@@ -86,7 +86,7 @@ class Trigger:
 
     def __init__(
         self,
-        app: Octopus,
+        app: Application,
         *,
         only: Sequence[str],
         margin: float,
