@@ -33,6 +33,7 @@ from octopus.middleware.dead_letters import SUFFIX, original_headers
 from octopus.patterns import Pattern
 from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
+from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
 from octopus.worker.log_lines import timestamp
 
@@ -191,6 +192,7 @@ def replay(
     if wrong := next((place for place, _ in places if place.topic not in (topic, topic + SUFFIX)), None):
         raise ConfigurationError(f"--at names {wrong}, which is not of {topic!r}.")
     choice = _Choice(places, handler, read_pattern(filter))
+    check_topic_names([to] if to is not None else [])
     run_async(
         options,
         _replay(topic, choice, to, again=again or bool(places), dry_run=dry_run, yes=yes, options=options),

@@ -19,6 +19,7 @@ from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import StoredRecord
 from octopus.patterns import Pattern
 from octopus.transports.base import Outgoing
+from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
 
 verb = App(name="replay", help_epilogue="")
@@ -70,6 +71,7 @@ def replay(
         run_async(options, move_group(group, begin, (topic,), (), dry_run=dry_run, yes=yes, options=options))
     else:
         assert into is not None
+        check_topic_names([into])
         until = read_moment(end or "latest", now, "--to")
         run_async(
             options,

@@ -19,6 +19,7 @@ from octopus.config import Settings
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
+from octopus.transports.ensure import check_topic_names
 from octopus.worker import Worker
 from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
@@ -135,6 +136,7 @@ def _watcher(watch: Sequence[str]) -> Companion | None:
             raise ConfigurationError(f"--watch {text!r} is not DIR=TOPIC.")
         if not Path(directory).is_dir():
             raise ConfigurationError(f"--watch {text!r}: there is no directory {directory!r}.")
+        check_topic_names([topic])
         pairs.append((Path(directory), topic))
     return watching_companion(pairs)
 

@@ -16,6 +16,7 @@ from octopus.cli.screen import document, note, say, spell_count, table, warn
 from octopus.errors import ConfigurationError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin
+from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
 
 Setting = Annotated[tuple[str, ...], Parameter(name=("--setting", "-s"))]
@@ -133,6 +134,7 @@ def create(
         replication: Copies; topics.replication of the settings without.
         setting: A setting under Kafka's own name: retention.ms=86400000. May be repeated.
     """
+    check_topic_names([topic])
     run_async(options, _create(topic, partitions, replication, _read_pairs(setting), options))
 
 

@@ -1,6 +1,7 @@
 """What a mistake is answered with: one sentence that says what is wrong and what to do, whatever the mistake."""
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -267,3 +268,94 @@ def test_a_secret_in_a_file_that_others_may_read_is_warned_of(
     told = [(each["text"], each["mend"], each["state"]) for each in findings if each["check"] == "secrets"]
     wanted = f"{what}, and others on this machine may read it (mode {mode:o})"
     assert told == ([(wanted, f"chmod 600 {file}", "doubtful")] if what else [])
+
+
+NO_NAME = "'my topic' is not a topic name: 1 to 249 letters, digits, '.', '_' or '-'."
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("publish", "my topic", "1"),
+        ("topics", "create", "my topic"),
+        ("replay", "TOPIC", "--from", "earliest", "--into", "my topic"),
+        ("dead-letters", "replay", "TOPIC", "--to", "my topic"),
+        ("watch", ".", "--to", "my topic"),
+        ("run", "--watch", ".=my topic"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_is_no_topic_name_is_refused_where_events_would_go_to(
+    octopus: Octopus, topic: str, write_app: Write, arguments: tuple[str, ...]
+) -> None:
+    write_app(APP)
+    octopus("publish", topic, "1")
+    result = octopus(*(topic if each == "TOPIC" else each for each in arguments))
+    assert (result.code, result.err) == (2, f"error: {NO_NAME}\n")
+
+
+@pytest.mark.parametrize(
+    "verb", [("topics", "show"), ("topics", "delete"), ("consume",), ("dead-letters", "list")], ids=" ".join
+)
+def test_a_topic_that_cannot_be_is_one_that_is_not_there(octopus: Octopus, verb: tuple[str, ...]) -> None:
+    result = octopus(*verb, "my topic")
+    assert result.code == 3
+    assert result.err.startswith("error: There is no topic 'my topic' on ")
+    assert result.err.count("\n") == 1
+
+
+SLIPS = {
+    "@app.on": '@on stands above handle without a topic: write @app.on("…") with the topic that it reads.',
+    "@app.every": "@every stands above handle without an interval: write @app.every(5) for every five seconds.",
+    "@app.every('5s')": "every('5s'): durations are seconds or a timedelta: every(5).",
+    "@app.every(0)": "every(0): the interval must be longer than nothing.",
+    "@app.on('my topic')": NO_NAME,
+    "@app.on('t', to='my topic')": f"handler 'handle': to={NO_NAME}",
+    "@app.on('t', dead_letter='my topic')": f"handler 'handle': dead_letter={NO_NAME}",
+    "@app.on('t', timeout='10s')": "timeout='10s': durations are seconds or a timedelta: timeout=10.",
+    "@app.on('t', batch=10)": "Handler handle, parameter value: with batch= it gets a list, so annotate list[int].",
+}
+
+
+@pytest.mark.parametrize(("decorator", "sentence"), SLIPS.items(), ids=SLIPS)
+def test_a_slip_of_the_first_day_is_said_with_file_and_line(
+    octopus: Octopus, write_app: Write, decorator: str, sentence: str
+) -> None:
+    source = (
+        f"from octopus import Octopus\napp = Octopus('x')\n\n{decorator}\nasync def handle(value: int) -> None: ...\n"
+    )
+    path = write_app(source, "slipped.py")
+    result = octopus("run", "slipped.py:app", "--drain")
+    assert result.code == 2
+    assert result.err.startswith(f"error: slipped.py cannot be imported at {path}:4: {sentence}")
+    assert result.err.endswith(" --traceback shows more.\n")
+
+
+LIFESPANS = {
+    "raises": ("    raise OSError('no database')\n    yield", "as it began", 5, "OSError: no database"),
+    "raises at its end": ("    yield\n    raise OSError('no database')", "as it ended", 6, "OSError: no database"),
+    "deeper": ("    open('/nowhere/at/all')\n    yield", "as it began", 5, "FileNotFoundError: "),
+}
+
+
+@pytest.mark.parametrize(("body", "when", "line", "reason"), LIFESPANS.values(), ids=LIFESPANS)
+def test_a_lifespan_that_raises_is_said_with_file_and_line(
+    start: Start, write_app: Write, body: str, when: str, line: int, reason: str
+) -> None:
+    path = write_app(
+        "from contextlib import asynccontextmanager\nfrom octopus import Octopus\n@asynccontextmanager\n"
+        f"async def lifespan(app):\n{body}\napp = Octopus('lab', lifespan=lifespan)\n"
+        "@app.on('t')\nasync def handle(value: int) -> None: ...\n"
+    )
+    result = start("run", "app.py:app", "--drain", brokers="memory://lab").end()
+    assert result.code == 1
+    assert f"the lifespan of lab failed {when}, at {path}:{line}: {reason}" in " ".join(result.err.split())
+
+
+def test_a_port_for_health_that_is_taken_is_named_and_the_worker_goes_on(start: Start, write_app: Write) -> None:
+    write_app(APP)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = start("run", "--config", f"worker.health_port={port}")
+        running.wait_for(f"no health endpoints on 127.0.0.1:{port}: ", "runs 1 timer")
+        assert running.end(signal.SIGTERM).code == 0
