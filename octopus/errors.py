@@ -17,11 +17,9 @@
     │  ├─ CorruptBatch
     │  ├─ OffsetOutOfRange
     │  └─ PartitionLost
-    ├─ AuthError
-    │  ├─ LoginRequired          says which command to run
-    │  └─ TokenExpired
-    ├─ ControlPlaneError         .status, .code, .request_id
-    └─ DeploymentError           .resource
+    └─ AuthError
+       ├─ LoginRequired          says which command to run
+       └─ TokenExpired
 
 `RetryLater` and `Reject` (octopus.outcomes) live beside the tree: they are answers, not failures.
 Messages are sentences: what was wrong, the value, where, and what to do.
@@ -156,31 +154,3 @@ class LoginRequired(AuthError):
 
 class TokenExpired(AuthError):
     """A token's life ended and it could not be renewed."""
-
-
-class ControlPlaneError(OctopusError):
-    """The control plane answered with an error.
-
-    Attributes:
-        status: HTTP status.
-        code: The service's own error code.
-        request_id: What to quote to the operator.
-    """
-
-    def __init__(self, message: str, *, status: int = 0, code: str = "", request_id: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.request_id = request_id
-
-
-class DeploymentError(OctopusError):
-    """A cloud resource could not be created or changed.
-
-    Attributes:
-        resource: Which one.
-    """
-
-    def __init__(self, message: str, *, resource: str = "") -> None:
-        super().__init__(message)
-        self.resource = resource

@@ -1,14 +1,22 @@
 """What the package itself promises: names, lightness, typing."""
 
+import email
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
+import zipfile
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 import octopus
+
+ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 
 @pytest.mark.parametrize("name", octopus.__all__)
@@ -39,3 +47,30 @@ def test_importing_the_package_loads_nothing_of_asyncio() -> None:
     code = "import sys, octopus; print('asyncio' in sys.modules, 'msgspec' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "False False"
+
+
+def test_a_wheel_has_the_licence_and_a_page_whose_links_work(tmp_path: Path) -> None:
+    wheel = subprocess.run(
+        [sys.executable, "-c", f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()[-1]
+    with zipfile.ZipFile(tmp_path / wheel) as archive:
+        names = archive.namelist()
+        metadata = email.message_from_bytes(archive.read(next(name for name in names if name.endswith("/METADATA"))))
+    assert [name.rpartition("/")[2] for name in names if "licenses/" in name] == ["LICENSE"]
+    assert {url.partition(",")[0] for url in metadata.get_all("Project-URL", [])} >= {"Homepage", "Paper"}
+    page = str(metadata.get_payload())
+    assert page.startswith("# Octopus")
+    assert [target for target in re.findall(r"\]\(([^)]*)\)", page) if not target.startswith("https://")] == []
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_something_uses_what_an_extra_brings(extra: str) -> None:
+    imported = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "octopus").rglob("*.py"))
+    for requirement in EXTRAS[extra]:
+        module = re.split(r"[^a-z0-9-]", requirement)[0].replace("-", "_")
+        assert re.search(rf"^\s*(import|from) {module}\b", imported, re.MULTILINE), requirement

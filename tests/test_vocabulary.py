@@ -1,7 +1,11 @@
 """Records, events, messages, outcomes and errors: how they read."""
 
+import ast
+from pathlib import Path
+
+import octopus.errors
 from octopus import Event, Message, RetryLater
-from octopus.errors import ControlPlaneError, DecodeError, DeploymentError, PatternError, TransportError
+from octopus.errors import DecodeError, PatternError, TransportError
 from octopus.events import Batch, Record, TopicPartition
 
 RECORD = Record("t", 1, 7, 1500, b"k", b"v", (("a", b"1"), ("a", b"2")))
@@ -42,11 +46,19 @@ def test_an_event_gives_what_its_record_says() -> None:
 
 
 def test_errors_say_what_and_carry_the_rest() -> None:
-    refused = ControlPlaneError("refused", status=403, code="denied", request_id="r-1")
-    assert (str(refused), refused.status, refused.code, refused.request_id) == ("refused", 403, "denied", "r-1")
-    assert DeploymentError("exists", resource="role").resource == "role"
     assert str(PatternError("is no number", path="size")) == "size: is no number"
     assert DecodeError("expected int", field="$.size").field == "$.size"
     assert TransportError("away", retryable=True).retryable
     assert not TransportError("no").retryable
     assert str(RetryLater(2.5)) == "retry in 2.5 s"
+
+
+def test_every_error_is_made_somewhere_or_has_kinds_that_are() -> None:
+    package = Path(octopus.__file__).parent
+    made = set()
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        caught = {id(node.type) for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)}
+        made |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in caught}
+    kinds = [each for each in vars(octopus.errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+    assert [each.__name__ for each in kinds if not each.__subclasses__() and each.__name__ not in made] == []

@@ -3,7 +3,6 @@
 from octopus.errors import (
     AuthError,
     ConfigurationError,
-    ControlPlaneError,
     HandlerStopped,
     OctopusError,
     PatternError,
@@ -17,7 +16,6 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (HandlerStopped, ExitCode.STOPPED_LINE),
     (TransportError, ExitCode.UNREACHABLE),
     (AuthError, ExitCode.UNREACHABLE),
-    (ControlPlaneError, ExitCode.UNREACHABLE),
     (OctopusError, ExitCode.FAILED),
 )
 
