@@ -22,6 +22,9 @@ from octopus.transports.memory import MemoryBroker
 
 T = TypeVar("T")
 
+CLEAN_UP_TIME = 60.0
+"""Virtual seconds for tasks that are left when a test ends, and are cancelled."""
+
 MOMENT = 1e-6
 """Seconds to let pass so that everything due before has run: time passes only when nothing else can."""
 
@@ -247,15 +250,14 @@ class SynchronousTestClient(Views):
 
     def open(self) -> Self:
         """Start the app. `with` does it."""
-        self._life = self._loop.create_task(self._live(), context=self._context)
+        self._life = self._task(self._live())
         try:
             opened = self._task(self._opened.wait())
             self._run(asyncio.wait([self._life, opened], return_when=asyncio.FIRST_COMPLETED))
             if self._life.done():  # it did not get as far
-                opened.cancel()
                 self._life.result()
         except BaseException:
-            self._loop.close()
+            self._close_loop()
             raise
         return self
 
@@ -264,10 +266,8 @@ class SynchronousTestClient(Views):
         self._closing.set()
         try:
             self._loop.run_until_complete(self._life)
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
-            self._loop.close()
+            self._close_loop()
 
     def publish(
         self,
@@ -305,6 +305,15 @@ class SynchronousTestClient(Views):
             self._opened.set()
             await self._closing.wait()
 
+    def _close_loop(self) -> None:
+        """End whatever is left, as `asyncio.run` does, and close."""
+        try:
+            self._loop.run_until_complete(_cancel_all())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if asyncio._get_running_loop() is not None:
             work.close()
@@ -316,3 +325,11 @@ class SynchronousTestClient(Views):
 
     def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         return self._loop.create_task(work, context=self._context)
+
+
+async def _cancel_all() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=CLEAN_UP_TIME)

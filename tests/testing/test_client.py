@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import itertools
 import re
 import threading
@@ -223,6 +224,29 @@ def test_a_lifespan_that_fails_fails_the_test() -> None:
 
     with pytest.raises(OSError, match="no instrument"), TestClient(Octopus("beamline", lifespan=lifespan)):
         pass
+
+
+def _failing(step: str) -> Octopus:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Octopus) -> AsyncIterator[None]:
+        beside = asyncio.create_task(asyncio.sleep(3600))
+        try:
+            if step == "begins":
+                raise OSError("no instrument")
+            yield
+            raise OSError("no instrument")
+        finally:
+            beside.set_name("beside")  # nobody ends it
+
+    return Octopus("beamline", lifespan=lifespan)
+
+
+@pytest.mark.parametrize("step", ["begins", "ends"])
+def test_no_task_is_left_in_a_test_whose_lifespan_fails(step: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="no instrument"), TestClient(_failing(step)):
+        pass
+    gc.collect()
+    assert "was destroyed" not in caplog.text
 
 
 async def test_middleware_runs(app: Octopus) -> None:
