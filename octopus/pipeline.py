@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from octopus.errors import ConfigurationError
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out, one_by_one
@@ -53,6 +55,9 @@ class Pipeline:
     Attributes:
         line: The group that stops when this one does, and the other way round; its own, but for those that run retries.
         handlers: Names for people.
+        keeps_waiting: Whether what waits in memory was in a topic of its own, so that it can be written there again.
+        stranded: Records that are in memory only, because that topic is gone, with the attempts that are next; by topic id,
+            partition and offset.
 
     Raises:
         ConfigurationError: The routes cannot share a group.
@@ -83,6 +88,8 @@ class Pipeline:
         self.delivery = first.delivery
         self.concurrency = max(route.concurrency for route in routes)
         self.topics = subscription(routes)
+        self.keeps_waiting = False
+        self.stranded: dict[tuple[str | None, TopicPartition, int], tuple[StoredRecord, int]] = {}
         self._middleware = tuple(middleware)
         self._parts = []
         for route in routes:
@@ -103,6 +110,10 @@ class Pipeline:
     def waiting(self) -> int:
         """How many records are held here only because their time has not come."""
         return 0
+
+    async def save(self, stored: StoredRecord, attempt: int) -> bool:
+        """Write a record that waits to the topic that is there now; tell whether it has it."""
+        return False
 
     def abandon(self, partition: TopicPartition) -> bool:
         """Hear that a partition's topic is gone; tell whether what waits is written elsewhere when it runs next."""
@@ -240,6 +251,7 @@ class RetryPipeline(Pipeline):
         self.line = line
         self.handlers = (route.name + RETRY_SUFFIX,)
         self.topics = (retries.name,)
+        self.keeps_waiting = True
         self._retries = retries
         self._room = room
         self._waiting: WeakValueDictionary[TopicPartition, WaitingPartition] = (
@@ -256,6 +268,17 @@ class RetryPipeline(Pipeline):
     def waiting(self) -> int:
         """How many records are held here only because their time has not come."""
         return len(self._room)
+
+    async def save(self, stored: StoredRecord, attempt: int) -> bool:
+        """Write a record that waits to the topic that is there now; tell whether it has it."""
+        try:
+            record = DeferredRecord.read(stored)
+        except ValueError:
+            return False
+        if record.handler != self._retries.handler:
+            return True  # its own handler's worker has it, too
+        again = Retry(LOOK_AGAIN, counted=False, begun=False)
+        return isinstance(await self._retries.move(record, again, attempt + record.next_attempt - 1), Deferred)
 
     def abandon(self, partition: TopicPartition) -> bool:
         """Write what waits to the topic that is there now."""
@@ -317,6 +340,9 @@ def when_due(
         match answer:
             case "run":
                 outcome = await run(record, attempt)
+                if isinstance(outcome, Retry) and waiting.is_abandoned:
+                    later = msgspec.structs.replace(record, due=retries.clock() + outcome.after)
+                    outcome = await move(later, outcome, attempt + outcome.counted)
             case "move":
                 outcome = await move(record, Retry(LOOK_AGAIN, counted=False, begun=False), attempt)
                 if isinstance(outcome, Deferred):

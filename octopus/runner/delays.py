@@ -54,6 +54,12 @@ class Delays:
         self._waiting = [entry for entry in self._waiting if entry[2] not in generations]
         heapq.heapify(self._waiting)
 
+    def take(self, generations: Collection[Generation]) -> list[tuple[Generation, StoredRecord, int]]:
+        """Give up the records of these generations, with their attempts."""
+        taken = [entry[2:] for entry in self._waiting if entry[2] in generations]
+        self.forget(generations)
+        return taken
+
     def hasten(self, generations: Collection[Generation]) -> None:
         """Let the records of these generations be due now."""
         now = self._loop.time()

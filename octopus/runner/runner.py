@@ -9,7 +9,7 @@ fetched, and reads the ledger to know what may be committed.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -24,6 +24,9 @@ from octopus.runner.generation import DrainingLanes, Generation, resolve, when_a
 from octopus.runner.lane import CANCELLED, LAST_LOOK, YIELD_AFTER, Lane, paced
 from octopus.types import BatchOutcome, Bindable, Stretch
 from octopus.unread import Records, Unread
+
+Unfinished = dict[Generation, list[tuple[StoredRecord, int]]]
+"""Records that are not settled, with their attempts."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
@@ -137,6 +140,24 @@ class Runner:
         """Run the retries of these generations that wait for their time now."""
         if generations:
             self._delays.hasten(generations)
+
+    def withdraw(self, generations: Collection[Generation]) -> tuple[Unfinished, Unfinished]:
+        """Begin nothing more of these generations; return what waits, and what runs and may still finish, with the attempts."""
+        waiting: Unfinished = defaultdict(list)
+        running: Unfinished = defaultdict(list)
+        for lane in [*self._lanes]:
+            if (generation := lane.generation) is not None and generation in generations and lane.stretch.records:
+                self._split(lane)
+                current = lane.stretch.current
+                running[generation].append((current, lane.stretch.attempt_of(current)))
+        for generation, record, attempt in [*self._delays.take(generations), *self._due]:
+            if generation in generations:
+                waiting[generation].append((record, attempt))
+        for generation in generations:
+            while records := generation.lanes.take(LAST_LOOK):
+                waiting[generation] += [(record, 1) for record in records]
+        self._forget(generations)
+        return waiting, running
 
     async def drain(self, generations: Collection[Generation], timeout: float) -> bool:
         """Start nothing more of these generations and wait for what is running.

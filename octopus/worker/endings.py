@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from octopus.errors import OctopusError, TransportError
 from octopus.logs import get_logger
 from octopus.runner import Generation, Runner
+from octopus.worker.rescue import Rescue
 
 logger = get_logger("octopus.worker")
 
@@ -14,7 +15,12 @@ COMMIT_AGAIN = 0.2
 
 
 async def finish_running(
-    group: str, runner: Runner, generations: Collection[Generation], committer: asyncio.Task[None], timeout: float
+    group: str,
+    runner: Runner,
+    generations: Collection[Generation],
+    rescue: Rescue,
+    committer: asyncio.Task[None],
+    timeout: float,
 ) -> None:
     """Let handlers come to their end. What is finished is committed meanwhile: whoever loses patience finds it done.
 
@@ -22,14 +28,17 @@ async def finish_running(
         group: Whose, for the log.
         runner: What runs them.
         generations: What is drained.
+        rescue: Writes anew what waits and whose topic is gone; handlers have what it leaves of the time.
         committer: Commits regularly, and is ended afterwards.
         timeout: Seconds they have.
 
     Raises:
         Exception: What committing broke with, if that is neither the broker's doing nor the line's end: those are known.
     """
+    until = asyncio.get_running_loop().time() + timeout
     try:
-        if not await runner.drain(generations, timeout):
+        await rescue.before_drain(generations, timeout)
+        if not await runner.drain(generations, max(0.0, until - asyncio.get_running_loop().time())):
             logger.warning(
                 "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
                 group,

@@ -35,7 +35,7 @@ from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.flow import FETCH_RECORDS, Flow
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
-from octopus.worker.rescue import rescue, write_anew
+from octopus.worker.rescue import Rescue
 from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals
 from octopus.worker.topic_watch import TopicWatch, say_unreadable
@@ -121,6 +121,7 @@ class GroupWorker:
         self._flow = Flow(
             settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
         )
+        self._rescue = Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
         self._topics = TopicWatch(
             pipeline.group,
             consumer,
@@ -154,16 +155,15 @@ class GroupWorker:
             self._drained_by = self._loop.time() + limit
             group, generations = self.pipeline.group, self._generations.values()
             try:
-                await finish_running(group, self._runner, generations, committer, limit)
+                await finish_running(group, self._runner, generations, self._rescue, committer, limit)
                 self._note_stop()
             finally:  # whoever cancels a second time cuts the drain short, not the leaving
                 await self._leave()
 
     async def _leave(self) -> None:
         try:
-            generations, limit = self._generations.values(), self._settings.commit_timeout
-            commit = partial(self._commit, generations)
-            self.unsaved = await commit_at_last(self.pipeline.group, commit, generations, limit)
+            mine, limit = self._generations.values(), self._settings.commit_timeout
+            self.unsaved = await commit_at_last(self.pipeline.group, partial(self._commit, mine), mine, limit)
             await self._topics.mark()
             with contextlib.suppress(TransportError):  # it had not come as far as to know its lag
                 self._last = self.status()
@@ -171,6 +171,7 @@ class GroupWorker:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
             self._close(self._generations)
+            await self._rescue.finish(max(0.0, (self._drained_by or 0.0) - self._loop.time()))
             await self._consumer.stop()
 
     # ── fetch and submit ──────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +299,7 @@ class GroupWorker:
     async def _tend_topics(self) -> None:
         """Look after topics, and begin those anew that were made again, if they are to be read."""
         await self._topics.tend()
-        write_anew(self.pipeline, self._runner, self._topics.outdated)
+        self._rescue.tend(self._topics.outdated)
         if self._known.recreated == "earliest":
             latest = self._loop.time() - self._settings.drain_timeout
             outdated = self._topics.outdated.items()
@@ -360,12 +361,9 @@ class GroupWorker:
         leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
         self._flow.ready.difference_update(partitions)
         # Where we are about to leave, handlers have what they were told.
-        budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())
-        until = self._loop.time() + budget
-        if self.pipeline.waiting:
-            await rescue(self.pipeline, self._runner, self._consumer, leaving, budget / 2)
-            budget = max(0.0, until - self._loop.time())
-        if not await self._runner.drain(leaving, budget):
+        until = max(self._loop.time() + self._settings.revoke_budget, self._drained_by or 0.0)
+        await self._rescue.before_drain(leaving, self._settings.revoke_budget / 2)
+        if not await self._runner.drain(leaving, max(0.0, until - self._loop.time())):
             text = "%s: some handlers outlast the rebalance; their records go to the new owner"
             logger.warning(text, self.pipeline.group)
         await self._commit(leaving)
@@ -386,11 +384,7 @@ class GroupWorker:
             self._flow.close(partition, generation)
             if generation is not None:
                 self._uncommitted.discard(generation)
-                if self._topics.forget(generation) and (lost := generation.ledger.in_flight):
-                    text = (
-                        "%s: %d events of %s were not finished before their topic was deleted; they do not come again"
-                    )
-                    logger.error(text, self.pipeline.group, lost, partition)
+                self._topics.forget(generation, is_kept=self._rescue.keep(generation))
                 self._totals.add(generation)
                 leaving.append(generation)
         self._runner.revoke(leaving)
@@ -472,7 +466,12 @@ class GroupWorker:
         since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._commits.at))
         if self._last is not None:
             return msgspec.structs.replace(
-                self._last, stopped=stopped, failure=failure, since_fetch=since_fetch, since_commit=since_commit
+                self._last,
+                stopped=stopped,
+                failure=failure,
+                since_fetch=since_fetch,
+                since_commit=since_commit,
+                stranded=len(self.pipeline.stranded),
             )
         totals = self.counts
         return GroupStatus(
@@ -493,6 +492,7 @@ class GroupWorker:
             in_flight=sum(generation.ledger.in_flight for generation in self._generations.values()),
             running=len(self._runner.running),
             delayed=self._runner.delayed,
+            stranded=len(self.pipeline.stranded),
             lag=self.lag,
             since_fetch=since_fetch,
             since_commit=since_commit,

@@ -324,7 +324,7 @@ def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCo
         return ExitCode.STOPPED_LINE
     if any(isinstance(failure, OctopusError) for failure in failures):
         return ExitCode.UNREACHABLE
-    return ExitCode.FAILED if failures else ExitCode.OK
+    return ExitCode.FAILED if failures or any(group.stranded for group in status.groups) else ExitCode.OK
 
 
 def last_fields(code: int, status: WorkerStatus | None = None, is_caught_up: bool = False) -> dict[str, Any]:

@@ -1,45 +1,143 @@
 """What waits in memory for its time and whose topic is gone is written anew: nobody can read it again."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from octopus.errors import TransportError
+from octopus.events import StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
 from octopus.runner import Generation, Runner
+from octopus.text import first_few
 from octopus.transports.base import Consumer
 from octopus.worker.known_topics import is_another
 
 logger = get_logger("octopus.worker")
 
-LOOK_WAIT = 0.05
-"""Seconds between two looks whether everything is written."""
+
+WRITE_AGAIN = 1.0
+"""Seconds until what no topic took is written once more."""
 
 
-def write_anew(pipeline: Pipeline, runner: Runner, generations: Collection[Generation]) -> list[Generation]:
-    """Let what waits go where it is not lost, from now on; return the generations in which something waits so."""
-    waiting = [each for each in generations if each.is_open and pipeline.abandon(each.partition)]
-    runner.hasten(waiting)
-    return waiting
+class Rescue:
+    """Sees to it that retries which wait in memory do not go with their topic.
 
+    Where that was made again they are written to it as the runner comes to them. Where a generation ends whose topic is not there
+    any more, what is left is kept with the pipeline, which outlives the group's consumers, and is written, beside everything
+    else, as soon as there is a topic.
 
-async def rescue(
-    pipeline: Pipeline, runner: Runner, consumer: Consumer, generations: Collection[Generation], timeout: float
-) -> None:
-    """Before generations are given back: if their topic is not there any more, write anew what waits, and wait for that."""
-    waiting: list[Generation] = []
-    try:
-        async with asyncio.timeout(timeout):
-            there = await consumer.topic_ids({each.partition.topic for each in generations})
-            gone = [
-                each
-                for each in generations
-                if each.partition.topic not in there or is_another(each.topic_id, there[each.partition.topic])
-            ]
-            waiting = write_anew(pipeline, runner, gone)
-            while any(each.is_open and each.ledger.in_flight for each in waiting):  # noqa: ASYNC110 - ledgers tell nobody
-                await asyncio.sleep(LOOK_WAIT)
-    except (TransportError, TimeoutError) as error:
-        if waiting:
-            what = f"what waited in memory for {pipeline.group}, whose topic is gone, is not all written anew"
-            logger.error("%s: %s", what, str(error) or "it took too long")  # noqa: TRY400 - a sentence says it all
+    Args:
+        pipeline: Whose retries they are; any other has nothing to rescue.
+        runner: What they wait in.
+        consumer: The group member.
+        patience: Seconds that brokers have to say which topics are there.
+    """
+
+    def __init__(self, pipeline: Pipeline, runner: Runner, consumer: Consumer, patience: float) -> None:
+        self._pipeline = pipeline
+        self._runner = runner
+        self._consumer = consumer
+        self._patience = patience
+        self._gone: set[Generation] = set()  # whose topic is
+        self._running: dict[Generation, list[tuple[StoredRecord, int]]] = {}  # and may still finish; with attempts
+        self._said = 0  # how many are stranded, as last said
+        self._writer: asyncio.Task[None] | None = None
+
+    def tend(self, outdated: Collection[Generation]) -> None:
+        """Write what waits in generations of topics that were made again, and what is left of others, from now on."""
+        self._abandon(outdated)
+        stranded = self._pipeline.stranded
+        if len(stranded) > self._said:
+            logger.warning(
+                "%s: %d events that wait for their retry are in memory only, because %s is gone. They are written to it as "
+                "soon as it is there again",
+                self._pipeline.group,
+                len(stranded),
+                first_few(sorted({repr(partition.topic) for _, partition, _ in stranded})),
+            )
+        self._said = len(stranded)
+        if stranded and (self._writer is None or self._writer.done()):
+            self._writer = asyncio.create_task(self._write(), name=f"octopus rescue {self._pipeline.group}")
+
+    async def before_drain(self, generations: Collection[Generation], timeout: float) -> None:
+        """Begin to write anew what waits in generations that are about to end, if their topic is not there any more.
+
+        Args:
+            generations: Which.
+            timeout: Seconds in which somebody must say so.
+        """
+        in_flight = [each for each in generations if each.is_open and each.ledger.in_flight]
+        if self._pipeline.keeps_waiting and in_flight:
+            self._take(await self._find_gone(in_flight, timeout))
+            self.tend(())
+
+    def keep(self, generation: Generation) -> bool:
+        """Before a generation is closed: if its topic is gone, keep what is not finished; tell whether that is so."""
+        if generation not in self._gone:
+            return False
+        self._take([generation])
+        self._strand(generation, self._running.pop(generation))
+        self._gone.discard(generation)
+        return True
+
+    async def finish(self, timeout: float) -> None:
+        """Write what was kept, in so many seconds or in the time that brokers have for an answer."""
+        self.tend(())
+        if self._writer is not None:
+            try:
+                await asyncio.wait([self._writer], timeout=max(timeout, self._patience))
+            finally:
+                self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        if left := len(self._pipeline.stranded):
+            logger.error(
+                "%s: %d events that wait for their retry are still in no topic. They are lost if the process ends now",
+                self._pipeline.group,
+                left,
+            )
+
+    def _abandon(self, generations: Collection[Generation]) -> None:
+        fresh = [each for each in generations if each.is_open and each not in self._gone]
+        fresh = [each for each in fresh if self._pipeline.abandon(each.partition)]
+        self._gone.update(fresh)
+        self._runner.hasten(fresh)
+
+    def _take(self, gone: Collection[Generation]) -> None:
+        waiting, running = self._runner.withdraw(gone)
+        self._gone.update(gone)
+        for generation in gone:
+            self._strand(generation, waiting.get(generation, ()))
+            self._running.setdefault(generation, []).extend(running.get(generation, ()))
+
+    def _strand(self, generation: Generation, records: Iterable[tuple[StoredRecord, int]]) -> None:
+        for record, attempt in records:
+            if generation.ledger.is_open(record.offset):
+                place = generation.topic_id, generation.partition, record.offset
+                self._pipeline.stranded[place] = record, attempt
+
+    async def _find_gone(self, generations: Collection[Generation], timeout: float) -> list[Generation]:
+        try:
+            async with asyncio.timeout(min(timeout, self._patience)):
+                there = await self._consumer.topic_ids({each.partition.topic for each in generations})
+        except (TransportError, TimeoutError):
+            return []  # nobody says that they are gone
+        return [
+            each
+            for each in generations
+            if each.partition.topic not in there or is_another(each.topic_id, there[each.partition.topic])
+        ]
+
+    async def _write(self) -> None:
+        written = 0
+        while True:
+            there = [*self._pipeline.stranded]
+            await asyncio.gather(*[self._save(each) for each in there])
+            written += len(there) - len(self._pipeline.stranded.keys() & {*there})
+            if not self._pipeline.stranded:
+                break
+            await asyncio.sleep(WRITE_AGAIN)
+        logger.info("%s: %d events that waited in memory only are in a topic again", self._pipeline.group, written)
+
+    async def _save(self, place: tuple[str | None, TopicPartition, int]) -> None:
+        if await self._pipeline.save(*self._pipeline.stranded[place]):
+            del self._pipeline.stranded[place]

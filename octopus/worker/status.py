@@ -59,6 +59,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: Records received and not settled.
         running: Handlers running now.
         delayed: Records waiting for their next attempt.
+        stranded: Records that wait for their retry in memory only, because their topic is gone; with the process they are lost.
         lag: Records behind the end of the log, or None when nobody can know it now.
         since_fetch: Seconds since the last fetch came back.
         since_commit: Seconds since the committed offsets were last right.
@@ -82,6 +83,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     running: int = 0
     delayed: int = 0
+    stranded: int = 0
     lag: int | None = None
     since_fetch: float = 0.0
     since_commit: float = 0.0
@@ -165,6 +167,11 @@ def last_line(status: WorkerStatus, is_well: bool, is_caught_up: bool) -> str:
     how = "caught up" if is_well and is_caught_up else "ended"
     troubles = [f"{group.group} stopped" for group in status.groups if group.stopped]
     troubles += [f"{group.group} failed" for group in status.groups if group.failure and not group.stopped]
+    troubles += [
+        f"{group.group} lost {group.stranded:,} events that waited for their retry, whose topic is gone"
+        for group in status.groups
+        if group.stranded
+    ]
     for group in status.groups:
         if group.unreadable:
             troubles.append(f"{group.group} cannot read {', '.join(group.unreadable)}")

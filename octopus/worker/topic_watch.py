@@ -37,6 +37,7 @@ class TopicWatch:
 
     Attributes:
         outdated: The generations that were taken out, and when, in loop time.
+        missing: Of the topics that were looked at last, those that were not there.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TopicWatch:
         clock: Callable[[], float],
     ) -> None:
         self.outdated: dict[Generation, float] = {}
+        self.missing: set[str] = set()
         self._group = group
         self._consumer = consumer
         self._known = known
@@ -75,11 +77,14 @@ class TopicWatch:
         self._flow.refuse(generation.partition, error)
         self._doubtful[generation] = error
 
-    def forget(self, generation: Generation) -> bool:
-        """Let go of a generation; tell whether it was outdated."""
+    def forget(self, generation: Generation, *, is_kept: bool) -> None:
+        """Let go of a generation; say what goes with its topic, unless it is kept elsewhere."""
         self._doubtful.pop(generation, None)
         self._unmarked.discard(generation)
-        return self.outdated.pop(generation, None) is not None
+        is_outdated = self.outdated.pop(generation, None) is not None
+        if is_outdated and not is_kept and (lost := generation.ledger.in_flight):
+            text = "%s: %d events of %s were not finished before their topic was deleted; they do not come again"
+            logger.error(text, self._group, lost, generation.partition)
 
     async def same(self, generations: Collection[Generation]) -> list[Generation]:
         """Return those whose topic is there, and the one that they read: their offsets may be committed.
@@ -155,7 +160,8 @@ class TopicWatch:
                 if generation.counts and is_another(generation.topic_id, there := found.get(generation.partition.topic))
             }
         )
-        return {*topics} - found.keys()
+        self.missing = {*topics} - found.keys()
+        return self.missing
 
 
 def _without_a_place(group: str, partition: TopicPartition, error: OffsetOutOfRange) -> OffsetOutOfRange:

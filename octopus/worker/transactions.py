@@ -313,10 +313,11 @@ class ExactlyOnceGroup(GroupWorker):
                 self._commits.succeed(self._loop.time())
             await self._tend_topics()
 
-    async def _still_due(self, due: list[Generation]) -> list[Generation]:
+    async def _still_due(self, due: list[Generation], *, at_last: bool = False) -> list[Generation]:
         """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
 
         Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
+        At the end of generations that is also so where nobody has made the topic again so far: nobody will run their records.
         """
         now = self._loop.time()
         if not due or now - self._checked_at < self._settings.commit_interval:
@@ -328,6 +329,9 @@ class ExactlyOnceGroup(GroupWorker):
         except (TransportError, TimeoutError) as error:
             self._commits.fail(error, self.outlook, now)
             return []
+        if at_last:
+            for generation in due:
+                generation.is_outdated |= generation.partition.topic in self._topics.missing
         return [generation for generation in due if generation in same or generation.is_outdated]
 
     def _is_idle(self, generation: Generation) -> bool:
@@ -362,7 +366,7 @@ class ExactlyOnceGroup(GroupWorker):
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
         due = [generation for generation in generations if generation.is_open and generation.has_progress]
         self._checked_at = -math.inf
-        due = await self._still_due(due)
+        due = await self._still_due(due, at_last=True)
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
                 await _all(self._transactions[generation.partition].commit(generation) for generation in due)

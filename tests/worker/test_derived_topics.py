@@ -229,3 +229,43 @@ async def test_output_and_dead_letter_topics_that_vanish_cost_no_event(
         await until(lambda: arrived(*range(2, 12)))
         await worker.caught_up()
         assert not worker.failures
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["made again", "waited for"])
+async def test_retries_that_wait_when_their_topic_is_deleted_are_there_after_a_restart(
+    transport: Transport, admin: Admin, topic: str, delivery: Delivery, create: bool
+) -> None:
+    app, seen, retries = Octopus(topic), list[tuple[int, int]](), f"{topic}.handle.retry"
+    policy = RetryPolicy(attempts=2, backoff=20, jitter=0, defer_beyond=0)
+
+    @app.on(topic, name="handle", retry=policy, retry_topic=True, delivery=delivery)
+    async def handle(event: Event[int]) -> None:
+        seen.append((event.value, event.attempt))
+        if event.attempt == 1:
+            raise ValueError("not yet")
+
+    for name in (topic, f"{topic}.dead-letter", retries):
+        await admin.create_topic(name)
+    await send(transport, *[Outgoing(topic, b"%d" % number) for number in range(3)])
+    options = {"topics": {"create": create}, "consumer": {"metadata_max_age": 0.5}}
+
+    async def all_wait() -> bool:
+        return sum(group.delayed for group in worker.status().groups) == 3
+
+    async def is_stranded() -> bool:
+        return sum(group.stranded for group in worker.status().groups) == 3
+
+    async with working(app, transport, **options) as worker:
+        await until(all_wait)
+        await admin.delete_topic(retries)
+        if not create:
+            await until(is_stranded)
+            await admin.create_topic(retries)
+    assert not any(group.stranded for group in worker.status().groups)
+
+    async def came_back() -> bool:
+        return len(seen) == 6
+
+    async with working(app, transport, **options):
+        await until(came_back)
+    assert sorted(seen) == [(number, attempt) for number in range(3) for attempt in (1, 2)]

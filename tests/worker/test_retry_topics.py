@@ -11,10 +11,13 @@ import pytest
 from octopus import Event, Octopus, RetryLater, RetryPolicy
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, RecordTooLarge
 from octopus.events import TopicPartition
+from octopus.routing import Delivery
 from octopus.testing import VirtualTime
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.triggers.aws import handler
+from octopus.worker.process import ExitCode, exit_code
+from octopus.worker.status import last_line
 from tests import staged
 from tests.staged import committed, dead_letters, publish, until
 
@@ -23,6 +26,7 @@ RETRIES = "app.handle.retry"
 R0 = TopicPartition(RETRIES, 0)
 
 
+DELIVERIES: list[Delivery] = ["at_least_once", "exactly_once"]
 EPOCH = 1_700_000_000.0
 
 
@@ -326,3 +330,104 @@ async def test_a_handler_does_not_read_the_topic_in_which_its_retries_wait(patte
     with pytest.raises(ConfigurationError, match="would come straight back"):
         async with working(app):
             pass
+
+
+# ── retry topics that go ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def go(broker: MemoryBroker, how: str) -> None:
+    """Delete the retry topic; its group hears of it, or does not."""
+    if how == "heard of":
+        broker.delete_topic(RETRIES)
+    else:
+        del broker.topics[RETRIES], broker.topic_ids[RETRIES]
+
+
+gone = pytest.mark.parametrize("how", ["heard of", "not heard of"])
+deliveries = pytest.mark.parametrize("delivery", DELIVERIES)
+
+
+@gone
+@deliveries
+async def test_retries_whose_topic_is_deleted_outlive_a_stop(how: str, delivery: Delivery) -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    app = failing(seen, until_attempt=2, delivery=delivery)
+    publish(broker, 0, 1)
+    async with working(app, broker) as worker:
+        await until(lambda: sum(group.delayed for group in worker.status().groups) == 2)
+        go(broker, how)
+    assert waiting(broker) == 2, "written to a topic that was made again"
+    assert last_line(worker.status(), is_well=True, is_caught_up=False).endswith(" s")
+    async with working(app, broker):
+        await asyncio.sleep(65)
+    assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+@gone
+@deliveries
+@pytest.mark.parametrize(("takes", "attempt"), [(4, 3), (3600, 2)], ids=["fails", "outlasts the drain"])
+async def test_a_retry_that_runs_when_its_topic_is_deleted_and_does_not_finish_comes_again(
+    how: str, delivery: Delivery, takes: float, attempt: int
+) -> None:
+    broker, seen, app = MemoryBroker(clock=clock), [], Octopus("app")
+
+    @app.on("t", retry=PATIENT, retry_topic=True, delivery=delivery)
+    async def handle(event: Event[int]) -> None:
+        seen.append(event.attempt)
+        if len(seen) == 1:
+            raise OSError("not yet")
+        if len(seen) == 2:
+            await asyncio.sleep(takes)
+            raise OSError("not yet")
+
+    publish(broker, 0)
+    async with working(app, broker, worker={"drain_timeout": 5, "revoke_budget": 1}) as worker:
+        await until(lambda: len(seen) == 2, 120)
+        go(broker, how)
+    assert not any(group.stranded for group in worker.status().groups)
+    async with working(app, broker):
+        await until(lambda: len(seen) == 3, 200)
+        await asyncio.sleep(300)
+    assert seen == [1, 2, attempt]
+
+
+@gone
+@deliveries
+async def test_retries_whose_topic_nobody_makes_again_wait_for_it_and_are_said_to_be_lost_in_the_end(
+    how: str, delivery: Delivery, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, seen = MemoryBroker(clock=clock, auto_create=0), []
+    for topic in ("t", RETRIES, "t.dead-letter"):
+        broker.create_topic(topic)
+    app = failing(seen, until_attempt=2, delivery=delivery)
+    publish(broker, 0, 1)
+    async with working(app, broker, topics={"create": False}) as worker:
+        await until(lambda: sum(group.delayed for group in worker.status().groups) == 2)
+        go(broker, how)
+        await asyncio.sleep(30)
+        if how == "heard of":
+            (said,) = [each.message for each in caplog.records if "in memory only" in each.message]
+            assert said.startswith("app.handle.retry: 2 events that wait for their retry")
+    (group,) = [each for each in worker.status().groups if each.stranded]
+    assert (group.group, group.stranded) == (RETRIES, 2)
+    # a partition that cannot be read is told first
+    expected = ExitCode.FAILED if how == "heard of" else ExitCode.STOPPED_LINE
+    assert exit_code(worker.failures, worker.status()) == expected
+    line = last_line(worker.status(), is_well=False, is_caught_up=False)
+    assert "; app.handle.retry lost 2 events that waited for their retry, whose topic is gone" in line
+
+
+@deliveries
+async def test_retries_whose_topic_somebody_makes_again_later_are_written_to_it(delivery: Delivery) -> None:
+    broker, seen = MemoryBroker(clock=clock, auto_create=0), []
+    for topic in ("t", RETRIES, "t.dead-letter"):
+        broker.create_topic(topic)
+    publish(broker, 0, 1)
+    async with working(failing(seen, until_attempt=2, delivery=delivery), broker, topics={"create": False}) as worker:
+        await until(lambda: sum(group.delayed for group in worker.status().groups) == 2)
+        broker.delete_topic(RETRIES)
+        await asyncio.sleep(120)
+        broker.create_topic(RETRIES)
+        await until(lambda: len(seen) == 4, 200)
+        assert not any(group.stranded for group in worker.status().groups)
+    assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
