@@ -40,15 +40,22 @@ MUTATIONS = (
     Mutation(
         "partitions that go while it drains cut handlers short",
         "octopus/worker/group.py",
-        "budget = max(self._settings.revoke_budget, (self._drained_by or 0.0) - self._loop.time())",
-        "budget = self._settings.revoke_budget",
+        "until = max(self._loop.time() + self._settings.revoke_budget, self._drained_by or 0.0)",
+        "until = self._loop.time() + self._settings.revoke_budget",
         (ENDINGS,),
+    ),
+    Mutation(
+        "retries that wait in memory go with their topic at a stop",
+        "octopus/worker/endings.py",
+        "await rescue.before_drain(generations, timeout)",
+        "pass",
+        ("tests/worker/test_retry_topics.py",),
     ),
     Mutation(
         "nothing is committed during a drain",
         "octopus/worker/endings.py",
-        "    try:\n        if not await runner.drain(",
-        "    try:\n        committer.cancel()\n        if not await runner.drain(",
+        "    try:\n        await rescue.before_drain(",
+        "    try:\n        committer.cancel()\n        await rescue.before_drain(",
         (ENDINGS,),
     ),
     Mutation(
@@ -75,7 +82,7 @@ MUTATIONS = (
     Mutation(
         "a revoked partition is given away without waiting for what runs",
         "octopus/worker/group.py",
-        "await self._runner.drain(leaving, budget)",
+        "await self._runner.drain(leaving, max(0.0, until - self._loop.time()))",
         "await self._runner.drain(leaving, 0.0)",
         (REBALANCE,),
     ),
@@ -89,7 +96,7 @@ MUTATIONS = (
     Mutation(
         "a stop does not wait for what runs",
         "octopus/worker/endings.py",
-        "await runner.drain(generations, timeout)",
+        "await runner.drain(generations, max(0.0, until - asyncio.get_running_loop().time()))",
         "await runner.drain(generations, 0.0)",
         (DELIVERY,),
     ),
@@ -131,8 +138,8 @@ MUTATIONS = (
     Mutation(
         "a stop does not commit",
         "octopus/worker/group.py",
-        "commit = partial(self._commit, generations)",
-        "commit = partial(self._commit, ())",
+        "partial(self._commit, mine)",
+        "partial(self._commit, ())",
         (DELIVERY,),
     ),
     Mutation(
