@@ -2,16 +2,25 @@
 
 from typing import NamedTuple
 
+from octopus.broker.api.described_settings import (
+    BROKER_SOURCE,
+    DEFAULT_SOURCE,
+    TOPIC_SOURCE,
+    Setting,
+    Synonym,
+    broker_settings,
+    topic_settings,
+)
 from octopus.broker.codes import BrokerError, Code, require
 from octopus.broker.node import NODE_ID, Node
 from octopus.broker.request import Answer, Api, Request
 from octopus.broker.steps import Steps
-from octopus.broker.topics import KINDS, ConfigValue
+from octopus.broker.topics import KINDS, ConfigValue, check_name
 from octopus.broker.wire import Writer
 
 TOPIC, BROKER = 2, 4
 _SET, _DELETE, _APPEND, _SUBTRACT = range(4)
-SOURCES = {"topic": 1, "broker": 4, "default": 5}
+SOURCES = {"topic": TOPIC_SOURCE, "broker": BROKER_SOURCE, "default": DEFAULT_SOURCE}
 _KINDS = {"boolean": 1, "string": 2, "int": 3, "long": 5, "double": 6, "list": 7}
 _LISTS = frozenset(key for key, kind in KINDS.items() if kind == "list")
 
@@ -21,78 +30,55 @@ class _Description(NamedTuple):
     name: str
     code: int
     message: str | None
-    entries: list[tuple[str, ConfigValue]]
+    settings: list[Setting]
 
 
 def handle_describe_configs(node: Node, request: Request) -> Answer:
     """Describe what applies to topics and to the broker, and who set it."""
     reader, version = request.reader, request.version
-    asked = reader.array(lambda: (reader.int8(), reader.string(), reader.nullable_array(reader.string)))
+    asked = reader.structs(lambda: (reader.int8(), reader.string(), reader.nullable_array(reader.string)))
     asks_synonyms = version >= 1 and reader.boolean()
-    answer = Writer().int32(0)
+    asks_documentation = version >= 3 and reader.boolean()
+    answer = request.answer().int32(0)
 
-    def entry(kind: int, key: str, value: ConfigValue) -> None:
-        source = SOURCES[value.source]
-        answer.string(key).string(value.value).boolean(kind == BROKER)
+    def synonym(each: Synonym) -> None:
+        answer.string(each.name).string(each.value).int8(each.source)
+
+    def setting(each: Setting) -> None:
+        answer.string(each.key).string(each.value).boolean(each.is_fixed)
         if version == 0:
-            answer.boolean(value.source == "default")
+            answer.boolean(each.source == DEFAULT_SOURCE)
         else:
-            answer.int8(source)
+            answer.int8(each.source)
         answer.boolean(False)
         if version >= 1:
-            synonyms = [source] if asks_synonyms else []
-            answer.array(synonyms, lambda each: answer.string(key).string(value.value).int8(each))
+            answer.structs(each.synonyms if asks_synonyms else [], synonym)
         if version >= 3:
-            answer.int8(_type_of(kind, key, value.value)).string(None)
+            answer.int8(_KINDS[each.kind]).string(each.documentation if asks_documentation else None)
 
     def resource(each: _Description) -> None:
         answer.int16(each.code).string(each.message).int8(each.kind).string(each.name)
-        answer.array(each.entries, lambda pair: entry(each.kind, *pair))
+        answer.structs(each.settings, setting)
 
-    return answer.array([_describe(node, request, *each) for each in asked], resource)
+    return answer.structs([_describe(node, request, *each) for each in asked], resource)
 
 
 def _describe(node: Node, request: Request, kind: int, name: str, keys: list[str] | None) -> _Description:
     try:
         request.check()
-        if kind == TOPIC:
-            values = node.storage.config_of(name)
-        else:
-            is_this = kind == BROKER and name in ("", str(NODE_ID))
-            require(is_this, Code.INVALID_REQUEST, f"nothing of type {kind} named {name!r} has settings here")
-            values = _broker_config(node)
+        settings = _settings(node, kind, name)
     except BrokerError as error:
         return _Description(kind, name, request.refuse(error), str(error), [])
-    chosen = [(key, value) for key, value in values.items() if keys is None or key in keys]
-    return _Description(kind, name, Code.NONE, None, chosen)
+    return _Description(kind, name, Code.NONE, None, [each for each in settings if keys is None or each.key in keys])
 
 
-def _broker_config(node: Node) -> dict[str, ConfigValue]:
-    settings, limits = node.settings, node.limits
-    values = {
-        "auto.create.topics.enable": str(settings.auto_create).lower(),
-        "broker.id": str(NODE_ID),
-        "default.replication.factor": "1",
-        "group.initial.rebalance.delay.ms": str(settings.join_window_ms),
-        "group.max.session.timeout.ms": str(limits.max_session_timeout_ms),
-        "group.min.session.timeout.ms": str(limits.min_session_timeout_ms),
-        "max.connections": str(limits.max_connections),
-        "num.partitions": str(settings.default_partitions),
-        "offset.metadata.max.bytes": str(limits.max_metadata_bytes),
-        "socket.request.max.bytes": str(limits.max_request_bytes),
-        "transaction.max.timeout.ms": str(limits.max_transaction_timeout_ms),
-    }
-    return {key: ConfigValue(value, "broker") for key, value in values.items()}
-
-
-def _type_of(kind: int, key: str, value: str) -> int:
+def _settings(node: Node, kind: int, name: str) -> list[Setting]:
     if kind == TOPIC:
-        return _KINDS[KINDS.get(key, "long")]
-    if value in ("true", "false"):
-        return _KINDS["boolean"]
-    if value.lstrip("-").isdigit():
-        return _KINDS["int"]
-    return _KINDS["string"]
+        check_name(name)
+        return topic_settings(node.storage.topic(name).config, node.storage.settings.topic_defaults)
+    is_here = kind == BROKER and name in ("", str(NODE_ID))
+    require(is_here, Code.INVALID_REQUEST, f"nothing of type {kind} named {name!r} has settings here")
+    return broker_settings(node) if name else []  # without a name: those set for all brokers while they run
 
 
 async def handle_alter_configs(node: Node, request: Request) -> Writer:
@@ -169,7 +155,7 @@ def _apply(
 
 
 APIS = (
-    Api(32, "DescribeConfigs", 0, 3, handle_describe_configs),
+    Api(32, "DescribeConfigs", 0, 4, handle_describe_configs, flexible_from=4),
     Api(33, "AlterConfigs", 0, 1, handle_alter_configs),
     Api(44, "IncrementalAlterConfigs", 0, 0, handle_incremental_alter_configs),
 )

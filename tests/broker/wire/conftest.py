@@ -1,6 +1,6 @@
 """A broker in memory, on the test's own loop."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,7 +9,7 @@ from wire_client import Start, WireClient, connected
 
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import Storage
+from octopus.broker.storage import Storage, StorageSettings
 from octopus.transports.broker_codecs import codecs
 
 
@@ -18,8 +18,9 @@ async def start() -> AsyncIterator[Start]:
     """Start brokers with settings of the test's choice."""
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: object) -> Broker:
-            storage = Storage.open(None, checksum=calc_crc32c, codecs=codecs())
+        async def start(topic_defaults: Mapping[str, str] | None = None, **settings: object) -> Broker:
+            kept = StorageSettings(topic_defaults=topic_defaults or {})
+            storage = Storage.open(None, kept, checksum=calc_crc32c, codecs=codecs())
             return await stack.enter_async_context(Broker(storage, BrokerSettings(**settings)))
 
         yield start

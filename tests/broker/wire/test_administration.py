@@ -234,6 +234,8 @@ async def described(
     body.array(keys, body.string)
     if version >= 1:
         body.boolean(True)
+    if version >= 3:
+        body.boolean(False)
     answer = await client.ask(DESCRIBE_CONFIGS, version, body)
     answer.int32()
 
@@ -279,11 +281,11 @@ async def test_settings_are_described_with_who_set_them_and_their_type(client: W
     }
 
 
-@pytest.mark.parametrize("name", ["", str(NODE_ID)])
-async def test_the_brokers_own_settings_can_be_read(client: WireClient, name: str) -> None:
-    code, entries = await described(client, BROKER, name)
+async def test_the_brokers_own_settings_can_be_read(client: WireClient) -> None:
+    code, entries = await described(client, BROKER, str(NODE_ID))
     assert code == Code.NONE
-    assert entries["default.replication.factor"] == ("1", 4, [4], 3)
+    assert entries["default.replication.factor"] == ("1", 5, [5], 3)
+    assert entries["group.initial.rebalance.delay.ms"] == ("50", 4, [4, 5], 3)
     assert entries["auto.create.topics.enable"][3] == 1
 
 
