@@ -1,5 +1,6 @@
 """Fixtures of the whole suite, and what a run says about the suites that could not run."""
 
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -14,6 +15,12 @@ from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, 
 from tests.support.loud_skips import loud_lines, loud_reason
 
 __all__ = ["kafka_cluster", "kafka_cluster_of_three"]
+
+# A run starts hundreds of processes: what they import is compiled once, and not beside the sources, where some tests watch.
+COMPILED = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled")
+os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = COMPILED
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How fast a machine is, and how busy, says nothing about what is tested.
 settings.register_profile("octopus", deadline=None, suppress_health_check=[HealthCheck.too_slow])

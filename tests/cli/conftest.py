@@ -118,12 +118,9 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def start(broker: str, tmp_path: Path) -> Iterator[Start]:
     """Start the command line as a process on the test broker; what still runs at the end is killed."""
     started: list[Running] = []
-    # Compiled once for all processes of the run, and nothing is written into the source tree.
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp().parent / "pycache")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def begin(
         *arguments: str,
@@ -143,7 +140,7 @@ def start(broker: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory)
                 stdin=stdin,
                 stdout=stdout or out,
                 stderr=stderr or err,
-                env=environment | variables,
+                env=os.environ | dict(variables),
             )
         running = Running(process, directory)
         started.append(running)
