@@ -134,7 +134,18 @@ def test_the_reference_says_what_the_code_says() -> None:
     assert written == module.reference(), "docs/reference.md is out of date: run scripts/docs"
 
 
-TYPED = ("codecs", "lifespan", "middleware", "routers", "testing", "timers", "tutorial")
+TYPED = (
+    "codecs",
+    "filters",
+    "lifespan",
+    "logging",
+    "middleware",
+    "ordering-and-retries",
+    "routers",
+    "testing",
+    "timers",
+    "tutorial",
+)
 
 
 @pytest.mark.process

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,7 @@ def run(directory: Path, *command: str) -> str:
         "PYTHONPATH": os.pathsep.join((str(EXAMPLES.parent), str(EXAMPLES))),
         "HOME": str(directory),
         "READINGS_DATABASE": str(directory / "readings.sqlite"),
+        "STATION_DATABASE": str(directory / "station.sqlite"),
     }
     result = subprocess.run(
         [sys.executable, *command],
@@ -35,7 +37,7 @@ def run(directory: Path, *command: str) -> str:
         timeout=90,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
@@ -83,3 +85,40 @@ def test_the_same_handler_is_a_lambda_function(directory: Path) -> None:
     event = {"eventSource": "SelfManagedKafka", "bootstrapServers": "", "records": {"readings-0": [record]}}
     code = f"import json, lambda_function; print(json.dumps(lambda_function.alarm({event!r}, None)))"
     assert json.loads(run(directory, "-c", code).splitlines()[-1]) == {"batchItemFailures": []}
+
+
+STATION = EXAMPLES / "station"
+
+
+@pytest.mark.timeout(400)
+def test_a_station_of_several_files_runs_in_three_processes(directory: Path) -> None:
+    lines = "".join(json.dumps({"sensor": f"s{n % 7}", "kelvin": n}) + "\n" for n in range(100))
+    (directory / "readings.jsonl").write_text(lines)
+    run(directory, "-m", "octopus", "publish", "north.readings", "--file", "readings.jsonl")
+    line = ("publish", "south.readings", "s1,90.5", "--header", "content-type=text/csv")
+    run(directory, "-m", "octopus", *line)
+    run(directory, "-m", "octopus", "run", f"{STATION / 'app.py'}:app", "--workers", "3", "--drain")
+    with closing(sqlite3.connect(directory / "station.sqlite")) as database:
+        stored = database.execute("SELECT topic, count(*), sum(kelvin) FROM reading GROUP BY topic ORDER BY topic")
+        assert stored.fetchall() == [("north.readings", 100, 4950), ("south.readings", 1, 90.5)]
+    for topic, count in (("north.alarms", 19), ("south.alarms", 1)):
+        consume = ("consume", topic, "--from", "earliest", "--to", "latest", "--json")
+        assert len(run(directory, "-m", "octopus", *consume).splitlines()) == count
+
+
+def test_the_tests_of_the_station_pass(directory: Path) -> None:
+    shutil.copytree(STATION, directory / "station", ignore=shutil.ignore_patterns("__pycache__"))
+    run(directory / "station", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_station.py")
+
+
+def test_a_strict_type_checker_finds_nothing_in_the_station() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", EXAMPLES.parent / ".mypy_cache" / "examples", "."],
+        cwd=STATION,
+        env={**os.environ, "MYPYPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
