@@ -1,6 +1,7 @@
 """Where a group begins to read the partitions that it was given."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -91,7 +92,7 @@ class Starts:
             for each, commit in commits.items()
         }
 
-    async def mark(self, outdated: Mapping[TopicPartition, str | None], timeout: float) -> None:
+    async def mark(self, outdated: Mapping[TopicPartition, str | None], timeout: float) -> Collection[TopicPartition]:
         """Commit the beginning of partitions whose topic was made again, as offsets of the old one.
 
         So a restart and other members notice, too, and whoever knows nothing of topic ids begins there. Not being able to is no
@@ -100,16 +101,34 @@ class Starts:
         Args:
             outdated: The ids of their old topics.
             timeout: Seconds.
+
+        Returns:
+            Those that are marked. The new topic may have fewer partitions, which costs the others nothing.
         """
+        starts: dict[TopicPartition, int] = {}
         try:
             async with asyncio.timeout(timeout):
                 there = await self._consumer.topic_ids({partition.topic for partition in outdated})
-                starts = await self._consumer.offsets(outdated, "earliest")
-                marks = {each: Commit(starts[each], with_topic_id("", old)) for each, old in outdated.items()}
+                starts = await self._starts_of(outdated, timeout / 2)
+                marks = {each: Commit(at, with_topic_id("", outdated[each])) for each, at in starts.items()}
                 await self._consumer.commit(marks)
                 await self._consumer.seek(starts, there)  # fetches in the old topic would be refused on and on
         except (TransportError, TimeoutError) as error:
             logger.debug("%s: no mark at %s: %s", self._group, ", ".join(map(str, outdated)), error)
+            return ()
+        return starts.keys()
+
+    async def _starts_of(self, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
+        """Return where partitions begin, of those that are there."""
+        found: dict[TopicPartition, int] = {}
+
+        async def ask(partition: TopicPartition) -> None:
+            with contextlib.suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(timeout):
+                    found.update(await self._consumer.offsets([partition], "earliest"))
+
+        await asyncio.gather(*map(ask, partitions))
+        return found
 
     async def _siblings(self, fresh: Collection[TopicPartition]) -> Committed:
         """Return what is committed for all partitions of the topics of those for which nothing is."""

@@ -137,23 +137,28 @@ def unreadable_of(status: "WorkerStatus") -> list[str]:
 def summary(status: WorkerStatus) -> str:
     """Say in one line what a worker did."""
     groups = status.groups
-    done, skipped, left = (
-        (sum(each) for each in zip(*((g.done, g.skipped, g.lag or 0) for g in groups), strict=True))
-        if groups
-        else (0, 0, 0)
-    )
+    done, skipped = sum(group.done for group in groups), sum(group.skipped for group in groups)
     others = {
         "retried": sum(group.retried for group in groups),
         "deferred": sum(group.deferred for group in groups),
         "dead": sum(group.dead for group in groups),
-        "left": left,
     }
     parts = [
         f"{done:,} done",
         f"{skipped:,} skipped",
         *(f"{count:,} {name}" for name, count in others.items() if count),
+        *_left(groups),
     ]
     return f"{', '.join(parts)} in {spell_seconds(status.uptime)}"
+
+
+def _left(groups: Iterable[GroupStatus]) -> list[str]:
+    """Say how many records are left, as far as that is known."""
+    reading = [group for group in groups if group.partitions]
+    known = sum(group.lag or 0 for group in reading)
+    if any(group.lag is None for group in reading):
+        return [f"at least {known:,} left" if known else "unknown how many left"]
+    return [f"{known:,} left"] if known else []
 
 
 def last_line(status: WorkerStatus, is_well: bool, is_caught_up: bool) -> str:

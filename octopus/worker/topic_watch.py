@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Collection, Mapping
 
 from octopus.errors import OffsetOutOfRange, TransportError
@@ -70,6 +71,7 @@ class TopicWatch:
             TopicPartition, str | None
         ] = {}  # which new topic each is of, as last said; rebalances change nothing
         self._looked_at = self._loop.time()
+        self._mark_again_at = -math.inf
 
     def doubt(self, generation: Generation, error: TransportError) -> None:
         """Ask no more for a partition whose offset, or topic, is not there; its topic may have been made again, which is another
@@ -107,21 +109,19 @@ class TopicWatch:
                     for topic in gone - self._gone:
                         logger.error("%s: topic %r is gone. It is looked for on and on.", self._group, topic)
                     self._gone = gone
-            doubtful, self._doubtful = self._doubtful, {}
-            for generation, error in doubtful.items():
-                if generation.counts:
-                    if isinstance(error, OffsetOutOfRange):
-                        error = _without_a_place(self._group, generation.partition, error)
-                    self._flow.refuse(generation.partition, error)
-                    say_unreadable(self._group, [generation.partition], error)
-        await self.mark()
+            self._say_doubtful()
+        if self._loop.time() >= self._mark_again_at:
+            await self.mark()
 
     async def mark(self) -> None:
         """Leave word for whoever comes next: brokers forget what was committed together with the topic."""
-        unmarked = [each for each in self._unmarked if each.is_open]
-        if unmarked:
-            await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)
-        self._unmarked.difference_update(unmarked)  # not before: who is cancelled in between tries again when it leaves
+        self._unmarked = {each for each in self._unmarked if each.is_open}
+        if unmarked := {each.partition: each for each in self._unmarked}:
+            old = {partition: each.topic_id for partition, each in unmarked.items()}
+            marked = await self._starts.mark(old, self._patience)
+            # Not before: who is cancelled in between tries again when it leaves.
+            self._unmarked.difference_update(unmarked[each] for each in marked)
+            self._mark_again_at = self._loop.time() + LOOK_WAIT
 
     def take_out(self, outdated: Mapping[Generation, str | None], *, is_marked: bool = False) -> None:
         """Read no more of partitions whose topic was made again, and commit no more for them. It is said once for each topic.
@@ -137,6 +137,7 @@ class TopicWatch:
             self.outdated[generation] = self._loop.time()
             if not is_marked:
                 self._unmarked.add(generation)
+                self._mark_again_at = -math.inf
             which = (generation.partition.topic, generation.topic_id, there)
             together.setdefault(which, []).append(generation.partition)
         for (topic, read, there), partitions in together.items():
@@ -149,6 +150,22 @@ class TopicWatch:
                 say_unreadable(self._group, unsaid, error)
             elif unsaid:
                 logger.warning("%s: %s: %s", self._group, _spell(unsaid), error)
+
+    def _say_doubtful(self) -> None:
+        doubtful, self._doubtful = self._doubtful, {}
+        outside: dict[str, dict[TopicPartition, OffsetOutOfRange]] = {}
+        for generation, error in doubtful.items():
+            if isinstance(error, OffsetOutOfRange) and generation.counts:
+                outside.setdefault(generation.partition.topic, {})[generation.partition] = error
+            elif generation.counts:
+                self._refuse([generation.partition], error)
+        for errors in outside.values():
+            self._refuse(errors, _without_a_place(self._group, errors))
+
+    def _refuse(self, partitions: Collection[TopicPartition], error: TransportError) -> None:
+        for partition in partitions:
+            self._flow.refuse(partition, error)
+        say_unreadable(self._group, partitions, error)
 
     async def _look(self, topics: Collection[str]) -> set[str]:
         """Take out what is of topics that were made again; return the topics that are not there."""
@@ -164,12 +181,15 @@ class TopicWatch:
         return self.missing
 
 
-def _without_a_place(group: str, partition: TopicPartition, error: OffsetOutOfRange) -> OffsetOutOfRange:
+def _without_a_place(group: str, errors: Mapping[TopicPartition, OffsetOutOfRange]) -> OffsetOutOfRange:
     """Say first what to do: what a client library says of an offset outside the log is for whoever asks why."""
+    (topic,) = {partition.topic for partition in errors}
+    only = " ".join(f"--partition {each.partition}" for each in sorted(errors))
+    reasons = first_few([str(error).rstrip(".") for _, error in sorted(errors.items())])
     return OffsetOutOfRange(
         f"the offset where the group goes on is not in the log: its events were deleted, or the log was cut short. Nothing is "
-        f"skipped by itself. Stop the group's workers, say where it goes on (octopus groups reset {group} --topic "
-        f"{partition.topic} --partition {partition.partition} --to earliest), and start them again. ({str(error).rstrip('.')})"
+        f"skipped by itself. Stop the group's workers, say where it goes on (octopus groups reset {group} --topic {topic} "
+        f"{only} --to earliest), and start them again. ({reasons})"
     )
 
 

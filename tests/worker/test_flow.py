@@ -10,7 +10,7 @@ from octopus.errors import CorruptBatch
 from octopus.events import TopicPartition
 from octopus.ordering import LANES
 from octopus.testing import VirtualTime
-from octopus.transports.base import Chunk, Outgoing
+from octopus.transports.base import Chunk, Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.transport import MemoryConsumer
 from tests.staged import P0, P1, committed, publish, unread, until, working
@@ -225,6 +225,29 @@ async def test_an_offset_outside_the_log_stops_its_partition_and_never_jumps(vir
         assert "t[0]@4 is outside the log (6 to 9)" in said
     assert seen == [0, 1, 2, 3]
     assert committed(broker, "app.handle") == 4
+
+
+async def test_partitions_of_a_topic_whose_offsets_are_outside_the_log_are_said_in_one_sentence(
+    virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    broker.create_topic("t", 3)
+
+    @app.on("t")
+    async def handle(value: int) -> None: ...
+
+    for number in range(3):
+        publish(broker, *range(9), partition=number)
+        broker.group("app.handle").offsets[TopicPartition("t", number)] = Commit(4)
+        broker.delete_records(TopicPartition("t", number), 0 if number == 1 else 6)
+    async with working(app, broker) as worker:
+        await until(lambda: worker.status().groups and len(worker.status().groups[0].unreadable) == 2)
+        await asyncio.sleep(10)
+    (line,) = [each.message for each in caplog.records if "is not in the log" in each.message]
+    assert line.startswith("app.handle stops reading t[0], t[2]: ")
+    assert "--topic t --partition 0 --partition 2 --to earliest" in line
+    assert "t[0]@4 is outside" in line
+    assert "t[2]@4 is outside" in line
 
 
 class Unreading(MemoryConsumer):

@@ -441,6 +441,22 @@ async def test_a_topic_that_is_made_again_with_other_partitions_is_read_whole(
         await until(lambda: {*seen} >= {10 + number for number in range(partitions)}, 60)
 
 
+@pytest.mark.parametrize("first", ["fails", "works"])
+async def test_of_a_topic_that_is_made_again_with_fewer_partitions_those_that_are_left_are_marked(
+    virtual_time: VirtualTime, first: str
+) -> None:
+    broker = MemoryBroker()
+    broker.create_topic("t", 3)
+    async with killed(reader([]), broker) as worker:
+        await until(lambda: [len(group.partitions) for group in worker.status().groups] == [3])
+        old = broker.topic_ids["t"]
+        if first == "fails":
+            broker.faults.fail_next("commit", TransportError("not now", retryable=True))
+        replace(broker, partitions=2)
+        await until(lambda: of(broker) == of(broker, P1) == old, 60)
+        assert TopicPartition("t", 2) not in broker.group(GROUP).offsets
+
+
 async def test_a_topic_of_a_pattern_that_is_made_again_stops_alone(virtual_time: VirtualTime) -> None:
     app, broker, seen = Octopus("app"), MemoryBroker(), list[Any]()
 

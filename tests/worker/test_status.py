@@ -10,10 +10,12 @@ import pytest
 
 from octopus import Event, Octopus, RetryPolicy
 from octopus.errors import ConnectionFailed
+from octopus.events import TopicPartition
 from octopus.testing import VirtualTime
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker
-from octopus.worker import GroupStatus, Worker
+from octopus.worker import GroupStatus, Worker, WorkerStatus
+from octopus.worker.status import last_line
 from tests.staged import dead_letters, publish, working
 
 COUNTS = ("done", "settled", "skipped", "dead", "deferred", "retried")
@@ -183,3 +185,18 @@ async def test_events_wait_as_long_as_what_their_codec_needs_is_away(
         await worker.caught_up()
     assert sorted(done) == [(0, 1), (1, 1), (2, 1)]
     assert dead_letters(broker) == []
+
+
+@pytest.mark.parametrize(
+    ("lags", "said"),
+    [([0, 0], ""), ([2, 1], ", 3 left"), ([None, 1], ", at least 1 left"), ([None, 0], ", unknown how many left")],
+    ids=["none", "some", "some and perhaps more", "nobody knows"],
+)
+def test_the_last_line_says_how_much_is_left_or_that_nobody_knows(lags: list[int | None], said: str) -> None:
+    reading = (TopicPartition("t", 0),)
+    groups = [
+        GroupStatus(group=f"g{number}", handlers=("g",), partitions=reading, lag=lag) for number, lag in enumerate(lags)
+    ]
+    resting = GroupStatus(group="resting", handlers=("g",))  # what others read is theirs to say
+    status = WorkerStatus(app="app", broker="b", uptime=1.0, groups=(*groups, resting))
+    assert last_line(status, is_well=True, is_caught_up=False) == f"ended: 0 done, 0 skipped{said} in 1.0 s"

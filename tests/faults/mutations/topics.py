@@ -92,8 +92,8 @@ MUTATIONS = (
     Mutation(
         "nobody is left word that a topic was made again",
         "octopus/worker/topic_watch.py",
-        "            await self._starts.mark({each.partition: each.topic_id for each in unmarked}, self._patience)\n",
-        "            pass\n",
+        "            marked = await self._starts.mark(old, self._patience)\n",
+        "            marked = old\n",
         (RECREATED,),
     ),
     Mutation(
