@@ -14,7 +14,7 @@ from octopus.broker.lock import read_owner
 from octopus.broker.process import run
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
-from octopus.transports.broker_process import decompressors
+from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c
 
 IDLE_EXIT = 900.0
@@ -59,5 +59,5 @@ if __name__ == "__main__":
         StorageSettings(durability="fsync" if sys.argv[4] == "fsync" else "os"),
         idle_exit=IDLE_EXIT,
         checksum=crc32c,
-        decompressors=decompressors(),
+        codecs=codecs(),
     )

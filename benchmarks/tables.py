@@ -49,6 +49,7 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
             brokers, "scale", ["a second worker joins and leaves"], ("pause_ms", "stayed_pause_ms", "duplicates")
         ),
         "killed": _figures(brokers, "scale", [scale.KILLED], ("pause_ms", "stayed_pause_ms", "duplicates")),
+        "middleware": _figures(brokers, "ordering", [micro.MIDDLEWARE], ("nanoseconds",)),
         "patterns": _figures(brokers, "patterns", ["three fields, match", "operators"], ("nanoseconds",)),
     }
 

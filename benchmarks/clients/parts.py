@@ -11,7 +11,7 @@ from benchmarks.clients.timing import per_item
 from benchmarks.records import values
 from benchmarks.structs import FileEvent
 from benchmarks.task import Task
-from octopus import Octopus, config
+from octopus import Batch, Next, Octopus, Outcome, Record, config
 from octopus.events import TopicPartition
 from octopus.offsets import OffsetLedger, encode_map
 from octopus.ordering import LANES
@@ -119,6 +119,8 @@ def through_runner(task: Task) -> Callable[[], int]:
     turns = [records[start : start + TURN] for start in range(0, RECORDS, TURN)]
     app = Octopus("bench")
     app.on("files", ordering=task.options["ordering"], concurrency=64)(handle)
+    for _ in range(task.options.get("middleware", 0)):
+        app.middleware(hand_on)
 
     async def loop() -> None:
         runner = Runner(Bound(app), ordering=task.options["ordering"], concurrency=64)
@@ -134,6 +136,11 @@ def through_runner(task: Task) -> Callable[[], int]:
         return RECORDS
 
     return through
+
+
+async def hand_on(record: Record | Batch, call_next: Next) -> Outcome:
+    """Do nothing, as middleware."""
+    return await call_next(record)
 
 
 class Bound:

@@ -21,6 +21,9 @@ PATTERNS: dict[str, dict[str, object]] = {
 }
 
 
+MIDDLEWARE = "a record through middleware"
+
+
 def _patterns() -> list[Case]:
     return [
         _case("patterns", group, name, module, environment=environment, pattern=pattern, form=form)
@@ -63,7 +66,11 @@ def _ordering() -> list[Case]:
             ("no order", "runner", {"ordering": "none"}),
         )
     ]
-    return lanes + runner
+    around = [
+        _case("ordering", MIDDLEWARE, name, module, way="runner", ordering="partition", middleware=count)
+        for name, count in (("none", 0), ("one", 1), ("three", 3))
+    ]
+    return lanes + runner + around
 
 
 SERDE = {
