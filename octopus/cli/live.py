@@ -5,7 +5,8 @@ import contextlib
 import logging
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from itertools import compress
 
 from rich import box
 from rich.console import Console, Group
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from octopus.application import Application
 from octopus.text import visible
 from octopus.worker import GroupStatus, Worker, WorkerStatus
 from octopus.worker.status import spell_seconds, together
@@ -26,6 +28,18 @@ RATE_OVER = 3.0
 
 ROOMY = 96
 """Columns of a terminal from which on the topics are shown, too."""
+
+
+NUMBERS = (
+    ("events/s", 0),
+    ("lag", 0),
+    ("running", 72),
+    ("done", 0),
+    ("skipped", 80),
+    ("retried", 80),
+    ("dead", 0),
+)
+"""Columns of the table, and how wide a terminal must be to have them."""
 
 
 class Rates:
@@ -60,19 +74,21 @@ class LiveStatus:
 
     async def __call__(self, worker: Worker) -> None:
         """Draw until cancelled."""
-        async with self._drawing() as live:
+        with drawing(self._console) as live:
             while True:
-                status = worker.status()
-                live.update(draw(status, self._rates.note(status), _topics(worker), self._console.width), refresh=True)
+                status, topics = worker.status(), topics_of(worker.app)
+                live.update(draw(status, self._rates.note(status), topics, self._console.width), refresh=True)
                 await asyncio.sleep(REFRESH)
 
-    @contextlib.asynccontextmanager
-    async def _drawing(self) -> AsyncIterator[Live]:
-        with Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
-            # A second Ctrl-C ends the process at once: it must not take the cursor with it.
-            self._console.show_cursor(True)
-            with _above(live):
-                yield live
+
+@contextlib.contextmanager
+def drawing(console: Console) -> Iterator[Live]:
+    """Keep a picture below what is printed, as long as a block lasts."""
+    with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+        # A second Ctrl-C ends the process at once: it must not take the cursor with it.
+        console.show_cursor(True)
+        with _above(live):
+            yield live
 
 
 @contextlib.contextmanager
@@ -107,12 +123,13 @@ def draw(status: WorkerStatus, rates: dict[str, float], topics: dict[str, str], 
     table.add_column("handler", style="cyan")
     if has_room:
         table.add_column("reads", style="dim", max_width=30)
-    for name in ("events/s", "lag", "running", "done", "skipped", "retried", "dead"):
+    shown = [width >= least for _, least in NUMBERS]
+    for name, _ in compress(NUMBERS, shown):
         table.add_column(name, justify="right", no_wrap=True)
     for group in status.groups:
         handler, *numbers = _row(group, rates.get(group.group, 0.0), status.outage is not None)
         reads = Text(visible(topics.get(group.group, "")), no_wrap=True, overflow="ellipsis")
-        table.add_row(handler, *([reads] if has_room else []), *numbers)
+        table.add_row(handler, *([reads] if has_room else []), *compress(numbers, shown))
     return Group(Text(), _headline(status), *_troubles(status), table if status.groups else Text())
 
 
@@ -176,11 +193,12 @@ def _line(text: str, style: str) -> Text:
     return Text(f"  {visible(text)}", style, no_wrap=False, overflow="fold")
 
 
-def _topics(worker: Worker) -> dict[str, str]:
+def topics_of(app: Application) -> dict[str, str]:
+    """Return what each group of an app reads."""
     found: dict[str, list[str]] = {}
-    for route in worker.app.routes:
+    for route in app.routes:
         names = list(route.topics) if isinstance(route.topics, tuple) else [f"/{route.topics.pattern}/"]
-        found.setdefault(worker.app.group_of(route), []).extend(names)
-        if (topic := worker.app.retry_topic_of(route)) is not None:
-            found.setdefault(worker.app.retry_group_of(route), []).append(topic)
+        found.setdefault(app.group_of(route), []).extend(names)
+        if (topic := app.retry_topic_of(route)) is not None:
+            found.setdefault(app.retry_group_of(route), []).append(topic)
     return {group: ", ".join(dict.fromkeys(names)) for group, names in found.items()}

@@ -2,17 +2,22 @@
 
 import logging
 import os
+import re
 import sys
 from datetime import datetime
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from octopus.config import LogSettings
 from octopus.logs import LineFormatter, show, traceback_of
-from octopus.text import block
+from octopus.text import block, visible
 from octopus.worker.log_lines import JsonFormatter, timestamp
 from octopus.worker.parent import WORKER_VARIABLE
+from octopus.worker.reports import is_looked_at
+
+_LOG_LINE = re.compile(r"(\d\d:\d\d:\d\d) (debug|info|warning|error|critical) ")
 
 STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
@@ -30,6 +35,8 @@ def configure_logs(settings: LogSettings, console: Console) -> None:
         handler.setFormatter(JsonFormatter())
     elif console.is_terminal:
         handler = _Lines(console)
+    elif is_looked_at(os.environ):
+        handler = _LinesForOurs(sys.stderr)
     else:
         handler = logging.StreamHandler(sys.stderr)
         number = os.environ.get(WORKER_VARIABLE)
@@ -45,6 +52,13 @@ class _Plain(LineFormatter):
         return timestamp(record.created)
 
 
+class _LinesForOurs(logging.StreamHandler[TextIO]):
+    """Prints what `_Lines` does, for the supervisor, which puts number and colours to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return line_of(record).plain
+
+
 class _Lines(logging.Handler):
     """Prints on a console: time, level, message; the logger's name only where it is not ours."""
 
@@ -54,19 +68,37 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._console.print(self._line(record), soft_wrap=True)
+            number = os.environ.get(WORKER_VARIABLE)
+            self._console.print(
+                Text.assemble((f"[{number}] " if number else "", "cyan"), line_of(record)), soft_wrap=True
+            )
         except Exception:  # noqa: BLE001 - logging's own rule: a log line never breaks the program
             self.handleError(record)
 
-    def _line(self, record: logging.LogRecord) -> Text:
-        number = os.environ.get(WORKER_VARIABLE)
-        name = "" if record.name.startswith("octopus") else f"{record.name}: "
-        line = Text.assemble(
-            (f"[{number}] " if number else "", "cyan"),
-            (f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} ", "dim"),
-            (f"{record.levelname.lower():<8}", STYLES.get(record.levelname, "")),
-            block(f"{name}{record.getMessage()}"),
-        )
-        if record.exc_info:
-            line.append(f"\n{traceback_of(record)}", style="dim")
-        return line
+
+def line_of(record: logging.LogRecord) -> Text:
+    """Return a log record as people read it."""
+    name = "" if record.name.startswith("octopus") else f"{record.name}: "
+    line = Text.assemble(
+        (f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} ", "dim"),
+        (f"{record.levelname.lower():<8}", STYLES.get(record.levelname, "")),
+        block(f"{name}{record.getMessage()}"),
+    )
+    if record.exc_info:
+        line.append(f"\n{traceback_of(record)}", style="dim")
+    return line
+
+
+def line_of_worker(number: int, text: str) -> Text:
+    """Return a line that a worker printed, made harmless; one of its log has its colours again.
+
+    Args:
+        number: Of the worker.
+        text: Without the line's end.
+    """
+    line = Text.assemble((f"[{number}] ", "cyan"), visible(text.expandtabs(4)))
+    if (found := _LOG_LINE.match(text)) is not None:
+        begin = len(f"[{number}] ")
+        line.stylize("dim", begin, begin + found.end(1))
+        line.stylize(STYLES.get(found[2].upper(), ""), begin + found.start(2), begin + found.end(2))
+    return line

@@ -1,6 +1,7 @@
 """`octopus run --reload`: start again when the code changes."""
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -100,9 +101,10 @@ class _Reloader:
         self._child = None
         return self._last
 
-    def _stop_child(self, number: int) -> None:
+    def _stop_child(self, _number: int) -> None:
         self._stop.set()
-        self._pass_on(number)
+        # Not SIGINT: a child that does not listen yet would take that for an exception in the midst of an import.
+        self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: int) -> None:
         if self._child is not None:

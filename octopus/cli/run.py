@@ -1,17 +1,21 @@
 """`octopus run`: an app's handlers, in one process or several."""
 
+import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from rich.console import Console
 
 from octopus import config
 from octopus.app import Octopus
 from octopus.cli.finding import find_app, source_directory
-from octopus.cli.live import LiveStatus
+from octopus.cli.live import LiveStatus, topics_of
+from octopus.cli.live_workers import LiveWorkers
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.screen import is_terminal, notices
@@ -24,6 +28,7 @@ from octopus.worker import Worker
 from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
 from octopus.worker.process import Companion, ExitCode, grace_of, last_fields, run_process, this_command
+from octopus.worker.reports import is_looked_at
 from octopus.worker.supervisor import run_processes
 
 logger = get_logger("octopus.worker")
@@ -57,6 +62,10 @@ def run(
     Args:
         app: module:app or path/to/file.py:app; the name can be left out where there is only one. Without, app.py or main.py.
     """
+    if is_looked_at(os.environ) and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            line_buffering=True
+        )  # a person waits for what handlers print, although it goes through a pipe
     if workers < 1:
         raise ConfigurationError(f"--workers {workers} runs nothing: at least 1.")
     if reload:
@@ -70,7 +79,8 @@ def run(
     _check_names(found, only)
     settings = _settings(options, found)
     if workers > 1:
-        return _run_several(workers, found, settings, _arguments(app, only, 1, drain, watch, options))
+        again = this_command(*_arguments(app, only, 1, drain, watch, options))
+        return _run_several(workers, found, settings, again, is_quiet=options.quiet)
     return _run_one(found, settings, only, drain, watch, options)
 
 
@@ -102,18 +112,24 @@ def _run_one(
         logger.info("%s runs %s on %s", app.name, _spell_handlers(app, only), worker.status().broker)
 
     companions: list[Companion] = [announce]
-    is_watched = console.is_terminal and is_terminal() and WORKER_VARIABLE not in os.environ
-    if is_watched and not options.quiet and settings.log.format == "text":
+    if _is_watched(console, settings, options.quiet) and WORKER_VARIABLE not in os.environ:
         companions.append(LiveStatus(console))
     if watcher is not None:
         companions.append(watcher)
     return run_process(app, settings, only=only, until_caught_up=drain, companions=companions)
 
 
-def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequence[str]) -> int:
-    configure_logs(settings.log, notices())
+def _run_several(count: int, app: Octopus, settings: Settings, command: Sequence[str], *, is_quiet: bool) -> int:
+    console = notices()
+    configure_logs(settings.log, console)
     logger.info("%s runs in %d processes", app.name, count)
-    code = run_processes(this_command(*arguments), count, grace=grace_of(settings), places=Places(app, settings))
+    grace, places = grace_of(settings), Places(app, settings)
+    if _is_watched(console, settings, is_quiet):
+        brokers = ", ".join(settings.brokers) or "the embedded broker"
+        with LiveWorkers(console, app.name, brokers, topics_of(app)) as audience:
+            code = run_processes(command, count, grace=grace, places=places, audience=audience)
+    else:
+        code = run_processes(command, count, grace=grace, places=places)
     logger.log(
         logging.ERROR if code else logging.INFO,
         "%s: its processes have ended, exit code %d",
@@ -122,6 +138,12 @@ def _run_several(count: int, app: Octopus, settings: Settings, arguments: Sequen
         extra=last_fields(code),
     )
     return code
+
+
+def _is_watched(console: Console, settings: Settings, is_quiet: bool) -> bool:
+    """Tell whether somebody looks who wants to see a table, at a terminal that can show one."""
+    can_draw = console.is_terminal and not console.is_dumb_terminal and is_terminal()
+    return can_draw and not is_quiet and settings.log.format == "text"
 
 
 def _watcher(watch: Sequence[str]) -> Companion | None:

@@ -37,7 +37,7 @@ from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
 from octopus.worker.rescue import Rescue
 from octopus.worker.starts import Starts
-from octopus.worker.status import GroupStatus, Totals
+from octopus.worker.status import GroupStatus, Totals, total_lag
 from octopus.worker.topic_watch import TopicWatch, say_unreadable
 
 logger = get_logger("octopus.worker")
@@ -412,15 +412,12 @@ class GroupWorker:
     def _settled(self) -> int:
         return self._totals.settled + sum([each.written.settled_count for each in self._generations.values()])
 
-    @property
-    def lag(self) -> int | None:
+    def _lags(self) -> dict[str, int | None]:
         """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
-        lags = [
-            self.outlook.lag(partition, self._consumer.end_offset(partition), generation.done_before)
+        return {
+            str(partition): self.outlook.lag(partition, self._consumer.end_offset(partition), generation.done_before)
             for partition, generation in self._generations.items()
-        ]
-        known = [lag for lag in lags if lag is not None]
-        return sum(known) if lags and len(known) == len(lags) else None
+        }
 
     async def reach(self) -> None:
         """Ask the broker something small, to see that it answers.
@@ -473,7 +470,7 @@ class GroupWorker:
                 since_commit=since_commit,
                 stranded=len(self.pipeline.stranded),
             )
-        totals = self.counts
+        totals, lags = self.counts, self._lags()
         return GroupStatus(
             group=self.pipeline.group,
             handlers=self.pipeline.handlers,
@@ -493,7 +490,8 @@ class GroupWorker:
             running=len(self._runner.running),
             delayed=self._runner.delayed,
             stranded=len(self.pipeline.stranded),
-            lag=self.lag,
+            lag=total_lag(lags),
+            lags=lags,
             since_fetch=since_fetch,
             since_commit=since_commit,
             commit_error=str(self._commits.error) if self._commits.error else None,

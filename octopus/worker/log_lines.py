@@ -77,6 +77,7 @@ def end_fields(code: int, reason: str, status: WorkerStatus | None = None) -> di
         "retried": sum(group.retried for group in groups),
         "deferred": sum(group.deferred for group in groups),
         "dead": sum(group.dead for group in groups),
+        "lost": sum(group.stranded for group in groups),
         "left": None if any(group.lag is None for group in groups) else sum(group.lag or 0 for group in groups),
         "stopped": [group.group for group in groups if group.stopped],
         "failed": [group.group for group in groups if group.failure and not group.stopped],

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from octopus.logs import get_logger
 
@@ -26,15 +26,18 @@ class Parent:
 
     Args:
         environment: As it was started with.
+        on_gone: Called before this process is stopped because that one has ended.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], on_gone: Callable[[], None] = lambda: None) -> None:
         self._process = _parent_of(environment)
+        self._on_gone = on_gone
 
     def check(self) -> None:
         """Stop this process, once, when its parent has ended."""
         if self._process is not None and os.getppid() != self._process:
             self._process = None
+            self._on_gone()
             logger.warning("the process that started this one has ended; ending, too")
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -27,6 +27,7 @@ from octopus.worker.log_lines import JsonFormatter, end_fields, json_line
 from octopus.worker.overtime import Overtime, end_process
 from octopus.worker.parent import WORKER_VARIABLE, Parent
 from octopus.worker.places import client_id, place_of
+from octopus.worker.reports import Reports
 from octopus.worker.signals import StopSignals
 from octopus.worker.status import WorkerStatus, last_line, unreadable_of
 from octopus.worker.worker import Worker
@@ -140,7 +141,11 @@ def run_process(
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
-    run = _Run(app, settings, only, until_caught_up, companions)
+    parent = Parent(os.environ)
+    if (reports := Reports.inherited(os.environ)) is not None:
+        companions = [*companions, reports]
+        parent = Parent(os.environ, reports.give_back)
+    run = _Run(app, settings, only, until_caught_up, companions, parent)
     with patient_collector(), _loop_factory() as factory:
         return run.run(factory)
 
@@ -155,6 +160,7 @@ class _Run:
         only: Sequence[str],
         until_caught_up: bool,
         companions: Sequence[Companion],
+        parent: Parent,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -166,7 +172,7 @@ class _Run:
         self._exit: ExitCode | None = None  # once the loop was left by SystemExit, which is said then
         self._notice: Callable[[], None] | None = None
         self._signals = StopSignals(self._on_stop, self._end_at_once)
-        self._overtime = Overtime(settings.worker.drain_timeout + END_MARGIN, Parent(os.environ), self._running_things)
+        self._overtime = Overtime(settings.worker.drain_timeout + END_MARGIN, parent, self._running_things)
 
     def run(self, factory: Callable[[], asyncio.AbstractEventLoop] | None) -> ExitCode:
         self._overtime.watch()

@@ -61,6 +61,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         delayed: Records waiting for their next attempt.
         stranded: Records that wait for their retry in memory only, because their topic is gone; with the process they are lost.
         lag: Records behind the end of the log, or None when nobody can know it now.
+        lags: The same for each partition.
         since_fetch: Seconds since the last fetch came back.
         since_commit: Seconds since the committed offsets were last right.
         commit_error: What the last commit failed with, if it did.
@@ -85,6 +86,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int = 0
     stranded: int = 0
     lag: int | None = None
+    lags: dict[str, int | None] = {}
     since_fetch: float = 0.0
     since_commit: float = 0.0
     commit_error: str | None = None
@@ -115,6 +117,12 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     slowest: tuple[str, float] | None = None
     outage: str | None = None
     away: float = 0.0
+
+
+def total_lag(lags: Mapping[str, int | None]) -> int | None:
+    """Return the lag of all partitions, None where there are none or one of them is not known."""
+    known = [lag for lag in lags.values() if lag is not None]
+    return sum(known) if lags and len(known) == len(lags) else None
 
 
 def together(partitions: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -3,7 +3,11 @@
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import msgspec
 
 from octopus.logs import get_logger
 from octopus.worker.parent import WORKER_VARIABLE, Parent, environment_of_child
@@ -14,7 +18,42 @@ from octopus.worker.signals import STOP_SIGNALS, StopSignals
 logger = get_logger("octopus.worker")
 
 
-def run_processes(command: Sequence[str], count: int, *, grace: float, places: Places | None = None) -> int:
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor knows of one of its processes.
+
+    Attributes:
+        number: Which, from 1; a replacement has that of its predecessor.
+        pid: While it runs.
+        code: How its predecessor ended, or it itself if it does not run; negative for a signal, None before any has ended.
+        restarts: How often it was replaced.
+        restart_at: When its replacement is started, in monotonic seconds, while it waits for that.
+    """
+
+    number: int
+    pid: int | None = None
+    code: int | None = None
+    restarts: int = 0
+    restart_at: float | None = None
+
+
+class Audience(Protocol):
+    """Whoever looks at the processes of a supervisor."""
+
+    def starting(self, number: int, environment: Mapping[str, str]) -> AbstractContextManager[Mapping[str, Any]]:
+        """Return what `Popen` takes for a process that is started inside the block."""
+
+    def see(self, processes: Sequence[ProcessState]) -> None:
+        """Take note of how they are."""
+
+
+def run_processes(
+    command: Sequence[str],
+    count: int,
+    *,
+    grace: float,
+    places: Places | None = None,
+    audience: Audience | None = None,
+) -> int:
     """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
 
     Args:
@@ -22,12 +61,13 @@ def run_processes(command: Sequence[str], count: int, *, grace: float, places: P
         count: How many.
         grace: Seconds from the first stop signal to SIGKILL.
         places: What they are called in their groups, so that a replacement is not a newcomer there.
+        audience: Has what they print and report; without one they print where this process does.
 
     Returns:
         The highest exit code of those that meant to end, or that ended in a stop; 128 + n where signal n ended one (137:
         it had to be killed), or where a second signal n ended all. 0 when all ended well.
     """
-    return _Supervisor(command, count, grace, places).run()
+    return _Supervisor(command, count, grace, places, audience).run()
 
 
 class _Supervisor:
@@ -35,11 +75,15 @@ class _Supervisor:
 
     CRASH_WAIT = 1.0
 
-    def __init__(self, command: Sequence[str], count: int, grace: float, places: Places | None) -> None:
+    def __init__(
+        self, command: Sequence[str], count: int, grace: float, places: Places | None, audience: Audience | None
+    ) -> None:
         self._command = [*command]
         self._count = count
         self._grace = grace
         self._places = places
+        self._audience = audience
+        self._states = {number: ProcessState(number=number) for number in range(1, count + 1)}
         self._signals = StopSignals(self._pass_on, self._kill)
         self._parent = Parent(os.environ)
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
@@ -69,11 +113,20 @@ class _Supervisor:
         environment = {**environment_of_child(), WORKER_VARIABLE: str(number)}
         if self._places is not None:
             environment[PLACE_VARIABLE] = self._places.name(number)
-        child = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603 - our own command line
+        with self._wiring(number, environment) as options:
+            child = subprocess.Popen(self._command, start_new_session=True, **options)  # noqa: S603 - our own command line
         self._children[child.pid] = child, time.monotonic()
+        before = self._states[number]
+        restarts = before.restarts + (before.code is not None)
+        self._states[number] = ProcessState(number=number, pid=child.pid, code=before.code, restarts=restarts)
         self._numbers[child.pid] = number
         if self._signals.stopped_at is not None:
             child.terminate()  # the signal came in between, and did not reach this one
+
+    def _wiring(self, number: int, environment: Mapping[str, str]) -> AbstractContextManager[Mapping[str, Any]]:
+        if self._audience is None:
+            return nullcontext({"env": environment})
+        return self._audience.starting(number, environment)
 
     def _look(self) -> None:
         # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
@@ -87,6 +140,8 @@ class _Supervisor:
         stopped_at = self._signals.stopped_at
         if stopped_at is not None:
             self._killed.update(number for _, number in self._restarts)
+            for _, number in self._restarts:
+                self._states[number] = msgspec.structs.replace(self._states[number], restart_at=None)
             self._restarts.clear()
             if now > stopped_at + self._grace:
                 self._kill_late()
@@ -94,9 +149,12 @@ class _Supervisor:
             self._restarts.remove((moment, number))
             self._start(number)
         self._parent.check()
+        if self._audience is not None:
+            self._audience.see([*self._states.values()])
         time.sleep(0.1)
 
     def _ended(self, number: int, code: int, lived: float) -> None:
+        self._states[number] = ProcessState(number=number, code=code, restarts=self._states[number].restarts)
         if self._signals.stopped_at is not None:
             if code != ExitCode.OK:
                 self._killed.add(number)
@@ -111,13 +169,16 @@ class _Supervisor:
             if self._places is not None and code in (ExitCode.OK, ExitCode.STOPPED_LINE):
                 self._places.left(number)
             return
-        logger.warning("a worker process ended with %s after %.0f s; starting another", spell(code), lived)
+        logger.warning("worker process %d ended with %s after %.0f s; starting another", number, spell(code), lived)
         wait = self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0
-        self._restarts.append((time.monotonic() + wait, number))
+        moment = time.monotonic() + wait
+        self._restarts.append((moment, number))
+        self._states[number] = msgspec.structs.replace(self._states[number], restart_at=moment)
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self, _number: int) -> None:
+        # SIGTERM also for SIGINT: one that does not listen yet would take that for an exception in the midst of an import.
         for child, _ in self._children.values():
-            child.send_signal(number)
+            child.terminate()
 
     def _kill(self, number: int) -> None:
         self._interrupted = 128 + number
