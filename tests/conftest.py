@@ -1,5 +1,6 @@
 """Fixtures of the whole suite, and what a run says about the suites that could not run."""
 
+import gc
 import os
 import signal
 import sys
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if needing and (why := why_kafka_is_missing()):
         for item in needing:
             item.add_marker(pytest.mark.skip(reason=loud_reason("the Apache Kafka suites", why)))
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection of a test look through what was collected: ten thousand tests that live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,7 +15,7 @@ objects, each is visited several times in its short life: a quarter of what a re
 @contextlib.contextmanager
 def patient_collector() -> Iterator[None]:
     """Let the collector look rarely, and never again at what was there before: modules, classes, the app."""
-    thresholds = gc.get_threshold()
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *thresholds[1:])
@@ -23,4 +23,5 @@ def patient_collector() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not frozen:  # or the program has reasons of its own
+            gc.unfreeze()

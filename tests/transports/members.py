@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from octopus.errors import ConnectionFailed
 from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import MAX_BYTES, Chunk, Consumer, Fetched, Transport, Unreadable
 
@@ -43,11 +44,21 @@ class Member:
         self.changes.append(("assigned", frozenset(partitions)))
         if self.fail_on_assigned is not None:
             raise self.fail_on_assigned
-        ids = await self.consumer.topic_ids({partition.topic for partition in partitions})
+        ids = await self._topic_ids({partition.topic for partition in partitions})
         committed = await self.consumer.committed(partitions)
         starts = await self.consumer.offsets(partitions, "earliest")
         await self.consumer.seek({p: starts[p] if (c := committed[p]) is None else c.offset for p in partitions}, ids)
         self.mine |= set(partitions)
+
+    async def _topic_ids(self, topics: set[str]) -> dict[str, str]:
+        """Ask until there is an answer: the transports of tests give each question half a second."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return dict(await self.consumer.topic_ids(topics))
+            except ConnectionFailed:
+                if time.monotonic() > deadline:
+                    raise
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         self.changes.append(("revoked", frozenset(partitions)))
