@@ -117,7 +117,7 @@ def test_deleting_needs_somebody_to_say_yes(octopus: Octopus, topic: str, monkey
     ("arguments", "code", "sentence"),
     [
         (("topics", "show", "nowhere-at-all"), 3, "There is no topic 'nowhere-at-all' on 127.0.0.1:"),
-        (("topics", "create", "bad name"), 3, "bad name"),
+        (("topics", "create", "bad name"), 2, "'bad name' is not a topic name: 1 to 249 letters, digits,"),
         (("topics", "create", "x", "-s", "novalue"), 2, "--setting 'novalue' is not NAME=VALUE."),
         (("groups", "describe", "nobody"), 3, "There is no group 'nobody' on 127.0.0.1:"),
         (("groups", "reset", "nobody", "--to", "earliest"), 3, "There is no group 'nobody'"),
