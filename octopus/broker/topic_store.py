@@ -110,8 +110,12 @@ class TopicStore:
         self._add(topic)
         return topic
 
-    def check_create(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
-        """Raise what `creating` would raise (for `validate_only`)."""
+    def check_free(self, name: str) -> None:
+        """Refuse a name that no topic can have, or that one has.
+
+        Raises:
+            BrokerError: 17 bad or colliding name, 36 exists.
+        """
         check_name(name)
         if name in self.topics or name in self._changing:
             raise BrokerError(Code.TOPIC_ALREADY_EXISTS, f"The topic {name!r} exists already.")
@@ -121,6 +125,10 @@ class TopicStore:
                 raise BrokerError(
                     Code.INVALID_TOPIC_EXCEPTION, f"The name {name!r} differs from {other!r} only in '.' and '_'."
                 )
+
+    def check_create(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Raise what `creating` would raise (for `validate_only`)."""
+        self.check_free(name)
         if partitions < 1:
             raise BrokerError(Code.INVALID_PARTITIONS, f"A topic cannot have {partitions} partitions.")
         check_config(config, self._environment.codecs)

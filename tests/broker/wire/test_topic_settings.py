@@ -103,3 +103,26 @@ async def test_the_cleanup_policy_can_be_emptied(peer: WireClient) -> None:
     async with asyncio.timeout(15):
         while (await described(peer, topic))["cleanup.policy"][0]:
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "partitions", "replicas", "code"),
+    [
+        (None, 1, 3, Code.TOPIC_ALREADY_EXISTS),
+        (None, 0, 1, Code.TOPIC_ALREADY_EXISTS),
+        ("a/b", 1, 3, Code.INVALID_TOPIC_EXCEPTION),
+        ("new", 1, 3, Code.INVALID_REPLICATION_FACTOR),
+        ("new", 0, 1, Code.INVALID_PARTITIONS),
+    ],
+)
+async def test_a_topic_that_is_there_is_said_to_be_there_whatever_else_is_wrong(
+    peer: WireClient, name: str | None, partitions: int, replicas: int, code: Code
+) -> None:
+    there = fresh("there")
+    await make_topic(peer, there)
+    name = there if name is None else name if "/" in name else fresh(name)
+    body = Writer().int32(1).string(name).int32(partitions).int16(replicas).int32(0).int32(0).int32(5000).boolean(True)
+    answer = await peer.ask(CREATE_TOPICS, 2, body)
+    answer.int32()
+    ((_, found, _),) = answer.array(lambda: (answer.string(), answer.int16(), answer.nullable_string()))
+    assert found == code
