@@ -1,5 +1,6 @@
 """What a mistake is answered with: one sentence that says what is wrong and what to do, whatever the mistake."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from octopus.transports.kafka import connection
 from tests.cli.conftest import Octopus, Start
 
 Write = Callable[..., Path]
@@ -105,6 +107,66 @@ def test_a_port_that_does_not_speak_kafka_is_said_at_once(
     assert result.code == 3
     assert f"failed while connecting: {what}" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ((), "accepts connections but does not answer as Kafka does (nothing came for 0.3 s)"),
+        (("--config=security.protocol=SSL",), "does not answer; perhaps it does not speak TLS, which SSL asks for"),
+    ],
+    ids=["plain", "TLS is asked for"],
+)
+@pytest.mark.parametrize(
+    "verb", [("topics",), ("groups",), ("publish", "t", "1"), ("consume", "t", "--from", "earliest")]
+)
+def test_a_port_that_says_nothing_is_waited_for_aloud_and_not_for_long(
+    octopus: Octopus,
+    speak: Callable[[bytes, bytes], str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    verb: tuple[str, ...],
+    arguments: tuple[str, ...],
+    what: str,
+) -> None:
+    monkeypatch.setattr(connection, "FIRST_ANSWER", 0.3)
+    monkeypatch.setattr(connection, "SAY_WAITING", 0.1)
+    address = speak(b"nothing that anybody sends", b"")
+    result = octopus(*verb, *arguments, "--config", "producer.request_timeout=1h", brokers=address)
+    assert result.code == 3
+    assert caplog.text.count(f"waiting for an answer of {address}, for up to 0 s") == 1
+    assert f"failed while connecting: {address} {what}" in result.err
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+def test_a_port_that_hangs_up_is_said_at_once(octopus: Octopus, protocol: str) -> None:
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):  # the test has ended
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        result = octopus("topics", f"--config=security.protocol={protocol}", brokers=address)
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert result.code == 3
+    what = {
+        "PLAINTEXT": "hangs up without an answer, as ports do that expect TLS (set security.protocol to SSL or SASL_SSL)",
+        "SSL": "does not speak TLS, which SSL asks for",
+    }
+    assert f"{address} {what[protocol]}" in result.err
+
+
+def test_a_port_that_answers_in_plain_text_where_tls_is_asked_for_is_named(
+    octopus: Octopus, speak: Callable[[bytes, bytes], str]
+) -> None:
+    address = speak(b"\x16", b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    result = octopus("topics", "--config=security.protocol=SSL", brokers=address)
+    assert result.code == 3
+    assert f"{address} does not speak TLS, which SSL asks for" in result.err
 
 
 @pytest.mark.parametrize("below", ["", "below"], ids=["the directory", "one above it"])

@@ -10,12 +10,14 @@ hands to each connection. Once a connection is open, `Frames` reads its socket a
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 import re
+import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Self
 
 import aiokafka.client
@@ -63,7 +65,43 @@ FOREIGNERS = (
 )
 """How services that are met by mistake begin to speak, and what they speak."""
 
+FIRST_ANSWER = 15.0
+"""Seconds for the first answer of a cluster: who names a wrong port should not wait for the time-out of a request."""
+
+SAY_WAITING = 1.5
+"""Seconds after which it is said that the first answer is waited for."""
+
+NO_TLS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+"""What Python's ssl says of services that answer something else, or hang up."""
+
 Locate = Callable[[], Awaitable[str]]
+
+
+class Greeting:
+    """What all clients of a cluster know of its first answer.
+
+    Attributes:
+        is_over: Whether there was one. From then on silence is an outage, and others speak of it.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._is_said = False
+
+    @contextlib.contextmanager
+    def said(self, connection: "Connection", patience: float) -> Iterator[None]:
+        """Say once, if a block lasts, that the first answer is waited for, for so many seconds at most."""
+        timer = asyncio.get_running_loop().call_later(SAY_WAITING, self._say, connection, patience)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _say(self, connection: "Connection", patience: float) -> None:
+        if not (self.is_over or self._is_said):
+            self._is_said = True
+            where = f"{connection.host}:{connection.port}"
+            logger.warning("waiting for an answer of %s, for up to %.0f s", where, patience)
 
 
 class ClientName(str):
@@ -74,17 +112,27 @@ class ClientName(str):
         throttled_at: When it was last said that a broker throttles, in loop time.
         create_topics: Whether asking for the metadata of a topic may create it.
         locate: Returns where the only broker is now; None where brokers stay put.
+        greeting: What the clients of a cluster know of its first answer.
     """
 
-    __slots__ = ("create_topics", "failure", "locate", "throttled_at")
+    __slots__ = ("create_topics", "failure", "greeting", "locate", "throttled_at")
 
     create_topics: bool
+    greeting: "Greeting | None"
     failure: BaseException | None
     locate: Locate | None
     throttled_at: float
 
-    def __new__(cls, name: str, *, create_topics: bool = False, locate: Locate | None = None) -> Self:
+    def __new__(
+        cls,
+        name: str,
+        *,
+        create_topics: bool = False,
+        locate: Locate | None = None,
+        greeting: "Greeting | None" = None,
+    ) -> Self:
         made = super().__new__(cls, name)
+        made.greeting = greeting
         made.create_topics = create_topics
         made.failure = None
         made.locate = locate
@@ -157,16 +205,26 @@ class Connection(_Connection):  # type: ignore[misc]
     _authenticator: Authenticator | None = None
     _session_milliseconds = 0
     _frames: Frames | None = None
+    _is_open = False  # TCP, and TLS where it is asked for
+    _has_answered = False  # as Kafka does
     _foreign: bytes | None = None  # how the answer of a service began that does not speak Kafka
 
     async def connect(self) -> Any:
         """Connect; a failure is kept on the client's name."""
         self._correlation_id = TWO_LINE_ENDS - 1
+        greeting: Greeting | None = getattr(self._client_id, "greeting", None)
+        is_first = greeting is not None and not greeting.is_over
+        patience = min(FIRST_ANSWER, self._request_timeout) if is_first else self._request_timeout
         try:
-            connected = await super().connect()
+            # Each question has its own time already; before anybody has answered they have this one together.
+            async with asyncio.timeout(patience if is_first else None):
+                with greeting.said(self, patience) if greeting is not None else contextlib.nullcontext():
+                    connected = await super().connect()
         except (OSError, KafkaError, TimeoutError) as error:
-            self._remember(error if self._foreign is None else ConnectionError(_spell_foreign(self._foreign)))
+            self._remember(self._reason(error, patience))
             raise
+        if greeting is not None:
+            greeting.is_over = True
         self._remember(None)
         self._take_over()
         return connected
@@ -194,6 +252,38 @@ class Connection(_Connection):  # type: ignore[misc]
                 raise ConnectionResetError(_spell_foreign(head))
             connection._handle_frame(frame)
             del connection
+
+    async def _do_version_lookup(self) -> None:
+        self._is_open = True
+        await super()._do_version_lookup()
+        self._has_answered = True
+
+    def _reason(self, error: BaseException, patience: float) -> BaseException:
+        """Return why connecting failed, in words for whoever named the address."""
+        where, protocol = f"{self.host}:{self.port}", self._security_protocol
+        is_encrypted = protocol.endswith("SSL")
+        hung_up = isinstance(error, KafkaConnectionError | ConnectionResetError | ConnectionAbortedError | EOFError)
+        if self._foreign is not None:
+            return ConnectionError(_spell_foreign(self._foreign))
+        if self._has_answered:
+            return error
+        if isinstance(error, TimeoutError | asyncio.TimeoutError):
+            if self._is_open:
+                what = f"{where} accepts connections but does not answer as Kafka does"
+            elif is_encrypted:
+                what = f"{where} does not answer; perhaps it does not speak TLS, which {protocol} asks for"
+            else:
+                what = f"{where} does not answer"
+            return ConnectionError(f"{what} (nothing came for {patience:g} s)")
+        if self._is_open and hung_up:
+            hint = "" if is_encrypted else " TLS (set security.protocol to SSL or SASL_SSL) or"
+            return ConnectionError(
+                f"{where} hangs up without an answer, as ports do that expect{hint} another protocol"
+            )
+        is_no_tls = isinstance(error, ssl.SSLError) and error.reason in NO_TLS
+        if is_encrypted and not self._is_open and (hung_up or is_no_tls):
+            return ConnectionError(f"{where} does not speak TLS, which {protocol} asks for")
+        return error
 
     def _take_over(self) -> None:
         """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered.

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from octopus.errors import ConfigurationError
-from octopus.transports.kafka.connection import ClientName, Password, TokenBridge
+from octopus.transports.kafka.connection import ClientName, Greeting, Password, TokenBridge
 from octopus.types import TokenProvider
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -38,6 +38,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         create_topics: Whether naming a topic creates it, where the broker allows that; else it is an error.
         decompression_limit_bytes: A batch that decompresses to more is not read. One value for the process.
         locate: Returns where the only broker is now (`host:port`), asked for each connection; None where brokers stay put.
+        greeting: What all clients made from these settings know of the cluster's first answer.
     """
 
     brokers: str
@@ -59,6 +60,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     create_topics: bool = False
     decompression_limit_bytes: int = 64 * 1024 * 1024
     locate: Any = None
+    greeting: Any = msgspec.field(default_factory=Greeting)
 
     def __repr__(self) -> str:
         return f"KafkaSettings({self.brokers!r}, {self.protocol}, {self.sasl_mechanism})"
@@ -84,7 +86,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         """
         options: dict[str, Any] = {
             "bootstrap_servers": self.brokers,
-            "client_id": ClientName(self.client_id, create_topics=self.create_topics, locate=self.locate),
+            "client_id": ClientName(
+                self.client_id, create_topics=self.create_topics, locate=self.locate, greeting=self.greeting
+            ),
             "request_timeout_ms": int(self.request_timeout * 1000),
             "metadata_max_age_ms": int(min(self.metadata_max_age, 60.0) * 1000),
             "security_protocol": self.protocol,
