@@ -48,6 +48,7 @@ def _made(request: pytest.FixtureRequest) -> Transport:
         case "embedded":
             made = open_transport("embedded://", create_topics=False, **patience)
         case _:
+            patience["metadata_timeout"] = 2.0  # all tests of a run share it, and may keep it busy
             made = open_transport(request.getfixturevalue("kafka_cluster"), **patience)
     return OtherEngine(made, engine) if engine else made
 

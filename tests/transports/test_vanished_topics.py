@@ -32,8 +32,10 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 async def ensuring(transport: Transport, *, create: bool = True, **options: Any) -> AsyncIterator[TopicEnsurer]:
     ensurer = TopicEnsurer(transport, TopicSettings(create=create, partitions=3), delivery_timeout=30.0, **options)
     await ensurer.start()
-    yield ensurer
-    await ensurer.stop()
+    try:
+        yield ensurer
+    finally:
+        await ensurer.stop()
 
 
 async def values(admin: Admin, topic: str) -> int:
