@@ -9,7 +9,7 @@ NEVER = sys.maxsize
 
 
 class Stopwatch:
-    """Wall and CPU time of a stretch of records.
+    """Wall and CPU time of a claim of records.
 
     A handler counts by itself, because a call per record would be part of what is measured:
 

@@ -11,8 +11,8 @@ from octopus.home import Home
 from octopus.publishing import Connection, Publisher, SynchronousPublisher
 from octopus.serde import JSON
 from octopus.transports.base import Producer
-from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, producer_options
+from octopus.transports.topic_creation import TopicCreatingProducer
 from octopus.types import Codec, Middleware
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Octopus(Application, Generic[S]):
         async with AsyncExitStack() as stack:
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
+            producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
             await producer.start()
             stack.push_async_callback(producer.stop)
             try:

@@ -5,7 +5,7 @@
     ├─ PatternError              an event pattern does not compile: .path, .pattern
     ├─ DecodeError               bytes are not a T: .reason, .field
     ├─ ResultRefused             a handler or middleware returned what cannot be used
-    ├─ HandlerStopped            too much is dying, or nothing may be lost: the line stops
+    ├─ HandlerStopped            too much is dying, or nothing may be lost: processing stops
     ├─ TransportError            .retryable
     │  ├─ ConnectionFailed
     │  ├─ NotAuthorized
@@ -75,7 +75,7 @@ class HandlerStopped(OctopusError):
 
     @classmethod
     def by(cls, error: BaseException) -> "HandlerStopped":
-        """Return why a line stops at SystemExit and its kind, from a handler, and at any error of ours: nothing may be settled, and
+        """Return why processing stops at SystemExit and its kind, from a handler, and at any error of ours: nothing may be settled, and
         nothing can be known about what else is broken."""
         stopped = cls(f"{type(error).__name__} is not a failure to retry: {error}")
         stopped.__cause__ = error

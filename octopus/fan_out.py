@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from octopus.events import StoredRecord
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Retry
-from octopus.types import BatchOutcome, Run, RunStretch, Stretch
+from octopus.types import BatchOutcome, Claim, Run, RunClaim
 
 Choose = Callable[[StoredRecord], Sequence[int]]
 """A record to the positions of the handlers that want it."""
@@ -29,11 +29,11 @@ class Left(NamedTuple):
     deferred: Deferred | None = None
 
 
-def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[Run] = ()) -> RunStretch:
+def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[Run] = ()) -> RunClaim:
     """Run records through several handlers; each is settled when all of them are finished with it.
 
     A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
-    here, by offset, and so ends with the generation this was bound for.
+    here, by offset, and so ends with the assignment this was bound for.
 
     Args:
         runs: The handlers.
@@ -43,9 +43,9 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
     everyone = tuple(range(len(runs)))
     unfinished: dict[int, Left] = {}
 
-    async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
+    async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome | BatchOutcome = DONE
-        for stored in stretch.cursor:
+        for stored in claim.cursor:
             left = unfinished.pop(stored.offset, None) if unfinished else None
             if left is None:
                 where = runs
@@ -65,7 +65,7 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
             if left is not None:
                 outcome = await work(stored, left)
             if outcome is SKIPPED:
-                stretch.skipped += 1
+                claim.skipped += 1
             elif outcome is not DONE:
                 return outcome
         return outcome
@@ -95,13 +95,13 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
             return DeadLetter("given up by one of several handlers")
         return deferred or (DONE if done else SKIPPED)
 
-    return run_stretch
+    return run_claim
 
 
-def one_by_one(run_stretch: RunStretch) -> Run:
-    """Make of what runs stretches what runs single records."""
+def one_by_one(run_claim: RunClaim) -> Run:
+    """Make of what runs claims what runs single records."""
 
     async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-        return await run_stretch(Stretch((stored,), attempt))
+        return await run_claim(Claim((stored,), attempt))
 
     return run

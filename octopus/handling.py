@@ -22,7 +22,7 @@ from octopus.routing import Route
 from octopus.serde import Decoder, announces_type
 from octopus.tracing import common_trace, current
 from octopus.transports.base import Outgoing
-from octopus.types import BatchOutcome, Codec, Stretch
+from octopus.types import BatchOutcome, Claim, Codec
 
 logger = get_logger("octopus.handlers")
 
@@ -115,7 +115,7 @@ class Handling:
 
         return handle
 
-    def bind_stretch(self, partition: TopicPartition, conclude: Conclude) -> Callable[[Stretch], Awaitable[Outcome]]:
+    def bind_claim(self, partition: TopicPartition, conclude: Conclude) -> Callable[[Claim], Awaitable[Outcome]]:
         """Return what handles records of a partition back to back, until one is neither done nor skipped.
 
         One closure around one loop, not a chain of calls: each call or coroutine more costs a record a tenth of a
@@ -132,12 +132,12 @@ class Handling:
         accepts, call, publish = self._accepts, self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
 
-        async def handle(stretch: Stretch) -> Outcome:
+        async def handle(claim: Claim) -> Outcome:
             outcome: Outcome = DONE
             skipped = 0
             around = current.get()
             try:
-                for stored in stretch.cursor:
+                for stored in claim.cursor:
                     value, headers = stored.value, stored.headers
                     if headers or around:
                         around = headers
@@ -168,9 +168,9 @@ class Handling:
                     except Exception:  # noqa: BLE001 - decided again, where it becomes a DecodeError or a tombstone's None
                         argument = careful(value, headers)
                     if wants_event:
-                        argument = Event(argument, Record.at(partition, stored), stretch.attempt_of(stored))
+                        argument = Event(argument, Record.at(partition, stored), claim.attempt_of(stored))
                     if skipped:  # somebody may look while it is suspended
-                        stretch.skipped += skipped
+                        claim.skipped += skipped
                         skipped = 0
                     result = await call(argument)
                     if result is not None:
@@ -181,8 +181,8 @@ class Handling:
                 error = raised
             finally:
                 if skipped:
-                    stretch.skipped += skipped
-            return await conclude(stored, stretch.attempt_of(stored), error)
+                    claim.skipped += skipped
+            return await conclude(stored, claim.attempt_of(stored), error)
 
         return handle
 

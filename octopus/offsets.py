@@ -30,7 +30,7 @@ def offsets_of(records: Records) -> Sequence[int]:
 
 
 class OffsetLedger:
-    """Received and settled offsets of one generation of one partition.
+    """Received and settled offsets of one assignment of one partition.
 
     What was received is kept as runs of consecutive offsets, so that records which arrive and settle in order, as nearly all
     do, cost a step of a number each and no memory.

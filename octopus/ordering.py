@@ -1,8 +1,8 @@
 """Who may run next: lanes by partition, by key, or none. Pure; no locks, no tasks.
 
-`take` hands out a stretch of records that may run one after the other, and claims their lanes. A lane stays claimed until
+`take` hands out a claim of records that may run one after the other, and claims their lanes. A lane stays claimed until
 `release`, also while its record waits for a retry: so a retry holds exactly its own lane, the partition, the key, or nothing.
-A stretch whose record suspends is given up: `put_back` takes what has not begun, and others may run it.
+A claim whose record suspends is given up: `put_back` takes what has not begun, and others may run it.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ suspend, every partition holds so many that are read and have not run, and what 
 offset_of = attrgetter("offset")
 
 
-class Lanes(Protocol):
+class LaneQueue(Protocol):
     """The lanes of one partition."""
 
     def put(self, records: Records) -> None:
@@ -38,11 +38,11 @@ class Lanes(Protocol):
         ...
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
-        """Return the end of a stretch, which has not begun, to the front. The lane of `running`, before it, stays claimed."""
+        """Return the end of a claim, which has not begun, to the front. The lane of `running`, before it, stays claimed."""
         ...
 
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
-        """Free the lanes of records that were taken, but for those that `unfinished` records of their stretch need.
+        """Free the lanes of records that were taken, but for those that `unfinished` records of their claim need.
 
         Returns:
             Whether there may be something to take now.
@@ -139,7 +139,7 @@ class PartitionLane(Queue):
         return taken
 
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
-        """Let the next record start, unless the stretch goes on."""
+        """Let the next record start, unless the claim goes on."""
         self._busy = bool(unfinished)
         return bool(self._runs) and not unfinished
 
@@ -182,7 +182,7 @@ class KeyLanes:
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         """Claim the next records whose keys are free; set aside those whose keys are not.
 
-        Several of one key may be in one stretch: there, too, they run one after the other.
+        Several of one key may be in one claim: there, too, they run one after the other.
         """
         queue, ready, behind = self._queue, self._ready, self._behind
         if not behind and not ready:  # nothing runs or waits: all of them are free
@@ -327,7 +327,7 @@ class BatchLane:
         return (batch,) if batch else ()
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
-        """Do nothing: a batch is a stretch by itself."""
+        """Do nothing: a batch is a claim by itself."""
 
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Let the next batch start."""

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from octopus.errors import HandlerStopped, RecordTooLarge
 from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
 from octopus.middleware.dead_letters import shed
-from octopus.middleware.errors import Bury, log
+from octopus.middleware.errors import PublishDeadLetter, log
 from octopus.middleware.retry_topics import Defer, settles_at
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.transports.base import Outgoing, Producer
-from octopus.transports.ensure import sources_of
+from octopus.transports.topic_creation import sources_of
 from octopus.types import BatchOutcome, Run
 
 Ensure = Callable[[Collection[str], Mapping[str, Collection[str]]], Awaitable[None]]
@@ -114,7 +114,7 @@ Refuse = Callable[[Exception], Awaitable[Contribution]]
 
 
 class Outbox:
-    """What the settled records of one generation of a partition publish, until a transaction takes it.
+    """What the settled records of one assignment of a partition publish, until a transaction takes it.
 
     Args:
         partition: Whose records they are.
@@ -150,14 +150,14 @@ class Outbox:
     # ── what stands around a handler ──────────────────────────────────────────────────────────────────────────────
 
     def attempting(
-        self, name: str, handle: Callable[[Any, int], Awaitable[Any]], bury: Bury
+        self, name: str, handle: Callable[[Any, int], Awaitable[Any]], publish_dead_letter: PublishDeadLetter
     ) -> Callable[[Any, int], Awaitable[Any]]:
         """Keep what a successful attempt publishes.
 
         Args:
             name: The handler's, for the log.
             handle: One record or batch to its outcome; it raises what the handler raises.
-            bury: Takes the dead letters of what a broker refuses.
+            publish_dead_letter: Takes the dead letters of what a broker refuses.
         """
 
         async def handle_captured(stored: StoredRecord, attempt: int) -> Any:
@@ -166,32 +166,36 @@ class Outbox:
             settled = _settled(stored, outcome)
             if captured.messages and settled:
                 records = [Record.at(self._partition, each) for each in settled]
-                refuse = self._burial(name, records, attempt, bury, "published what the broker refuses")
+                refuse = self._dead_letters_instead(
+                    name, records, attempt, publish_dead_letter, "published what the broker refuses"
+                )
                 self._keep(captured.messages, settles_at(stored), settles_at(settled[-1]), refuse)
             return outcome
 
         return handle_captured
 
-    def burying(self, bury: Bury) -> Bury:
+    def publishing_dead_letters(self, publish_dead_letter: PublishDeadLetter) -> PublishDeadLetter:
         """Keep dead letters."""
 
-        async def bury_captured(record: Record, letter: DeadLetter, attempt: int) -> None:
+        async def bury_captured(record: Record, dead_letter: DeadLetter, attempt: int) -> None:
             with _attempting() as captured:
-                await bury(record, letter, attempt)
+                await publish_dead_letter(record, dead_letter, attempt)
             if captured.messages:
                 at = settles_at(record)
                 self._keep(captured.messages, at, at, _shedding(captured.messages, at, at))
 
         return bury_captured
 
-    def deferring(self, name: str, defer: Defer, bury: Bury) -> Defer:
+    def deferring(self, name: str, defer: Defer, publish_dead_letter: PublishDeadLetter) -> Defer:
         """Keep what waits for a retry; arguments as `attempting`."""
 
         async def defer_captured(record: Record, retry: Retry, attempt: int) -> Outcome:
             with _attempting() as captured:
                 outcome = await defer(record, retry, attempt)
             if isinstance(outcome, Deferred):
-                refuse = self._burial(name, [record], attempt, bury, "is to be retried later, which the broker refuses")
+                refuse = self._dead_letters_instead(
+                    name, [record], attempt, publish_dead_letter, "is to be retried later, which the broker refuses"
+                )
                 self._keep(captured.messages, settles_at(record), settles_at(record), refuse)
             return outcome
 
@@ -204,7 +208,7 @@ class Outbox:
             try:
                 outcome = await run(stored, attempt)
             except BaseException:
-                # Cancelled, or the line stops: if the record comes again, all of its handlers run again.
+                # Cancelled, or processing stops: if the record comes again, all of its handlers run again.
                 for each in stored if isinstance(stored, Batch) else (stored,):
                     self._kept.pop(each.offset, None)
                 raise
@@ -218,15 +222,17 @@ class Outbox:
 
         return run_settling
 
-    def _burial(self, name: str, records: Sequence[Record], attempt: int, bury: Bury, reason: str) -> Refuse:
+    def _dead_letters_instead(
+        self, name: str, records: Sequence[Record], attempt: int, publish_dead_letter: PublishDeadLetter, reason: str
+    ) -> Refuse:
         async def refuse(error: Exception) -> Contribution:
-            letter = DeadLetter(f"{reason}: {error}", error)
-            with _attempting() as graves:
+            dead_letter = DeadLetter(f"{reason}: {error}", error)
+            with _attempting() as kept:
                 for record in records:
-                    log(name, record, attempt, letter)
-                    await bury(record, letter, attempt)
+                    log(name, record, attempt, dead_letter)
+                    await publish_dead_letter(record, dead_letter, attempt)
             first, last = settles_at(records[0]), settles_at(records[-1])
-            return Contribution(graves.messages, first, last, _shedding(graves.messages, first, last))
+            return Contribution(kept.messages, first, last, _shedding(kept.messages, first, last))
 
         return refuse
 
@@ -239,14 +245,14 @@ class Outbox:
             self.size_bytes += _size(contribution)
 
 
-def _shedding(letters: Sequence[Outgoing], first: int, last: int) -> Refuse:
+def _shedding(dead_letters: Sequence[Outgoing], first: int, last: int) -> Refuse:
     """Return what makes dead letters smaller that are refused for their size."""
 
     async def refuse(error: Exception) -> Contribution:
-        smaller = [shed(letter) for letter in letters] if isinstance(error, RecordTooLarge) else [None]
+        smaller = [shed(dead_letter) for dead_letter in dead_letters] if isinstance(error, RecordTooLarge) else [None]
         if None in smaller:
-            raise HandlerStopped(f"a dead letter cannot be written to {letters[0].topic!r}: {error}") from error
-        kept = [letter for letter in smaller if letter is not None]
+            raise HandlerStopped(f"a dead letter cannot be written to {dead_letters[0].topic!r}: {error}") from error
+        kept = [dead_letter for dead_letter in smaller if dead_letter is not None]
         return Contribution(kept, first, last, _shedding(kept, first, last))
 
     return refuse

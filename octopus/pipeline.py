@@ -15,9 +15,9 @@ from octopus.errors import ConfigurationError
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out, one_by_one
 from octopus.handling import Handling
-from octopus.middleware.chain import stretch_through, through
+from octopus.middleware.chain import claim_through, through
 from octopus.middleware.dead_letters import SUFFIX, DeadLetters
-from octopus.middleware.errors import Bury, Conclude, boundary, decide, guard, guard_batches
+from octopus.middleware.errors import Conclude, PublishDeadLetter, boundary, decide, guard, guard_batches
 from octopus.middleware.retry_topics import SUFFIX as RETRY_SUFFIX
 from octopus.middleware.retry_topics import Defer, DeferredRecord, RetryTopic, concluding, deferring
 from octopus.middleware.timeouts import Deadlines
@@ -26,14 +26,14 @@ from octopus.outputs import Outbox
 from octopus.publishing import Publisher
 from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
-from octopus.types import BatchOutcome, Codec, Middleware, Run, RunStretch, stretched
+from octopus.types import BatchOutcome, Codec, Middleware, Run, RunClaim, in_turn
 from octopus.waiting import LOOK_AGAIN, WaitingPartition, WaitingRoom
 
 
 class _Part(NamedTuple):
     route: Route
     handling: Handling
-    letters: DeadLetters
+    dead_letters: DeadLetters
     deadlines: Deadlines | None
     retries: RetryTopic | None
 
@@ -77,7 +77,7 @@ class Pipeline:
         dead_letter_window: float = 60.0,
     ) -> None:
         _agree(group, routes)
-        self.group = self.line = group
+        self.group = self.stops_with = group
         self.routes = tuple(routes)
         self.handlers = tuple(route.name for route in routes)
         first = routes[0]
@@ -101,10 +101,10 @@ class Pipeline:
                 send=publisher.send,
                 check=deadlines.check if deadlines is not None else None,
             )
-            letters = DeadLetters(
+            dead_letters = DeadLetters(
                 producer, route.name, topic=route.dead_letter, limit=dead_letter_limit, window=dead_letter_window
             )
-            self._parts.append(_Part(route, handling, letters, deadlines, (retry_topics or {}).get(route.name)))
+            self._parts.append(_Part(route, handling, dead_letters, deadlines, (retry_topics or {}).get(route.name)))
 
     @property
     def waiting(self) -> int:
@@ -156,21 +156,19 @@ class Pipeline:
         run = self._run(partition, outbox)
         return run if outbox is None else outbox.settling(run)
 
-    def bind_stretch(self, partition: TopicPartition) -> RunStretch:
+    def bind_claim(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for records that run back to back. Raises as `bind`."""
         reading = [part for part in self._parts if part.route.reads(partition.topic)]
         if self.batch or self.delivery == "exactly_once" or any(part.deadlines for part in reading):
-            return stretched(self.bind(partition))
+            return in_turn(self.bind(partition))
         if self._middleware:
             if len(reading) > 1:
-                return stretched(self.bind(partition))
+                return in_turn(self.bind(partition))
             (part,) = reading
             handle = part.handling.bind(partition)
-            return stretch_through(
-                self._middleware, part.route.name, partition, handle, self._conclude(partition, part)
-            )
+            return claim_through(self._middleware, part.route.name, partition, handle, self._conclude(partition, part))
         if len(reading) == 1:
-            return reading[0].handling.bind_stretch(partition, self._conclude(partition, reading[0]))
+            return reading[0].handling.bind_claim(partition, self._conclude(partition, reading[0]))
         patterns = [part.route.pattern for part in reading]
         handles = [
             part.handling.bind_single(partition, self._conclude(partition, part), filtered=False) for part in reading
@@ -180,7 +178,7 @@ class Pipeline:
 
     def _conclude(self, partition: TopicPartition, part: _Part) -> Conclude:
         route, retries = part.route, part.retries
-        conclude = boundary(route.name, partition, route.retry, part.letters.bury)
+        conclude = boundary(route.name, partition, route.retry, part.dead_letters.publish)
         if retries is None:
             return conclude
         return concluding(partition, conclude, route.retry.defer_beyond, retries.defer)
@@ -190,15 +188,21 @@ class Pipeline:
         return runs[0] if len(runs) == 1 else one_by_one(fan_out(runs))
 
     def _bind(self, partition: TopicPartition, part: _Part, outbox: Outbox | None) -> Run:
-        route, handling, letters, deadlines, retries = part
-        bury = letters.bury if outbox is None else outbox.burying(letters.bury)
+        route, handling, dead_letters, deadlines, retries = part
+        publish_dead_letter = (
+            dead_letters.publish if outbox is None else outbox.publishing_dead_letters(dead_letters.publish)
+        )
         if route.batch is None:
-            conclude = boundary(route.name, partition, route.retry, bury)
+            conclude = boundary(route.name, partition, route.retry, publish_dead_letter)
             handle = self._wrap(partition, route.name, handling.bind(partition), deadlines)
-            run = guard(handle if outbox is None else outbox.attempting(route.name, handle, letters.bury), conclude)
+            run = guard(
+                handle if outbox is None else outbox.attempting(route.name, handle, dead_letters.publish), conclude
+            )
             if retries is None:
                 return run
-            defer = retries.defer if outbox is None else outbox.deferring(route.name, retries.defer, letters.bury)
+            defer = (
+                retries.defer if outbox is None else outbox.deferring(route.name, retries.defer, dead_letters.publish)
+            )
             return deferring(partition, run, route.retry.defer_beyond, defer)
 
         def refuse(stored: StoredRecord, attempt: int, error: Exception) -> Outcome:
@@ -206,8 +210,8 @@ class Pipeline:
 
         handle_batch = self._wrap(partition, route.name, handling.bind_batch(partition, refuse), deadlines)
         if outbox is not None:
-            handle_batch = outbox.attempting(route.name, handle_batch, letters.bury)
-        return guard_batches(route.name, partition, handle_batch, route.retry, bury)
+            handle_batch = outbox.attempting(route.name, handle_batch, dead_letters.publish)
+        return guard_batches(route.name, partition, handle_batch, route.retry, publish_dead_letter)
 
     def _wrap(
         self,
@@ -244,11 +248,11 @@ class RetryPipeline(Pipeline):
     """
 
     def __init__(
-        self, group: str, line: str, route: Route, retries: RetryTopic, room: WaitingRoom, **given: Any
+        self, group: str, stops_with: str, route: Route, retries: RetryTopic, room: WaitingRoom, **given: Any
     ) -> None:
         unordered = dataclasses.replace(route, ordering="none", start="earliest")
         super().__init__(group, [unordered], retry_topics={route.name: retries}, **given)
-        self.line = line
+        self.stops_with = stops_with
         self.handlers = (route.name + RETRY_SUFFIX,)
         self.topics = (retries.name,)
         self.keeps_waiting = True
@@ -295,23 +299,30 @@ class RetryPipeline(Pipeline):
             return stored, attempt
         return record, record.next_attempt + attempt - 1
 
-    def bind_stretch(self, partition: TopicPartition) -> RunStretch:
+    def bind_claim(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for records that run back to back. Raises as `bind`."""
-        return stretched(self.bind(partition))
+        return in_turn(self.bind(partition))
 
     def _run(self, partition: TopicPartition, outbox: Outbox | None) -> Run:
         (part,) = self._parts
         run = self._bind(partition, part, outbox)
-        bury = part.letters.bury if outbox is None else outbox.burying(part.letters.bury)
+        publish_dead_letter = (
+            part.dead_letters.publish if outbox is None else outbox.publishing_dead_letters(part.dead_letters.publish)
+        )
         move = self._retries.move
         if outbox is not None:
-            move = outbox.deferring(part.route.name, move, part.letters.bury)
+            move = outbox.deferring(part.route.name, move, part.dead_letters.publish)
         self._waiting[partition] = waiting = self._room.open()
-        return when_due(partition, run, waiting, self._retries, move, bury)
+        return when_due(partition, run, waiting, self._retries, move, publish_dead_letter)
 
 
 def when_due(
-    partition: TopicPartition, run: Run, waiting: WaitingPartition, retries: RetryTopic, move: Defer, bury: Bury
+    partition: TopicPartition,
+    run: Run,
+    waiting: WaitingPartition,
+    retries: RetryTopic,
+    move: Defer,
+    publish_dead_letter: PublishDeadLetter,
 ) -> Run:
     """Let each record of a retry topic wait for its time, then run it as what it was.
 
@@ -321,16 +332,16 @@ def when_due(
         waiting: Decides.
         retries: Whose they are, and what time it is.
         move: Writes one anew at the topic's end.
-        bury: Takes those that nobody can have put there.
+        publish_dead_letter: Takes those that nobody can have put there.
     """
 
     async def run_when_due(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
         try:
             record = DeferredRecord.read(stored)
         except ValueError as error:
-            letter = DeadLetter(f"cannot be a retry that waits: {error}")
-            await bury(Record.at(partition, stored), letter, attempt)
-            return letter
+            dead_letter = DeadLetter(f"cannot be a retry that waits: {error}")
+            await publish_dead_letter(Record.at(partition, stored), dead_letter, attempt)
+            return dead_letter
         if record.handler != retries.handler:
             return SKIPPED  # handlers may share a topic
         attempt += record.next_attempt - 1

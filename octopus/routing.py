@@ -228,7 +228,7 @@ def inlined(pattern: re.Pattern[str]) -> str:
     Flags written at its beginning, `(?i)…`, would be refused there; they are among `pattern.flags` already.
     """
     text = GLOBAL_FLAGS.sub("", pattern.pattern)
-    flags = "".join(letter for letter, flag in FLAGS.items() if pattern.flags & flag)
+    flags = "".join(dead_letter for dead_letter, flag in FLAGS.items() if pattern.flags & flag)
     end = "\n)" if "x" in flags else ")"  # the last line may be a comment
     return f"(?{flags}:{text}{end}" if flags else f"(?:{text})"
 

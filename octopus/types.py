@@ -26,11 +26,11 @@ class BatchOutcome(NamedTuple):
 Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
 """One record (or `Batch`) of one partition and the attempt, from 1, to its outcome.
 
-Total: it never raises, but for cancellation and `HandlerStopped`, which stops the line. A dead letter is published and
+Total: it never raises, but for cancellation and `HandlerStopped`, which stops processing. A dead letter is published and
 acknowledged before it is returned."""
 
 
-class Stretch:
+class Claim:
     """Records that run one after the other without a look at anything else, and how far they are.
 
     Where they are is read off the iterator, so keeping count costs a record nothing.
@@ -67,7 +67,7 @@ class Stretch:
         return records[min(max(self.taken, 1), len(records)) - 1]
 
     def attempt_of(self, record: StoredRecord) -> int:
-        """Return the attempt that a record of the stretch is at."""
+        """Return the attempt that a record of the claim is at."""
         return self.attempt if record is self.records[0] else 1
 
     def end(self) -> list[StoredRecord]:
@@ -83,24 +83,24 @@ class Stretch:
         self.noted = self.skipped = 0
 
 
-RunStretch = Callable[[Stretch], Awaitable[Outcome | BatchOutcome]]
-"""A stretch to the outcome of the last of its records that was taken. Ends early at one that is neither done nor skipped."""
+RunClaim = Callable[[Claim], Awaitable[Outcome | BatchOutcome]]
+"""A claim to the outcome of the last of its records that was taken. Ends early at one that is neither done nor skipped."""
 
 
-def stretched(run: Run) -> RunStretch:
-    """Run the records of a stretch one by one."""
+def in_turn(run: Run) -> RunClaim:
+    """Run the records of a claim one by one."""
 
-    async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
+    async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome | BatchOutcome = DONE
-        for stored in stretch.cursor:
-            outcome = await run(stored, stretch.attempt_of(stored))
+        for stored in claim.cursor:
+            outcome = await run(stored, claim.attempt_of(stored))
             if outcome is SKIPPED:
-                stretch.skipped += 1
+                claim.skipped += 1
             elif outcome is not DONE:
                 break
         return outcome
 
-    return run_stretch
+    return run_claim
 
 
 class Next(Protocol):
@@ -126,7 +126,7 @@ Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 class Bindable(Protocol):
     """An async callable from record to outcome, bound to a partition once so that routing is not paid per record."""
 
-    def bind(self, partition: TopicPartition) -> "RunStretch":
+    def bind(self, partition: TopicPartition) -> "RunClaim":
         """Return the compiled path for the records of one partition; `stretched` makes one of a `Run`."""
         ...
 

@@ -15,7 +15,7 @@ from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.types import BatchOutcome, RunStretch, stretched
+from octopus.types import BatchOutcome, RunClaim, in_turn
 from octopus.unread import Unread
 from octopus.worker import Worker
 
@@ -90,7 +90,7 @@ class Stage:
         self.cancelled: list[int] = []
         self.batches: list[list[int]] = []
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             if isinstance(stored, Batch):
                 self.batches.append([each.offset for each in stored])
@@ -105,7 +105,7 @@ class Stage:
             finally:
                 self.running[partition].pop(stored.offset, None)
 
-        return stretched(run)
+        return in_turn(run)
 
     @property
     def offsets(self) -> list[int]:

@@ -13,7 +13,7 @@ from octopus.cancellation import is_wanted, judge_by, take_back
 from octopus.events import Batch
 from octopus.ordering import Ordering
 from octopus.outcomes import Outcome
-from octopus.runner.lane import Lane
+from octopus.runner.slot import Slot
 from octopus.types import Next
 from tests.triggers.test_parity import TOPIC, Seen, through_the_client, through_the_function, through_the_worker
 
@@ -201,10 +201,10 @@ def test_a_request_that_is_never_taken_back_harms_no_other_event(driver: str, or
 
 async def test_taking_back_forgets_all_requests_unless_the_end_is_wanted_after_all() -> None:
     left: list[int] = []
-    lane = Lane(None)
+    slot = Slot(None)
 
     async def work() -> None:
-        judge_by(lane)
+        judge_by(slot)
         task = own_task()
         assert not is_wanted()
         task.cancel()
@@ -212,7 +212,7 @@ async def test_taking_back_forgets_all_requests_unless_the_end_is_wanted_after_a
         await take_back(task)
         left.append(task.cancelling())
         await asyncio.sleep(0)
-        lane.end(task)
+        slot.end(task)
         await take_back(task)
 
     task = asyncio.create_task(work())

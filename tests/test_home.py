@@ -268,7 +268,7 @@ async def worker_in_a_fork():
         in_a_child(lambda: asyncio.run(worker.wait()))
         in_a_child(lambda: asyncio.run(left(worker)))
         in_a_child(lambda: asyncio.run(connected_anew()))
-        await worker.reach()
+        await worker.ping()
         print("parent:", (await app.publish("t", "parent again")).topic)
 
 async def block_left_in_a_fork():

@@ -1,4 +1,4 @@
-"""Lanes: what may start, and what must wait for whom."""
+"""LaneQueue: what may start, and what must wait for whom."""
 
 from collections import defaultdict
 from random import Random
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octopus.events import Batch, Record, StoredRecord
-from octopus.ordering import LANES, BatchLane, KeyLanes, Lanes, NoLanes, Ordering, PartitionLane
+from octopus.ordering import LANES, BatchLane, KeyLanes, LaneQueue, NoLanes, Ordering, PartitionLane
 
 
 def record(offset: int, key: bytes | None = None) -> Record:
@@ -19,7 +19,7 @@ def records(count: int) -> list[Record]:
     return [record(offset) for offset in range(count)]
 
 
-def one(lanes: Lanes) -> StoredRecord:
+def one(lanes: LaneQueue) -> StoredRecord:
     [taken] = lanes.take()
     return taken
 
@@ -60,7 +60,7 @@ def test_a_busy_key_holds_back_only_its_own_successors() -> None:
     lanes.put([record(4, b"a")])
     assert not lanes.take()
     lanes.release([record(1, b"a")])
-    assert lanes.take(9) == [record(3, b"a"), record(4, b"a")], "one after the other they may run in one stretch"
+    assert lanes.take(9) == [record(3, b"a"), record(4, b"a")], "one after the other they may run in one claim"
     assert not lanes.release([record(3, b"a"), record(4, b"a")])
 
 
@@ -142,34 +142,34 @@ def test_every_record_runs_once_and_no_lane_is_entered_twice(
 ) -> None:
     lanes = LANES[ordering]()
     coming = [record(offset, key) for offset, key in enumerate(keys)]
-    stretches: list[list[StoredRecord]] = []  # the first of each runs
+    claims: list[list[StoredRecord]] = []  # the first of each runs
     started: list[StoredRecord] = []
-    while coming or stretches or lanes.waiting:
+    while coming or claims or lanes.waiting:
         match random.choice(["put", "take", "next", "split"]):
             case "put" if coming:
                 count = random.randint(1, 4)
                 lanes.put(coming[:count])
                 del coming[:count]
-            case "next" if stretches:
-                stretch = random.choice(stretches)
-                done = stretch.pop(0)
-                if stretch:  # as when a stretch goes on after a record
-                    started.append(stretch[0])
-                    lanes.release([done], stretch)
+            case "next" if claims:
+                claim = random.choice(claims)
+                done = claim.pop(0)
+                if claim:  # as when a claim goes on after a record
+                    started.append(claim[0])
+                    lanes.release([done], claim)
                 else:
-                    stretches.remove(stretch)
+                    claims.remove(claim)
                     lanes.release([done])
-            case "split" if stretches:
-                stretch = random.choice(stretches)
-                lanes.put_back(stretch[1:], stretch[0])
-                del stretch[1:]
+            case "split" if claims:
+                claim = random.choice(claims)
+                lanes.put_back(claim[1:], claim[0])
+                del claim[1:]
             case _:
                 if taken := lanes.take(random.randint(1, 6)):
                     offsets = [each.offset for each in taken]
                     assert offsets == sorted(offsets), "the ledger counts on it"
-                    stretches.append([*taken])
+                    claims.append([*taken])
                     started.append(taken[0])
-        running = [stretch[0] for stretch in stretches]
+        running = [claim[0] for claim in claims]
         if ordering == "partition":
             assert len(running) <= 1
         if ordering == "key":

@@ -14,7 +14,7 @@ from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.pipeline import Pipeline, subscription
 from octopus.publishing import Publisher
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.types import BatchOutcome, Stretch
+from octopus.types import BatchOutcome, Claim
 from tests.staged import P0, record, records
 
 
@@ -148,10 +148,10 @@ def stored(offset: int, value: bytes | None, headers: Any = ()) -> Record:
     return Record("t", 0, offset, 0, None, value, headers)
 
 
-async def run_group(app: Octopus, *records: Any, broker: MemoryBroker | None = None) -> tuple[Any, Stretch]:
+async def run_group(app: Octopus, *records: Any, broker: MemoryBroker | None = None) -> tuple[Any, Claim]:
     (pipeline,) = pipelines(app, broker)
-    stretch = Stretch(records)
-    return await pipeline.bind_stretch(P0)(stretch), stretch
+    claim = Claim(records)
+    return await pipeline.bind_claim(P0)(claim), claim
 
 
 async def test_each_of_many_handlers_gets_what_it_filters_for_and_nothing_else() -> None:
@@ -175,18 +175,18 @@ async def test_each_of_many_handlers_gets_what_it_filters_for_and_nothing_else()
         seen.append(("large", value["n"]))
 
     values = ['{"kind":"k7","n":1}', '{"kind":["k3","k4"],"n":2}', '{"kind":"none","n":1}', '{"n":9}']
-    outcome, stretch = await run_group(app, *(stored(at, each.encode()) for at, each in enumerate(values)))
+    outcome, claim = await run_group(app, *(stored(at, each.encode()) for at, each in enumerate(values)))
     assert outcome is DONE
     assert seen == [(7, 1), ("all", 1), (3, 2), (4, 2), ("all", 2), ("large", 2), ("all", 1), ("all", 9), ("large", 9)]
-    assert stretch.taken == 4
+    assert claim.taken == 4
 
 
 async def test_a_record_that_no_handler_of_a_group_filters_for_is_skipped() -> None:
     app = Octopus("app")
     app.on("t", group="g", name="a", filter={"kind": ["a"]})(handler)
     app.on("t", group="g", name="b", filter={"kind": ["b"]})(handler)
-    outcome, stretch = await run_group(app, stored(0, b'{"kind":"c"}'), stored(1, None))
-    assert (outcome, stretch.skipped) == (SKIPPED, 2)
+    outcome, claim = await run_group(app, stored(0, b'{"kind":"c"}'), stored(1, None))
+    assert (outcome, claim.skipped) == (SKIPPED, 2)
 
 
 async def test_what_cannot_be_filtered_is_a_dead_letter_of_every_handler_of_a_group() -> None:
@@ -222,8 +222,8 @@ async def test_a_handler_chosen_by_its_filter_is_retried_alone_with_its_attempts
 
     app.on("t", group="g", name="b", filter={"kind": ["b"]})(handler)
     (pipeline,) = pipelines(app)
-    run = pipeline.bind_stretch(P0)
-    outcomes = [await run(Stretch((stored(0, b'{"kind":"a"}'),), attempt)) for attempt in (1, 2, 3)]
+    run = pipeline.bind_claim(P0)
+    outcomes = [await run(Claim((stored(0, b'{"kind":"a"}'),), attempt)) for attempt in (1, 2, 3)]
     assert [type(outcome) for outcome in outcomes] == [Retry, Retry, type(DONE)]
     assert attempts == [1, 2, 3]
 
@@ -250,8 +250,8 @@ async def test_middleware_is_put_together_once_and_not_anew_for_each_record() ->
     async def handle(value: Any) -> None: ...
 
     (pipeline,) = pipelines(app)
-    stretch = Stretch([stored(number, b"1") for number in range(20)])
-    assert await pipeline.bind_stretch(P0)(stretch) is DONE
+    claim = Claim([stored(number, b"1") for number in range(20)])
+    assert await pipeline.bind_claim(P0)(claim) is DONE
     assert len(links) == 60
     assert len({*map(id, links)}) == 3
 
@@ -271,11 +271,11 @@ async def test_middleware_around_a_stretch_keeps_attempts_and_counts_what_is_ski
 
     (pipeline,) = pipelines(app)
     values = [b'{"n":1}', b'{"n":2}', b'{"n":1}', b'{"n":1}', b'{"n":1}', b'{"n":1}', b'{"n":1}']
-    stretch = Stretch([stored(number, value) for number, value in enumerate(values)], 4)
-    outcome = await pipeline.bind_stretch(P0)(stretch)
+    claim = Claim([stored(number, value) for number, value in enumerate(values)], 4)
+    outcome = await pipeline.bind_claim(P0)(claim)
     assert isinstance(outcome, Retry)
     assert outcome.after == 7
-    assert (stretch.taken, stretch.skipped) == (6, 2)
+    assert (claim.taken, claim.skipped) == (6, 2)
     assert seen == [(0, 4), (2, 1), (4, 1), (5, 1)]
 
 
@@ -390,7 +390,7 @@ async def test_middleware_that_forgets_to_return_is_named_in_a_dead_letter_witho
     app.on("t", retry=5)(handler)
     (pipeline,) = pipelines(app, broker)
     if chain == "stretched":
-        outcome = await pipeline.bind_stretch(P0)(Stretch([record(0)]))
+        outcome = await pipeline.bind_claim(P0)(Claim([record(0)]))
     else:
         outcome = await pipeline.bind(P0)(record(0), 1)
     assert isinstance(outcome, DeadLetter)
@@ -430,7 +430,7 @@ async def test_middleware_knows_the_handler_the_attempt_and_the_partition() -> N
     first, second = pipelines(app)
     await first.bind(P0)(record(0), 1)
     await first.bind(P0)(record(0), 7)
-    await first.bind_stretch(P0)(Stretch([record(0)], 2))
+    await first.bind_claim(P0)(Claim([record(0)], 2))
     await second.bind(P0)(Batch(records(range(2))), 3)
     assert seen[::2] == seen[1::2]  # whichever it is
     assert seen[::2] == [("single", 1, "t", 0), ("single", 7, "t", 0), ("single", 2, "t", 0), ("several", 3, "t", 0)]

@@ -1,4 +1,4 @@
-"""The runner by itself: order, concurrency, retries, generations, endings."""
+"""The runner by itself: order, concurrency, retries, assignments, endings."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.offsets import decode_map, encode_map
 from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
-from octopus.runner import Generation, Runner
-from octopus.runner.lane import YIELD_AFTER
+from octopus.runner import Assignment, Runner
+from octopus.runner.slot import YIELD_AFTER
 from octopus.testing import VirtualTime
-from octopus.types import BatchOutcome, RunStretch, stretched
+from octopus.types import BatchOutcome, RunClaim, in_turn
 from tests.staged import P0, P1, P2, Stage, record, records, turns, unread, until
 
 
@@ -27,11 +27,11 @@ class Plain:
     def __init__(self, function: Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome]]) -> None:
         self._function = function
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         async def run(stored: StoredRecord, attempt: int) -> Outcome:
             return await self._function(partition, stored, attempt)
 
-        return stretched(run)
+        return in_turn(run)
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def handed_over_unread(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 HANDED_OVER = {"unread": False}
 
 
-def submit(runner: Runner, generation: Generation, given: list[Record]) -> None:
+def submit(runner: Runner, assignment: Assignment, given: list[Record]) -> None:
     consecutive = given[-1].offset - given[0].offset + 1 == len(given)
     handed_over = unread(given) if HANDED_OVER["unread"] and consecutive else given
-    runner.submit(generation, handed_over, given[-1].offset + 1, sum(len(each.value or b"") for each in given))
+    runner.submit(assignment, handed_over, given[-1].offset + 1, sum(len(each.value or b"") for each in given))
 
 
 # ── commit safety ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -62,43 +62,43 @@ def submit(runner: Runner, generation: Generation, given: list[Record]) -> None:
 async def test_the_committable_offset_stays_at_a_first_record_that_hangs(first: int) -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=20)
-    generation = runner.open(P0, first)
-    submit(runner, generation, records(range(first, first + 20)))
+    assignment = runner.open(P0, first)
+    submit(runner, assignment, records(range(first, first + 20)))
     await until(lambda: len(stage.started) == 20)
     await stage.end(*range(first + 1, first + 20))
-    assert generation.ledger.committable == first
+    assert assignment.ledger.committable == first
     await stage.end(first)
-    assert generation.ledger.committable == first + 20
+    assert assignment.ledger.committable == first + 20
     await runner.close()
 
 
 async def test_with_a_thousand_in_flight_no_sample_passes_an_unfinished_record() -> None:
     stage, chance = Stage(), random.Random(1)
     runner = Runner(stage, ordering="none", concurrency=1000)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(1000)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(1000)))
     await until(lambda: len(stage.started) == 1000)
     unfinished = set(range(1000))
     while unfinished:
         some = chance.sample(sorted(unfinished), min(len(unfinished), 37))
         await stage.end(*some)
         unfinished.difference_update(some)
-        assert generation.ledger.committable == min(unfinished, default=1000)
+        assert assignment.ledger.committable == min(unfinished, default=1000)
     await runner.close()
 
 
 async def test_gaps_do_not_hold_the_committable_offset_back() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=10)
-    generation = runner.open(P0, 0)
-    runner.submit(generation, records([3, 7, 40]), 55, 6)
+    assignment = runner.open(P0, 0)
+    runner.submit(assignment, records([3, 7, 40]), 55, 6)
     await until(lambda: len(stage.started) == 3)
     await stage.end(7, 40)
-    assert generation.ledger.committable == 3
+    assert assignment.ledger.committable == 3
     await stage.end(3)
-    assert generation.ledger.committable == 55
-    runner.submit(generation, [], 90, 0)  # a fetch of nothing but control records
-    assert generation.ledger.committable == 90
+    assert assignment.ledger.committable == 55
+    runner.submit(assignment, [], 90, 0)  # a fetch of nothing but control records
+    assert assignment.ledger.committable == 90
     await runner.close()
 
 
@@ -107,34 +107,34 @@ async def test_records_that_are_all_filtered_out_move_the_committable_offset() -
         return SKIPPED
 
     runner = Runner(Plain(skip), concurrency=4)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(1000)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(1000)))
     await runner.quiet()
-    assert generation.ledger.committable == 1000
-    assert generation.skipped == 1000
+    assert assignment.ledger.committable == 1000
+    assert assignment.skipped == 1000
     await runner.close()
 
 
 async def test_a_dead_letter_settles_and_is_counted() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=1)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
     await turns()
     await stage.end(0, outcome=DeadLetter("no"))
-    assert (generation.ledger.committable, generation.buried) == (1, 1)
+    assert (assignment.ledger.committable, assignment.dead_lettered) == (1, 1)
     await runner.close()
 
 
 async def test_what_an_earlier_owner_settled_is_not_run_again() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=10)
-    generation = runner.open(P0, 2, [(4, 5), (7, 7)])
-    submit(runner, generation, records(range(2, 9)))
+    assignment = runner.open(P0, 2, [(4, 5), (7, 7)])
+    submit(runner, assignment, records(range(2, 9)))
     await until(lambda: len(stage.started) == 4)
     assert sorted(stage.offsets) == [2, 3, 6, 8]
     await stage.end(2, 3)
-    assert generation.ledger.committable == 6
+    assert assignment.ledger.committable == 6
     await runner.close()
 
 
@@ -156,8 +156,8 @@ async def test_partition_order_runs_one_record_after_the_other_and_partitions_si
 async def test_key_order_holds_back_the_successors_of_a_slow_key_only() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="key", concurrency=100)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, [record(offset, b"slow" if offset % 2 else b"%d" % offset) for offset in range(40)])
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, [record(offset, b"slow" if offset % 2 else b"%d" % offset) for offset in range(40)])
     await until(lambda: len(stage.started) == 21)
     assert [offset for offset in stage.offsets if offset % 2] == [1]
     await stage.end(1)
@@ -225,12 +225,12 @@ async def test_a_handler_that_suspends_is_not_made_to_wait_for_the_loop_again() 
         return DONE
 
     runner = Runner(Plain(nap), ordering="none", concurrency=50)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(2000)))
-    while generation.ledger.in_flight:
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(2000)))
+    while assignment.ledger.in_flight:
         await asyncio.sleep(0)
         turn += 1
-    assert generation.ledger.committable == 2000
+    assert assignment.ledger.committable == 2000
     await runner.close()
 
 
@@ -240,8 +240,8 @@ async def test_a_handler_that_suspends_is_not_made_to_wait_for_the_loop_again() 
 async def test_a_retry_holds_its_key_and_nothing_else(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, ordering="key", concurrency=10)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, [record(0, b"a"), record(1, b"a"), record(2, b"b"), record(3, b"b")])
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, [record(0, b"a"), record(1, b"a"), record(2, b"b"), record(3, b"b")])
     await turns()
     await stage.end(0, outcome=Retry(60.0, ValueError("not yet")))
     await stage.end(2)
@@ -252,7 +252,7 @@ async def test_a_retry_holds_its_key_and_nothing_else(virtual_time: VirtualTime)
     assert stage.started[-1] == (0, 0, 2)
     await stage.end(0)
     assert stage.started[-1] == (0, 1, 1)
-    assert generation.retried == 1
+    assert assignment.retried == 1
     await runner.close()
 
 
@@ -313,13 +313,13 @@ async def test_records_of_another_partition_do_not_wait_for_a_retry(virtual_time
 async def test_a_driver_whose_records_come_again_by_themselves_keeps_the_lane_claimed() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="partition", concurrency=2, reschedule=False)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0, 1]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0, 1]))
     await turns()
     await stage.end(0, outcome=Retry(0.0))
     await runner.quiet()
     assert stage.started == [(0, 0, 1)]
-    assert generation.ledger.committable == 0
+    assert assignment.ledger.committable == 0
     await runner.close()
 
 
@@ -329,8 +329,8 @@ async def test_a_driver_whose_records_come_again_by_themselves_keeps_the_lane_cl
 async def test_a_full_batch_runs_at_once_and_the_rest_when_its_window_is_over(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=2, batch=3, within=5.0)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(4)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(4)))
     await turns()
     assert stage.batches == [[0, 1, 2]]
     await stage.end(0, outcome=BatchOutcome([(each, DONE) for each in records(range(3))]))
@@ -338,17 +338,17 @@ async def test_a_full_batch_runs_at_once_and_the_rest_when_its_window_is_over(vi
     assert not runner._quiet.is_set(), "a batch that is filling is not quiet"
     await asyncio.sleep(5.1)
     assert stage.batches == [[0, 1, 2], [3]]
-    assert generation.ledger.committable == 3
+    assert assignment.ledger.committable == 3
     await runner.close()
 
 
 async def test_a_window_that_ends_while_a_batch_runs_releases_the_next_one_at_once(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=2, batch=3, within=1.0)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(3)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(3)))
     await turns()
-    submit(runner, generation, records([3]))
+    submit(runner, assignment, records([3]))
     await asyncio.sleep(10)
     assert stage.batches == [[0, 1, 2]]
     await stage.end(0, outcome=BatchOutcome([(each, DONE) for each in records(range(3))]))
@@ -359,10 +359,10 @@ async def test_a_window_that_ends_while_a_batch_runs_releases_the_next_one_at_on
 async def test_a_window_of_nothing_does_not_spin_while_a_batch_runs() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=2, batch=3, within=0.0)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
     await until(lambda: stage.batches)
-    submit(runner, generation, records([1]))
+    submit(runner, assignment, records([1]))
     loop = asyncio.get_running_loop()
     calls, call_later = [], loop.call_later
     loop.call_later = lambda *arguments: calls.append(arguments) or call_later(*arguments)  # type: ignore[method-assign]
@@ -377,35 +377,35 @@ async def test_a_window_of_nothing_does_not_spin_while_a_batch_runs() -> None:
 async def test_only_what_is_to_be_retried_of_a_batch_runs_again(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=1, batch=3)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(3)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(3)))
     await turns()
     again = Retry(2.0, ValueError("busy"))
     await stage.end(0, outcome=BatchOutcome([(record(0), DONE), (record(1), again), (record(2), SKIPPED)], again))
-    assert generation.ledger.committable == 1
+    assert assignment.ledger.committable == 1
     await asyncio.sleep(3)
     assert stage.batches == [[0, 1, 2], [1]]
     assert stage.started[-1] == (0, 1, 2)
     await stage.end(1, outcome=BatchOutcome([(record(1), DONE)]))
-    assert generation.ledger.committable == 3
+    assert assignment.ledger.committable == 3
     await runner.close()
 
 
 async def test_a_batch_that_is_filling_when_its_partition_goes_is_never_run(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=1, batch=10, within=1.0)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(3)))
-    assert await runner.drain([generation], 5.0)
-    assert generation.ledger.committable == 0
-    runner.revoke([generation])
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(3)))
+    assert await runner.drain([assignment], 5.0)
+    assert assignment.ledger.committable == 0
+    runner.revoke([assignment])
     await asyncio.sleep(10)
     assert stage.batches == []
     await asyncio.wait_for(runner.quiet(), 1)
     await runner.close()
 
 
-# ── generations ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── assignments ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_late_result_of_a_closed_generation_settles_nothing() -> None:
@@ -458,42 +458,42 @@ async def test_a_stretch_that_outlives_its_generation_leaves_the_line_running() 
         return DONE
 
     runner = Runner(Plain(swallow), ordering="partition", concurrency=2)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(4)))
-    await until(lambda: generation.ledger.committable == 2)
-    runner.revoke([generation])
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(4)))
+    await until(lambda: assignment.ledger.committable == 2)
+    runner.revoke([assignment])
     submit(runner, following := runner.open(P1, 0), records(range(2), P1))
     await until(lambda: following.ledger.committable == 2)
-    assert (generation.ledger.committable, runner.stopped.done()) == (2, False)
+    assert (assignment.ledger.committable, runner.stopped.done()) == (2, False)
     await runner.close()
 
 
 async def test_drain_starts_nothing_more_and_waits_for_what_runs() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=2)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(5)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(5)))
     await turns()
-    draining = asyncio.create_task(runner.drain([generation], 5.0))
+    draining = asyncio.create_task(runner.drain([assignment], 5.0))
     await turns()
     await stage.end(0)
     assert not draining.done()
     await stage.end(1)
     assert await draining
     assert stage.offsets == [0, 1]
-    assert generation.ledger.committable == 2
+    assert assignment.ledger.committable == 2
     await runner.close()
 
 
 async def test_all_partitions_share_one_budget(virtual_time: VirtualTime) -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=3)
-    generations = [runner.open(partition, 0) for partition in (P0, P1, P2)]
-    for generation in generations:
-        submit(runner, generation, records([0], generation.partition))
+    assignments = [runner.open(partition, 0) for partition in (P0, P1, P2)]
+    for assignment in assignments:
+        submit(runner, assignment, records([0], assignment.partition))
     await turns()
     began = virtual_time.time()
-    assert not await runner.drain(generations, 3.0)
+    assert not await runner.drain(assignments, 3.0)
     assert virtual_time.time() - began == pytest.approx(3.0)
     await runner.close()
 
@@ -501,10 +501,10 @@ async def test_all_partitions_share_one_budget(virtual_time: VirtualTime) -> Non
 async def test_two_drains_of_one_generation_both_end_with_its_last_record() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=3)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
     await turns()
-    both = [asyncio.create_task(runner.drain([generation], 60.0)) for _ in range(2)]
+    both = [asyncio.create_task(runner.drain([assignment], 60.0)) for _ in range(2)]
     await turns()
     await stage.end(0)
     assert await asyncio.wait_for(asyncio.gather(*both), 1) == [True, True]
@@ -514,28 +514,28 @@ async def test_two_drains_of_one_generation_both_end_with_its_last_record() -> N
 async def test_a_line_that_stops_while_it_drains_does_not_keep_the_drain_waiting() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=3)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
     await turns()
-    draining = asyncio.create_task(runner.drain([generation], 60.0))
+    draining = asyncio.create_task(runner.drain([assignment], 60.0))
     await turns()
     await stage.fail(0, HandlerStopped("too much"))
     assert await asyncio.wait_for(draining, 1)
-    assert generation.ledger.committable == 0
+    assert assignment.ledger.committable == 0
     await runner.close()
 
 
 async def test_a_retry_during_a_drain_is_left_to_the_next_owner() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=3)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
     await turns()
-    draining = asyncio.create_task(runner.drain([generation], 60.0))
+    draining = asyncio.create_task(runner.drain([assignment], 60.0))
     await turns()
     await stage.end(0, outcome=Retry(0.0))
     assert await asyncio.wait_for(draining, 1)
-    assert (generation.ledger.committable, runner.delayed) == (0, 0)
+    assert (assignment.ledger.committable, runner.delayed) == (0, 0)
     await runner.close()
 
 
@@ -593,10 +593,10 @@ async def test_records_submitted_to_a_closed_generation_or_a_stopped_line_are_ig
 async def test_bytes_in_flight_remember_large_records_behind_small_ones() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=1)
-    generation = runner.open(P0, 0)
-    runner.submit(generation, records(range(10)), 10, 10_000_000)
-    runner.submit(generation, records([10]), 11, 2)
-    assert generation.bytes_in_flight == pytest.approx(10_000_002, abs=20)
+    assignment = runner.open(P0, 0)
+    runner.submit(assignment, records(range(10)), 10, 10_000_000)
+    runner.submit(assignment, records([10]), 11, 2)
+    assert assignment.bytes_in_flight == pytest.approx(10_000_002, abs=20)
     await runner.close()
 
 
@@ -613,14 +613,14 @@ class Fatal(BaseException):
 async def test_what_is_no_failure_stops_the_line_and_settles_nothing(error: BaseException) -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=2)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(10)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(10)))
     await turns()
     await stage.fail(0, error)
     await stage.end(1)
     reason = runner.stopped.result()
     assert reason is error or reason.__cause__ is error
-    assert generation.ledger.committable == 0
+    assert assignment.ledger.committable == 0
     assert stage.offsets == [0, 1]
     await runner.close()
 
@@ -650,9 +650,9 @@ async def test_a_record_whose_task_somebody_else_cancelled_runs_again(virtual_ti
         return DONE
 
     runner = Runner(Plain(cancels_itself), concurrency=1)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0]))
-    await until(lambda: generation.ledger.committable == 1)
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0]))
+    await until(lambda: assignment.ledger.committable == 1)
     assert attempts == [1, 2]
     await runner.close()
 
@@ -660,8 +660,8 @@ async def test_a_record_whose_task_somebody_else_cancelled_runs_again(virtual_ti
 async def test_close_cancels_what_runs_and_settles_nothing_of_it() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=3)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(9)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(9)))
     await turns()
     assert [(str(each.partition), stored.offset) for each, stored, _ in runner.running] == [
         ("t[0]", 0),
@@ -670,7 +670,7 @@ async def test_close_cancels_what_runs_and_settles_nothing_of_it() -> None:
     ]
     assert await runner.close()
     assert stage.cancelled == [0, 1, 2]
-    assert generation.ledger.committable == 0
+    assert assignment.ledger.committable == 0
     assert runner.running == []
 
 
@@ -681,11 +681,11 @@ async def test_close_ends_although_a_handler_swallows_its_cancellation_and_does_
         return DONE
 
     runner = Runner(Plain(swallow), ordering="none", concurrency=1)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(9)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(9)))
     await turns()
     assert await asyncio.wait_for(runner.close(), 1)
-    assert generation.ledger.committable == 0
+    assert assignment.ledger.committable == 0
 
 
 async def test_what_is_cancelled_with_everything_else_is_not_done_whatever_its_handler_makes_of_it() -> None:
@@ -698,13 +698,13 @@ async def test_what_is_cancelled_with_everything_else_is_not_done_whatever_its_h
 
     async def drive() -> None:
         runner = Runner(Plain(swallow), ordering="none", concurrency=1)
-        generation = runner.open(P0, 0)
-        submit(runner, generation, records(range(9)))
+        assignment = runner.open(P0, 0)
+        submit(runner, assignment, records(range(9)))
         try:
             await asyncio.sleep(3600)
         finally:
             await turns()
-            settled.append(generation.ledger.committable)
+            settled.append(assignment.ledger.committable)
             await runner.close()
 
     before = asyncio.all_tasks()
@@ -737,45 +737,45 @@ async def test_quiet_and_eased_tell_a_driver_when_to_go_on() -> None:
     stage = Stage()
     runner = Runner(stage, concurrency=3)
     await asyncio.wait_for(runner.quiet(), 1)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records([0, 1]))
-    easing = asyncio.create_task(runner.eased(10.0))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records([0, 1]))
+    easing = asyncio.create_task(runner.wait_for_demand(10.0))
     await turns()
     assert not easing.done()
     await stage.end(0)
     await stage.end(1)
     await asyncio.wait_for(easing, 1)
     await asyncio.wait_for(runner.quiet(), 1)
-    await asyncio.wait_for(runner.eased(0.01), 1)
-    assert not generation.has_progress or generation.ledger.committable == 2
+    await asyncio.wait_for(runner.wait_for_demand(0.01), 1)
+    assert not assignment.has_progress or assignment.ledger.committable == 2
     await runner.close()
 
 
 async def test_a_commit_says_something_new_only_after_progress() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=3)
-    generation = runner.open(P0, 0)
-    generation.note_committed(0)
-    submit(runner, generation, records(range(3)))
+    assignment = runner.open(P0, 0)
+    assignment.note_committed(0)
+    submit(runner, assignment, records(range(3)))
     await turns()
-    assert not generation.has_progress
+    assert not assignment.has_progress
     await stage.end(1)
-    assert generation.has_progress
-    generation.note_committed(0, 1)
-    assert not generation.has_progress
+    assert assignment.has_progress
+    assignment.note_committed(0, 1)
+    assert not assignment.has_progress
     await stage.end(2)
-    assert generation.has_progress
+    assert assignment.has_progress
     await runner.close()
 
 
 async def test_the_map_of_a_commit_brings_back_what_is_unfinished_only() -> None:
     stage = Stage()
     runner = Runner(stage, ordering="none", concurrency=10)
-    generation = runner.open(P0, 0)
-    submit(runner, generation, records(range(10)))
+    assignment = runner.open(P0, 0)
+    submit(runner, assignment, records(range(10)))
     await turns(40)
     await stage.end(0, 2, 3, 9)
-    ledger = generation.ledger
+    ledger = assignment.ledger
     metadata = encode_map(ledger.committable, ledger.settled_ahead())
     await runner.close()
 

@@ -13,9 +13,9 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.offsets import decode_map, encode_map
 from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
-from octopus.runner import Generation, Runner
+from octopus.runner import Assignment, Runner
 from octopus.testing import VirtualTimeLoop
-from octopus.types import RunStretch, stretched
+from octopus.types import RunClaim, in_turn
 from tests.staged import P0, P1, unread
 
 FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}
@@ -54,12 +54,12 @@ class Model:
         self.running: set[tuple[TopicPartition, int]] = set()
         self.concluded: Counter[tuple[int, TopicPartition, int]] = Counter()
         self.finished: dict[TopicPartition, set[int]] = {P0: set(), P1: set()}
-        self.generation: dict[TopicPartition, Generation] = {}
+        self.assignment: dict[TopicPartition, Assignment] = {}
         self.epoch: Counter[TopicPartition] = Counter()
         self.submitted: dict[TopicPartition, int] = {P0: 0, P1: 0}
         self.committed: dict[TopicPartition, tuple[int, str]] = {P0: (0, ""), P1: (0, "")}
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         self.epoch[partition] += 1
         epoch = self.epoch[partition]
         order: dict[object, int] = {}
@@ -93,7 +93,7 @@ class Model:
                 self.finished[partition].add(stored.offset)
             return FINAL[plan["final"]]
 
-        return stretched(run)
+        return in_turn(run)
 
     def lane_of(self, stored: StoredRecord) -> object:
         return {"partition": "all", "key": stored.key, "none": None}[self.ordering]
@@ -103,10 +103,10 @@ class Model:
 
     def check(self) -> None:
         """No commit passes a record that is not finished, and none goes backwards."""
-        for partition, generation in self.generation.items():
-            if not generation.is_open:
+        for partition, assignment in self.assignment.items():
+            if not assignment.is_open:
                 continue
-            committable = generation.ledger.committable
+            committable = assignment.ledger.committable
             for each in self.logs[partition]:
                 if each.offset < committable:
                     assert each.offset in self.finished[partition], f"{partition}: {each.offset} < {committable}"
@@ -119,7 +119,7 @@ class Model:
         ahead = decode_map(offset, metadata)
         known |= {o for first, last in ahead for o in range(first, last + 1)}
         self.finished[partition] &= known
-        self.generation[partition] = runner.open(partition, offset, ahead)
+        self.assignment[partition] = runner.open(partition, offset, ahead)
         self.submitted[partition] = sum(each.offset < offset for each in self.logs[partition])
 
     def submit(self, runner: Runner, partition: TopicPartition, count: int, as_unread: bool) -> None:
@@ -129,12 +129,12 @@ class Model:
             self.submitted[partition] += len(chunk)
             consecutive = chunk[-1].offset - chunk[0].offset + 1 == len(chunk)
             handed_over = unread(chunk) if as_unread and consecutive else chunk
-            runner.submit(self.generation[partition], handed_over, chunk[-1].offset + 1, 2 * len(chunk))
+            runner.submit(self.assignment[partition], handed_over, chunk[-1].offset + 1, 2 * len(chunk))
             if count % 2:
-                self.generation[partition].lanes.stand_alone()
+                self.assignment[partition].lanes.stand_alone()
 
     def commit(self, partition: TopicPartition) -> None:
-        ledger = self.generation[partition].ledger
+        ledger = self.assignment[partition].ledger
         self.check()
         self.committed[partition] = ledger.committable, encode_map(ledger.committable, ledger.settled_ahead())
 
@@ -152,25 +152,25 @@ async def play(model: Model, schedule: Sequence[tuple], concurrency: int, *, as_
             case "wait":
                 await asyncio.sleep(subject)
             case "revoke":
-                generation = model.generation[subject]
-                await runner.drain([generation], amount)
+                assignment = model.assignment[subject]
+                await runner.drain([assignment], amount)
                 model.commit(subject)
-                runner.revoke([generation])
+                runner.revoke([assignment])
                 model.open(runner, subject)
             case "lose":
-                runner.revoke([model.generation[subject]])
+                runner.revoke([model.assignment[subject]])
                 model.open(runner, subject)
         model.check()
         assert not failed.done(), failed.result().__cause__
     for partition in (P0, P1):
         model.submit(runner, partition, 1000, as_unread)
     async with asyncio.timeout(10_000):
-        while any(generation.ledger.in_flight for generation in model.generation.values()):
+        while any(assignment.ledger.in_flight for assignment in model.assignment.values()):
             assert not failed.done(), failed.result().__cause__
             await asyncio.sleep(1)
     for partition, log in model.logs.items():
-        generation = model.generation[partition]
-        assert generation.ledger.committable == (log[-1].offset + 1 if log else 0)
+        assignment = model.assignment[partition]
+        assert assignment.ledger.committable == (log[-1].offset + 1 if log else 0)
         assert model.finished[partition] == {each.offset for each in log}
     assert set(model.concluded.values()) <= {1}
     await runner.quiet()

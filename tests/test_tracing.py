@@ -108,7 +108,7 @@ async def test_dead_letters_and_what_waits_in_a_retry_topic_keep_it(virtual_time
     broker = await run(app, [*OTHER, *TRACE], [*OTHER, *TRACE])
     waiting = [each for topic in broker.topics if "retry" in topic for each in headers_on(broker, topic)]
     assert [each[:5] for each in waiting] == [[*OTHER, *TRACE]]
-    assert [[*letter.headers][:5] for letter in dead_letters(broker)] == [[*OTHER, *TRACE]]
+    assert [[*dead_letter.headers][:5] for dead_letter in dead_letters(broker)] == [[*OTHER, *TRACE]]
 
 
 async def test_handlers_that_run_side_by_side_do_not_mix_their_traces(virtual_time: VirtualTime) -> None:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from octopus.errors import CorruptBatch, TransportError
 from octopus.offsets import offsets_of
-from octopus.ordering import BatchLane, KeyLanes, Lanes, NoLanes, PartitionLane
+from octopus.ordering import BatchLane, KeyLanes, LaneQueue, NoLanes, PartitionLane
 from octopus.unread import Unread
 from tests.staged import UnreadBatch, records, unread
 
-KINDS: list[Callable[[], Lanes]] = [PartitionLane, KeyLanes, NoLanes, lambda: BatchLane(4)]
+KINDS: list[Callable[[], LaneQueue]] = [PartitionLane, KeyLanes, NoLanes, lambda: BatchLane(4)]
 
 
 @given(st.integers(1, 20), st.integers(1, 6), st.lists(st.integers(1, 7), min_size=20), st.integers(0, 20))
@@ -87,7 +87,7 @@ def test_a_header_that_lies_about_offsets_is_corruption(there: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("make", KINDS, ids=["partition", "key", "none", "batch"])
-def test_lanes_hand_out_nothing_behind_what_cannot_be_read(make: Callable[[], Lanes]) -> None:
+def test_lanes_hand_out_nothing_behind_what_cannot_be_read(make: Callable[[], LaneQueue]) -> None:
     lanes = make()
     broken = unread(records(range(6)), 3, broken_at=4)
     broken.report = lambda error: None

@@ -40,7 +40,7 @@ def chunks(records: Sequence[T], value_bytes: int) -> Iterator[Sequence[T]]:
 
 
 class Clock:
-    """Wall and CPU time of a stretch of code."""
+    """Wall and CPU time of a claim of code."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()

@@ -17,7 +17,7 @@ from octopus.offsets import OffsetLedger, encode_map
 from octopus.ordering import LANES
 from octopus.runner import Runner
 from octopus.transports.memory import MemoryTransport
-from octopus.types import RunStretch
+from octopus.types import RunClaim
 
 RECORDS = 50_000
 TURN = 500
@@ -124,11 +124,11 @@ def through_runner(task: Task) -> Callable[[], int]:
 
     async def loop() -> None:
         runner = Runner(Bound(app), ordering=task.options["ordering"], concurrency=64)
-        generation = runner.open(TopicPartition("files", 0), 0)
+        assignment = runner.open(TopicPartition("files", 0), 0)
         for turn in turns:
-            runner.submit(generation, turn, turn[-1].offset + 1, TURN * 463)
+            runner.submit(assignment, turn, turn[-1].offset + 1, TURN * 463)
             await runner.quiet()
-        assert generation.ledger.committable == RECORDS
+        assert assignment.ledger.committable == RECORDS
         await runner.close()
 
     def through() -> int:
@@ -149,9 +149,9 @@ class Bound:
     def __init__(self, app: Octopus) -> None:
         [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the path of a partition's records."""
-        return self._pipeline.bind_stretch(partition)
+        return self._pipeline.bind_claim(partition)
 
 
 async def handle(event: FileEvent) -> None:

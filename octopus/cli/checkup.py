@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from octopus import config
 from octopus.app import Octopus
 from octopus.broker.lock import owner_of
+from octopus.cli.dead_letter_records import dead_letter_topics, waiting
 from octopus.cli.exposed import exposed_files
 from octopus.cli.finding import find_app
-from octopus.cli.graves import dead_letter_topics, waiting
 from octopus.cli.options import Options
 from octopus.cli.reaching import CLIENT
 from octopus.cli.screen import spell_bytes, spell_count

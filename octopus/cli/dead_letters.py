@@ -9,8 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from octopus.cli.asking import confirm
-from octopus.cli.failures import CommandFailed
-from octopus.cli.graves import (
+from octopus.cli.dead_letter_records import (
     REPLAY_GROUP,
     DeadLetter,
     Waiting,
@@ -20,6 +19,7 @@ from octopus.cli.graves import (
     read_place,
     waiting,
 )
+from octopus.cli.failures import CommandFailed
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
@@ -33,8 +33,8 @@ from octopus.middleware.dead_letters import SUFFIX, original_headers
 from octopus.patterns import Pattern
 from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
-from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
+from octopus.transports.topic_creation import check_topic_names
 from octopus.worker.log_lines import timestamp
 
 verb = App(name="dead-letters", help="List, show and put back the events that were given up.", help_epilogue="")
@@ -83,34 +83,34 @@ async def _list_topics(all: bool, options: Options) -> None:
 
 async def _list_letters(topic: str, all: bool, most: int, options: Options) -> None:
     settings = options.settings()
-    letters: list[DeadLetter] = []
+    dead_letters: list[DeadLetter] = []
     async with reaching(settings) as transport:
         span = await _span(transport, topic, all=all)
         newest = Waiting({p: max(first, span.end[p] - most) for p, first in span.first.items()}, span.end)
         async for _, run in read_letters(transport, settings, newest):
-            letters += run
-    letters.sort(key=lambda letter: letter.record.timestamp)
+            dead_letters += run
+    dead_letters.sort(key=lambda dead_letter: dead_letter.record.timestamp)
     if options.json:
-        for letter in letters:
-            output().out(msgspec.json.encode(_json(letter)).decode(), highlight=False)
+        for dead_letter in dead_letters:
+            output().out(msgspec.json.encode(_json(dead_letter)).decode(), highlight=False)
         return
-    if not letters:
+    if not dead_letters:
         say(f"No dead letters of {topic} wait.", "green")
         return
     rows = [
         (
-            letter.coordinates,
-            timestamp(letter.record.timestamp / 1000)[:19].replace("T", " "),
-            letter.cause.get("handler"),
-            letter.record.key,
-            letter.cause.get("reason"),
+            dead_letter.coordinates,
+            timestamp(dead_letter.record.timestamp / 1000)[:19].replace("T", " "),
+            dead_letter.cause.get("handler"),
+            dead_letter.record.key,
+            dead_letter.cause.get("reason"),
         )
-        for letter in letters
+        for dead_letter in dead_letters
     ]
     table(("dead letter", "time (UTC)", "handler", "key", "reason…"), rows, styles=("cyan", "dim", "", "dim", "red"))
-    kinds = Counter(letter.cause.get("traceback", "") for letter in letters)
+    kinds = Counter(dead_letter.cause.get("traceback", "") for dead_letter in dead_letters)
     note(
-        f"{spell_count(len(letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE"
+        f"{spell_count(len(dead_letters), 'letter')}, {spell_count(len(kinds), 'cause')}. One of them: octopus dead-letters show PLACE"
     )
 
 
@@ -139,14 +139,14 @@ async def _show(text: str, options: Options) -> None:
                     found = next((record for record in records if record.offset == offset), None)
     if found is None:
         raise CommandFailed(f"There is nothing at {text}; {place} holds {first} to {last - 1}.")
-    letter = read_letter(place, found)
+    dead_letter = read_letter(place, found)
     if options.json:
-        document(_json(letter))
+        document(_json(dead_letter))
         return
-    cause = {**letter.cause}
+    cause = {**dead_letter.cause}
     cause.pop("partition", None)
     cause.pop("offset", None)
-    rows = [("was", letter.origin), *((name, value) for name, value in cause.items() if name != "topic")]
+    rows = [("was", dead_letter.origin), *((name, value) for name, value in cause.items() if name != "topic")]
     rows = [
         (name, timestamp(int(value) / 1000) if name == "timestamp" and value.isdigit() else value)
         for name, value in rows
@@ -173,7 +173,7 @@ def replay(
 ) -> None:
     """Put dead letters back where they were.
 
-    Key, value and headers are those of the original; the headers that burying
+    Key, value and headers are those of the original; the headers that the dead letter
     added are taken off. All groups that read the topic see the events again.
     What was put back is remembered, so the next replay goes on behind it; a
     choice (--at, --handler, --filter) is not.
@@ -213,15 +213,15 @@ async def _replay(
             await asyncio.to_thread(confirm, f"Put back {some}{spell_count(total, 'dead letter')} of {topic}?")
         async with administering(transport) as admin, producing(transport, settings) as producer:
             with progress(options, f"Putting back dead letters of {topic}", total) as advance:
-                async for place, letters in read_letters(transport, settings, span):
-                    advance(len(letters))
+                async for place, dead_letters in read_letters(transport, settings, span):
+                    advance(len(dead_letters))
                     messages = []
-                    for letter in filter_letters(letters, choice):
-                        target = to or letter.cause.get("topic")
+                    for dead_letter in filter_letters(dead_letters, choice):
+                        target = to or dead_letter.cause.get("topic")
                         if target is None:
                             homeless += 1
                         else:
-                            messages.append(_restored(letter, target))
+                            messages.append(_restored(dead_letter, target))
                     back.update(message.topic for message in messages)
                     if dry_run:
                         continue
@@ -229,7 +229,7 @@ async def _replay(
                         await producer.send_many(messages)
                     if not choice:
                         # Only behind what was acknowledged: a replay that is cut short puts the rest back next time.
-                        await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(letters[-1].record.offset + 1)})
+                        await admin.set_group_offsets(REPLAY_GROUP, {place: Commit(dead_letters[-1].record.offset + 1)})
     if options.json:
         document({"topic": topic, "dry_run": dry_run, "put_back": dict(back), "without_origin": homeless})
         return
@@ -257,17 +257,17 @@ class _Choice:
     def __bool__(self) -> bool:
         return bool(self._places or self._handler or self._pattern)
 
-    def __call__(self, letter: DeadLetter) -> bool:
-        if self._places and (*letter.place, letter.record.offset) not in self._places:
+    def __call__(self, dead_letter: DeadLetter) -> bool:
+        if self._places and (*dead_letter.place, dead_letter.record.offset) not in self._places:
             return False
-        if self._handler is not None and letter.cause.get("handler") != self._handler:
+        if self._handler is not None and dead_letter.cause.get("handler") != self._handler:
             return False
-        return self._pattern is None or _matches(self._pattern, letter.record.value)
+        return self._pattern is None or _matches(self._pattern, dead_letter.record.value)
 
 
-def filter_letters(letters: Sequence[DeadLetter], choice: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
+def filter_letters(dead_letters: Sequence[DeadLetter], choice: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
     """Return the chosen ones."""
-    return [letter for letter in letters if choice(letter)]
+    return [dead_letter for dead_letter in dead_letters if choice(dead_letter)]
 
 
 def _matches(pattern: Pattern, value: bytes | None) -> bool:
@@ -277,8 +277,8 @@ def _matches(pattern: Pattern, value: bytes | None) -> bool:
         return False
 
 
-def _restored(letter: DeadLetter, topic: str) -> Outgoing:
-    record = letter.record
+def _restored(dead_letter: DeadLetter, topic: str) -> Outgoing:
+    record = dead_letter.record
     return Outgoing(topic, record.value, record.key, original_headers(record.headers))
 
 
@@ -294,13 +294,13 @@ async def _span(transport: Any, topic: str, *, all: bool) -> Waiting:
         return await waiting(admin, await partitions_of(admin, (name,), address=transport.address), all=all)
 
 
-def _json(letter: DeadLetter) -> dict[str, Any]:
-    found = as_json(letter.place, letter.record)
+def _json(dead_letter: DeadLetter) -> dict[str, Any]:
+    found = as_json(dead_letter.place, dead_letter.record)
     found["headers"] = [
         [name, None if value is None else value.decode("utf-8", "backslashreplace")]
-        for name, value in original_headers(letter.record.headers)
+        for name, value in original_headers(dead_letter.record.headers)
     ]
-    return {**found, "cause": dict(letter.cause)}
+    return {**found, "cause": dict(dead_letter.cause)}
 
 
 def _print_pairs(rows: Sequence[tuple[str, str]]) -> None:

@@ -13,7 +13,7 @@ from octopus.worker.process import ExitCode
 CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ConfigurationError, ExitCode.CONFIGURATION),
     (PatternError, ExitCode.CONFIGURATION),
-    (HandlerStopped, ExitCode.STOPPED_LINE),
+    (HandlerStopped, ExitCode.PROCESSING_STOPPED),
     (TransportError, ExitCode.UNREACHABLE),
     (AuthError, ExitCode.UNREACHABLE),
     (OctopusError, ExitCode.FAILED),

@@ -4,7 +4,7 @@
     1    it failed: a check found something wrong, data could not be used, a handler's process crashed
     2    usage or configuration: an unknown option, a bad setting, an app that cannot be found
     3    the broker could not be reached, or refused
-    4    a handler's line stopped; nothing was lost
+    4    processing stopped for a handler; nothing was lost
     130  interrupted
 
 Only cyclopts and rich are imported here: `octopus --help` must not wait for a Kafka client.
@@ -40,7 +40,7 @@ VERBS = (
 
 EPILOGUE = (
     "Each command has its own --help. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 broker unreachable \
-or refusing, 4 a handler's line stopped, 130 interrupted."
+or refusing, 4 processing stopped for a handler, 130 interrupted."
 )
 
 

@@ -12,8 +12,8 @@ from octopus.cli.options import Options
 from octopus.cli.screen import notices
 from octopus.config import LogSettings, Settings
 from octopus.transports.base import Transport
-from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connected, producer_options
+from octopus.transports.topic_creation import TopicCreatingProducer
 
 T = TypeVar("T")
 
@@ -62,9 +62,9 @@ def reaching(settings: Settings) -> contextlib.AbstractAsyncContextManager[Trans
 
 
 @contextlib.asynccontextmanager
-async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicEnsurer]:
+async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicCreatingProducer]:
     """Open a producer that creates missing topics where the settings allow it."""
-    producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
+    producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
     await producer.start()
     try:
         yield producer

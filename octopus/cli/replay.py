@@ -19,8 +19,8 @@ from octopus.errors import ConfigurationError, DecodeError
 from octopus.events import StoredRecord
 from octopus.patterns import Pattern
 from octopus.transports.base import Outgoing
-from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
+from octopus.transports.topic_creation import check_topic_names
 
 verb = App(name="replay", help_epilogue="")
 

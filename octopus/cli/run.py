@@ -23,7 +23,7 @@ from octopus.config import Settings
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
-from octopus.transports.ensure import check_topic_names
+from octopus.transports.topic_creation import check_topic_names
 from octopus.worker import Worker
 from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places

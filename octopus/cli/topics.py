@@ -16,8 +16,8 @@ from octopus.cli.screen import document, note, say, spell_count, table, warn
 from octopus.errors import ConfigurationError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin
-from octopus.transports.ensure import check_topic_names
 from octopus.transports.opening import administering
+from octopus.transports.topic_creation import check_topic_names
 
 Setting = Annotated[tuple[str, ...], Parameter(name=("--setting", "-s"))]
 

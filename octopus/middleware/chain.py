@@ -10,7 +10,7 @@ from octopus.events import Batch, Record, TopicPartition
 from octopus.middleware.errors import Conclude
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
 from octopus.tracing import current
-from octopus.types import BatchOutcome, Middleware, Next, RunStretch, Stretch
+from octopus.types import BatchOutcome, Claim, Middleware, Next, RunClaim
 
 Handle = Callable[[Any, int], Awaitable[Any]]
 """One record or batch and the attempt to its outcome; it raises what the handler raises."""
@@ -40,9 +40,9 @@ def through(middleware: Sequence[Middleware], handler: str, partition: TopicPart
     return handle_wrapped
 
 
-def stretch_through(
+def claim_through(
     middleware: Sequence[Middleware], handler: str, partition: TopicPartition, handle: Handle, conclude: Conclude
-) -> RunStretch:
+) -> RunClaim:
     """Return what does the same for single records that run back to back: one loop, and no call that is not needed.
 
     Args:
@@ -56,12 +56,12 @@ def stretch_through(
     first = _chain(middleware, handler, handle, 1)
     topic, number = partition
 
-    async def run_stretch(stretch: Stretch) -> Outcome | BatchOutcome:
+    async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome = DONE
-        call = first if stretch.attempt == 1 else _chain(middleware, handler, handle, stretch.attempt)
+        call = first if claim.attempt == 1 else _chain(middleware, handler, handle, claim.attempt)
         around = current.get()
         try:
-            for stored in stretch.cursor:
+            for stored in claim.cursor:
                 headers = stored.headers
                 if headers or around:
                     around = headers
@@ -76,16 +76,16 @@ def stretch_through(
                 if outcome is DONE:
                     pass
                 elif (outcome := checked(outcome, outermost, handler)) is SKIPPED:
-                    stretch.skipped += 1
+                    claim.skipped += 1
                 elif outcome is not DONE:
                     return outcome
                 call = first  # all but the first one are at their first attempt
             return outcome
         except (Exception, CancelledError) as raised:  # noqa: BLE001 - the boundary decides
             error = raised
-        return await conclude(stored, stretch.attempt_of(stored), error)
+        return await conclude(stored, claim.attempt_of(stored), error)
 
-    return run_stretch
+    return run_claim
 
 
 def _chain(middleware: Sequence[Middleware], handler: str, handle: Handle, attempt: int) -> Next:

@@ -1,4 +1,4 @@
-"""Takes dead letters to their topic, with their cause; or stops the line.
+"""Takes dead letters to their topic, with their cause; or stops processing.
 
 A dead letter carries the original key, value bytes and headers, and headers of its own:
 
@@ -45,8 +45,8 @@ class DeadLetters:
     Args:
         producer: Publishes them.
         handler: The handler's name.
-        topic: A fixed topic; None for `<topic>.dead-letter` of each record; False for none: a dead letter stops the line.
-        limit: Dead letters within `window` seconds that stop the line; 0 for no limit.
+        topic: A fixed topic; None for `<topic>.dead-letter` of each record; False for none: a dead letter stops processing.
+        limit: Dead letters within `window` seconds that stop processing; 0 for no limit.
         window: Seconds.
     """
 
@@ -67,29 +67,29 @@ class DeadLetters:
         self._recent: deque[float] = deque(maxlen=limit or 1)
         self._patience = Patience(logger, handler, "dead letters")
 
-    async def bury(self, record: Record, letter: DeadLetter, attempt: int) -> None:
+    async def publish(self, record: Record, dead_letter: DeadLetter, attempt: int) -> None:
         """Publish a dead letter; return once it is acknowledged. A broker that is away is waited for.
 
         Raises:
             HandlerStopped: There is no dead-letter topic, it refuses, or too many events are dying. The record stays
                 unsettled and comes again after the mend.
         """
-        if letter.rejected and self._topic is False:
-            return  # an explicit no needs no grave
+        if dead_letter.rejected and self._topic is False:
+            return  # an explicit no needs no dead letter
         if self._topic is False:
             raise HandlerStopped(
-                f"{self._handler} cannot handle {record.coordinates} ({letter.reason}) and has no dead-letter topic. "
+                f"{self._handler} cannot handle {record.coordinates} ({dead_letter.reason}) and has no dead-letter topic. "
                 "Mend the handler and start again, or give it dead_letter=."
-            ) from letter.error
-        if not letter.rejected:
-            self._count(record, letter)
+            ) from dead_letter.error
+        if not dead_letter.rejected:
+            self._count(record, dead_letter)
         topic = self._topic if isinstance(self._topic, str) else record.topic + SUFFIX
         if not TOPIC_NAME.fullmatch(topic):  # of a topic that matched a pattern: the names of others are checked before
             raise HandlerStopped(
                 f"{self._handler} cannot write the dead letter of {record.coordinates}: {topic!r} cannot be a topic, it has "
                 f"{len(topic)} characters and 249 are possible. Name one with dead_letter=."
-            ) from letter.error
-        headers = [*record.headers, *self._headers(record, letter, attempt)]
+            ) from dead_letter.error
+        headers = [*record.headers, *self._headers(record, dead_letter, attempt)]
         message = Outgoing(topic, record.value, record.key, headers, source=record.topic)
         wait = 0.1
         while True:
@@ -111,23 +111,23 @@ class DeadLetters:
                 self._patience.succeeded()
                 return
 
-    def _count(self, record: Record, letter: DeadLetter) -> None:
+    def _count(self, record: Record, dead_letter: DeadLetter) -> None:
         if not self._limit:
             return
         now = asyncio.get_running_loop().time()
         if len(self._recent) == self._limit and now - self._recent[0] <= self._window:
             raise HandlerStopped(
                 f"{self._handler} stopped at {record.coordinates}: {self._limit} events died within {self._window:g} s, "
-                f"the last because it {letter.reason}. Nothing was lost; mend the cause and start again, or raise "
+                f"the last because it {dead_letter.reason}. Nothing was lost; mend the cause and start again, or raise "
                 "worker.dead_letter_limit."
-            ) from letter.error
+            ) from dead_letter.error
         self._recent.append(now)
 
-    def _headers(self, record: Record, letter: DeadLetter, attempt: int) -> Headers:
-        error = letter.error
+    def _headers(self, record: Record, dead_letter: DeadLetter, attempt: int) -> Headers:
+        error = dead_letter.error
         kind = f"{type(error).__module__}.{type(error).__qualname__}" if error is not None else ""
         entries = {
-            "reason": letter.reason[:1000],
+            "reason": dead_letter.reason[:1000],
             "error": kind.removeprefix("builtins."),
             "traceback": _digest(error) if error is not None else "",
             "topic": record.topic,
@@ -163,7 +163,7 @@ def shed(message: Outgoing) -> Outgoing | None:
 
 
 def original_headers(headers: Headers) -> Headers:
-    """Return a dead letter's headers without those that burying it added."""
+    """Return a dead letter's headers without those that were added to it."""
     return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
 
 

@@ -26,25 +26,27 @@ HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
 """One batch and attempt to the outcome of each record; it raises what the handler raises."""
 
 FATAL = (HandlerStopped, MemoryError)
-"""Exceptions that are no event's fault: the line stops and nothing is settled."""
+"""Exceptions that are no event's fault: processing stops and nothing is settled."""
 
 
-class Bury(Protocol):
+class PublishDeadLetter(Protocol):
     """Takes dead letters to their topic."""
 
-    async def __call__(self, record: Record, letter: DeadLetter, attempt: int) -> None:
+    async def __call__(self, record: Record, dead_letter: DeadLetter, attempt: int) -> None:
         """Return once the dead letter is acknowledged; raise `HandlerStopped` when there is no place for it."""
         ...
 
 
-def boundary(name: str, partition: TopicPartition, policy: RetryPolicy, bury: Bury) -> Conclude:
+def boundary(
+    name: str, partition: TopicPartition, policy: RetryPolicy, publish_dead_letter: PublishDeadLetter
+) -> Conclude:
     """Return what turns the exceptions of a partition's records into outcomes.
 
     Args:
         name: The handler's, for the log.
         partition: Whose records they are.
         policy: Decides about failures.
-        bury: Takes dead letters.
+        publish_dead_letter: Takes dead letters.
     """
 
     async def conclude(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
@@ -52,7 +54,7 @@ def boundary(name: str, partition: TopicPartition, policy: RetryPolicy, bury: Bu
         record = Record.at(partition, stored)
         log(name, record, attempt, outcome)
         if isinstance(outcome, DeadLetter):
-            await bury(record, outcome, attempt)
+            await publish_dead_letter(record, outcome, attempt)
         return outcome
 
     return conclude
@@ -71,7 +73,13 @@ def guard(handle: Handle, conclude: Conclude) -> Run:
     return run
 
 
-def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, policy: RetryPolicy, bury: Bury) -> Run:
+def guard_batches(
+    name: str,
+    partition: TopicPartition,
+    handle: HandleBatch,
+    policy: RetryPolicy,
+    publish_dead_letter: PublishDeadLetter,
+) -> Run:
     """Make the handling of a partition's batches total.
 
     A batch that fails is retried whole. When it may not be retried any more its records run one by one, so that only
@@ -85,7 +93,7 @@ def guard_batches(name: str, partition: TopicPartition, handle: HandleBatch, pol
             if isinstance(single, DeadLetter):
                 record = Record.at(partition, stored)
                 log(name, record, attempt, single)
-                await bury(record, single, attempt)
+                await publish_dead_letter(record, single, attempt)
                 outcome.outcomes[index] = (stored, single)
         return outcome
 
@@ -163,7 +171,7 @@ def failure(error: BaseException) -> Exception:
     A handler that cancelled itself failed; one whose end is wanted must go.
 
     Raises:
-        HandlerStopped: The line stops.
+        HandlerStopped: Processing stops.
         MemoryError: No event's fault: nothing is settled.
         asyncio.CancelledError: The run is being cancelled from outside.
     """

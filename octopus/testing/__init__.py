@@ -12,14 +12,14 @@
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Retry, Skipped
 from octopus.testing.builders import event, record, records
 from octopus.testing.client import SynchronousTestClient, TestClient
-from octopus.testing.journal import Buried, Failure
+from octopus.testing.journal import DeadLettered, Failure
 from octopus.testing.virtual_time import VirtualTime, VirtualTimeLoop
 
 __all__ = [
     "DONE",
     "SKIPPED",
-    "Buried",
     "DeadLetter",
+    "DeadLettered",
     "Done",
     "Failure",
     "Outcome",

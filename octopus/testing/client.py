@@ -160,7 +160,7 @@ class TestClient(Views):
 
         Raises:
             Exception: What a handler raised, once its event was given up (see `raise_errors`).
-            HandlerStopped: A line stopped.
+            HandlerStopped: Processing stopped.
             TimeoutError: A handler does not end.
         """
         published = await self.app.publish(

@@ -15,14 +15,14 @@ from octopus.outcomes import Outcome
 from octopus.outputs import CapturingProducer, Outbox
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
-from octopus.runner import Generation, Runner
+from octopus.runner import Assignment, Runner
 from octopus.testing.journal import Journal
 from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
-from octopus.transports.ensure import check_topic_names
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
-from octopus.types import BatchOutcome, Run, RunStretch, stretched
+from octopus.transports.topic_creation import check_topic_names
+from octopus.types import BatchOutcome, Run, RunClaim, in_turn
 from octopus.worker.anchors import resolve_start
 from octopus.worker.known_topics import is_another
 
@@ -149,7 +149,7 @@ class Group:
                 for route in pipeline.routes
             ]
         self._subscription = as_subscription(pipeline.topics)
-        self._generations: dict[TopicPartition, Generation] = {}
+        self._assignments: dict[TopicPartition, Assignment] = {}
         self._has_threads = any(not route.signature.is_async for route in pipeline.routes)
         self._runs = 0
         self._runner = Runner(
@@ -163,14 +163,14 @@ class Group:
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         """Return what runs a partition's records through every handler of the group and notes each outcome."""
         runs = [
             self._observed(route.name, partition, single)
             for route, single in self._handlers
             if single.reads(partition.topic)
         ]
-        return stretched(runs[0]) if len(runs) == 1 else fan_out(runs)
+        return in_turn(runs[0]) if len(runs) == 1 else fan_out(runs)
 
     def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
         outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None
@@ -213,38 +213,38 @@ class Group:
                 start = "earliest" if partition.topic in known else resolve_start(self.pipeline.start, now)
                 commit = Commit(self._broker.offset_of(partition, start))
             ahead = decode_map(commit.offset, without_topic_id(commit.metadata))
-            self._generations[partition] = self._open(partition, commit.offset, ahead)
+            self._assignments[partition] = self._open(partition, commit.offset, ahead)
             self.deliver(partition)
 
-    def _open(self, partition: TopicPartition, offset: int, ahead: Sequence[tuple[int, int]] = ()) -> Generation:
-        generation = self._runner.open(partition, offset, ahead)
-        generation.topic_id = self._id_of(partition)
-        return generation
+    def _open(self, partition: TopicPartition, offset: int, ahead: Sequence[tuple[int, int]] = ()) -> Assignment:
+        assignment = self._runner.open(partition, offset, ahead)
+        assignment.topic_id = self._id_of(partition)
+        return assignment
 
     def _id_of(self, partition: TopicPartition) -> str | None:
         return self._broker.topic_ids.get(partition.topic)
 
     def deliver(self, partition: TopicPartition) -> None:
         """Submit what the group has not seen of a partition; one that is new is read from its beginning."""
-        generation = self._generations.get(partition)
-        if generation is None or is_another(generation.topic_id, self._id_of(partition)):
+        assignment = self._assignments.get(partition)
+        if assignment is None or is_another(assignment.topic_id, self._id_of(partition)):
             if partition not in self._broker.matching(self._subscription):
                 return
-            generation = self._open(partition, self._broker.offset_of(partition, "earliest"))
-            self._generations[partition] = generation
-        log, position = self._broker.log(partition), generation.ledger.position
+            assignment = self._open(partition, self._broker.offset_of(partition, "earliest"))
+            self._assignments[partition] = assignment
+        log, position = self._broker.log(partition), assignment.ledger.position
         records, position = log.read(position, log.end - position)
-        self._runner.submit(generation, records, position, 0)
+        self._runner.submit(assignment, records, position, 0)
 
     async def close(self) -> None:
         """Cancel what runs and commit what is settled."""
         await self._runner.close()
-        for partition, generation in self._generations.items():
-            ledger, topic_id = generation.ledger, generation.topic_id
+        for partition, assignment in self._assignments.items():
+            ledger, topic_id = assignment.ledger, assignment.topic_id
             if not is_another(topic_id, self._id_of(partition)):
                 commit = Commit(ledger.committable, metadata_of(ledger, topic_id))
                 self._broker.group(self.pipeline.group).offsets[partition] = commit
-            generation.close()
+            assignment.close()
 
     # ── where things stand ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,15 +252,15 @@ class Group:
     def is_unsettled(self) -> bool:
         """Whether there is something left to do; a line that stopped does nothing any more."""
         return not self._runner.stopped.done() and any(
-            generation.ledger.in_flight for generation in self._generations.values()
+            assignment.ledger.in_flight for assignment in self._assignments.values()
         )
 
     def unsettled(self) -> list[str]:
         """Return the coordinates of what is not settled."""
         return [
             f"{partition}@{offset}"
-            for partition, generation in self._generations.items()
-            for offset in generation.ledger.unsettled()
+            for partition, assignment in self._assignments.items()
+            for offset in assignment.ledger.unsettled()
         ]
 
     @property

@@ -29,7 +29,7 @@ class Failure(NamedTuple):
     error: BaseException
 
 
-class Buried(NamedTuple):
+class DeadLettered(NamedTuple):
     """A dead letter.
 
     Attributes:
@@ -106,7 +106,7 @@ class Journal:
         self.fatal.append(error)
 
     def note_stopped(self, reason: HandlerStopped) -> None:
-        """Note that a line stopped."""
+        """Note that processing stopped."""
         self.fatal.append(reason)
 
 
@@ -134,14 +134,14 @@ class Views:
             if record.topic == topic
         ]
 
-    def dead_letters(self, topic: str | None = None) -> list[Buried]:
+    def dead_letters(self, topic: str | None = None) -> list[DeadLettered]:
         """Return the dead letters, in order.
 
         Args:
             topic: Of events from this topic only.
         """
         found = [_buried(record, self._journal.codecs) for record in self._journal.sent.values() if _is_buried(record)]
-        return [buried for buried in found if topic is None or buried.source == topic]
+        return [dead_lettered for dead_lettered in found if topic is None or dead_lettered.source == topic]
 
     def outcomes(self, handler: str) -> list[tuple[Record, Outcome]]:
         """Return each record that a handler got with what became of it, every attempt, in order."""
@@ -157,11 +157,13 @@ def _is_buried(record: Record) -> bool:
     return any(name == PREFIX + "reason" for name, _ in record.headers)
 
 
-def _buried(record: Record, codecs: Sequence[Codec]) -> Buried:
+def _buried(record: Record, codecs: Sequence[Codec]) -> DeadLettered:
     # The last of each: an event that dies twice carries the headers of both deaths.
     said = {name.removeprefix(PREFIX): (value or b"").decode() for name, value in record.headers}
     event = Event(_decoded(record, Any, codecs), _with_headers(record, original_headers(record.headers)))
-    return Buried(event, said["reason"], said["handler"], int(said["attempts"]), said.get("error", ""), said["topic"])
+    return DeadLettered(
+        event, said["reason"], said["handler"], int(said["attempts"]), said.get("error", ""), said["topic"]
+    )
 
 
 def _with_headers(record: Record, headers: Any) -> Record:

@@ -13,7 +13,7 @@ from octopus.transports.base import Commit, Start
 ANCHOR = "octopus-anchor-1"
 
 
-class Birth(NamedTuple):
+class Anchor(NamedTuple):
     """When a group began to read a topic, as an anchor's metadata says it: `octopus-anchor-1 PARTITIONS SECONDS`.
 
     Attributes:
@@ -25,7 +25,7 @@ class Birth(NamedTuple):
     time: float
 
     @classmethod
-    def read(cls, metadata: str) -> "Birth | None":
+    def read(cls, metadata: str) -> "Anchor | None":
         """Return what an anchor says; None for any other commit."""
         match metadata.split(" "):
             case [prefix, partitions, moment] if prefix == ANCHOR:
@@ -39,20 +39,20 @@ class Birth(NamedTuple):
         return f"{ANCHOR} {self.partitions} {self.time:.3f}"
 
 
-def births_of(committed: Mapping[TopicPartition, Commit | None]) -> dict[str, Birth | None]:
+def births_of(committed: Mapping[TopicPartition, Commit | None]) -> dict[str, Anchor | None]:
     """Return when a group began with each topic that it has committed something of; None where no anchor is left."""
-    births: dict[str, Birth | None] = {}
+    anchors: dict[str, Anchor | None] = {}
     for partition, commit in committed.items():
         if commit is not None:
-            births[partition.topic] = Birth.read(without_topic_id(commit.metadata)) or births.get(partition.topic)
-    return births
+            anchors[partition.topic] = Anchor.read(without_topic_id(commit.metadata)) or anchors.get(partition.topic)
+    return anchors
 
 
 def starts_of(
     fresh: Collection[TopicPartition],
-    births: Mapping[str, Birth | None],
+    anchors: Mapping[str, Anchor | None],
     start: StartAt,
-    otherwise: Mapping[str, Birth],
+    otherwise: Mapping[str, Anchor],
 ) -> dict[Start, list[TopicPartition]]:
     """Return which partitions without a commit begin where.
 
@@ -68,12 +68,12 @@ def starts_of(
     """
     starts: dict[Start, list[TopicPartition]] = {}
     for partition in fresh:
-        birth = births.get(partition.topic, otherwise[partition.topic])
+        anchor = anchors.get(partition.topic, otherwise[partition.topic])
         place: Start = "earliest"
-        if birth is not None and partition.partition < birth.partitions:
-            place = resolve_start(start, birth.time)
-            if place == "latest" and partition.topic in births:
-                place = birth.time
+        if anchor is not None and partition.partition < anchor.partitions:
+            place = resolve_start(start, anchor.time)
+            if place == "latest" and partition.topic in anchors:
+                place = anchor.time
         starts.setdefault(place, []).append(partition)
     return starts
 

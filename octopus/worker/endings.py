@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from octopus.errors import OctopusError, TransportError
 from octopus.logs import get_logger
-from octopus.runner import Generation, Runner
+from octopus.runner import Assignment, Runner
 from octopus.worker.rescue import Rescue
 
 logger = get_logger("octopus.worker")
@@ -17,7 +17,7 @@ COMMIT_AGAIN = 0.2
 async def finish_running(
     group: str,
     runner: Runner,
-    generations: Collection[Generation],
+    assignments: Collection[Assignment],
     rescue: Rescue,
     committer: asyncio.Task[None],
     timeout: float,
@@ -27,7 +27,7 @@ async def finish_running(
     Args:
         group: Whose, for the log.
         runner: What runs them.
-        generations: What is drained.
+        assignments: What is drained.
         rescue: Writes anew what waits and whose topic is gone; handlers have what it leaves of the time.
         committer: Commits regularly, and is ended afterwards.
         timeout: Seconds they have.
@@ -37,8 +37,8 @@ async def finish_running(
     """
     until = asyncio.get_running_loop().time() + timeout
     try:
-        await rescue.before_drain(generations, timeout)
-        if not await runner.drain(generations, max(0.0, until - asyncio.get_running_loop().time())):
+        await rescue.before_drain(assignments, timeout)
+        if not await runner.drain(assignments, max(0.0, until - asyncio.get_running_loop().time())):
             logger.warning(
                 "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
                 group,
@@ -55,7 +55,7 @@ async def finish_running(
 async def commit_at_last(
     group: str,
     commit: Callable[[], Awaitable[TransportError | None]],
-    generations: Collection[Generation],
+    assignments: Collection[Assignment],
     timeout: float,
 ) -> TransportError | None:
     """Commit before leaving. What fails now has no next time, so it is tried for as long as a commit may take.
@@ -63,7 +63,7 @@ async def commit_at_last(
     Args:
         group: Whose, for the log.
         commit: Tries once; returns what it failed with, or None.
-        generations: What is committed.
+        assignments: What is committed.
         timeout: Seconds for all tries.
 
     Returns:
@@ -76,7 +76,7 @@ async def commit_at_last(
                 await asyncio.sleep(COMMIT_AGAIN)
     except TimeoutError:
         pass
-    if error is None or not any(generation.counts and generation.has_progress for generation in generations):
+    if error is None or not any(assignment.counts and assignment.has_progress for assignment in assignments):
         return None
     logger.error("%s: the last commit failed, so events that are finished will be delivered again: %s", group, error)
     return error

@@ -1,6 +1,6 @@
 """One consumer group in this process: fetch, submit, commit; take and give back partitions.
 
-Fetching, handling and committing run side by side and meet in the ledgers of the generations. The order in which a
+Fetching, handling and committing run side by side and meet in the ledgers of the assignments. The order in which a
 record becomes final: outputs acknowledged → dead letter acknowledged → settled → committed.
 """
 
@@ -26,13 +26,13 @@ from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.offsets import decode_map, metadata_of, without_topic_id
 from octopus.pipeline import Pipeline
-from octopus.runner import Generation, Runner
+from octopus.runner import Assignment, Runner
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
-from octopus.types import RunStretch
+from octopus.types import RunClaim
 from octopus.unread import Unread
 from octopus.worker.committing import CommitHealth
 from octopus.worker.endings import commit_at_last, finish_running
-from octopus.worker.flow import FETCH_RECORDS, Flow
+from octopus.worker.intake import FETCH_RECORDS, Intake
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
 from octopus.worker.rescue import Rescue
@@ -51,7 +51,7 @@ UNASSIGNED_WAIT = 0.05
 SHORT_WAIT = 0.01
 """The same while other partitions are full: they may have room again soon."""
 
-EASE_WAIT = 0.1
+DEMAND_WAIT = 0.1
 """The same while it is for the handlers to go on."""
 
 SHORTEST_COMMIT_INTERVAL = 0.01
@@ -69,7 +69,7 @@ class GroupWorker:
         known: The topics that the group has read; shared by the workers that one group has one after the other.
 
     Attributes:
-        stopped: Why the line stopped, or None.
+        stopped: Why processing stopped, or None.
         failure: What the consumer broke with, or None.
         unsaved: Why what was finished at the end could not be committed, or None.
         outlook: What is known of the broker; whoever keeps it up to date puts it here.
@@ -103,7 +103,7 @@ class GroupWorker:
             within=pipeline.within,
         )
         self._loop = asyncio.get_running_loop()
-        self._generations: dict[TopicPartition, Generation] = {}
+        self._assignments: dict[TopicPartition, Assignment] = {}
         self._totals = Totals()
         self.earlier = Totals()
         self._committing = asyncio.Lock()
@@ -111,15 +111,15 @@ class GroupWorker:
         self._known = known or KnownTopics()
         self._starts = Starts(pipeline.group, consumer, self._known, pipeline.start)
         self._commit_wanted = asyncio.Event()
-        self._uncommitted: set[Generation] = set()  # may have something to commit
+        self._uncommitted: set[Assignment] = set()  # may have something to commit
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._drained_by: float | None = None
         self._last: GroupStatus | None = None  # before partitions were given back
         self._fetched_at = self._loop.time()
         self._commits = CommitHealth(pipeline.group, self._fetched_at)
-        self._flow = Flow(
-            settings, pipeline.batch, is_full=self._is_full, hurry=self._runner.hurry, now=self._fetched_at
+        self._intake = Intake(
+            settings, pipeline.batch, is_full=self._is_full, flush_batch=self._runner.flush_batch, now=self._fetched_at
         )
         self._rescue = Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
         self._topics = TopicWatch(
@@ -127,15 +127,15 @@ class GroupWorker:
             consumer,
             self._known,
             self._starts,
-            self._flow,
-            self._generations,
+            self._intake,
+            self._assignments,
             patience=settings.commit_timeout,
             clock=lambda: self._epoch + self._loop.time(),
         )
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind_stretch(partition)
+        return self.pipeline.bind_claim(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,16 +153,16 @@ class GroupWorker:
         finally:
             limit = self._settings.drain_timeout
             self._drained_by = self._loop.time() + limit
-            group, generations = self.pipeline.group, self._generations.values()
+            group, assignments = self.pipeline.group, self._assignments.values()
             try:
-                await finish_running(group, self._runner, generations, self._rescue, committer, limit)
+                await finish_running(group, self._runner, assignments, self._rescue, committer, limit)
                 self._note_stop()
             finally:  # whoever cancels a second time cuts the drain short, not the leaving
                 await self._leave()
 
     async def _leave(self) -> None:
         try:
-            mine, limit = self._generations.values(), self._settings.commit_timeout
+            mine, limit = self._assignments.values(), self._settings.commit_timeout
             self.unsaved = await commit_at_last(self.pipeline.group, partial(self._commit, mine), mine, limit)
             await self._topics.mark()
             with contextlib.suppress(TransportError):  # it had not come as far as to know its lag
@@ -170,7 +170,7 @@ class GroupWorker:
         finally:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
-            self._close(self._generations)
+            self._close(self._assignments)
             await self._rescue.finish(max(0.0, (self._drained_by or 0.0) - self._loop.time()))
             await self._consumer.stop()
 
@@ -180,13 +180,13 @@ class GroupWorker:
         while not self._runner.stopped.done():
             if committer.done():
                 committer.result()  # raises: what settles must not pile up uncommitted in silence
-            self._flow.balance()
+            self._intake.balance()
             arrived = await self._fetch()
             for fetched in arrived:
                 self._accept(fetched)
             self._fetched_at = self._loop.time()
             if arrived:
-                self._flow.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
+                self._intake.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
             before, enough = self._settled_at_commit, self._settings.commit_every
             if self._accepted - before >= enough <= self._settled - before:
                 self._commit_wanted.set()
@@ -198,14 +198,14 @@ class GroupWorker:
             logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
 
     async def _fetch(self) -> list[Fetched]:
-        flow = self._flow
+        flow = self._intake
         if (flow.held and not flow.ready) or flow.is_exhausted or self._runner.supply >= FETCH_RECORDS:
             # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
             # of it would only be cold by the time its turn comes. But give the group machinery its turn.
-            if await self._runner.eased(EASE_WAIT):
+            if await self._runner.wait_for_demand(DEMAND_WAIT):
                 return []
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
-        wait = SHORT_WAIT if flow.held else FETCH_WAIT if self._generations else UNASSIGNED_WAIT
+        wait = SHORT_WAIT if flow.held else FETCH_WAIT if self._assignments else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
                 return await self._consumer.fetch(
@@ -217,31 +217,31 @@ class GroupWorker:
             ) from error
 
     def _accept(self, fetched: Fetched) -> None:
-        generation = self._generations.get(fetched.partition)
-        if generation is None or not generation.is_open or generation.is_outdated:
+        assignment = self._assignments.get(fetched.partition)
+        if assignment is None or not assignment.is_open or assignment.is_outdated:
             return
         match fetched:
             case Chunk(_, records, next_offset, size_bytes, large):
                 if isinstance(records, Unread):
-                    records.report = partial(self._refuse, generation)
+                    records.report = partial(self._refuse, assignment)
                 self._accepted += len(records)
-                self._runner.submit(generation, records, next_offset, size_bytes - sum(large.values()))
-                generation.large.update(large)
-                self._flow.busy.add(generation)
-                self._uncommitted.add(generation)
+                self._runner.submit(assignment, records, next_offset, size_bytes - sum(large.values()))
+                assignment.large.update(large)
+                self._intake.busy.add(assignment)
+                self._uncommitted.add(assignment)
             case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):
-                self._topics.doubt(generation, error)
+                self._topics.doubt(assignment, error)
                 self._commit_wanted.set()
             case Unreadable(_, error):
-                self._refuse(generation, error)
+                self._refuse(assignment, error)
 
-    def _refuse(self, generation: Generation, error: TransportError) -> None:
+    def _refuse(self, assignment: Assignment, error: TransportError) -> None:
         """Read no more of a partition that cannot be read on."""
-        if generation.is_open:
-            self._flow.refuse(generation.partition, error)
-            say_unreadable(self.pipeline.group, [generation.partition], error)
+        if assignment.is_open:
+            self._intake.refuse(assignment.partition, error)
+            say_unreadable(self.pipeline.group, [assignment.partition], error)
 
-    def _is_full(self, generation: Generation) -> bool:
+    def _is_full(self, assignment: Assignment) -> bool:
         """Tell whether a partition has no room for a reason that the flow does not know of."""
         return False
 
@@ -256,28 +256,28 @@ class GroupWorker:
             except TimeoutError:
                 pass
             self._commit_wanted.clear()
-            for generation in self._flow.busy:
-                generation.lanes.stand_alone()  # what has waited up to now may wait for long
+            for assignment in self._intake.busy:
+                assignment.lanes.stand_alone()  # what has waited up to now may wait for long
             await self._commit(self._uncommitted)
             self._uncommitted = {
-                generation
-                for generation in self._uncommitted
-                if generation.counts and (generation.ledger.in_flight or generation.has_progress)
+                assignment
+                for assignment in self._uncommitted
+                if assignment.counts and (assignment.ledger.in_flight or assignment.has_progress)
             }
             await self._tend_topics()
 
-    async def _commit(self, generations: Iterable[Generation]) -> TransportError | None:
+    async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Store what is settled; return what went wrong. That is not final: the next commit brings the same or a higher offset."""
         async with self._committing:
             self._settled_at_commit = self._settled
-            due = [generation for generation in generations if generation.counts and generation.has_progress]
+            due = [assignment for assignment in assignments if assignment.counts and assignment.has_progress]
             if not due:
                 self._commits.succeed(self._loop.time())
                 return None
             try:
                 async with asyncio.timeout(self._settings.commit_timeout):
                     due = await self._topics.same(due)
-                    ahead = [generation.ledger.ahead for generation in due]
+                    ahead = [assignment.ledger.ahead for assignment in due]
                     offsets = {
                         each.partition: Commit(each.ledger.committable, metadata_of(each.ledger, each.topic_id))
                         for each in due
@@ -290,8 +290,8 @@ class GroupWorker:
                 return self._commits.fail(error, self.outlook, self._loop.time())
             else:
                 self._commits.succeed(self._loop.time())
-                for generation, count in zip(due, ahead, strict=True):
-                    generation.note_committed(offsets[generation.partition].offset, count)
+                for assignment, count in zip(due, ahead, strict=True):
+                    assignment.note_committed(offsets[assignment.partition].offset, count)
         return None
 
     # ── topics that are made again ────────────────────────────────────────────────────────────────────────────────
@@ -305,16 +305,16 @@ class GroupWorker:
             outdated = self._topics.outdated.items()
             await self._begin_anew([each for each, at in outdated if self._is_idle(each) or at <= latest])
 
-    def _is_idle(self, generation: Generation) -> bool:
+    def _is_idle(self, assignment: Assignment) -> bool:
         """Whether everything that was read of a partition is finished."""
-        return not generation.ledger.in_flight
+        return not assignment.ledger.in_flight
 
-    async def _begin_anew(self, outdated: Collection[Generation]) -> None:
+    async def _begin_anew(self, outdated: Collection[Assignment]) -> None:
         """Give partitions back to ourselves: they begin as if they had just been assigned."""
         if not outdated:
             return
         async with self._changing:
-            partitions = [each.partition for each in outdated if self._generations.get(each.partition) is each]
+            partitions = [each.partition for each in outdated if self._assignments.get(each.partition) is each]
             try:
                 await self._consumer.offsets(partitions, "earliest")
             except TransportError as error:
@@ -340,14 +340,14 @@ class GroupWorker:
             raise TransportError(str(error), retryable=True) from error
         for partition, beginning in beginnings.items():
             offset, metadata = beginning.commit
-            generation = self._runner.open(partition, offset, decode_map(offset, without_topic_id(metadata)))
-            generation.topic_id = beginning.topic_id
+            assignment = self._runner.open(partition, offset, decode_map(offset, without_topic_id(metadata)))
+            assignment.topic_id = beginning.topic_id
             if beginning.is_stored:
-                generation.note_committed(offset)
-            self._generations[partition] = generation
-            self._uncommitted.add(generation)
-            self._flow.open(partition)
-        outdated = {self._generations[each]: new.there for each, new in beginnings.items() if new.is_outdated}
+                assignment.note_committed(offset)
+            self._assignments[partition] = assignment
+            self._uncommitted.add(assignment)
+            self._intake.open(partition)
+        outdated = {self._assignments[each]: new.there for each, new in beginnings.items() if new.is_outdated}
         self._topics.take_out(outdated, is_marked=True)
         if read := sorted(each for each, beginning in beginnings.items() if not beginning.is_outdated):
             logger.info("%s reads %s", self.pipeline.group, ", ".join(map(str, read)))
@@ -358,8 +358,8 @@ class GroupWorker:
             await self._give_back(partitions)
 
     async def _give_back(self, partitions: Collection[TopicPartition]) -> None:
-        leaving = [generation for partition in partitions if (generation := self._generations.get(partition))]
-        self._flow.ready.difference_update(partitions)
+        leaving = [assignment for partition in partitions if (assignment := self._assignments.get(partition))]
+        self._intake.ready.difference_update(partitions)
         # Where we are about to leave, handlers have what they were told.
         until = max(self._loop.time() + self._settings.revoke_budget, self._drained_by or 0.0)
         await self._rescue.before_drain(leaving, self._settings.revoke_budget / 2)
@@ -380,15 +380,15 @@ class GroupWorker:
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
         leaving = []
         for partition in [*partitions]:
-            generation = self._generations.pop(partition, None)
-            self._flow.close(partition, generation)
-            if generation is not None:
-                self._uncommitted.discard(generation)
-                self._topics.forget(generation, is_kept=self._rescue.keep(generation))
-                self._totals.add(generation)
-                leaving.append(generation)
+            assignment = self._assignments.pop(partition, None)
+            self._intake.close(partition, assignment)
+            if assignment is not None:
+                self._uncommitted.discard(assignment)
+                self._topics.forget(assignment, is_kept=self._rescue.keep(assignment))
+                self._totals.add(assignment)
+                leaving.append(assignment)
         self._runner.revoke(leaving)
-        if not self._generations:
+        if not self._assignments:
             self._rests_since = self._loop.time()
 
     # ── being watched ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -396,7 +396,7 @@ class GroupWorker:
     @property
     def partitions(self) -> Collection[TopicPartition]:
         """What it reads now."""
-        return self._generations.keys()
+        return self._assignments.keys()
 
     @property
     def rests_since(self) -> float | None:
@@ -410,52 +410,52 @@ class GroupWorker:
 
     @property
     def _settled(self) -> int:
-        return self._totals.settled + sum([each.written.settled_count for each in self._generations.values()])
+        return self._totals.settled + sum([each.written.settled_count for each in self._assignments.values()])
 
     def _lags(self) -> dict[str, int | None]:
         """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
         return {
-            str(partition): self.outlook.lag(partition, self._consumer.end_offset(partition), generation.done_before)
-            for partition, generation in self._generations.items()
+            str(partition): self.outlook.lag(partition, self._consumer.end_offset(partition), assignment.done_before)
+            for partition, assignment in self._assignments.items()
         }
 
-    async def reach(self) -> None:
+    async def ping(self) -> None:
         """Ask the broker something small, to see that it answers.
 
         Raises:
             TransportError: It does not.
         """
-        if partitions := [*self._generations][:1] or [*self._consumer.known_partitions()][:1]:
+        if partitions := [*self._assignments][:1] or [*self._consumer.known_partitions()][:1]:
             await self._consumer.offsets(partitions, "latest")
 
     async def is_caught_up(self) -> bool:
         """Ask the broker whether everything published until now is settled, as far as it can be read."""
-        generations = {**self._generations}
-        if not generations:
+        assignments = {**self._assignments}
+        if not assignments:
             return False
-        readable = generations.keys() - self._flow.unreadable.keys()
+        readable = assignments.keys() - self._intake.unreadable.keys()
         ends = await self._consumer.offsets(readable, "latest") if readable else {}
-        return all(self._is_settled(generation, ends.get(partition)) for partition, generation in generations.items())
+        return all(self._is_settled(assignment, ends.get(partition)) for partition, assignment in assignments.items())
 
-    def _is_settled(self, generation: Generation, end: int | None) -> bool:
-        begins_anew = generation.is_outdated and self._known.recreated != "stop"
-        return generation.is_open and not begins_anew and self._is_through(generation, end)
+    def _is_settled(self, assignment: Assignment, end: int | None) -> bool:
+        begins_anew = assignment.is_outdated and self._known.recreated != "stop"
+        return assignment.is_open and not begins_anew and self._is_through(assignment, end)
 
-    def _is_through(self, generation: Generation, end: int | None) -> bool:
+    def _is_through(self, assignment: Assignment, end: int | None) -> bool:
         """Tell whether everything before `end` is settled; None for everything that could be read."""
-        return self._reached(generation) >= (generation.ledger.position if end is None else end)
+        return self._reached(assignment) >= (assignment.ledger.position if end is None else end)
 
-    def _reached(self, generation: Generation) -> int:
+    def _reached(self, assignment: Assignment) -> int:
         """Return the offset before which nothing is left to do now; deferred records that wait are for later."""
         waiting = self.pipeline.waiting
-        if waiting and waiting == sum(each.ledger.in_flight for each in self._generations.values()):
-            return generation.ledger.position
-        return generation.ledger.committable
+        if waiting and waiting == sum(each.ledger.in_flight for each in self._assignments.values()):
+            return assignment.ledger.position
+        return assignment.ledger.committable
 
     @property
     def counts(self) -> Totals:
         """What became of records, since the start of the process."""
-        return self.earlier.plus(self._totals).with_open(self._generations.values())
+        return self.earlier.plus(self._totals).with_open(self._assignments.values())
 
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
@@ -474,19 +474,19 @@ class GroupWorker:
         return GroupStatus(
             group=self.pipeline.group,
             handlers=self.pipeline.handlers,
-            partitions=tuple(sorted(self._generations)),
+            partitions=tuple(sorted(self._assignments)),
             stopped=stopped,
             failure=failure,
             waits_for=self.waits_for,
             since_join=None if self._joined_at is None else self._loop.time() - self._joined_at,
-            unreadable={str(each): str(error) for each, error in sorted(self._flow.unreadable.items())},
-            silent={str(each): why for each, why in self.outlook.silent.items() if each in self._generations},
+            unreadable={str(each): str(error) for each, error in sorted(self._intake.unreadable.items())},
+            silent={str(each): why for each, why in self.outlook.silent.items() if each in self._assignments},
             settled=totals.settled,
             skipped=totals.skipped,
             retried=totals.retried,
-            dead=totals.buried,
+            dead=totals.dead_lettered,
             deferred=totals.deferred,
-            in_flight=sum(generation.ledger.in_flight for generation in self._generations.values()),
+            in_flight=sum(assignment.ledger.in_flight for assignment in self._assignments.values()),
             running=len(self._runner.running),
             delayed=self._runner.delayed,
             stranded=len(self.pipeline.stranded),

@@ -161,7 +161,7 @@ class Health:
                 self._broker_trouble = None
                 try:
                     async with asyncio.timeout(BROKER_TIME):
-                        await self._worker.reach()
+                        await self._worker.ping()
                 except TimeoutError:
                     self._broker_trouble = f"nothing came for {BROKER_TIME:g} s"
                 except OctopusError as error:

@@ -55,14 +55,14 @@ class ExitCode(IntEnum):
     FAILED = 1
     CONFIGURATION = 2
     UNREACHABLE = 3
-    STOPPED_LINE = 4
+    PROCESSING_STOPPED = 4
     INTERRUPTED = 130
 
 
 REASONS: dict[int, str] = {
     ExitCode.CONFIGURATION: "configuration",
     ExitCode.UNREACHABLE: "unreachable",
-    ExitCode.STOPPED_LINE: "line stopped",
+    ExitCode.PROCESSING_STOPPED: "processing stopped",
 }
 """What an exit code means, in the JSON of a run's last line; others have failed."""
 
@@ -327,7 +327,7 @@ def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCo
         status: How the worker left.
     """
     if any(isinstance(failure, HandlerStopped) for failure in failures) or unreadable_of(status):
-        return ExitCode.STOPPED_LINE
+        return ExitCode.PROCESSING_STOPPED
     if any(isinstance(failure, OctopusError) for failure in failures):
         return ExitCode.UNREACHABLE
     return ExitCode.FAILED if failures or any(group.stranded for group in status.groups) else ExitCode.OK

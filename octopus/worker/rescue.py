@@ -7,7 +7,7 @@ from octopus.errors import TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
-from octopus.runner import Generation, Runner
+from octopus.runner import Assignment, Runner
 from octopus.text import first_few
 from octopus.transports.base import Consumer
 from octopus.worker.known_topics import is_another
@@ -22,7 +22,7 @@ WRITE_AGAIN = 1.0
 class Rescue:
     """Sees to it that retries which wait in memory do not go with their topic.
 
-    Where that was made again they are written to it as the runner comes to them. Where a generation ends whose topic is not there
+    Where that was made again they are written to it as the runner comes to them. Where an assignment ends whose topic is not there
     any more, what is left is kept with the pipeline, which outlives the group's consumers, and is written, beside everything
     else, as soon as there is a topic.
 
@@ -38,13 +38,13 @@ class Rescue:
         self._runner = runner
         self._consumer = consumer
         self._patience = patience
-        self._gone: set[Generation] = set()  # whose topic is
-        self._running: dict[Generation, list[tuple[StoredRecord, int]]] = {}  # and may still finish; with attempts
+        self._gone: set[Assignment] = set()  # whose topic is
+        self._running: dict[Assignment, list[tuple[StoredRecord, int]]] = {}  # and may still finish; with attempts
         self._said = 0  # how many are stranded, as last said
         self._writer: asyncio.Task[None] | None = None
 
-    def tend(self, outdated: Collection[Generation]) -> None:
-        """Write what waits in generations of topics that were made again, and what is left of others, from now on."""
+    def tend(self, outdated: Collection[Assignment]) -> None:
+        """Write what waits in assignments of topics that were made again, and what is left of others, from now on."""
         self._abandon(outdated)
         stranded = self._pipeline.stranded
         if len(stranded) > self._said:
@@ -59,25 +59,25 @@ class Rescue:
         if stranded and (self._writer is None or self._writer.done()):
             self._writer = asyncio.create_task(self._write(), name=f"octopus rescue {self._pipeline.group}")
 
-    async def before_drain(self, generations: Collection[Generation], timeout: float) -> None:
-        """Begin to write anew what waits in generations that are about to end, if their topic is not there any more.
+    async def before_drain(self, assignments: Collection[Assignment], timeout: float) -> None:
+        """Begin to write anew what waits in assignments that are about to end, if their topic is not there any more.
 
         Args:
-            generations: Which.
+            assignments: Which.
             timeout: Seconds in which somebody must say so.
         """
-        in_flight = [each for each in generations if each.is_open and each.ledger.in_flight]
+        in_flight = [each for each in assignments if each.is_open and each.ledger.in_flight]
         if self._pipeline.keeps_waiting and in_flight:
             self._take(await self._find_gone(in_flight, timeout))
             self.tend(())
 
-    def keep(self, generation: Generation) -> bool:
-        """Before a generation is closed: if its topic is gone, keep what is not finished; tell whether that is so."""
-        if generation not in self._gone:
+    def keep(self, assignment: Assignment) -> bool:
+        """Before an assignment is closed: if its topic is gone, keep what is not finished; tell whether that is so."""
+        if assignment not in self._gone:
             return False
-        self._take([generation])
-        self._strand(generation, self._running.pop(generation))
-        self._gone.discard(generation)
+        self._take([assignment])
+        self._strand(assignment, self._running.pop(assignment))
+        self._gone.discard(assignment)
         return True
 
     async def finish(self, timeout: float) -> None:
@@ -96,34 +96,34 @@ class Rescue:
                 left,
             )
 
-    def _abandon(self, generations: Collection[Generation]) -> None:
-        fresh = [each for each in generations if each.is_open and each not in self._gone]
+    def _abandon(self, assignments: Collection[Assignment]) -> None:
+        fresh = [each for each in assignments if each.is_open and each not in self._gone]
         fresh = [each for each in fresh if self._pipeline.abandon(each.partition)]
         self._gone.update(fresh)
         self._runner.hasten(fresh)
 
-    def _take(self, gone: Collection[Generation]) -> None:
+    def _take(self, gone: Collection[Assignment]) -> None:
         waiting, running = self._runner.withdraw(gone)
         self._gone.update(gone)
-        for generation in gone:
-            self._strand(generation, waiting.get(generation, ()))
-            self._running.setdefault(generation, []).extend(running.get(generation, ()))
+        for assignment in gone:
+            self._strand(assignment, waiting.get(assignment, ()))
+            self._running.setdefault(assignment, []).extend(running.get(assignment, ()))
 
-    def _strand(self, generation: Generation, records: Iterable[tuple[StoredRecord, int]]) -> None:
+    def _strand(self, assignment: Assignment, records: Iterable[tuple[StoredRecord, int]]) -> None:
         for record, attempt in records:
-            if generation.ledger.is_open(record.offset):
-                place = generation.topic_id, generation.partition, record.offset
+            if assignment.ledger.is_open(record.offset):
+                place = assignment.topic_id, assignment.partition, record.offset
                 self._pipeline.stranded[place] = record, attempt
 
-    async def _find_gone(self, generations: Collection[Generation], timeout: float) -> list[Generation]:
+    async def _find_gone(self, assignments: Collection[Assignment], timeout: float) -> list[Assignment]:
         try:
             async with asyncio.timeout(min(timeout, self._patience)):
-                there = await self._consumer.topic_ids({each.partition.topic for each in generations})
+                there = await self._consumer.topic_ids({each.partition.topic for each in assignments})
         except (TransportError, TimeoutError):
             return []  # nobody says that they are gone
         return [
             each
-            for each in generations
+            for each in assignments
             if each.partition.topic not in there or is_another(each.topic_id, there[each.partition.topic])
         ]
 

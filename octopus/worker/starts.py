@@ -12,7 +12,7 @@ from octopus.logs import get_logger
 from octopus.offsets import with_topic_id
 from octopus.routing import StartAt
 from octopus.transports.base import Commit, Consumer
-from octopus.worker.anchors import Birth, births_of, starts_of
+from octopus.worker.anchors import Anchor, births_of, starts_of
 from octopus.worker.known_topics import KnownTopics, is_another
 
 logger = get_logger("octopus.worker")
@@ -159,19 +159,19 @@ class Starts:
         if not fresh:
             return {}
         counts = self._counts(fresh)
-        first = {partition.topic: Birth(counts[partition.topic], now) for partition in fresh}
-        births = births_of(siblings)
-        starts = starts_of([each for each in fresh if each not in outdated], births, self._start, first)
+        first = {partition.topic: Anchor(counts[partition.topic], now) for partition in fresh}
+        born = births_of(siblings)
+        starts = starts_of([each for each in fresh if each not in outdated], born, self._start, first)
         if anew := [each for each in fresh if each in outdated]:
             starts.setdefault("earliest", []).extend(anew)
         anchors: dict[TopicPartition, Commit] = {}
         for start, partitions in starts.items():
             for partition, offset in (await self._consumer.offsets(partitions, start)).items():
-                birth = births.get(partition.topic, first[partition.topic])
+                anchor = born.get(partition.topic, first[partition.topic])
                 if partition in outdated:
-                    birth = Birth(0, now)  # all partitions of the new topic appeared when the group was there
+                    anchor = Anchor(0, now)  # all partitions of the new topic appeared when the group was there
                 anchors[partition] = Commit(
-                    offset, with_topic_id(birth.text if birth is not None else "", topic_ids[partition])
+                    offset, with_topic_id(anchor.text if anchor is not None else "", topic_ids[partition])
                 )
         return anchors
 

@@ -5,36 +5,36 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from octopus.events import TopicPartition
-from octopus.runner import Generation
+from octopus.runner import Assignment
 from octopus.text import first_few
 
 
 class Totals(msgspec.Struct):
-    """Counts of closed generations, so that nothing is forgotten at a rebalance."""
+    """Counts of closed assignments, so that nothing is forgotten at a rebalance."""
 
     settled: int = 0
     skipped: int = 0
     retried: int = 0
-    buried: int = 0
+    dead_lettered: int = 0
     deferred: int = 0
 
-    def add(self, generation: Generation) -> None:
-        """Take over the counts of a generation."""
-        self.settled += generation.ledger.settled_count
-        self.skipped += generation.skipped
-        self.retried += generation.retried
-        self.buried += generation.buried
-        self.deferred += generation.deferred
+    def add(self, assignment: Assignment) -> None:
+        """Take over the counts of an assignment."""
+        self.settled += assignment.ledger.settled_count
+        self.skipped += assignment.skipped
+        self.retried += assignment.retried
+        self.dead_lettered += assignment.dead_lettered
+        self.deferred += assignment.deferred
 
     def plus(self, other: "Totals") -> "Totals":
         """Return the sum of two counts."""
         return Totals(*map(sum, zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
 
-    def with_open(self, generations: Iterable[Generation]) -> "Totals":
-        """Return these counts and those of generations that are still open."""
-        totals = Totals(self.settled, self.skipped, self.retried, self.buried, self.deferred)
-        for generation in generations:
-            totals.add(generation)
+    def with_open(self, assignments: Iterable[Assignment]) -> "Totals":
+        """Return these counts and those of assignments that are still open."""
+        totals = Totals(self.settled, self.skipped, self.retried, self.dead_lettered, self.deferred)
+        for assignment in assignments:
+            totals.add(assignment)
         return totals
 
 
@@ -45,7 +45,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         group: Its name.
         handlers: Names of its handlers.
         partitions: What it reads now.
-        stopped: Why its line stopped, or None.
+        stopped: Why its processing stopped, or None.
         failure: What its consumer broke with, or None; unless that is final, another one is on its way.
         waits_for: For whom the group waits before anybody gets partitions again, or None.
         since_join: Seconds since its consumer connected, or None while it does not.

@@ -164,9 +164,9 @@ class _Supervisor:
             if code != ExitCode.OK and not (self._is_late or self._interrupted):  # that is said once
                 logger.error("worker process %d ended with %s although it was asked to stop", number, spell(code))
             return
-        if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.STOPPED_LINE):
+        if code in (ExitCode.OK, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE, ExitCode.PROCESSING_STOPPED):
             self._worst = max(self._worst, code)  # it meant to end: starting it again would end the same way
-            if self._places is not None and code in (ExitCode.OK, ExitCode.STOPPED_LINE):
+            if self._places is not None and code in (ExitCode.OK, ExitCode.PROCESSING_STOPPED):
                 self._places.left(number)
             return
         logger.warning("worker process %d ended with %s after %.0f s; starting another", number, spell(code), lived)

@@ -1,4 +1,4 @@
-"""Notices topics that are deleted, and made again, under a group's generations."""
+"""Notices topics that are deleted, and made again, under a group's assignments."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from octopus.errors import OffsetOutOfRange, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.runner import Generation
+from octopus.runner import Assignment
 from octopus.text import first_few
 from octopus.transports.base import Consumer
-from octopus.worker.flow import Flow
+from octopus.worker.intake import Intake
 from octopus.worker.known_topics import KnownTopics, is_another
 from octopus.worker.starts import Starts
 
@@ -22,7 +22,7 @@ LOOK_WAIT = 5.0
 
 
 class TopicWatch:
-    """Asks for topic ids, and takes generations out whose topic is another one: nothing more is read, nothing more committed.
+    """Asks for topic ids, and takes assignments out whose topic is another one: nothing more is read, nothing more committed.
 
     What was read of the old topic is still handled, since nobody can read it again.
 
@@ -32,12 +32,12 @@ class TopicWatch:
         known: What the group has read; says what to do with a topic that was made again.
         starts: Leaves word for whoever comes next.
         flow: What is asked for.
-        generations: By partition, as they are now.
+        assignments: By partition, as they are now.
         patience: Seconds that brokers have for an answer.
         clock: Seconds since the epoch.
 
     Attributes:
-        outdated: The generations that were taken out, and when, in loop time.
+        outdated: The assignments that were taken out, and when, in loop time.
         missing: Of the topics that were looked at last, those that were not there.
     """
 
@@ -47,25 +47,25 @@ class TopicWatch:
         consumer: Consumer,
         known: KnownTopics,
         starts: Starts,
-        flow: Flow,
-        generations: Mapping[TopicPartition, Generation],
+        flow: Intake,
+        assignments: Mapping[TopicPartition, Assignment],
         *,
         patience: float,
         clock: Callable[[], float],
     ) -> None:
-        self.outdated: dict[Generation, float] = {}
+        self.outdated: dict[Assignment, float] = {}
         self.missing: set[str] = set()
         self._group = group
         self._consumer = consumer
         self._known = known
         self._starts = starts
-        self._flow = flow
-        self._generations = generations
+        self._intake = flow
+        self._assignments = assignments
         self._patience = patience
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._unmarked: set[Generation] = set()  # outdated, and what is committed does not say so
-        self._doubtful: dict[Generation, TransportError] = {}
+        self._unmarked: set[Assignment] = set()  # outdated, and what is committed does not say so
+        self._doubtful: dict[Assignment, TransportError] = {}
         self._gone: set[str] = set()  # topics, as last said
         self._said: dict[
             TopicPartition, str | None
@@ -73,22 +73,22 @@ class TopicWatch:
         self._looked_at = self._loop.time()
         self._mark_again_at = -math.inf
 
-    def doubt(self, generation: Generation, error: TransportError) -> None:
+    def doubt(self, assignment: Assignment, error: TransportError) -> None:
         """Ask no more for a partition whose offset, or topic, is not there; its topic may have been made again, which is another
         thing to say. The next `tend` says which."""
-        self._flow.refuse(generation.partition, error)
-        self._doubtful[generation] = error
+        self._intake.refuse(assignment.partition, error)
+        self._doubtful[assignment] = error
 
-    def forget(self, generation: Generation, *, is_kept: bool) -> None:
-        """Let go of a generation; say what goes with its topic, unless it is kept elsewhere."""
-        self._doubtful.pop(generation, None)
-        self._unmarked.discard(generation)
-        is_outdated = self.outdated.pop(generation, None) is not None
-        if is_outdated and not is_kept and (lost := generation.ledger.in_flight):
+    def forget(self, assignment: Assignment, *, is_kept: bool) -> None:
+        """Let go of an assignment; say what goes with its topic, unless it is kept elsewhere."""
+        self._doubtful.pop(assignment, None)
+        self._unmarked.discard(assignment)
+        is_outdated = self.outdated.pop(assignment, None) is not None
+        if is_outdated and not is_kept and (lost := assignment.ledger.in_flight):
             text = "%s: %d events of %s were not finished before their topic was deleted; they do not come again"
-            logger.error(text, self._group, lost, generation.partition)
+            logger.error(text, self._group, lost, assignment.partition)
 
-    async def same(self, generations: Collection[Generation]) -> list[Generation]:
+    async def same(self, assignments: Collection[Assignment]) -> list[Assignment]:
         """Return those whose topic is there, and the one that they read: their offsets may be committed.
 
         Between this and the commit the topic may still change; then the id in the commit's metadata tells whoever reads it.
@@ -96,8 +96,8 @@ class TopicWatch:
         Raises:
             TransportError: Nobody says which topics they are.
         """
-        gone = await self._look({generation.partition.topic for generation in generations})
-        return [each for each in generations if each.counts and each.partition.topic not in gone]
+        gone = await self._look({assignment.partition.topic for assignment in assignments})
+        return [each for each in assignments if each.counts and each.partition.topic not in gone]
 
     async def tend(self) -> None:
         """Look at all topics now and then, also while nothing is committed; say what was found."""
@@ -123,7 +123,7 @@ class TopicWatch:
             self._unmarked.difference_update(unmarked[each] for each in marked)
             self._mark_again_at = self._loop.time() + LOOK_WAIT
 
-    def take_out(self, outdated: Mapping[Generation, str | None], *, is_marked: bool = False) -> None:
+    def take_out(self, outdated: Mapping[Assignment, str | None], *, is_marked: bool = False) -> None:
         """Read no more of partitions whose topic was made again, and commit no more for them. It is said once for each topic.
 
         Args:
@@ -132,18 +132,18 @@ class TopicWatch:
         """
         now = self._clock()
         together: dict[tuple[str, str | None, str | None], list[TopicPartition]] = {}
-        for generation, there in outdated.items():
-            generation.is_outdated = True
-            self.outdated[generation] = self._loop.time()
+        for assignment, there in outdated.items():
+            assignment.is_outdated = True
+            self.outdated[assignment] = self._loop.time()
             if not is_marked:
-                self._unmarked.add(generation)
+                self._unmarked.add(assignment)
                 self._mark_again_at = -math.inf
-            which = (generation.partition.topic, generation.topic_id, there)
-            together.setdefault(which, []).append(generation.partition)
+            which = (assignment.partition.topic, assignment.topic_id, there)
+            together.setdefault(which, []).append(assignment.partition)
         for (topic, read, there), partitions in together.items():
             error = self._known.refusal(self._group, topic, read, there, now)
             for partition in partitions:
-                self._flow.refuse(partition, error)
+                self._intake.refuse(partition, error)
             unsaid = [each for each in partitions if self._said.get(each) != there]
             self._said.update(dict.fromkeys(unsaid, there))
             if unsaid and self._known.recreated == "stop":
@@ -154,17 +154,17 @@ class TopicWatch:
     def _say_doubtful(self) -> None:
         doubtful, self._doubtful = self._doubtful, {}
         outside: dict[str, dict[TopicPartition, OffsetOutOfRange]] = {}
-        for generation, error in doubtful.items():
-            if isinstance(error, OffsetOutOfRange) and generation.counts:
-                outside.setdefault(generation.partition.topic, {})[generation.partition] = error
-            elif generation.counts:
-                self._refuse([generation.partition], error)
+        for assignment, error in doubtful.items():
+            if isinstance(error, OffsetOutOfRange) and assignment.counts:
+                outside.setdefault(assignment.partition.topic, {})[assignment.partition] = error
+            elif assignment.counts:
+                self._refuse([assignment.partition], error)
         for errors in outside.values():
             self._refuse(errors, _without_a_place(self._group, errors))
 
     def _refuse(self, partitions: Collection[TopicPartition], error: TransportError) -> None:
         for partition in partitions:
-            self._flow.refuse(partition, error)
+            self._intake.refuse(partition, error)
         say_unreadable(self._group, partitions, error)
 
     async def _look(self, topics: Collection[str]) -> set[str]:
@@ -172,9 +172,9 @@ class TopicWatch:
         found = await self._consumer.topic_ids(topics)
         self.take_out(
             {
-                generation: there
-                for generation in self._generations.values()
-                if generation.counts and is_another(generation.topic_id, there := found.get(generation.partition.topic))
+                assignment: there
+                for assignment in self._assignments.values()
+                if assignment.counts and is_another(assignment.topic_id, there := found.get(assignment.partition.topic))
             }
         )
         self.missing = {*topics} - found.keys()

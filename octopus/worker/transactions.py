@@ -3,7 +3,7 @@
 Every partition has a transactional producer of its own, whose transactional id is `group/topic/partition`. Starting one
 fences whoever had the partition before and ends what that left open; only then are the committed offsets read. So at any
 moment one process at most can commit for a partition, whatever it believes about its membership: a frozen owner that
-thaws, a commit that is late, a network that heals. Kafka's alternative, the group generation in the offset commit
+thaws, a commit that is late, a network that heals. Kafka's alternative, the group assignment in the offset commit
 (KIP-447), needs requests that the client library does not speak.
 
 A transaction is open only while it is written. Handlers run outside of it; what they publish waits in an `Outbox` until
@@ -29,9 +29,9 @@ from octopus.logs import get_logger
 from octopus.offsets import map_limit, with_topic_id
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
-from octopus.runner import Generation
+from octopus.runner import Assignment
 from octopus.transports.base import Consumer, Outgoing, TransactionalProducer
-from octopus.types import RunStretch, stretched
+from octopus.types import RunClaim, in_turn
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.plans import Plan, plan_transaction
@@ -51,7 +51,7 @@ MENDS = 3
 """How often a transaction is written anew because something was done about what the broker refused."""
 
 Mend = Callable[[TransportError, Sequence[Outgoing]], Awaitable[bool]]
-"""Does something about what a broker refused, and tells whether the same messages may be taken now; see `TopicEnsurer`."""
+"""Does something about what a broker refused, and tells whether the same messages may be taken now; see `TopicCreatingProducer`."""
 
 MakeProducer = Callable[[str], TransactionalProducer]
 """Makes a producer from its transactional id."""
@@ -102,7 +102,7 @@ class PartitionTransactions:
         except TransportError as error:
             logger.debug("%s: closing the producer of %s: %s", self._group, self._partition, error)
 
-    async def commit(self, generation: Generation) -> None:
+    async def commit(self, assignment: Assignment) -> None:
         """Publish what waits and store what is settled, all or nothing.
 
         Cancelling it leaves the transaction alone; the next call waits for it.
@@ -116,28 +116,28 @@ class PartitionTransactions:
         if self._failure is not None:
             raise PartitionLost(f"an earlier transaction of {self._partition} failed") from self._failure
         plan = None
-        if generation.is_open and generation.has_progress:
+        if assignment.is_open and assignment.has_progress:
             plan = plan_transaction(
-                generation.ledger,
+                assignment.ledger,
                 self.outbox,
-                generation.committed,
+                assignment.committed,
                 self._committed_ahead,
-                map_limit=map_limit(generation.topic_id),
+                map_limit=map_limit(assignment.topic_id),
             )
         if plan is not None:
-            self._running = asyncio.create_task(self._transact(generation, plan), name=f"octopus {self._partition}")
+            self._running = asyncio.create_task(self._transact(assignment, plan), name=f"octopus {self._partition}")
             self._running.add_done_callback(_note_end)
             await asyncio.shield(self._running)
 
-    def note_start(self, generation: Generation) -> None:
+    def note_start(self, assignment: Assignment) -> None:
         """Remember what is settled beyond the committed offset, as the commit's metadata says."""
-        self._committed_ahead = generation.ledger.settled_ahead()
+        self._committed_ahead = assignment.ledger.settled_ahead()
 
-    async def _transact(self, generation: Generation, plan: Plan) -> None:
+    async def _transact(self, assignment: Assignment, plan: Plan) -> None:
         try:
             await self._write(plan.outputs)
-            if not generation.is_outdated:  # else its offsets mean nothing any more, and its records cannot come again
-                metadata = with_topic_id(plan.commit.metadata, generation.topic_id)
+            if not assignment.is_outdated:  # else its offsets mean nothing any more, and its records cannot come again
+                metadata = with_topic_id(plan.commit.metadata, assignment.topic_id)
                 commit = plan.commit._replace(metadata=metadata)
                 await self._producer.send_offsets(self._group, {self._partition: commit})
             await self._producer.commit()
@@ -146,7 +146,7 @@ class PartitionTransactions:
             raise
         self._committed_ahead = plan.ahead
         self.ended_at = asyncio.get_running_loop().time()
-        generation.note_committed(plan.commit.offset, plan.ahead_count)
+        assignment.note_committed(plan.commit.offset, plan.ahead_count)
 
     async def _write(self, outputs: list[Contribution]) -> None:
         """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
@@ -239,9 +239,9 @@ class ExactlyOnceGroup(GroupWorker):
         self._transactions: dict[TopicPartition, PartitionTransactions] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for the records of one partition."""
-        return stretched(self.pipeline.bind(partition, self._transactions[partition].outbox))
+        return in_turn(self.pipeline.bind(partition, self._transactions[partition].outbox))
 
     async def _begin(self, partitions: Collection[TopicPartition]) -> None:
         """Fence former owners first: committed offsets are final only then."""
@@ -266,12 +266,12 @@ class ExactlyOnceGroup(GroupWorker):
             ) from error
         await super()._begin(partitions)
         for partition, transactions in opened.items():
-            transactions.note_start(self._generations[partition])
+            transactions.note_start(self._assignments[partition])
 
-    def _is_through(self, generation: Generation, end: int | None) -> bool:
+    def _is_through(self, assignment: Assignment, end: int | None) -> bool:
         """Tell whether everything before `end` is settled and its outputs are visible."""
-        is_committed = generation.is_outdated or not generation.has_progress
-        return is_committed and super()._is_through(generation, end)
+        is_committed = assignment.is_outdated or not assignment.has_progress
+        return is_committed and super()._is_through(assignment, end)
 
     async def _leave(self) -> None:
         try:
@@ -294,8 +294,8 @@ class ExactlyOnceGroup(GroupWorker):
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
 
-    def _is_full(self, generation: Generation) -> bool:
-        return self._transactions[generation.partition].outbox.size_bytes > MAX_WAITING_BYTES
+    def _is_full(self, assignment: Assignment) -> bool:
+        return self._transactions[assignment.partition].outbox.size_bytes > MAX_WAITING_BYTES
 
     async def _commit_regularly(self) -> None:
         interval = max(self._settings.transaction_interval, SHORTEST_COMMIT_INTERVAL)
@@ -307,17 +307,17 @@ class ExactlyOnceGroup(GroupWorker):
                 pass
             self._commit_wanted.clear()
             self._settled_at_commit = self._settled
-            due = await self._still_due([each for each in self._generations.values() if self._is_due(each)])
-            await _all(self._transact(generation, self._transactions[generation.partition]) for generation in due)
-            if not any(each.counts and each.has_progress for each in self._generations.values()):
+            due = await self._still_due([each for each in self._assignments.values() if self._is_due(each)])
+            await _all(self._transact(assignment, self._transactions[assignment.partition]) for assignment in due)
+            if not any(each.counts and each.has_progress for each in self._assignments.values()):
                 self._commits.succeed(self._loop.time())
             await self._tend_topics()
 
-    async def _still_due(self, due: list[Generation], *, at_last: bool = False) -> list[Generation]:
+    async def _still_due(self, due: list[Assignment], *, at_last: bool = False) -> list[Assignment]:
         """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
 
         Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
-        At the end of generations that is also so where nobody has made the topic again so far: nobody will run their records.
+        At the end of assignments that is also so where nobody has made the topic again so far: nobody will run their records.
         """
         now = self._loop.time()
         if not due or now - self._checked_at < self._settings.commit_interval:
@@ -330,30 +330,30 @@ class ExactlyOnceGroup(GroupWorker):
             self._commits.fail(error, self.outlook, now)
             return []
         if at_last:
-            for generation in due:
-                generation.is_outdated |= generation.partition.topic in self._topics.missing
-        return [generation for generation in due if generation in same or generation.is_outdated]
+            for assignment in due:
+                assignment.is_outdated |= assignment.partition.topic in self._topics.missing
+        return [assignment for assignment in due if assignment in same or assignment.is_outdated]
 
-    def _is_idle(self, generation: Generation) -> bool:
+    def _is_idle(self, assignment: Assignment) -> bool:
         """Whether everything that was read of a partition is finished, and its outputs are committed."""
-        return super()._is_idle(generation) and not self._transactions[generation.partition].outbox
+        return super()._is_idle(assignment) and not self._transactions[assignment.partition].outbox
 
-    def _is_due(self, generation: Generation) -> bool:
+    def _is_due(self, assignment: Assignment) -> bool:
         """Outputs are waited for; offsets alone are not, so they go as seldom as without transactions."""
-        if not generation.has_progress:
+        if not assignment.has_progress:
             return False
-        transactions = self._transactions[generation.partition]
+        transactions = self._transactions[assignment.partition]
         return bool(transactions.outbox) or self._loop.time() - transactions.ended_at >= self._settings.commit_interval
 
-    async def _transact(self, generation: Generation, transactions: PartitionTransactions) -> None:
+    async def _transact(self, assignment: Assignment, transactions: PartitionTransactions) -> None:
         try:
-            await transactions.commit(generation)
+            await transactions.commit(assignment)
         except HandlerStopped as error:
             self.stopped = error
             raise
         except TransportError as error:
-            if not generation.is_open:  # it went to somebody else meanwhile
-                logger.info("%s: no transaction for %s: %s", self.pipeline.group, generation.partition, error)
+            if not assignment.is_open:  # it went to somebody else meanwhile
+                logger.info("%s: no transaction for %s: %s", self.pipeline.group, assignment.partition, error)
                 return
             self._commits.fail(error, self.outlook, self._loop.time())
             if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
@@ -362,14 +362,14 @@ class ExactlyOnceGroup(GroupWorker):
             raise TransportError(f"a transaction failed: {error}", retryable=True) from error
         self._commits.succeed(self._loop.time())
 
-    async def _commit(self, generations: Iterable[Generation]) -> TransportError | None:
+    async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
-        due = [generation for generation in generations if generation.is_open and generation.has_progress]
+        due = [assignment for assignment in assignments if assignment.is_open and assignment.has_progress]
         self._checked_at = -math.inf
         due = await self._still_due(due, at_last=True)
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
-                await _all(self._transactions[generation.partition].commit(generation) for generation in due)
+                await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due)
         except HandlerStopped as error:
             self.stopped = self.stopped or error
         except (TransportError, TimeoutError) as error:

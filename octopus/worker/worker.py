@@ -28,9 +28,9 @@ from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.timers import call_regularly
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
-from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, consumer_options, producer_options
 from octopus.transports.threaded import ThreadedConsumer
+from octopus.transports.topic_creation import TopicCreatingProducer
 from octopus.worker.absence import AbsenceWatch
 from octopus.worker.group import GroupWorker
 from octopus.worker.known_topics import KnownTopics
@@ -114,7 +114,7 @@ class Worker:
         stack, transport = self._stack, self._transport
         await transport.open()
         stack.push_async_callback(transport.close)
-        producer = TopicEnsurer(transport, self.settings.topics, **producer_options(self.settings.producer))
+        producer = TopicCreatingProducer(transport, self.settings.topics, **producer_options(self.settings.producer))
         await producer.start()
         stack.push_async_callback(producer.stop)
         self._mend = producer.mend
@@ -137,11 +137,11 @@ class Worker:
         absence_watch = AbsenceWatch(transport, lambda: self._groups, self.settings.consumer)
         tasks.start(absence_watch.run(), "octopus absence watch")
         self._running = {pipeline.group for pipeline in pipelines}
-        lines: dict[str, list[asyncio.Task[None]]] = {}
+        together: dict[str, list[asyncio.Task[None]]] = {}
         for pipeline in pipelines:
             group = tasks.start(self._keep_running(pipeline), f"octopus group {pipeline.group}")
-            lines.setdefault(pipeline.line, []).append(group)
-            group.add_done_callback(partial(self._note_end, pipeline.group, lines[pipeline.line]))
+            together.setdefault(pipeline.stops_with, []).append(group)
+            group.add_done_callback(partial(self._note_end, pipeline.group, together[pipeline.stops_with]))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,10 +152,10 @@ class Worker:
         await self._stack.aclose()
 
     async def wait(self) -> None:
-        """Wait until every group has ended, which none does unless its line stopped.
+        """Wait until every group has ended, which none does unless its processing stopped.
 
         Raises:
-            HandlerStopped: At least one line stopped; nothing of it was lost.
+            HandlerStopped: Processing of at least one group stopped; nothing of it was lost.
             TransportError: The broker refuses for good.
         """
         self._check_home()
@@ -166,11 +166,11 @@ class Worker:
     async def caught_up(self) -> None:
         """Wait until everything published before now is settled.
 
-        What never will be is not waited for, a line that stopped or a partition that cannot be read on; all the rest is, and
+        What never will be is not waited for, a group that stopped or a partition that cannot be read on; all the rest is, and
         then it is said.
 
         Raises:
-            HandlerStopped: At least one line stopped, or a partition cannot be read on; nothing of it was lost.
+            HandlerStopped: Processing of at least one group stopped, or a partition cannot be read on; nothing of it was lost.
             TransportError: The broker refuses a group for good.
         """
         self._check_home()
@@ -197,14 +197,14 @@ class Worker:
         """Why groups ended, if some did."""
         return [*self._failures]
 
-    async def reach(self) -> None:
+    async def ping(self) -> None:
         """See that the broker answers every group.
 
         Raises:
             TransportError: It does not answer one of them.
         """
         self._check_home()
-        await asyncio.gather(*[group.reach() for group in self._groups.values()])
+        await asyncio.gather(*[group.ping() for group in self._groups.values()])
 
     def status(self) -> WorkerStatus:
         """Return a snapshot for people and health checks."""
@@ -232,7 +232,7 @@ class Worker:
         """Run a group; replace its consumer when that breaks and a new one may do better."""
         wait, longest = REBUILD_WAIT
         # A retry topic is ours: if it is gone, so is what waited in it, and a new one is read from its beginning.
-        is_ours = pipeline.line != pipeline.group
+        is_ours = pipeline.stops_with != pipeline.group
         known = KnownTopics("earliest" if is_ours else self.settings.consumer.recreated_topics)
         while True:
             before = self._groups.get(pipeline.group)
@@ -299,7 +299,7 @@ class Worker:
         # librdkafka has threads of its own
         return ThreadedConsumer(make) if self._threaded and self.settings.consumer.engine == "aiokafka" else make()
 
-    async def _create_topics(self, producer: TopicEnsurer, pipelines: Sequence[Pipeline]) -> None:
+    async def _create_topics(self, producer: TopicCreatingProducer, pipelines: Sequence[Pipeline]) -> None:
         topics = {topic for pipeline in pipelines for topic in pipeline.topics_by_name}
         sources = {topic: pipeline.sources for pipeline in pipelines for topic in pipeline.topics_by_name}
         await producer.ensure(topics, sources)
@@ -310,10 +310,10 @@ class Worker:
         self._is_ending = True
         await tasks.cancel()
 
-    def _note_end(self, group: str, line: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    def _note_end(self, group: str, together: list[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         self._running.discard(group)
-        is_wanted = self._is_ending or any(other.done() for other in line if other is not task)
-        for other in line:  # where handlers stop, their retries do, and the other way round
+        is_wanted = self._is_ending or any(other.done() for other in together if other is not task)
+        for other in together:  # where handlers stop, their retries do, and the other way round
             if other is not task:
                 _cancel_once(other)
         error: BaseException | None = None
@@ -337,8 +337,8 @@ class Worker:
             current: dict[tuple[int, int], float] = {}
             self._slow = None
             for name, group in self._groups.items():
-                for generation, _, serial in group.runner.running:
-                    began = current[id(generation), serial] = seen.get((id(generation), serial), now)
+                for assignment, _, serial in group.runner.running:
+                    began = current[id(assignment), serial] = seen.get((id(assignment), serial), now)
                     if now > began and (self._slow is None or now - began > self._slow[1]):
                         self._slow = name, now - began
             seen = current
@@ -349,9 +349,9 @@ class Worker:
     def running_handlers(self) -> list[str]:
         """Name the handlers that run now, with what they run."""
         return [
-            f"{'/'.join(group.pipeline.handlers)} ({generation.partition}@{record.offset})"
+            f"{'/'.join(group.pipeline.handlers)} ({assignment.partition}@{record.offset})"
             for group in [*self._groups.values()]
-            for generation, record, _ in group.runner.running
+            for assignment, record, _ in group.runner.running
         ]
 
 

@@ -10,7 +10,7 @@ from tests.cli.conftest import Octopus as Call
 
 
 @pytest.fixture
-def buried(broker: str, topic: str, octopus: Call) -> str:
+def dead_lettered(broker: str, topic: str, octopus: Call) -> str:
     """A topic with three dead letters: two of `picky`, one of `fussy`."""
     app = Octopus(f"app-{topic}")
 
@@ -34,50 +34,50 @@ def buried(broker: str, topic: str, octopus: Call) -> str:
     return topic
 
 
-def test_they_are_counted_per_topic(octopus: Call, buried: str) -> None:
-    (entry,) = [e for e in octopus("dead-letters", "--json").json if e["topic"] == f"{buried}.dead-letter"]
-    assert entry == {"topic": f"{buried}.dead-letter", "waiting": 3, "stored": 3}
-    assert f"{buried}.dead-letter        3       3" in octopus("dead-letters", "list").out
+def test_they_are_counted_per_topic(octopus: Call, dead_lettered: str) -> None:
+    (entry,) = [e for e in octopus("dead-letters", "--json").json if e["topic"] == f"{dead_lettered}.dead-letter"]
+    assert entry == {"topic": f"{dead_lettered}.dead-letter", "waiting": 3, "stored": 3}
+    assert f"{dead_lettered}.dead-letter        3       3" in octopus("dead-letters", "list").out
 
 
 @pytest.mark.parametrize("suffix", ["", ".dead-letter"])
-def test_they_are_listed_with_their_causes(octopus: Call, buried: str, suffix: str) -> None:
-    letters = octopus("dead-letters", "list", buried + suffix, "--json").lines
-    assert sorted((e["cause"]["handler"], e["cause"]["reason"], e["key"]) for e in letters) == [
+def test_they_are_listed_with_their_causes(octopus: Call, dead_lettered: str, suffix: str) -> None:
+    dead_letters = octopus("dead-letters", "list", dead_lettered + suffix, "--json").lines
+    assert sorted((e["cause"]["handler"], e["cause"]["reason"], e["key"]) for e in dead_letters) == [
         ("fussy", "is one", "k1"),
         ("picky", "is too large", "k2"),
         ("picky", "is too large", "k3"),
     ]
-    assert all(e["headers"] == [["from", "here"]] for e in letters)
-    assert octopus("dead-letters", "list", buried).out.count("is too large") == 2
+    assert all(e["headers"] == [["from", "here"]] for e in dead_letters)
+    assert octopus("dead-letters", "list", dead_lettered).out.count("is too large") == 2
 
 
-def test_one_is_shown_with_everything(octopus: Call, buried: str) -> None:
+def test_one_is_shown_with_everything(octopus: Call, dead_lettered: str) -> None:
     place = next(
         f"{e['topic']}[{e['partition']}]@{e['offset']}"
-        for e in octopus("dead-letters", "list", buried, "--json").lines
+        for e in octopus("dead-letters", "list", dead_lettered, "--json").lines
         if e["key"] == "k3"
     )
     shown = octopus("dead-letters", "show", place).out
-    assert f"was          {buried}[0]@2\nreason       is too large\n" in shown
+    assert f"was          {dead_lettered}[0]@2\nreason       is too large\n" in shown
     assert 'header from  here\n{\n  "n": 3\n}\n' in shown
     assert octopus("dead-letters", "show", place, "--json").json["value"] == {"n": 3}
 
 
-def test_they_are_put_back_once_as_they_were(octopus: Call, buried: str) -> None:
-    dry = octopus("dead-letters", "replay", buried, "--dry-run")
-    assert dry.out == f"Would put 3 events back into {buried}.\n"
-    assert octopus("dead-letters", "replay", buried, "--yes").out == f"Put 3 events back into {buried}.\n"
-    events = octopus("consume", buried, "--from", "3", "--to", "latest", "--json").lines
+def test_they_are_put_back_once_as_they_were(octopus: Call, dead_lettered: str) -> None:
+    dry = octopus("dead-letters", "replay", dead_lettered, "--dry-run")
+    assert dry.out == f"Would put 3 events back into {dead_lettered}.\n"
+    assert octopus("dead-letters", "replay", dead_lettered, "--yes").out == f"Put 3 events back into {dead_lettered}.\n"
+    events = octopus("consume", dead_lettered, "--from", "3", "--to", "latest", "--json").lines
     assert sorted((e["key"], e["value"]["n"], tuple(map(tuple, e["headers"]))) for e in events) == [
         ("k1", 1, (("from", "here"),)),
         ("k2", 2, (("from", "here"),)),
         ("k3", 3, (("from", "here"),)),
     ]
-    again = octopus("dead-letters", "replay", buried, "--yes", "--json").json
-    assert again == {"topic": buried, "dry_run": False, "put_back": {}, "without_origin": 0}
-    assert octopus("dead-letters", "list", buried).out == f"No dead letters of {buried} wait.\n"
-    assert len(octopus("dead-letters", "list", buried, "--all", "--json").lines) == 3
+    again = octopus("dead-letters", "replay", dead_lettered, "--yes", "--json").json
+    assert again == {"topic": dead_lettered, "dry_run": False, "put_back": {}, "without_origin": 0}
+    assert octopus("dead-letters", "list", dead_lettered).out == f"No dead letters of {dead_lettered} wait.\n"
+    assert len(octopus("dead-letters", "list", dead_lettered, "--all", "--json").lines) == 3
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,16 @@ def test_they_are_put_back_once_as_they_were(octopus: Call, buried: str) -> None
     ids=" ".join,
 )
 def test_a_choice_is_put_back_and_the_others_go_on_waiting(
-    octopus: Call, buried: str, choice: tuple[str, ...], keys: list[str]
+    octopus: Call, dead_lettered: str, choice: tuple[str, ...], keys: list[str]
 ) -> None:
-    into = f"{buried}-mended"
+    into = f"{dead_lettered}-mended"
     octopus("topics", "create", into)
-    assert octopus("dead-letters", "replay", buried, *choice, "--to", into, "--yes").code == 0
+    assert octopus("dead-letters", "replay", dead_lettered, *choice, "--to", into, "--yes").code == 0
     events = octopus("consume", into, "--from", "earliest", "--to", "latest", "--json").lines
     assert [e["key"] for e in events] == keys
-    assert octopus("dead-letters", "replay", buried, "--dry-run", "--json").json["put_back"] == {buried: 3}
+    assert octopus("dead-letters", "replay", dead_lettered, "--dry-run", "--json").json["put_back"] == {
+        dead_lettered: 3
+    }
 
 
 def test_records_that_do_not_say_where_they_were_are_passed_over(octopus: Call, topic: str) -> None:

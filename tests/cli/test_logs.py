@@ -164,7 +164,13 @@ EXITS = "async def handle(value: dict) -> None: raise SystemExit(7)"
         pytest.param(
             SLOW, (), 2, {"exit_code": 143, "reason": "stopped again", "level": "warning"}, id="stopped again"
         ),
-        pytest.param(FAILS, (), 0, {"exit_code": 4, "reason": "line stopped", "stopped": ["GROUP"]}, id="line stopped"),
+        pytest.param(
+            FAILS,
+            (),
+            0,
+            {"exit_code": 4, "reason": "processing stopped", "stopped": ["GROUP"]},
+            id="processing stopped",
+        ),
         pytest.param(EXITS, (), 0, {"exit_code": 7, "reason": "failed"}, id="a handler that exits"),
         pytest.param(CALM, ("--brokers=127.0.0.1:1",), 0, {"exit_code": 3, "reason": "unreachable"}, id="unreachable"),
         pytest.param(CALM, ("--drain", "--workers=2"), 0, {"exit_code": 0, "reason": "stopped"}, id="several"),

@@ -579,8 +579,8 @@ def _cell(tests: Iterable[Collected]) -> str:
     quick: dict[str, bool] = {}
     for each in tests:
         quick[each.mode] = quick.get(each.mode, False) or not each.slow
-    letters = "".join(mode[0].upper() if quick[mode] else mode[0] for mode in MODES if mode in quick)
-    return letters or {True: "●", False: "○", None: "–"}[quick.get("")]
+    dead_letters = "".join(mode[0].upper() if quick[mode] else mode[0] for mode in MODES if mode in quick)
+    return dead_letters or {True: "●", False: "○", None: "–"}[quick.get("")]
 
 
 def _all() -> dict[int, Scenario]:

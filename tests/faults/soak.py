@@ -492,7 +492,7 @@ def describe(verdict: Verdict) -> str:
         "records": f"{report.records:,}",
         "events in the history": f"{report.events:,}",
         "handled": f"{report.finished:,}",
-        "dead letters": f"{report.buried:,}",
+        "dead letters": f"{report.dead_lettered:,}",
         "**lost**": f"**{lost:,}**",
         "**other anomalies**": f"**{len(report.anomalies) - lost:,}**",
     }

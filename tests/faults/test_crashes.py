@@ -45,7 +45,7 @@ async def test_workers_killed_at_random_points_lose_nothing(mode: str, begin: Be
             trial.kill(name)
             trial.start(name)
         report = await trial.verdict(timeout=60)
-        assert report.buried >= 75  # a batch of unlucky ones may use up the attempts of some that fail once
+        assert report.dead_lettered >= 75  # a batch of unlucky ones may use up the attempts of some that fail once
 
 
 @pytest.mark.slow

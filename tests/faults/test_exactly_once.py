@@ -32,8 +32,8 @@ async def test_outputs_of_killed_workers_are_visible_once(mode: str, begin: Begi
             trial.kill(name)
             trial.start(name)
         report = await trial.verdict(timeout=90)
-        assert report.buried >= 75
-        assert report.outputs >= 2 * report.finished + report.buried
+        assert report.dead_lettered >= 75
+        assert report.outputs >= 2 * report.finished + report.dead_lettered
 
 
 @across()

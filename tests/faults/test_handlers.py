@@ -70,7 +70,7 @@ async def test_what_no_handler_sees_moves_the_commit_and_does_not_come_again(mod
         await trial.settled()
         assert trial.count(Began) == began + 20
         report = await trial.verdict(duplicates=0)
-        assert (report.finished, report.buried) == (40, 4)
+        assert (report.finished, report.dead_lettered) == (40, 4)
 
 
 @across("none")
@@ -94,8 +94,8 @@ async def test_errors_poison_and_rejections_end_where_they_should_and_hold_nobod
         await trial.publish(mixture(trial))
         report = await trial.verdict(duplicates=0, timeout=60)
         # a record that is in batches with several of those that fail may be given up with them
-        assert report.buried == 25 or (mode == "batch" and report.buried > 25)
-        assert report.finished == 355 - report.buried
+        assert report.dead_lettered == 25 or (mode == "batch" and report.dead_lettered > 25)
+        assert report.finished == 355 - report.dead_lettered
 
 
 @across("partition")
@@ -110,8 +110,8 @@ async def test_a_line_that_stops_drops_nothing_and_goes_on_when_it_may(why: str,
         await trial.publish([*trial.jobs(20), *trial.jobs(10, "fail"), *trial.jobs(20)])
         assert await trial.workers["one"].ended(20) == 4
         trial.start("one")
-        report = await trial.verdict(duplicates=30)  # what was finished beyond the commit when the line stopped
-        assert report.buried >= 10
+        report = await trial.verdict(duplicates=30)  # what was finished beyond the commit when processing stopped
+        assert report.dead_lettered >= 10
 
 
 @across("key", modes=["key"])

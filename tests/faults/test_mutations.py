@@ -23,7 +23,7 @@ def test_every_machine_has_planted_bugs() -> None:
         "octopus/offsets.py",  # the ledger and the offset map
         "octopus/ordering.py",  # lanes
         "octopus/runner/runner.py",  # retries and drains
-        "octopus/runner/generation.py",
+        "octopus/runner/assignment.py",
         "octopus/worker/group.py",  # commits, partitions that come and go
         "octopus/worker/endings.py",
         "octopus/worker/anchors.py",

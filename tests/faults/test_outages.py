@@ -236,7 +236,7 @@ async def test_the_quotas_of_kafka_only_cost_time(
 async def assert_it_was_only_slower(trial: Trial) -> None:
     report = await trial.verdict(duplicates=0, timeout=90)
     # a record that is in batches with several of those that fail may be given up with them
-    assert report.buried == 75 or (trial.ordering == "batch" and report.buried > 75)
+    assert report.dead_lettered == 75 or (trial.ordering == "batch" and report.dead_lettered > 75)
     assert trial.count(Note, what="lost") == 0
     said = "".join(worker.written() for worker in trial.workers.values())
     assert "a quota is used up" in said, "it was throttled at all"

@@ -161,5 +161,5 @@ async def test_retries_and_dead_letters_of_a_revoked_partition_go_on_at_the_next
         await trial.happened(Note, "two", what="assigned")
         report = await trial.verdict(duplicates=0, timeout=60)
         # a record that is in batches with several of those that fail may be given up with them
-        assert report.buried == 12 or (mode == "batch" and report.buried > 12)
-        assert report.finished >= 112 - report.buried
+        assert report.dead_lettered == 12 or (mode == "batch" and report.dead_lettered > 12)
+        assert report.finished >= 112 - report.dead_lettered

@@ -18,7 +18,7 @@ from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.offsets import decode_map, without_topic_id
 from octopus.testing.faults import ChildProcess, python_module
-from octopus.testing.history import Buried, Committing, Ended, Event, Note, Offered, Report, Stored, check
+from octopus.testing.history import Committing, DeadLettered, Ended, Event, Note, Offered, Report, Stored, check
 from octopus.transports.base import Admin, Outgoing, Producer, TransactionalProducer
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from tests.faults.jobs import Deed, Job, WorkerPlan, outputs_of
@@ -463,19 +463,19 @@ class Trial:
         """Write down what is in the dead-letter topic. A record's own time is when its worker produced it."""
         step = now() - time.time() - 0.05  # the two clocks drift apart by less over a trial
         name = self.topic + ".dead-letter"
-        graves = [
+        kept = [
             TopicPartition(name, number)
             for topic in await self._admin.topics()
             if topic.name == name
             for number in range(topic.partitions)
         ]
-        if not graves:
+        if not kept:
             return
-        async for record in read_partitions(self._brokers, graves):
+        async for record in read_partitions(self._brokers, kept):
             origin = {name.removeprefix("octopus-dead-letter-"): value.decode() for name, value in record.headers}
             at = TopicPartition(origin["topic"], int(origin["partition"]))
             self._journal.write(
-                Buried(
+                DeadLettered(
                     time=record.timestamp / 1000 + step,
                     at=at,
                     offset=int(origin["offset"]),

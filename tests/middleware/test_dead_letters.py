@@ -14,7 +14,7 @@ FAILED = DeadLetter("failed")
 REJECTED = DeadLetter("not mine", rejected=True)
 
 
-def letters(broker: MemoryBroker, **options: object) -> DeadLetters:
+def dead_letters(broker: MemoryBroker, **options: object) -> DeadLetters:
     return DeadLetters(MemoryTransport(broker).producer(), "handler", **options)  # type: ignore[arg-type]
 
 
@@ -24,16 +24,16 @@ def stored(broker: MemoryBroker, topic: str = "t.dead-letter") -> list[Record]:
 
 async def test_the_original_is_kept_and_can_be_had_again() -> None:
     broker = MemoryBroker()
-    await letters(broker).bury(RECORD, FAILED, 3)
-    (letter,) = stored(broker)
-    assert (letter.key, letter.value) == (b"k", b"v")
-    assert original_headers(letter.headers) == list(RECORD.headers)
-    assert len(letter.headers) == 2 + 7, "no error, no traceback"
+    await dead_letters(broker).publish(RECORD, FAILED, 3)
+    (dead_letter,) = stored(broker)
+    assert (dead_letter.key, dead_letter.value) == (b"k", b"v")
+    assert original_headers(dead_letter.headers) == list(RECORD.headers)
+    assert len(dead_letter.headers) == 2 + 7, "no error, no traceback"
 
 
 async def test_a_reason_is_cut_and_survives_any_text() -> None:
     broker = MemoryBroker()
-    await letters(broker, topic="tomb").bury(RECORD, DeadLetter("\ud800" + "x" * 5000), 1)
+    await dead_letters(broker, topic="tomb").publish(RECORD, DeadLetter("\ud800" + "x" * 5000), 1)
     reason = dict(stored(broker, "tomb")[0].headers)["octopus-dead-letter-reason"]
     assert reason is not None
     assert reason.startswith(b"\\ud800xxx")
@@ -48,25 +48,25 @@ async def test_equal_causes_have_equal_fingerprints() -> None:
         except ValueError as error:
             found.append(error)
     for error in found:
-        await letters(broker).bury(RECORD, DeadLetter("failed", error), 1)
-    first, second = (dict(letter.headers)["octopus-dead-letter-traceback"] for letter in stored(broker))
+        await dead_letters(broker).publish(RECORD, DeadLetter("failed", error), 1)
+    first, second = (dict(dead_letter.headers)["octopus-dead-letter-traceback"] for dead_letter in stored(broker))
     assert first == second
 
 
 async def test_rejected_events_do_not_count_towards_the_limit() -> None:
     broker = MemoryBroker()
-    some = letters(broker, limit=2)
-    for letter in (REJECTED, FAILED, REJECTED, FAILED, REJECTED):
-        await some.bury(RECORD, letter, 1)
+    some = dead_letters(broker, limit=2)
+    for dead_letter in (REJECTED, FAILED, REJECTED, FAILED, REJECTED):
+        await some.publish(RECORD, dead_letter, 1)
     with pytest.raises(HandlerStopped, match="2 events died"):
-        await some.bury(RECORD, FAILED, 1)
+        await some.publish(RECORD, FAILED, 1)
     assert len(stored(broker)) == 5
 
 
 async def test_a_broker_that_is_away_is_asked_again() -> None:
     broker = MemoryBroker()
     broker.faults.fail_next("send", ConnectionFailed("away"))
-    await letters(broker).bury(RECORD, FAILED, 1)
+    await dead_letters(broker).publish(RECORD, FAILED, 1)
     assert len(stored(broker)) == 1
 
 
@@ -93,20 +93,20 @@ async def test_a_dead_letter_that_does_not_fit_sheds_headers_and_never_its_value
     room: int, kept: set[str], lost: set[str]
 ) -> None:
     broker = MemoryBroker(max_record_bytes=room)
-    await letters(broker).bury(LARGE, DeadLetter("failed" + "!" * 900, ValueError("no")), 3)
-    (letter,) = stored(broker)
-    assert (letter.key, letter.value) == (LARGE.key, LARGE.value)
-    names = {name.removeprefix("octopus-dead-letter-") for name, _ in letter.headers}
+    await dead_letters(broker).publish(LARGE, DeadLetter("failed" + "!" * 900, ValueError("no")), 3)
+    (dead_letter,) = stored(broker)
+    assert (dead_letter.key, dead_letter.value) == (LARGE.key, LARGE.value)
+    names = {name.removeprefix("octopus-dead-letter-") for name, _ in dead_letter.headers}
     assert names >= kept
     assert not names & lost
 
 
 async def test_headers_that_are_too_large_alone_stay_behind() -> None:
     broker = MemoryBroker(max_record_bytes=500)
-    await letters(broker).bury(Record("t", 2, 7, 1500, None, b"v", (("own", b"h" * 2000),)), FAILED, 1)
-    (letter,) = stored(broker)
-    assert dict(letter.headers)["octopus-dead-letter-shed"] == b"headers"
-    assert letter.value == b"v"
+    await dead_letters(broker).publish(Record("t", 2, 7, 1500, None, b"v", (("own", b"h" * 2000),)), FAILED, 1)
+    (dead_letter,) = stored(broker)
+    assert dict(dead_letter.headers)["octopus-dead-letter-shed"] == b"headers"
+    assert dead_letter.value == b"v"
 
 
 async def test_a_value_that_is_too_large_alone_stops_the_line() -> None:
@@ -114,7 +114,7 @@ async def test_a_value_that_is_too_large_alone_stops_the_line() -> None:
     with pytest.raises(
         HandlerStopped, match=r"cannot write the dead letter of t\[2\]@7 to 't.dead-letter'.* over the limit"
     ):
-        await letters(broker).bury(LARGE, FAILED, 1)
+        await dead_letters(broker).publish(LARGE, FAILED, 1)
 
 
 def test_shedding_comes_to_an_end() -> None:
@@ -129,5 +129,5 @@ def test_shedding_comes_to_an_end() -> None:
 async def test_the_dead_letters_of_a_topic_whose_name_is_too_long_for_theirs_stop_the_line() -> None:
     broker = MemoryBroker()
     with pytest.raises(HandlerStopped, match=r"has 250 characters and 249 are possible\. Name one with dead_letter="):
-        await letters(broker).bury(Record("t" * 238, 0, 0, 0, None, b"v"), FAILED, 1)
+        await dead_letters(broker).publish(Record("t" * 238, 0, 0, 0, None, b"v"), FAILED, 1)
     assert not broker.topics

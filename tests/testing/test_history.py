@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from octopus.events import TopicPartition
 from octopus.testing.history import (
     Began,
-    Buried,
     Committing,
+    DeadLettered,
     Ended,
     Event,
     Finished,
@@ -96,7 +96,7 @@ def a_good_run() -> Telling:
 def test_a_run_that_went_well_is_not_accused() -> None:
     assert a_good_run().kinds(ordering="partition") == []
     report = check(a_good_run().events)
-    assert (report.records, report.finished, report.buried, report.duplicates) == (3, 3, 0, 0)
+    assert (report.records, report.finished, report.dead_lettered, report.duplicates) == (3, 3, 0, 0)
 
 
 def test_a_record_without_effect_or_grave_is_lost() -> None:
@@ -104,7 +104,7 @@ def test_a_record_without_effect_or_grave_is_lost() -> None:
     told.stored(0, 1, 2)
     told.polled(0, 1, 2)
     told.done(0)
-    told.add(Buried, at=P0, offset=2, id="0-2")
+    told.add(DeadLettered, at=P0, offset=2, id="0-2")
     assert told.kinds() == ["lost-write"]
     assert told.kinds(complete=False) == []
 
@@ -226,7 +226,7 @@ def test_a_commit_past_a_record_that_failed() -> None:
     told.polled(0)
     told.ended(told.began(0), 0, failed=True)
     told.committed(1)
-    told.add(Buried, at=P0, offset=0, id="0-0")
+    told.add(DeadLettered, at=P0, offset=0, id="0-0")
     assert told.kinds() == ["committed-past-unfinished"]
 
 
@@ -317,9 +317,9 @@ class Transacting(Telling):
         *offsets: int,
         end: str | None = "acknowledged",
         offset: int | None = 0,
-        buried: Sequence[int] = (),
+        dead_lettered: Sequence[int] = (),
     ) -> None:
-        for at, each in [*((OUT, each) for each in offsets), *((GRAVES, each) for each in buried)]:
+        for at, each in [*((OUT, each) for each in offsets), *((GRAVES, each) for each in dead_lettered)]:
             write = f"{name}/{each}"
             self.add(Offered, id=write, topic=at.topic, transaction=name, of=f"0-{each}")
             self.add(Stored, id=write, at=at, offset=len(self._written[at]))
@@ -350,7 +350,7 @@ def a_good_run_of_transactions() -> Transacting:
     told.done(0, 1)
     told.transaction("y", 0, 1, offset=2)
     told.committed(2)
-    told.transaction("z", 2, buried=[3], offset=4)
+    told.transaction("z", 2, dead_lettered=[3], offset=4)
     told.committed(4)
     return told
 
@@ -360,7 +360,7 @@ def test_a_run_of_transactions_that_went_well_is_not_accused() -> None:
     told.seen("x")
     assert told.kinds() == []
     report = check(told.events, outputs=("out",))
-    assert (report.finished, report.buried, report.outputs, report.hidden) == (3, 1, 4, 1)
+    assert (report.finished, report.dead_lettered, report.outputs, report.hidden) == (3, 1, 4, 1)
     assert (report.transactions, report.undecided) == (2, 1)
 
 
@@ -453,7 +453,7 @@ def test_an_output_that_is_missing_in_one_of_two_topics_and_one_beside_a_dead_le
     told = Transacting()
     told.stored(0, 1)
     told.polled(0, 1)
-    told.transaction("x", 0, buried=[1])
+    told.transaction("x", 0, dead_lettered=[1])
     told.seen()
     assert told.kinds() == []
     assert told.kinds(outputs=("out", "side")) == ["lost-output"]
@@ -461,7 +461,7 @@ def test_an_output_that_is_missing_in_one_of_two_topics_and_one_beside_a_dead_le
     told.stored(0)
     told.polled(0)
     told.transaction("x", 0)
-    told.transaction("y", buried=[0])
+    told.transaction("y", dead_lettered=[0])
     told.seen()
     assert told.kinds() == ["torn-transaction", "torn-transaction"]  # both ends, and apart
 
@@ -528,7 +528,7 @@ class Honest:
             if chance.random() < 0.2:
                 told.ended(told.began(offset, worker=worker, at=at), offset, worker=worker, at=at, failed=True)
             if chance.random() < 0.1:
-                told.add(Buried, at=at, offset=offset, id=f"{at.partition}-{offset}")
+                told.add(DeadLettered, at=at, offset=offset, id=f"{at.partition}-{offset}")
             else:
                 told.done(offset, worker=worker, at=at)
                 self.repeated += offset in done
@@ -573,7 +573,7 @@ def test_every_effect_that_is_taken_out_of_an_honest_history_is_missed(chance: r
     left = [
         event
         for event in honest.told.events
-        if not (isinstance(event, Finished | Buried) and (event.at, event.offset) == (at, offset))
+        if not (isinstance(event, Finished | DeadLettered) and (event.at, event.offset) == (at, offset))
     ]
     kinds = {anomaly.kind for anomaly in check(left, duplicates=None).anomalies}
     assert "lost-write" in kinds

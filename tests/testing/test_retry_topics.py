@@ -205,7 +205,7 @@ def test_outputs_and_retries_of_exactly_once_go_together() -> None:
         assert [event.value for event in client.published("done")] == [0, 2]
         assert [event.value for event in client.published("audit")] == [3, 3], "nothing of an attempt that failed"
         assert len(client.published("lab.start.retry")) == 6
-        assert [buried.attempts for buried in client.dead_letters()] == [3]
+        assert [dead_lettered.attempts for dead_lettered in client.dead_letters()] == [3]
 
 
 def test_what_nobody_can_have_deferred_is_a_dead_letter() -> None:

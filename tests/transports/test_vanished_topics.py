@@ -15,8 +15,8 @@ from octopus.config import TopicSettings
 from octopus.errors import TopicNotFound, TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Outgoing, Transport
-from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.kafka import missing
+from octopus.transports.topic_creation import TopicCreatingProducer
 
 from .engines import KAFKA
 
@@ -29,8 +29,12 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def ensuring(transport: Transport, *, create: bool = True, **options: Any) -> AsyncIterator[TopicEnsurer]:
-    ensurer = TopicEnsurer(transport, TopicSettings(create=create, partitions=3), delivery_timeout=30.0, **options)
+async def ensuring(
+    transport: Transport, *, create: bool = True, **options: Any
+) -> AsyncIterator[TopicCreatingProducer]:
+    ensurer = TopicCreatingProducer(
+        transport, TopicSettings(create=create, partitions=3), delivery_timeout=30.0, **options
+    )
     await ensurer.start()
     try:
         yield ensurer

@@ -123,8 +123,8 @@ def test_filtered_and_tombstones_and_rejected_records_succeed(app: Octopus, brok
 
     assert invoke(handler(app, brokers=address), records({"size": 1}, None, {"size": 11}, topic="files")) == []
     assert seen == [11]
-    (letter,) = _letters(broker, "files.dead-letter")
-    assert (letter.value, dict(letter.headers)["octopus-dead-letter-offset"]) == (b'{"size":11}', b"2")
+    (dead_letter,) = _dead_letters(broker, "files.dead-letter")
+    assert (dead_letter.value, dict(dead_letter.headers)["octopus-dead-letter-offset"]) == (b'{"size":11}', b"2")
 
 
 @pytest.mark.parametrize("error", [RetryLater(1), OSError("away")], ids=["retry later", "exception"])
@@ -217,7 +217,7 @@ def test_bad_records_of_a_batch_are_buried_and_the_others_handled(
 
     assert invoke(handler(app, brokers=address), records(0, b"{", 2, topic="files")) == []
     assert seen == [0, 2]
-    assert [letter.value for letter in _letters(broker, "files.dead-letter")] == [b"{"]
+    assert [dead_letter.value for dead_letter in _dead_letters(broker, "files.dead-letter")] == [b"{"]
 
 
 # ── several handlers ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -279,8 +279,8 @@ def test_returned_values_are_published_before_the_answer(app: Octopus, broker: M
         return {"source": value}
 
     assert invoke(handler(app, brokers=address), records(1, 2, topic="files")) == []
-    assert [record.value for record in _letters(broker, "transfers")] == [b'{"source":1}', b'{"source":2}']
-    assert len(_letters(broker, "seen")) == 2
+    assert [record.value for record in _dead_letters(broker, "transfers")] == [b'{"source":1}', b'{"source":2}']
+    assert len(_dead_letters(broker, "seen")) == 2
 
 
 def test_the_cluster_of_the_event_is_published_to_when_no_other_is_named(
@@ -291,7 +291,7 @@ def test_the_cluster_of_the_event_is_published_to_when_no_other_is_named(
         return value
 
     assert handler(app)(encode(records(1, topic="files"), servers=address)) == {"batchItemFailures": []}
-    assert len(_letters(broker, "transfers")) == 1
+    assert len(_dead_letters(broker, "transfers")) == 1
 
 
 def test_the_environment_names_brokers(
@@ -304,7 +304,7 @@ def test_the_environment_names_brokers(
         return value
 
     assert invoke(handler(app), records(1, topic="files")) == []
-    assert len(_letters(broker, "transfers")) == 1
+    assert len(_dead_letters(broker, "transfers")) == 1
 
 
 def test_without_any_broker_a_dead_letter_stays_open(app: Octopus, caplog: pytest.LogCaptureFixture) -> None:
@@ -345,7 +345,7 @@ def test_a_connection_that_was_idle_for_long_is_made_again(
     monkeypatch.setattr("octopus.triggers.aws.producer.STALE_AFTER", -1.0)
     assert invoke(trigger, records(1, topic="files")) == []
     assert trigger._producer._producer is not first
-    assert len(_letters(broker, "transfers")) == 3
+    assert len(_dead_letters(broker, "transfers")) == 3
 
 
 # ── the deadline ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -543,5 +543,5 @@ def test_mistaken_settings_are_refused_at_import(app: Octopus) -> None:
         handler(app, borkers="b:9092")
 
 
-def _letters(broker: MemoryBroker, topic: str) -> list[Record]:
+def _dead_letters(broker: MemoryBroker, topic: str) -> list[Record]:
     return [record for log in broker.topics.get(topic, []) for record in log.records if record is not None]

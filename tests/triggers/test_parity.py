@@ -203,16 +203,16 @@ def look(done: dict[str, list[tuple[int, str]]], broker: MemoryBroker) -> Seen:
         if topic not in (TOPIC, f"{TOPIC}.dead-letter")
     }
     dead = {}
-    for letter in stored(broker, f"{TOPIC}.dead-letter"):
+    for dead_letter in stored(broker, f"{TOPIC}.dead-letter"):
         said = {
             name.removeprefix(PREFIX): (value or b"").decode()
-            for name, value in letter.headers
+            for name, value in dead_letter.headers
             if name.startswith(PREFIX)
         }
-        kept = tuple(pair for pair in letter.headers if not pair[0].startswith(PREFIX))
+        kept = tuple(pair for pair in dead_letter.headers if not pair[0].startswith(PREFIX))
         place = (said["handler"], int(said["offset"]))
         assert place not in dead, "buried twice"
-        dead[place] = (said["reason"], said["attempts"], (letter.key, letter.value, kept))
+        dead[place] = (said["reason"], said["attempts"], (dead_letter.key, dead_letter.value, kept))
     return Seen({name: sorted({*each}) for name, each in done.items()}, published, dead)
 
 

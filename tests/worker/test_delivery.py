@@ -251,10 +251,12 @@ async def test_a_permanent_error_ends_in_the_dead_letter_topic_with_its_cause(vi
     bad = [at for _, value, at in seen if value == 0]
     assert all(at < bad[1] for key, _, at in seen if key == b"b"), "other keys go on"
     assert bad[1] - bad[0] == pytest.approx(50, abs=1)
-    (letter,) = dead_letters(broker)
-    assert (letter.key, letter.value) == (b"a", b"0")
-    assert list(letter.headers[:2]) == [("trace", b"7"), ("trace", None)]
-    added = {name.removeprefix("octopus-dead-letter-"): (value or b"").decode() for name, value in letter.headers[2:]}
+    (dead_letter,) = dead_letters(broker)
+    assert (dead_letter.key, dead_letter.value) == (b"a", b"0")
+    assert list(dead_letter.headers[:2]) == [("trace", b"7"), ("trace", None)]
+    added = {
+        name.removeprefix("octopus-dead-letter-"): (value or b"").decode() for name, value in dead_letter.headers[2:]
+    }
     assert len(added.pop("traceback")) == 16
     assert added == {
         "reason": "failed 3 times, at last with ValueError: this one is bad",
@@ -445,8 +447,8 @@ async def test_a_handler_that_ends_with_cancelled_error_by_itself_has_failed(vir
     publish(broker, 0, 1)
     async with working(app, broker) as worker:
         await worker.caught_up()
-    (letter,) = dead_letters(broker)
-    assert b"although nobody cancelled it" in dict(letter.headers)["octopus-dead-letter-reason"]
+    (dead_letter,) = dead_letters(broker)
+    assert b"although nobody cancelled it" in dict(dead_letter.headers)["octopus-dead-letter-reason"]
 
 
 async def test_an_async_handler_is_cancelled_at_its_time_limit(virtual_time: VirtualTime) -> None:
@@ -578,7 +580,7 @@ async def test_poison_in_a_batch_is_isolated_and_the_rest_is_done_in_order(virtu
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert batches == [[0, 1, 2, 3], [0, 1, 2, 3], [0], [1], [2], [3], [4, 5]]
-    assert [letter.value for letter in dead_letters(broker)] == [b"2", b"{not json"]
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"2", b"{not json"]
     assert committed(broker, "app.handle") == 7
 
 

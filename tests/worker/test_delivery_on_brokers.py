@@ -133,7 +133,7 @@ CODES = [
     pytest.param(14, id="the coordinator is loading"),
     pytest.param(16, id="another coordinator"),
     # the broker waits a session for the member that only we took away
-    pytest.param(22, id="an old generation", marks=pytest.mark.slow),
+    pytest.param(22, id="an old assignment", marks=pytest.mark.slow),
     pytest.param(25, id="an unknown member", marks=pytest.mark.slow),
     pytest.param(27, id="a rebalance"),
     pytest.param(30, id="not authorized"),

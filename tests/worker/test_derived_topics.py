@@ -140,9 +140,9 @@ async def test_a_dead_letter_of_an_event_as_large_as_its_topic_allows_is_written
     # also where the producer would refuse to publish as much
     async with working(refusing(topic, delivery), transport, producer={"max_record_bytes": 1000}) as worker:
         await worker.caught_up()
-    (letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
-    assert len(letter.value or b"") == 2_999_852
-    assert dict(letter.headers)["octopus-dead-letter-error"] == b"ValueError"
+    (dead_letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
+    assert len(dead_letter.value or b"") == 2_999_852
+    assert dict(dead_letter.headers)["octopus-dead-letter-error"] == b"ValueError"
     assert [record.value for record in await Reads(transport, admin)(f"{topic}.out")] == [b"2"]
 
 
@@ -157,9 +157,9 @@ async def test_a_dead_letter_topic_that_takes_less_is_raised_or_the_letter_sheds
     await send(transport, Outgoing(topic, b'"' + b"x" * 11_700 + b'"', b"k", headers), Outgoing(topic, b"2"))
     async with working(refusing(topic, delivery), transport, topics={"create": create}) as worker:
         await worker.caught_up()
-    (letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
-    assert (letter.key, len(letter.value or b"")) == (b"k", 11_702)
-    said = dict(letter.headers)
+    (dead_letter,) = await Reads(transport, admin)(f"{topic}.dead-letter")
+    assert (dead_letter.key, len(dead_letter.value or b"")) == (b"k", 11_702)
+    said = dict(dead_letter.headers)
     assert said["content-type"] == b"application/json"
     assert ("own" in said) is create
     assert said.get("octopus-dead-letter-shed") == (None if create else b"headers")
@@ -195,8 +195,8 @@ def test_a_test_client_sheds_as_a_worker_does(delivery: Delivery) -> None:
 
     with TestClient(app, raise_errors=False, broker=MemoryBroker(max_record_bytes=700)) as client:
         client.publish("t", "x" * 400, headers={"own": "h" * 250})
-        (letter,) = client.dead_letters()
-    assert letter.reason == "failed once, with ValueError: no"
+        (dead_letter,) = client.dead_letters()
+    assert dead_letter.reason == "failed once, with ValueError: no"
     assert dict(client.published("t.dead-letter")[0].headers)["octopus-dead-letter-shed"] == b"headers"
 
 

@@ -12,7 +12,7 @@ from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped,
 from octopus.events import Published, Record, StoredRecord
 from octopus.outcomes import DONE, DeadLetter, Outcome
 from octopus.outputs import CapturingProducer, Outbox
-from octopus.runner import Generation
+from octopus.runner import Assignment
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
@@ -156,8 +156,8 @@ async def test_dead_letters_are_part_of_the_transaction(virtual_time: VirtualTim
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert outputs(broker) == outputs(broker, "side") == [0, 3]
-    letters = [record for log in broker.topics["t.dead-letter"] for record in log.read(0, 100)[0]]
-    assert [letter.value for letter in letters] == [b"1", b"2"]
+    dead_letters = [record for log in broker.topics["t.dead-letter"] for record in log.read(0, 100)[0]]
+    assert [dead_letter.value for dead_letter in dead_letters] == [b"1", b"2"]
 
 
 async def test_a_retry_holds_its_lane_and_the_others_commit_past_it(virtual_time: VirtualTime) -> None:
@@ -247,7 +247,7 @@ async def test_an_output_that_the_broker_refuses_makes_its_event_a_dead_letter(v
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert outputs(broker) == [value for value in range(20) if value not in (3, 4, 11) for _ in (0, 1)]
-    assert [letter.value for letter in dead_letters(broker)] == [b"3", b"4", b"11"]
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"3", b"4", b"11"]
     reason = dict(dead_letters(broker)[0].headers)["octopus-dead-letter-reason"]
     assert reason is not None
     assert b"over the limit" in reason
@@ -301,7 +301,7 @@ async def test_batches_publish_exactly_once(virtual_time: VirtualTime) -> None:
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert outputs(broker) == outputs(broker, "side") == [value for value in range(13) if value != 5]
-    assert [letter.value for letter in dead_letters(broker)] == [b"5", b"not json"]
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"5", b"not json"]
 
 
 async def test_handlers_that_share_a_group_publish_when_all_of_them_are_finished(virtual_time: VirtualTime) -> None:
@@ -357,12 +357,12 @@ async def test_a_run_that_is_cancelled_from_outside_leaves_nothing_behind() -> N
 
     async def fails_late(stored: StoredRecord, attempt: int) -> Outcome:
         runs.append(attempt)
-        await outbox.burying(bury)(record(0), DeadLetter("why"), attempt)
+        await outbox.publishing_dead_letters(publish_dead_letter)(record(0), DeadLetter("why"), attempt)
         if len(runs) == 1:
             raise asyncio.CancelledError
         return DONE
 
-    async def bury(stored: Record, letter: DeadLetter, attempt: int) -> None:
+    async def publish_dead_letter(stored: Record, dead_letter: DeadLetter, attempt: int) -> None:
         await CapturingProducer(unused).send(Outgoing("graves", b"%d" % attempt))
 
     unused = MemoryTransport(MemoryBroker()).producer()
@@ -465,11 +465,11 @@ async def test_a_partition_that_is_lost_in_the_moment_before_its_transaction_is_
 ) -> None:
     broker, is_due, losing = MemoryBroker(), ExactlyOnceGroup._is_due, []
 
-    def is_due_and_lost(group: ExactlyOnceGroup, generation: Generation) -> bool:
+    def is_due_and_lost(group: ExactlyOnceGroup, assignment: Assignment) -> bool:
         """Lose the partition once, between the decision for a transaction and its beginning."""
-        due = is_due(group, generation)
+        due = is_due(group, assignment)
         if due and not losing:
-            losing.append(asyncio.ensure_future(group.lost([generation.partition])))
+            losing.append(asyncio.ensure_future(group.lost([assignment.partition])))
             broker.expel(GROUP)
         return due
 
@@ -525,7 +525,7 @@ def test_the_test_client_shows_outputs_of_attempts_that_succeed_only() -> None:
         client.publish_many("t", [0, 1, 2, 3])
         assert [event.value for event in client.published("out")] == [0, 1, 3]
         assert [event.value for event in client.published("side")] == [0, 1, 3]
-        assert [letter.event.value for letter in client.dead_letters()] == [2]
+        assert [dead_letter.event.value for dead_letter in client.dead_letters()] == [2]
         assert len(client.outcomes("follow")) == 3
 
 

@@ -11,14 +11,14 @@ from octopus.runner import runner
 from octopus.testing import VirtualTime
 from octopus.transports.base import Commit
 from octopus.transports.memory import MemoryBroker
-from octopus.worker.anchors import Birth
+from octopus.worker.anchors import Anchor
 from tests.staged import P0, P1, committed, publish, until, working
 
 
 @pytest.mark.parametrize(
-    ("metadata", "birth"),
+    ("metadata", "anchor"),
     [
-        ("octopus-anchor-1 4 12.500", Birth(4, 12.5)),
+        ("octopus-anchor-1 4 12.500", Anchor(4, 12.5)),
         ("octopus-anchor-1 four 12.5", None),
         ("octopus-anchor-2 4 12.5", None),
         ("octopus-offsets-1 5 abc AA==", None),
@@ -27,9 +27,9 @@ from tests.staged import P0, P1, committed, publish, until, working
     ],
     ids=["an anchor", "damaged", "another version", "a map", "nothing", "text"],
 )
-def test_an_anchor_says_when_a_group_began(metadata: str, birth: Birth | None) -> None:
-    assert Birth.read(metadata) == birth
-    assert birth is None or birth.text == metadata
+def test_an_anchor_says_when_a_group_began(metadata: str, anchor: Anchor | None) -> None:
+    assert Anchor.read(metadata) == anchor
+    assert anchor is None or anchor.text == metadata
 
 
 async def test_an_anchor_that_comes_too_late_for_its_owner_does_no_harm(
@@ -82,7 +82,7 @@ async def test_a_partition_that_its_first_owner_never_anchored_starts_when_the_g
     broker.create_topic("t", 2)
     publish(broker, 1, partition=1, timestamp=1_000_000)
     publish(broker, 2, partition=1, timestamp=3_000_000)
-    broker.group("app.handle").offsets[P0] = Commit(0, Birth(2, 2_000.0).text)
+    broker.group("app.handle").offsets[P0] = Commit(0, Anchor(2, 2_000.0).text)
     async with working(app, broker) as worker:
         await worker.caught_up()
     assert seen == [2]

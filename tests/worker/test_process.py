@@ -299,7 +299,7 @@ def test_a_stop_that_comes_twice_at_once_reaches_the_children_as_one(family: Cal
 @pytest.mark.parametrize(
     ("handler", "code"),
     [("lambda *_: sys.exit(4)", 4), ("lambda *_: os.kill(os.getpid(), 9)", 137), ("lambda *_: sys.exit(0)", 0)],
-    ids=["a line stopped", "killed by somebody else", "well"],
+    ids=["processing stopped", "killed by somebody else", "well"],
 )
 def test_the_exit_code_of_the_parent_tells_what_became_of_its_children(
     family: Callable[..., Family], handler: str, code: int

@@ -140,8 +140,8 @@ async def test_dead_letters_name_the_first_coordinates() -> None:
     publish(broker, 0)
     async with working(failing(seen, until_attempt=99), broker):
         await asyncio.sleep(185)
-    (letter,) = dead_letters(broker)
-    said = {name.removeprefix("octopus-dead-letter-"): value for name, value in letter.headers}
+    (dead_letter,) = dead_letters(broker)
+    said = {name.removeprefix("octopus-dead-letter-"): value for name, value in dead_letter.headers}
     assert (said["topic"], said["offset"], said["attempts"], said["handler"]) == (b"t", b"0", b"3", b"handle")
 
 
@@ -411,7 +411,7 @@ async def test_retries_whose_topic_nobody_makes_again_wait_for_it_and_are_said_t
     (group,) = [each for each in worker.status().groups if each.stranded]
     assert (group.group, group.stranded) == (RETRIES, 2)
     # a partition that cannot be read is told first
-    expected = ExitCode.FAILED if how == "heard of" else ExitCode.STOPPED_LINE
+    expected = ExitCode.FAILED if how == "heard of" else ExitCode.PROCESSING_STOPPED
     assert exit_code(worker.failures, worker.status()) == expected
     line = last_line(worker.status(), is_well=False, is_caught_up=False)
     assert "; app.handle.retry lost 2 events that waited for their retry, whose topic is gone" in line

@@ -27,8 +27,8 @@ settled when the commit of its transaction was asked for. So all of the above is
 from octopus.testing.history.checks import check
 from octopus.testing.history.events import (
     Began,
-    Buried,
     Committing,
+    DeadLettered,
     Ended,
     Event,
     Finished,
@@ -45,8 +45,8 @@ from octopus.testing.history.report import Anomaly, Kind, Report
 __all__ = [
     "Anomaly",
     "Began",
-    "Buried",
     "Committing",
+    "DeadLettered",
     "Ended",
     "Event",
     "Finished",

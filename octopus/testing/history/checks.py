@@ -10,8 +10,8 @@ from octopus.events import TopicPartition
 from octopus.ordering import Ordering
 from octopus.testing.history.events import (
     Began,
-    Buried,
     Committing,
+    DeadLettered,
     Ended,
     Event,
     Finished,
@@ -72,7 +72,7 @@ def check(
         anomalies=anomalies,
         records=sum(not history.is_output((at, offset)) for at, log in history.log.items() for offset in log),
         finished=len(history.effects),
-        buried=len(history.buried),
+        dead_lettered=len(history.dead_lettered),
         duplicates=excess,
         events=history.count,
         notes=dict(history.notes),
@@ -118,7 +118,7 @@ class _History:
         self.runs: list[Began | Finished] = []
         self.effects: defaultdict[Place, list[float]] = defaultdict(list)
         self.ends: dict[Place, float] = {}  # first end of a run of a record, failed or not
-        self.buried: dict[Place, float] = {}
+        self.dead_lettered: dict[Place, float] = {}
         self.notes: Counter[str] = Counter()
         self.log: defaultdict[TopicPartition, dict[int, set[str]]] = defaultdict(dict)
         self.polled: set[Place] = set()
@@ -163,9 +163,9 @@ class _History:
                 self.ends.setdefault((at, offset), event.time)
                 if not failed and not self.output_topics:
                     self.effects[at, offset].append(event.time)
-            case Buried(at=at, offset=offset, id=name):
+            case DeadLettered(at=at, offset=offset, id=name):
                 self._see(at, offset, name)
-                self.buried.setdefault((at, offset), event.time)
+                self.dead_lettered.setdefault((at, offset), event.time)
             case Committing():
                 self.commits.append(event)
                 if event.transaction is not None:
@@ -187,7 +187,7 @@ class _History:
             times[place, at.topic].append(ended.time if ended is not None else float("inf"))
         for (place, topic), found in times.items():
             if topic not in self.output_topics:
-                self.buried[place] = min(found)
+                self.dead_lettered[place] = min(found)
             if topic in self.output_topics or len(found) > 1:
                 self.effects[place] = max(self.effects.get(place, []), sorted(found), key=len)
 
@@ -197,7 +197,7 @@ class _History:
     def settled(self, place: Place) -> float | None:
         """Return the earliest moment at which a record may have been settled, or None."""
         effects = self.effects.get(place)
-        times = [time for time in (effects[0] if effects else None, self.buried.get(place)) if time is not None]
+        times = [time for time in (effects[0] if effects else None, self.dead_lettered.get(place)) if time is not None]
         return min(times) if times else None
 
     def names(self, place: Place) -> set[str]:
@@ -368,10 +368,10 @@ def _transactions(history: _History) -> Iterator[Anomaly]:
         elif len(missing) < len(offered):
             yield Anomaly("torn-transaction", f"{transaction} is visible without {of}")
     for place, found in history.outcome.items():
-        graves = found.keys() - history.output_topics
-        if graves and len(found) > len(graves):
+        kept = found.keys() - history.output_topics
+        if kept and len(found) > len(kept):
             yield Anomaly("torn-transaction", f"{_spell(place)} has outputs in {', '.join(sorted(found))}")
-        elif not graves and (missing_topics := history.output_topics - found.keys()):
+        elif not kept and (missing_topics := history.output_topics - found.keys()):
             yield Anomaly("lost-output", f"{_spell(place)} has no output in {', '.join(sorted(missing_topics))}")
         if len({transaction for transactions in found.values() for transaction in transactions}) > 1:
             yield Anomaly("torn-transaction", f"the outputs of {_spell(place)} are of several transactions")

@@ -111,7 +111,7 @@ class Finished(Happened, frozen=True, kw_only=True, tag="finished"):
     failed: bool = False
 
 
-class Buried(Happened, frozen=True, kw_only=True, tag="buried"):
+class DeadLettered(Happened, frozen=True, kw_only=True, tag="dead-letter"):
     """A record is in the dead-letter topic; `at` and `offset` are those of the original."""
 
     at: TopicPartition
@@ -146,7 +146,7 @@ class Note(Happened, frozen=True, kw_only=True, tag="note"):
     who: str = ""
 
 
-Event = Offered | Stored | Refused | Ended | Polled | Began | Finished | Buried | Committing | Note
+Event = Offered | Stored | Refused | Ended | Polled | Began | Finished | DeadLettered | Committing | Note
 
 
 _line = msgspec.json.Encoder().encode

@@ -58,7 +58,7 @@ class Report(msgspec.Struct, kw_only=True):
     anomalies: list[Anomaly]
     records: int
     finished: int
-    buried: int
+    dead_lettered: int
     duplicates: int
     events: int
     notes: dict[str, int]

@@ -9,8 +9,8 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
-from octopus.runner import CLOSE_TIMEOUT, Generation, Runner
-from octopus.types import BatchOutcome, RunStretch, stretched
+from octopus.runner import CLOSE_TIMEOUT, Assignment, Runner
+from octopus.types import BatchOutcome, RunClaim, in_turn
 
 logger = get_logger("octopus.triggers")
 
@@ -37,7 +37,7 @@ class Delivery:
         self._retry_in_process = retry_in_process
         self._clock = asyncio.get_running_loop().time
         self._received: dict[TopicPartition, list[int]] = {}
-        self._generations: dict[TopicPartition, Generation] = {}
+        self._assignments: dict[TopicPartition, Assignment] = {}
         self._runner = Runner(
             self,
             ordering=pipeline.ordering,
@@ -52,8 +52,8 @@ class Delivery:
         for partition, consecutive in records.items():
             if self.reads(self._pipeline, partition.topic):
                 offsets = self._received[partition] = [record.offset for record in consecutive]
-                generation = self._generations[partition] = self._runner.open(partition, offsets[0])
-                self._runner.submit(generation, consecutive, offsets[-1] + 1, 0)
+                assignment = self._assignments[partition] = self._runner.open(partition, offsets[0])
+                self._runner.submit(assignment, consecutive, offsets[-1] + 1, 0)
 
     @staticmethod
     def reads(pipeline: Pipeline, topic: str) -> bool:
@@ -72,7 +72,7 @@ class Delivery:
             logger.error("%s stopped: %s", self._pipeline.group, self._runner.stopped.result())
         if not await self._runner.close(self._clean_up_time):
             logger.warning("%s: some handlers do not end although they were cancelled", self._pipeline.group)
-        return {partition: left for partition, each in self._generations.items() if (left := self._left(each))}
+        return {partition: left for partition, each in self._assignments.items() if (left := self._left(each))}
 
     async def _run_out(self) -> None:
         while True:
@@ -82,17 +82,17 @@ class Delivery:
                 return
             await asyncio.sleep(due - self._clock())
 
-    def _left(self, generation: Generation) -> list[int]:
-        unsettled = generation.ledger.unsettled()
+    def _left(self, assignment: Assignment) -> list[int]:
+        unsettled = assignment.ledger.unsettled()
         if not unsettled or self._pipeline.ordering != "partition":
             return unsettled
         # The service delivers single records again, behind those that are settled: the order of the partition is kept
         # only if everything from the first open record on comes again, also what its batch has finished already.
-        return [offset for offset in self._received[generation.partition] if offset >= unsettled[0]]
+        return [offset for offset in self._received[assignment.partition] if offset >= unsettled[0]]
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         """Return what runs one record or batch, unless time is up."""
         inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
 
@@ -115,7 +115,7 @@ class Delivery:
                     return BatchOutcome(outcomes, LEFT_OPEN)
             return outcome
 
-        return stretched(run)
+        return in_turn(run)
 
     def _fits(self, after: float) -> bool:
         return self._retry_in_process and self._clock() + after < self._stop_at

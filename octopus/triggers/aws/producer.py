@@ -12,8 +12,8 @@ from octopus.errors import TransportError
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import Outgoing, Producer
-from octopus.transports.ensure import TopicEnsurer
 from octopus.transports.opening import connect, producer_options
+from octopus.transports.topic_creation import TopicCreatingProducer
 
 logger = get_logger("octopus.triggers")
 
@@ -83,7 +83,7 @@ class LazyProducer:
             transport = connect(settings, client_id=self._client_id)
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = TopicEnsurer(transport, settings.topics, **producer_options(settings.producer))
+            producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
             await producer.start()
             stack.push_async_callback(producer.stop)
             self._stack = stack.pop_all()

@@ -152,7 +152,7 @@ def too_big_5MB(target: Target) -> None:
 @check()
 def regex_subscribe(target: Target) -> None:
     prefix = fresh("pattern")
-    topics = {create(target, f"{prefix}-{letter}") for letter in "ab"}
+    topics = {create(target, f"{prefix}-{dead_letter}") for dead_letter in "ab"}
     for topic in topics:
         send(target, topic, [topic.encode()])
     client = consumer(target)

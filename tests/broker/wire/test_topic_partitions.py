@@ -48,7 +48,7 @@ async def ask(peer: WireClient, *topics: str, limit: int = 2000, cursor: Cursor 
 
 async def test_topics_come_in_the_order_of_their_names_a_page_at_a_time(peer: WireClient) -> None:
     stem = fresh("paged")
-    a, b, c = (f"{stem}-{letter}" for letter in "abc")
+    a, b, c = (f"{stem}-{dead_letter}" for dead_letter in "abc")
     ids = {name: await make_topic(peer, name, 3) for name in (b, a)}
 
     def part(name: str, partitions: list[int]) -> Topic:

@@ -12,8 +12,8 @@ MUTATIONS = (
     Mutation(
         "an unreadable partition is waited for",
         "octopus/worker/group.py",
-        "readable = generations.keys() - self._flow.unreadable.keys()",
-        "readable = generations.keys()",
+        "readable = assignments.keys() - self._intake.unreadable.keys()",
+        "readable = assignments.keys()",
         (ENDINGS,),
     ),
     Mutation(
@@ -47,7 +47,7 @@ MUTATIONS = (
     Mutation(
         "retries that wait in memory go with their topic at a stop",
         "octopus/worker/endings.py",
-        "await rescue.before_drain(generations, timeout)",
+        "await rescue.before_drain(assignments, timeout)",
         "pass",
         ("tests/worker/test_retry_topics.py",),
     ),
@@ -76,7 +76,7 @@ MUTATIONS = (
         "a commit that failed counts as done",
         "octopus/worker/group.py",
         "                return self._commits.fail(error, self.outlook, self._loop.time())",
-        "                for generation in due:\n                    generation.note_committed(offsets[generation.partition].offset)",
+        "                for assignment in due:\n                    assignment.note_committed(offsets[assignment.partition].offset)",
         (DELIVERY,),
     ),
     Mutation(
@@ -96,8 +96,8 @@ MUTATIONS = (
     Mutation(
         "a stop does not wait for what runs",
         "octopus/worker/endings.py",
-        "await runner.drain(generations, max(0.0, until - asyncio.get_running_loop().time()))",
-        "await runner.drain(generations, 0.0)",
+        "await runner.drain(assignments, max(0.0, until - asyncio.get_running_loop().time()))",
+        "await runner.drain(assignments, 0.0)",
         (DELIVERY,),
     ),
     Mutation(
@@ -124,8 +124,8 @@ MUTATIONS = (
     Mutation(
         "what settles while a commit is under way counts as committed",
         "octopus/worker/group.py",
-        "generation.note_committed(offsets[generation.partition].offset, count)",
-        "generation.note_committed(generation.ledger.committable, generation.ledger.ahead)",
+        "assignment.note_committed(offsets[assignment.partition].offset, count)",
+        "assignment.note_committed(assignment.ledger.committable, assignment.ledger.ahead)",
         (DELIVERY,),
     ),
     Mutation(
@@ -145,16 +145,16 @@ MUTATIONS = (
     Mutation(
         "a partition that appears later begins at its end",
         "octopus/worker/anchors.py",
-        "        if birth is not None and partition.partition < birth.partitions:\n"
-        "            place = resolve_start(start, birth.time)\n"
-        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
+        "        if anchor is not None and partition.partition < anchor.partitions:\n"
+        "            place = resolve_start(start, anchor.time)\n"
+        '            if place == "latest" and partition.topic in anchors:\n                place = anchor.time\n',
         "        place = resolve_start(start, otherwise[partition.topic].time)\n",
         (DELIVERY,),
     ),
     Mutation(
         "each member means its own moment by latest",
         "octopus/worker/anchors.py",
-        '            if place == "latest" and partition.topic in births:\n                place = birth.time\n',
+        '            if place == "latest" and partition.topic in anchors:\n                place = anchor.time\n',
         "",
         (DELIVERY, "tests/worker/test_group.py"),
     ),

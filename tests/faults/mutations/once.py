@@ -53,9 +53,9 @@ MUTATIONS = (
     Mutation(
         "offsets are committed before their transaction, as trials with real processes see it",
         "octopus/worker/transactions.py",
-        "            await transactions.commit(generation)\n",
-        "            await GroupWorker._commit(self, [generation])\n            generation.committed = None\n"
-        "            await transactions.commit(generation)\n",
+        "            await transactions.commit(assignment)\n",
+        "            await GroupWorker._commit(self, [assignment])\n            assignment.committed = None\n"
+        "            await transactions.commit(assignment)\n",
         (f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once",),
     ),
     Mutation(
@@ -127,7 +127,7 @@ MUTATIONS = (
     Mutation(
         "the last transaction before a stop is left out",
         "octopus/worker/transactions.py",
-        "                await _all(self._transactions[generation.partition].commit(generation) for generation in due)\n",
+        "                await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due)\n",
         "                pass\n",
         (ONCE,),
     ),

@@ -32,7 +32,7 @@ MUTATIONS = (
     Mutation(
         "dead letters are not waited for, as trials with real processes see it",
         "octopus/middleware/errors.py",
-        "        if isinstance(outcome, DeadLetter):\n            await bury(record, outcome, attempt)",
+        "        if isinstance(outcome, DeadLetter):\n            await publish_dead_letter(record, outcome, attempt)",
         "        if isinstance(outcome, DeadLetter):\n            pass",
         (f"{KILLS}[embedded-partition]",),
     ),
@@ -67,8 +67,8 @@ MUTATIONS = (
     Mutation(
         "a dead letter is settled before it is acknowledged",
         "octopus/middleware/errors.py",
-        "        if isinstance(outcome, DeadLetter):\n            await bury(record, outcome, attempt)",
-        "        if isinstance(outcome, DeadLetter):\n            asyncio.ensure_future(bury(record, outcome, attempt))",
+        "        if isinstance(outcome, DeadLetter):\n            await publish_dead_letter(record, outcome, attempt)",
+        "        if isinstance(outcome, DeadLetter):\n            asyncio.ensure_future(publish_dead_letter(record, outcome, attempt))",
         (DELIVERY,),
     ),
     Mutation(

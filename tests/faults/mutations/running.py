@@ -12,9 +12,9 @@ KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
 
 MUTATIONS = (
     Mutation(
-        "what the filter drops is counted when its stretch ends",
-        "octopus/runner/generation.py",
-        "return self._skipped + sum([stretch.skipped for stretch in self.stretches])",
+        "what the filter drops is counted when its claim ends",
+        "octopus/runner/assignment.py",
+        "return self._skipped + sum([claim.skipped for claim in self.claims])",
         "return self._skipped",
         ("tests/worker/test_status.py",),
     ),
@@ -42,15 +42,15 @@ MUTATIONS = (
     Mutation(
         "a request to cancel outlives the record that made it",
         "octopus/runner/runner.py",
-        "                lane.generation = None\n                await cancellation.take_back(task)",
+        "                slot.assignment = None\n                await cancellation.take_back(task)",
         "                pass",
         (CANCELLATION,),
     ),
     Mutation(
         "a handler that catches the end of the drain is done",
         "octopus/runner/runner.py",
-        "or lane.is_told) and lane.is_to_end():",
-        "or lane.is_told) and False:",
+        "or slot.is_told) and slot.is_to_end():",
+        "or slot.is_told) and False:",
         (RUNNER,),
     ),
     Mutation(
@@ -114,7 +114,7 @@ MUTATIONS = (
         "octopus/ordering.py",
         "            self._ended = True\n            self._runs.clear()",
         "            self._runs.popleft()",
-        ("tests/test_unread.py", "tests/worker/test_flow.py"),
+        ("tests/test_unread.py", "tests/worker/test_intake.py"),
     ),
     Mutation(
         "a batch is taken to have the records that its header tells of",
@@ -134,14 +134,14 @@ MUTATIONS = (
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
         "        self._delays.add(retry.after, ",
-        "        self._release(generation, record)\n        self._delays.add(retry.after, ",
+        "        self._release(assignment, record)\n        self._delays.add(retry.after, ",
         (RUNNER,),
     ),
     Mutation(
         "a retry counts as done",
         "octopus/runner/runner.py",
-        "            case Retry():\n                self._delay(generation, record, attempt, outcome)\n                return",
-        "            case Retry():\n                self._settle(generation, record, outcome)",
+        "            case Retry():\n                self._delay(assignment, record, attempt, outcome)\n                return",
+        "            case Retry():\n                self._settle(assignment, record, outcome)",
         (RUNNER, DELIVERY),
     ),
     Mutation(
@@ -152,8 +152,8 @@ MUTATIONS = (
         (f"{KILLS}[embedded-partition]",),
     ),
     Mutation(
-        "a late result of a closed generation settles",
-        "octopus/runner/generation.py",
+        "a late result of a closed assignment settles",
+        "octopus/runner/assignment.py",
         "        self._ledger = ClosedLedger(self.ledger)\n",
         "",
         (RUNNER, REBALANCE),
@@ -168,8 +168,8 @@ MUTATIONS = (
     Mutation(
         "what an earlier owner settled runs again",
         "octopus/runner/runner.py",
-        "generation.lanes.put([record for record in read if record.offset not in known])",
-        "generation.lanes.put([record for record in read])",
+        "assignment.lanes.put([record for record in read if record.offset not in known])",
+        "assignment.lanes.put([record for record in read])",
         (RUNNER, f"{TRIALS}::test_after_a_kill_only_what_was_unfinished_comes_again"),
     ),
     Mutation(
@@ -224,7 +224,7 @@ MUTATIONS = (
     Mutation(
         "a drain lets more begin",
         "octopus/runner/runner.py",
-        "        self._forget(generations)\n        running =",
+        "        self._forget(assignments)\n        running =",
         "        running =",
         (RUNNER,),
     ),

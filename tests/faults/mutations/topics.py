@@ -7,14 +7,14 @@ RECREATED = "tests/worker/test_recreated_topics.py"
 MUTATIONS = (
     Mutation(
         "a dead-letter topic is made with the broker's limit",
-        "octopus/transports/ensure.py",
+        "octopus/transports/topic_creation.py",
         "config = {SIZE_LIMIT: str(max(limits) + HEADROOM)} if limits else None",
         "config = None",
-        ("tests/transports/test_ensure.py",),
+        ("tests/transports/test_topic_creation.py",),
     ),
     Mutation(
         "after a topic vanished everything is sent again",
-        "octopus/transports/ensure.py",
+        "octopus/transports/topic_creation.py",
         "published = [*(error.published or [None] * len(messages))]",
         "published: list[Published | None] = [None] * len(messages)",
         ("tests/transports/test_vanished_topics.py",),
@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(
         "the offsets of an old topic are part of a transaction",
         "octopus/worker/transactions.py",
-        "if not generation.is_outdated:  # else",
+        "if not assignment.is_outdated:  # else",
         "if True:  # else",
         (RECREATED,),
     ),

@@ -16,9 +16,9 @@ MUTATIONS = (
     Mutation(
         "large records vanish in the average of small ones",
         "octopus/worker/group.py",
-        "generation.large.update(large)",
+        "assignment.large.update(large)",
         "pass",
-        ("tests/worker/test_flow.py",),
+        ("tests/worker/test_intake.py",),
     ),
     Mutation(
         "the replacement of a killed worker is a newcomer",

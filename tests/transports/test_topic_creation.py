@@ -8,8 +8,8 @@ import pytest
 from octopus.config import TopicSettings
 from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
 from octopus.transports.base import SIZE_LIMIT, Outgoing
-from octopus.transports.ensure import HEADROOM, TopicEnsurer
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.topic_creation import HEADROOM, TopicCreatingProducer
 
 
 class CountingTransport(MemoryTransport):
@@ -40,7 +40,7 @@ class CountingTransport(MemoryTransport):
 
 async def test_a_topic_is_made_once_and_looked_for_once() -> None:
     transport = CountingTransport(MemoryBroker(auto_create=0))
-    producer = TopicEnsurer(transport, TopicSettings(partitions=3))
+    producer = TopicCreatingProducer(transport, TopicSettings(partitions=3))
     await producer.start()
     for _ in range(5):
         await producer.send(Outgoing("a", b"1"))
@@ -53,7 +53,7 @@ async def test_a_topic_is_made_once_and_looked_for_once() -> None:
 
 async def test_concurrent_first_messages_share_one_admin_client() -> None:
     transport = CountingTransport(MemoryBroker(auto_create=0))
-    producer = TopicEnsurer(transport, TopicSettings())
+    producer = TopicCreatingProducer(transport, TopicSettings())
     await producer.start()
     await asyncio.gather(*(producer.send(Outgoing(f"t{number}", b"")) for number in range(5)))
     assert transport.opened == 1
@@ -63,7 +63,7 @@ async def test_concurrent_first_messages_share_one_admin_client() -> None:
 
 async def test_a_missing_topic_is_an_error_where_none_may_be_made() -> None:
     transport = MemoryTransport(MemoryBroker(auto_create=0))
-    producer = TopicEnsurer(transport, TopicSettings(create=False))
+    producer = TopicCreatingProducer(transport, TopicSettings(create=False))
     with pytest.raises(TopicNotFound, match="octopus topics create a"):
         await producer.send(Outgoing("a", b"1"))
     transport.broker.create_topic("a")
@@ -78,7 +78,7 @@ async def test_a_principal_that_may_not_make_it_is_told_whom_to_ask(monkeypatch:
 
     monkeypatch.setattr(transport.broker, "create_topic", refuse)
     with pytest.raises(NotAuthorized, match=r"may not be created: create is denied\. Ask the operator"):
-        await TopicEnsurer(transport, TopicSettings()).ensure(["a"])
+        await TopicCreatingProducer(transport, TopicSettings()).ensure(["a"])
 
 
 # ── copies of events ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,7 +96,7 @@ def limits(transport: MemoryTransport) -> dict[str, int]:
 async def test_a_topic_for_copies_takes_what_the_events_topic_takes_and_headers_more(together: bool) -> None:
     transport = MemoryTransport(MemoryBroker(auto_create=0))
     transport.broker.create_topic("t", 1, {SIZE_LIMIT: "5000000"})
-    producer = TopicEnsurer(transport, TopicSettings())
+    producer = TopicCreatingProducer(transport, TopicSettings())
     messages = [copy(4_999_000), Outgoing("out", b"1")]
     if together:
         await producer.send_many(messages)
@@ -110,7 +110,7 @@ async def test_one_that_is_made_before_takes_what_the_largest_of_its_topics_take
     transport = MemoryTransport(MemoryBroker(auto_create=0))
     for name, limit in (("a", "2000000"), ("b", "3000000")):
         transport.broker.create_topic(name, 1, {SIZE_LIMIT: limit})
-    await TopicEnsurer(transport, TopicSettings()).ensure(["retries"], {"retries": ["a", "b", "unknown"]})
+    await TopicCreatingProducer(transport, TopicSettings()).ensure(["retries"], {"retries": ["a", "b", "unknown"]})
     assert limits(transport)["retries"] == 3_000_000 + HEADROOM
 
 
@@ -128,7 +128,7 @@ async def test_the_limit_of_one_that_takes_less_is_raised_and_that_is_said(
     transport = MemoryTransport(MemoryBroker(auto_create=0))
     transport.broker.create_topic("t", 1, {SIZE_LIMIT: limit})
     transport.broker.create_topic("t.dead-letter", 1, {SIZE_LIMIT: "1000000"})
-    await TopicEnsurer(transport, TopicSettings()).send(copy(size))
+    await TopicCreatingProducer(transport, TopicSettings()).send(copy(size))
     assert limits(transport)["t.dead-letter"] == raised
     assert f"topic 't.dead-letter' takes {raised} bytes now, 1000000 before: an event did not fit" in caplog.text
 
@@ -148,7 +148,7 @@ async def test_a_limit_that_may_not_be_raised_is_said_with_what_to_do(
     admin.alter_topic = refuse  # type: ignore[method-assign]
     monkeypatch.setattr(transport, "admin", lambda: admin)
     with pytest.raises(RecordTooLarge):
-        await TopicEnsurer(transport, TopicSettings(create=why != "topics.create is off")).send(copy(2000))
+        await TopicCreatingProducer(transport, TopicSettings(create=why != "topics.create is off")).send(copy(2000))
     assert f"its limit may not be raised ({why})" in caplog.text
     assert f"--topic t.dead-letter --add-config {SIZE_LIMIT}={2000 + HEADROOM}" in caplog.text
 
@@ -157,7 +157,7 @@ async def test_a_letter_that_sheds_until_it_fits_asks_for_one_limit_once(caplog:
     transport = MemoryTransport(MemoryBroker())
     for name in ("t", "t.dead-letter"):
         transport.broker.create_topic(name, 1, {SIZE_LIMIT: "1000"})
-    producer = TopicEnsurer(transport, TopicSettings(create=False))
+    producer = TopicCreatingProducer(transport, TopicSettings(create=False))
     for size in (4000, 3000, 2000, 4000):
         with pytest.raises(RecordTooLarge):
             await producer.send(copy(size))
@@ -168,7 +168,7 @@ async def test_a_letter_that_sheds_until_it_fits_asks_for_one_limit_once(caplog:
 async def test_the_limit_of_a_topic_that_takes_no_copies_is_left_alone() -> None:
     transport = MemoryTransport(MemoryBroker())
     with pytest.raises(RecordTooLarge):
-        await TopicEnsurer(transport, TopicSettings()).send(Outgoing("out", b"x" * 2_000_000))
+        await TopicCreatingProducer(transport, TopicSettings()).send(Outgoing("out", b"x" * 2_000_000))
     assert limits(transport).get("out", 1_048_576) == 1_048_576
 
 
@@ -183,5 +183,5 @@ async def test_where_a_topic_may_have_no_limit_of_its_own_it_is_made_without(mon
         return create(name, partitions, config)
 
     monkeypatch.setattr(transport.broker, "create_topic", by_policy)
-    await TopicEnsurer(transport, TopicSettings()).send(copy(10))
+    await TopicCreatingProducer(transport, TopicSettings()).send(copy(10))
     assert limits(transport)["t.dead-letter"] == 1_048_576

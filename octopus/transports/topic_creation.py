@@ -22,7 +22,7 @@ MENDS = 3
 """How often one message is sent anew after something was done about what refused it."""
 
 
-class TopicEnsurer:
+class TopicCreatingProducer:
     """Publishes through a transport's producer and creates what is missing, where that is allowed.
 
     Most clusters do not create topics on demand, and a dead letter must not fail because nobody made its topic, nor because
@@ -216,7 +216,7 @@ class TopicEnsurer:
         return mended
 
     def _ask_for(self, topic: str, limit: int | None, wanted: int, error: Exception) -> None:
-        """Say what a topic should take. A letter that sheds headers comes again, smaller: that is nothing to say."""
+        """Say what a topic should take. A dead letter that sheds headers comes again, smaller: that is nothing to say."""
         if self._asked_for.get((topic, limit), 0) >= wanted:
             return
         self._asked_for[topic, limit] = wanted

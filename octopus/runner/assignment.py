@@ -5,28 +5,28 @@ from collections.abc import Callable, Sequence
 
 from octopus.events import StoredRecord, TopicPartition
 from octopus.offsets import OffsetLedger, offsets_of
-from octopus.ordering import Lanes
-from octopus.types import RunStretch, Stretch
+from octopus.ordering import LaneQueue
+from octopus.types import Claim, RunClaim
 
 
-class Generation:
+class Assignment:
     """One assignment of one partition: the only capability through which its records can be settled or committed.
 
     Closing it replaces ledger and lanes by ones that ignore everything, so a late result has nothing to call, also when
-    the same partition has come back as another generation.
+    the same partition has come back as another assignment.
 
     Attributes:
         partition: Which one.
         committed: The offset last committed, or None.
         mean_bytes: Average size of its records, for back-pressure.
         large: Bytes of each record in flight that is far larger than others, by offset; they are not in that average.
-        buried: Records sent to the dead-letter topic.
+        dead_lettered: Records sent to the dead-letter topic.
         deferred: Records sent to the retry topic.
         retried: Attempts that ended in a retry.
         topic_id: The id of the topic that it reads, None when that is not known.
         is_outdated: That topic is gone, and another one has its name. What was read is still handled; its offsets mean nothing
             any more.
-        stretches: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
+        claims: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
         window: Ends the wait of a batch for company, while one is filling.
     """
 
@@ -35,8 +35,9 @@ class Generation:
         "_ledger",
         "_skipped",
         "active",
-        "buried",
+        "claims",
         "committed",
+        "dead_lettered",
         "deferred",
         "is_open",
         "is_outdated",
@@ -46,22 +47,21 @@ class Generation:
         "partition",
         "retried",
         "run",
-        "stretches",
         "topic_id",
         "window",
     )
 
-    def __init__(self, partition: TopicPartition, run: RunStretch, lanes: Lanes, ledger: OffsetLedger) -> None:
+    def __init__(self, partition: TopicPartition, run: RunClaim, lanes: LaneQueue, ledger: OffsetLedger) -> None:
         self.partition = partition
         self.run = run
         self.lanes = lanes
         self._ledger = ledger
-        self.stretches: list[Stretch] = []
+        self.claims: list[Claim] = []
         self.committed: int | None = None
         self._committed_ahead = 0
         self.mean_bytes = 0.0
         self.large: dict[int, int] = {}
-        self._skipped = self.buried = self.retried = self.deferred = 0
+        self._skipped = self.dead_lettered = self.retried = self.deferred = 0
         self.active = False
         self.is_open = True
         self.topic_id: str | None = None
@@ -70,42 +70,42 @@ class Generation:
 
     @property
     def ledger(self) -> OffsetLedger:
-        """What is settled. Whoever looks sees what running stretches have finished up to now."""
-        for stretch in self.stretches:
-            self.note(stretch, stretch.taken - 1)
+        """What is settled. Whoever looks sees what running claims have finished up to now."""
+        for claim in self.claims:
+            self.note(claim, claim.taken - 1)
         return self._ledger
 
     @property
     def written(self) -> OffsetLedger:
-        """What is settled, but for what running stretches have finished since somebody looked: enough to weigh partitions."""
+        """What is settled, but for what running claims have finished since somebody looked: enough to weigh partitions."""
         return self._ledger
 
-    def note(self, stretch: Stretch, finished: int) -> None:
-        """Settle the first `finished` records of a stretch, as far as they are not settled already."""
-        if finished > stretch.noted:
-            self._ledger.settle_run(offsets_of(stretch.records[stretch.noted : finished]))
-            stretch.noted = finished
+    def note(self, claim: Claim, finished: int) -> None:
+        """Settle the first `finished` records of a claim, as far as they are not settled already."""
+        if finished > claim.noted:
+            self._ledger.settle_run(offsets_of(claim.records[claim.noted : finished]))
+            claim.noted = finished
 
-    def finish(self, stretch: Stretch) -> None:
-        """Settle the records of a stretch that came to its end."""
-        records = stretch.records
+    def finish(self, claim: Claim) -> None:
+        """Settle the records of a claim that came to its end."""
+        records = claim.records
         if len(records) > 1:
-            if stretch in self.stretches:  # else the generation was closed meanwhile
-                self.stretches.remove(stretch)
-            self.note(stretch, stretch.taken)
+            if claim in self.claims:  # else the assignment was closed meanwhile
+                self.claims.remove(claim)
+            self.note(claim, claim.taken)
         else:
             self._ledger.settle(records[0].offset)
-        self._skipped += stretch.skipped
+        self._skipped += claim.skipped
 
     @property
     def skipped(self) -> int:
-        """Records its filter dropped; of running stretches those that `ledger` counts as settled."""
-        return self._skipped + sum([stretch.skipped for stretch in self.stretches])
+        """Records its filter dropped; of running claims those that `ledger` counts as settled."""
+        return self._skipped + sum([claim.skipped for claim in self.claims])
 
-    def leave(self, stretch: Stretch) -> None:
-        """Take a stretch for over, but for its last record."""
-        self.stretches.remove(stretch)
-        self._skipped += stretch.skipped
+    def leave(self, claim: Claim) -> None:
+        """Take a claim for over, but for its last record."""
+        self.claims.remove(claim)
+        self._skipped += claim.skipped
 
     def note_skipped(self, count: int) -> None:
         """Count records that the filter dropped."""
@@ -149,10 +149,10 @@ class Generation:
         return ledger.in_flight * self.mean_bytes + sum(self.large.values())
 
     def close(self) -> None:
-        """Revoke the capability: nothing settles through this generation any more."""
+        """Revoke the capability: nothing settles through this assignment any more."""
         self.is_open = False
         self._ledger = ClosedLedger(self.ledger)
-        self.stretches.clear()
+        self.claims.clear()
         if not isinstance(self.lanes, DrainingLanes):
             self.lanes = DrainingLanes(0)
         if self.window is not None:
@@ -176,7 +176,7 @@ class ClosedLedger(OffsetLedger):
 
 
 class DrainingLanes:
-    """Hands out nothing more and tells when the last running stretch came back."""
+    """Hands out nothing more and tells when the last running claim came back."""
 
     __slots__ = ("_running", "done")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from octopus.config import WorkerSettings
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.runner import Generation
+from octopus.runner import Assignment
 
 FETCH_RECORDS, MOST_RECORDS = 1000, 4000
 """Records taken at once, at first and while handlers prove quick. To ask costs the same for any number; but what one partition
@@ -22,7 +22,7 @@ MAX_AHEAD = 100_000
 """Records settled behind an open one before their partition waits; about 10 MB of ledger."""
 
 
-class Flow:
+class Intake:
     """Keeps what is in flight within its limits, and the partitions' shares of it fair. Looks at busy partitions only.
 
     Args:
@@ -44,19 +44,19 @@ class Flow:
         settings: WorkerSettings,
         batch: int | None,
         *,
-        is_full: Callable[[Generation], bool],
-        hurry: Callable[[Generation], None],
+        is_full: Callable[[Assignment], bool],
+        flush_batch: Callable[[Assignment], None],
         now: float,
     ) -> None:
         self.ready: set[TopicPartition] = set()
         self.unreadable: dict[TopicPartition, TransportError] = {}
-        self.busy: set[Generation] = set()
+        self.busy: set[Assignment] = set()
         self.is_exhausted = False
         self._open: set[TopicPartition] = set()
         self._most_records, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
         self._most_waiting = max(FETCH_RECORDS, batch or 0)
         self._is_full = is_full
-        self._hurry = hurry
+        self._hurry = flush_batch
         self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
         self._turn = FETCH_RECORDS
         self._turn_at = now
@@ -66,13 +66,13 @@ class Flow:
         self._open.add(partition)
         self.ready.add(partition)
 
-    def close(self, partition: TopicPartition, generation: Generation | None) -> None:
+    def close(self, partition: TopicPartition, assignment: Assignment | None) -> None:
         """Forget a partition."""
         self._open.discard(partition)
         self.ready.discard(partition)
         self.unreadable.pop(partition, None)
-        if generation is not None:
-            self.busy.discard(generation)
+        if assignment is not None:
+            self.busy.discard(assignment)
 
     def refuse(self, partition: TopicPartition, error: TransportError) -> None:
         """Ask no more for a partition that cannot be read on."""
@@ -98,7 +98,7 @@ class Flow:
         hangs takes no more than its share of it. And when all is taken, partitions that hold nothing of it still get a
         little: the others go on, however many hang.
         """
-        held = [(generation, generation.written.in_flight, generation.weigh()) for generation in self.busy]
+        held = [(assignment, assignment.written.in_flight, assignment.weigh()) for assignment in self.busy]
         records = sum([count for _, count, _ in held])
         size = sum([weight for _, _, weight in held])
         self.is_exhausted = size > EXHAUSTED * self._most_bytes
@@ -107,16 +107,16 @@ class Flow:
         if throttled != self._throttled:
             self._throttled = throttled
             self.ready.update(self._open - self.unreadable.keys())
-        for generation, count, weight in held:
+        for assignment, count, weight in held:
             is_idle = not count
-            has_room = is_idle if throttled else not self._has_enough(generation, count, weight)
+            has_room = is_idle if throttled else not self._has_enough(assignment, count, weight)
             if not has_room:
-                self.ready.discard(generation.partition)
-                self._hurry(generation)
-            elif generation.partition not in self.unreadable:
-                self.ready.add(generation.partition)
+                self.ready.discard(assignment.partition)
+                self._hurry(assignment)
+            elif assignment.partition not in self.unreadable:
+                self.ready.add(assignment.partition)
             if is_idle and has_room:
-                self.busy.discard(generation)
+                self.busy.discard(assignment)
 
     @property
     def held(self) -> int:
@@ -135,11 +135,11 @@ class Flow:
         shares = 4 * len(self._open) if self._throttled and self._open else 8
         return max(1, self._most_bytes // shares)
 
-    def _has_enough(self, generation: Generation, in_flight: int, weight: float) -> bool:
+    def _has_enough(self, assignment: Assignment, in_flight: int, weight: float) -> bool:
         if (
-            generation.lanes.waiting > self._most_waiting
-            or generation.written.ahead > MAX_AHEAD
-            or self._is_full(generation)
+            assignment.lanes.waiting > self._most_waiting
+            or assignment.written.ahead > MAX_AHEAD
+            or self._is_full(assignment)
         ):
             return True
         if not self._crowded:

@@ -23,7 +23,7 @@ class DeadLetter(NamedTuple):
     Attributes:
         place: The partition it is in.
         record: Itself.
-        cause: What burying it said, by name without the prefix: reason, error, topic, offset, handler, ….
+        cause: What publishing_dead_letters it said, by name without the prefix: reason, error, topic, offset, handler, ….
     """
 
     place: TopicPartition

@@ -1,11 +1,11 @@
-"""A lane task, as others see it, and how often it looks at the clock."""
+"""A slot, as others see it, and how often it looks at the clock."""
 
 import asyncio
 
 from octopus.logs import get_logger
 from octopus.outcomes import Retry
-from octopus.runner.generation import Generation
-from octopus.types import Stretch
+from octopus.runner.assignment import Assignment
+from octopus.types import Claim
 
 logger = get_logger("octopus.handlers")
 
@@ -17,31 +17,31 @@ YIELD_AFTER = 0.005
 
 LAST_LOOK = 256
 """Most records between two looks at the clock; fewer until they prove quick. Also how many run back to back: what each
-stretch costs is nothing to a record of a long one."""
+claim costs is nothing to a record of a long one."""
 
 SHARE = 0.25
 """Of `YIELD_AFTER`, from look to look, when they prove slow: so much later than it should be the loop's turn may come."""
 
 
-class Lane:
-    """What one lane task is doing, for those who drain or watch.
+class Slot:
+    """What one slot is doing, for those who drain or watch.
 
     Args:
         owner: The task that everything here is done for.
 
     Attributes:
-        generation: Whose records it runs; None while it has none.
-        stretch: Those records.
-        serial: A number that changes from stretch to stretch.
-        is_alone: Whether the stretch began with one record only.
+        assignment: Whose records it runs; None while it has none.
+        claim: Those records.
+        serial: A number that changes from claim to claim.
+        is_alone: Whether the claim began with one record only.
         is_told: To end.
     """
 
-    __slots__ = ("_owner", "generation", "is_alone", "is_told", "serial", "stretch")
+    __slots__ = ("_owner", "assignment", "claim", "is_alone", "is_told", "serial")
 
     def __init__(self, owner: asyncio.Task[object] | None) -> None:
-        self.generation: Generation | None = None
-        self.stretch = Stretch(())
+        self.assignment: Assignment | None = None
+        self.claim = Claim(())
         self.serial = 0
         self._owner = owner
         self.is_alone = True
@@ -60,8 +60,8 @@ class Lane:
         """Write down that somebody else cancelled its task."""
         logger.warning(
             "the task that runs %s@%d was cancelled by somebody else; the event runs again in %g s",
-            self.generation and self.generation.partition,
-            self.stretch.current.offset,
+            self.assignment and self.assignment.partition,
+            self.claim.current.offset,
             CANCELLED.after,
         )
 
