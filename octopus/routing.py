@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar
 
 from octopus.config import GROUP_NAME, TOPIC_NAME, TOPIC_NAME_RULE
 from octopus.errors import ConfigurationError
-from octopus.ordering import Ordering
 from octopus.patterns import Pattern
 from octopus.retries import RetryPolicy
 from octopus.signatures import Signature, inspect_handler, returned_outcome, returned_value, spell_generic
@@ -19,6 +18,7 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 Topics = str | Sequence[str] | re.Pattern[str]
 Delivery = Literal["at_least_once", "exactly_once"]
+Ordering = Literal["partition", "key", "none"]
 StartAt = Literal["earliest", "latest"] | datetime | timedelta
 
 

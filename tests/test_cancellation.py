@@ -11,8 +11,8 @@ import pytest
 from octopus import Message, Octopus, Record, RetryPolicy
 from octopus.cancellation import is_wanted, judge_by, take_back
 from octopus.events import Batch
-from octopus.ordering import Ordering
 from octopus.outcomes import Outcome
+from octopus.routing import Ordering
 from octopus.runner.slot import Slot
 from octopus.types import Next
 from tests.triggers.test_parity import TOPIC, Seen, through_the_client, through_the_function, through_the_worker

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import octopus
 from octopus import errors
 
@@ -18,8 +20,9 @@ def test_every_module_and_package_at_the_top_has_a_line_in_the_list_of_files() -
     assert modules | packages <= NAMED
 
 
-def test_the_list_has_every_file_of_the_worker() -> None:
-    assert {path.name for path in PACKAGE.glob("worker/[a-z]*.py")} <= NAMED
+@pytest.mark.parametrize("package", ["runner", "worker"])
+def test_the_list_has_every_file_of_the_packages_that_a_record_goes_through(package: str) -> None:
+    assert {path.name for path in PACKAGE.glob(f"{package}/[a-z]*.py")} <= NAMED
 
 
 def test_every_file_that_is_named_exists() -> None:

@@ -17,9 +17,10 @@ import pytest
 
 from octopus import Octopus, Pattern, Record, config
 from octopus.events import TopicPartition
-from octopus.offsets import OffsetLedger, encode_map
-from octopus.ordering import KeyLanes
 from octopus.runner import Runner
+from octopus.runner.commit_metadata import encode_map
+from octopus.runner.lanes import KeyLanes
+from octopus.runner.ledger import OffsetLedger
 from octopus.serde import Decoder
 from octopus.transports.memory import MemoryTransport
 from octopus.types import RunStretch

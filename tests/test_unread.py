@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octopus.errors import CorruptBatch, TransportError
-from octopus.offsets import offsets_of
-from octopus.ordering import BatchLane, KeyLanes, LaneQueue, NoLanes, PartitionLane
+from octopus.runner.lanes import BatchLane, KeyLanes, LaneQueue, NoLanes, PartitionLane
+from octopus.runner.ledger import offsets_of
 from octopus.unread import Unread
 from tests.staged import UnreadBatch, records, unread
 

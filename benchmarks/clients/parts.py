@@ -13,9 +13,10 @@ from benchmarks.structs import FileEvent
 from benchmarks.task import Task
 from octopus import Batch, Next, Octopus, Outcome, Record, config
 from octopus.events import TopicPartition
-from octopus.offsets import OffsetLedger, encode_map
-from octopus.ordering import LANES
 from octopus.runner import Runner
+from octopus.runner.commit_metadata import encode_map
+from octopus.runner.lanes import LANES
+from octopus.runner.ledger import OffsetLedger
 from octopus.transports.memory import MemoryTransport
 from octopus.types import RunClaim
 

@@ -14,7 +14,7 @@ from octopus.cli.failures import CommandFailed
 from octopus.config import Settings
 from octopus.errors import TopicNotFound, TopicRecreated, TransportError
 from octopus.events import StoredRecord, TopicPartition
-from octopus.offsets import topic_id_of, with_topic_id
+from octopus.runner.commit_metadata import topic_id_of, with_topic_id
 from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
 from octopus.transports.opening import administering, consumer_options
 from octopus.worker.known_topics import is_another

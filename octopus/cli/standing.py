@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.offsets import topic_id_of
 from octopus.routing import RETRY_SUFFIX
+from octopus.runner.commit_metadata import topic_id_of
 from octopus.text import first_few
 from octopus.transports.base import Admin, Commit
 from octopus.worker.known_topics import Recreated, is_another

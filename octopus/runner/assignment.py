@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from octopus.events import StoredRecord, TopicPartition
-from octopus.offsets import OffsetLedger, offsets_of
-from octopus.ordering import LaneQueue
+from octopus.runner.lanes import LaneQueue
+from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.types import Claim, RunClaim
 
 

@@ -16,11 +16,12 @@ from functools import partial
 from octopus import cancellation
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
-from octopus.offsets import OffsetLedger, offsets_of
-from octopus.ordering import LANES, READ_AHEAD, BatchLane, LaneQueue, Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
+from octopus.routing import Ordering
 from octopus.runner.assignment import Assignment, DrainingLanes, resolve, when_all
 from octopus.runner.delays import Delays
+from octopus.runner.lanes import LANES, READ_AHEAD, BatchLane, LaneQueue
+from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.runner.slot import CANCELLED, LAST_LOOK, YIELD_AFTER, Slot, paced
 from octopus.types import BatchOutcome, Bindable, Claim
 from octopus.unread import Records, Unread

@@ -10,12 +10,12 @@ from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
 from octopus.fan_out import fan_out
 from octopus.middleware.retry_topics import Clock
-from octopus.offsets import decode_map, metadata_of, topic_id_of, without_topic_id
 from octopus.outcomes import Outcome
 from octopus.outputs import CapturingProducer, Outbox
 from octopus.pipeline import Pipeline
 from octopus.routing import Timer
 from octopus.runner import Assignment, Runner
+from octopus.runner.commit_metadata import decode_map, metadata_of, topic_id_of, without_topic_id
 from octopus.testing.journal import Journal
 from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from octopus.events import TopicPartition
-from octopus.offsets import without_topic_id
 from octopus.routing import StartAt
+from octopus.runner.commit_metadata import without_topic_id
 from octopus.transports.base import Commit, Start
 
 ANCHOR = "octopus-anchor-1"

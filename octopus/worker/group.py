@@ -24,9 +24,9 @@ from octopus.errors import (
 )
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.offsets import decode_map, metadata_of, without_topic_id
 from octopus.pipeline import Pipeline
 from octopus.runner import Assignment, Runner
+from octopus.runner.commit_metadata import decode_map, metadata_of, without_topic_id
 from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
 from octopus.types import RunClaim
 from octopus.unread import Unread

@@ -6,7 +6,7 @@ from typing import Literal
 
 from octopus.errors import TopicRecreated
 from octopus.events import TopicPartition
-from octopus.offsets import topic_id_of
+from octopus.runner.commit_metadata import topic_id_of
 from octopus.transports.base import Commit
 
 Recreated = Literal["stop", "earliest"]

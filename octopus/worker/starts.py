@@ -9,8 +9,8 @@ from typing import NamedTuple
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.offsets import with_topic_id
 from octopus.routing import StartAt
+from octopus.runner.commit_metadata import with_topic_id
 from octopus.transports.base import Commit, Consumer
 from octopus.worker.anchors import Anchor, births_of, starts_of
 from octopus.worker.known_topics import KnownTopics, is_another

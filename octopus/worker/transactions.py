@@ -26,10 +26,10 @@ from octopus.errors import (
 )
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.offsets import map_limit, with_topic_id
 from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
 from octopus.runner import Assignment
+from octopus.runner.commit_metadata import map_limit, with_topic_id
 from octopus.transports.base import Consumer, Outgoing, TransactionalProducer
 from octopus.types import RunClaim, in_turn
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker

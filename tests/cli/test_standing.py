@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from octopus.cli.standing import Misplaced, Place, Standing, lag_of, misplaced, standing, standings_of
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.offsets import with_topic_id
+from octopus.runner.commit_metadata import with_topic_id
 from octopus.transports.base import Commit, TopicInfo
 from octopus.transports.opening import administering, open_transport
 from octopus.worker.known_topics import Recreated

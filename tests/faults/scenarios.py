@@ -61,21 +61,21 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "the same right after a rebalance",
             {
                 REBALANCES: ["slow_work_beyond_the_budget_goes_to_the_next_owner"],
-                "test_runner": ["a_late_result_leaves_the_next_generation_of_the_partition_alone"],
+                "runner/test_runner": ["a_late_result_leaves_the_next_generation_of_the_partition_alone"],
             },
         ),
         3: Scenario(
             "a first offset other than 0",
             {
                 HANDLERS: ["a_first_record_that_hangs_holds_the_commit_back_until_it_is_finished"],
-                "test_runner": ["the_committable_offset_stays_at_a_first_record_that_hangs"],
+                "runner/test_runner": ["the_committable_offset_stays_at_a_first_record_that_hangs"],
             },
         ),
         4: Scenario(
             "random completion, hundreds in flight",
             {
                 HANDLERS: ["with_hundreds_in_flight_that_end_in_any_order_no_commit_passes_an_unfinished_one"],
-                "test_runner": ["with_a_thousand_in_flight_no_sample_passes_an_unfinished_record"],
+                "runner/test_runner": ["with_a_thousand_in_flight_no_sample_passes_an_unfinished_record"],
             },
         ),
         5: Scenario(
@@ -166,7 +166,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             {
                 HANDLERS: ["errors_poison_and_rejections_end_where_they_should_and_hold_nobody_up"],
                 DELIVERY: ["a_permanent_error_ends_in_the_dead_letter_topic_with_its_cause"],
-                "test_runner": ["a_retry_holds_its_key_and_nothing_else"],
+                "runner/test_runner": ["a_retry_holds_its_key_and_nothing_else"],
             },
         ),
         19: Scenario(

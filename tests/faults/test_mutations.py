@@ -20,8 +20,9 @@ def test_a_planted_bug_has_its_place(mutation: Mutation) -> None:
 
 def test_every_machine_has_planted_bugs() -> None:
     machines = {
-        "octopus/offsets.py",  # the ledger and the offset map
-        "octopus/ordering.py",  # lanes
+        "octopus/runner/ledger.py",
+        "octopus/runner/commit_metadata.py",  # the offset map
+        "octopus/runner/lanes.py",
         "octopus/runner/runner.py",  # retries and drains
         "octopus/runner/assignment.py",
         "octopus/worker/group.py",  # commits, partitions that come and go

@@ -16,7 +16,7 @@ from aiokafka.client import CoordinationType
 from octopus import config
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.offsets import decode_map, without_topic_id
+from octopus.runner.commit_metadata import decode_map, without_topic_id
 from octopus.testing.faults import ChildProcess, python_module
 from octopus.testing.history import Committing, DeadLettered, Ended, Event, Note, Offered, Report, Stored, check
 from octopus.transports.base import Admin, Outgoing, Producer, TransactionalProducer

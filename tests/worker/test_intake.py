@@ -8,7 +8,7 @@ import pytest
 from octopus import Event, Octopus
 from octopus.errors import CorruptBatch
 from octopus.events import TopicPartition
-from octopus.ordering import LANES
+from octopus.runner.lanes import LANES
 from octopus.testing import VirtualTime
 from octopus.transports.base import Chunk, Commit, Outgoing
 from octopus.transports.memory import MemoryBroker

@@ -13,7 +13,7 @@ import pytest
 from octopus import Event, Octopus, RetryLater, RetryPolicy
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
-from octopus.offsets import topic_id_of
+from octopus.runner.commit_metadata import topic_id_of
 from octopus.testing import VirtualTime
 from octopus.transports.base import Commit
 from octopus.transports.memory import MemoryBroker

@@ -13,7 +13,7 @@ import pytest
 from octopus import Event, Octopus, config
 from octopus.errors import TopicNotFound
 from octopus.events import TopicPartition
-from octopus.offsets import topic_id_of
+from octopus.runner.commit_metadata import topic_id_of
 from octopus.transports.base import Admin, Commit, Outgoing, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import KafkaTransport

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from octopus.events import TopicPartition
-from octopus.ordering import Ordering
+from octopus.routing import Ordering
 from octopus.testing.history.events import (
     Began,
     Committing,

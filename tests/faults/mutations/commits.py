@@ -116,7 +116,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the map of a commit is missing",
-        "octopus/offsets.py",
+        "octopus/runner/commit_metadata.py",
         "ahead = encode_map(ledger.committable, ledger.settled_ahead(), map_limit(topic_id))",
         "ahead = encode_map(ledger.committable, [])",
         (DELIVERY,),

@@ -42,7 +42,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a commit does not say of which topic it is",
-        "octopus/offsets.py",
+        "octopus/runner/commit_metadata.py",
         'return metadata if topic_id is None else f"{TOPIC_PREFIX}{topic_id} {metadata}".rstrip()',
         "return metadata",
         (RECREATED,),

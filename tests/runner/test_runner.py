@@ -11,10 +11,10 @@ import pytest
 
 from octopus.errors import HandlerStopped
 from octopus.events import Record, StoredRecord, TopicPartition
-from octopus.offsets import decode_map, encode_map
-from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.routing import Ordering
 from octopus.runner import Assignment, Runner
+from octopus.runner.commit_metadata import decode_map, encode_map
 from octopus.runner.slot import YIELD_AFTER
 from octopus.testing import VirtualTime
 from octopus.types import BatchOutcome, RunClaim, in_turn

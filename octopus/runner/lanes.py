@@ -8,12 +8,11 @@ A claim whose record suspends is given up: `put_back` takes what has not begun, 
 from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from octopus.events import Batch, StoredRecord
+from octopus.routing import Ordering
 from octopus.unread import Records, Unread
-
-Ordering = Literal["partition", "key", "none"]
 
 READ_AHEAD = 16
 """Unread records that are read together, though fewer are wanted: one by one they cost several times as much. But when handlers

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octopus.events import Batch, Record, StoredRecord
-from octopus.ordering import LANES, BatchLane, KeyLanes, LaneQueue, NoLanes, Ordering, PartitionLane
+from octopus.routing import Ordering
+from octopus.runner.lanes import LANES, BatchLane, KeyLanes, LaneQueue, NoLanes, PartitionLane
 
 
 def record(offset: int, key: bytes | None = None) -> Record:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octopus.events import Record, StoredRecord, TopicPartition
-from octopus.offsets import decode_map, encode_map
-from octopus.ordering import Ordering
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.routing import Ordering
 from octopus.runner import Assignment, Runner
+from octopus.runner.commit_metadata import decode_map, encode_map
 from octopus.testing import VirtualTimeLoop
 from octopus.types import RunClaim, in_turn
 from tests.staged import P0, P1, unread
