@@ -21,15 +21,15 @@ from octopus.errors import ConfigurationError
 from octopus.events import Message, Published
 from octopus.home import Home, elsewhere
 from octopus.lifespan import Lifespan, check_lifespan
-from octopus.middleware.chain import check_middleware
-from octopus.middleware.retry_topics import SUFFIX, Clock, RetryTopic
 from octopus.pipeline import Pipeline, RetryPipeline
+from octopus.pipeline.middleware import check_middleware
 from octopus.publishing import Connection, HeadersLike, Publisher
+from octopus.retrying.topics import SUFFIX, Clock, RetryTopic
+from octopus.retrying.waiting import WaitingRoom
 from octopus.routing import Route, Router
 from octopus.serde import JSON
 from octopus.transports.base import Producer
 from octopus.types import Codec, Middleware
-from octopus.waiting import WaitingRoom
 
 M = TypeVar("M", bound=Middleware)
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from octopus.runner.lanes import KeyLanes
 from octopus.runner.ledger import OffsetLedger
 from octopus.serde import Decoder
 from octopus.transports.memory import MemoryTransport
-from octopus.types import RunStretch
+from octopus.types import RunClaim
 
 RECORDS = 4000
 TURN = 500
@@ -87,7 +87,7 @@ class App:
     def __init__(self, app: Octopus) -> None:
         [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
-    def bind(self, partition: TopicPartition) -> RunStretch:
+    def bind(self, partition: TopicPartition) -> RunClaim:
         return self._pipeline.bind_stretch(partition)
 
     def runner(self) -> Runner:

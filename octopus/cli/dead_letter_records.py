@@ -8,7 +8,7 @@ from typing import NamedTuple
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import StoredRecord, TopicPartition
-from octopus.middleware.dead_letters import PREFIX, SUFFIX
+from octopus.pipeline.dead_letters import PREFIX, SUFFIX
 from octopus.transports.base import Admin, Transport
 
 REPLAY_GROUP = "octopus.dead-letters"

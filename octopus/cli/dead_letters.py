@@ -29,8 +29,8 @@ from octopus.cli.records import as_json
 from octopus.cli.screen import document, note, output, say, spell_count, table, warn
 from octopus.errors import ConfigurationError, DecodeError, TopicNotFound
 from octopus.events import TopicPartition
-from octopus.middleware.dead_letters import SUFFIX, original_headers
 from octopus.patterns import Pattern
+from octopus.pipeline.dead_letters import SUFFIX, original_headers
 from octopus.text import visible
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.opening import administering

@@ -8,11 +8,11 @@ from octopus.app import Octopus
 from octopus.config import Settings
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
-from octopus.fan_out import fan_out
-from octopus.middleware.retry_topics import Clock
 from octopus.outcomes import Outcome
-from octopus.outputs import CapturingProducer, Outbox
 from octopus.pipeline import Pipeline
+from octopus.pipeline.fan_out import fan_out
+from octopus.pipeline.outputs import CapturingProducer, Outbox
+from octopus.retrying.topics import Clock
 from octopus.routing import Timer
 from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, metadata_of, topic_id_of, without_topic_id

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Event, Published, Record, StoredRecord, TopicPartition
-from octopus.middleware.dead_letters import PREFIX, original_headers
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
+from octopus.pipeline.dead_letters import PREFIX, original_headers
 from octopus.serde import Decoder
 from octopus.types import BatchOutcome, Codec
 

@@ -7,7 +7,7 @@ or by its map. Whoever begins there repeats no output and misses none.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from octopus.outputs import Contribution, Outbox
+from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner.commit_metadata import MAP_LIMIT, encode_map
 from octopus.runner.ledger import OffsetLedger
 from octopus.transports.base import Commit

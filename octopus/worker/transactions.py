@@ -26,8 +26,8 @@ from octopus.errors import (
 )
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.outputs import Contribution, Outbox
 from octopus.pipeline import Pipeline
+from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
 from octopus.transports.base import Consumer, Outgoing, TransactionalProducer

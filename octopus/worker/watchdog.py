@@ -16,7 +16,7 @@ from octopus.logs import get_logger
 
 logger = get_logger("octopus.worker")
 
-OURS = ("octopus/runner/runner.py", "octopus/handling.py", "octopus/middleware/errors.py")
+OURS = ("octopus/runner/runner.py", "octopus/pipeline/handling.py", "octopus/pipeline/boundary.py")
 
 
 class LoopWatchdog:

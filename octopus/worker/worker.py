@@ -23,8 +23,8 @@ from octopus.errors import (
 from octopus.events import TopicPartition
 from octopus.home import Home
 from octopus.logs import get_logger
-from octopus.outputs import CapturingProducer
 from octopus.pipeline import Pipeline
+from octopus.pipeline.outputs import CapturingProducer
 from octopus.routing import Timer
 from octopus.timers import call_regularly
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from octopus.middleware.dead_letters import SUFFIX
+from octopus.pipeline.dead_letters import SUFFIX
 from tests.cli.conftest import Octopus, Result, Start
 
 BAR = "━"

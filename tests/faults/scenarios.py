@@ -449,7 +449,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "outputs before offsets",
             {
                 ONCE: ["outputs_of_killed_workers_are_visible_once"],
-                "test_handling": ["what_a_handler_returns_is_published_before_its_record_is_done"],
+                "pipeline/test_handling": ["what_a_handler_returns_is_published_before_its_record_is_done"],
             },
         ),
         62: Scenario(

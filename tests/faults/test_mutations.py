@@ -29,8 +29,8 @@ def test_every_machine_has_planted_bugs() -> None:
         "octopus/worker/endings.py",
         "octopus/worker/anchors.py",
         "octopus/worker/transactions.py",
-        "octopus/outputs.py",
-        "octopus/middleware/errors.py",
-        "octopus/middleware/dead_letters.py",
+        "octopus/pipeline/outputs.py",
+        "octopus/pipeline/boundary.py",
+        "octopus/pipeline/dead_letters.py",
     }
     assert machines <= {mutation.file for mutation in MUTATIONS}

@@ -25,7 +25,7 @@ from octopus import (
     config,
 )
 from octopus.events import TopicPartition
-from octopus.middleware.dead_letters import PREFIX
+from octopus.pipeline.dead_letters import PREFIX
 from octopus.testing import TestClient
 from octopus.transports.memory import MemoryBroker, MemoryTransport, memory_transport
 from octopus.triggers.aws import handler

@@ -11,7 +11,7 @@ from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, co
 from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
 from octopus.events import Published, Record, StoredRecord
 from octopus.outcomes import DONE, DeadLetter, Outcome
-from octopus.outputs import CapturingProducer, Outbox
+from octopus.pipeline.outputs import CapturingProducer, Outbox
 from octopus.runner import Assignment
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing

@@ -7,7 +7,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from octopus.events import TopicPartition
-from octopus.outputs import Contribution, Outbox
+from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner.commit_metadata import MAP_LIMIT, decode_map, encode_map
 from octopus.runner.ledger import OffsetLedger
 from octopus.transports.base import Commit, Outgoing

@@ -1,6 +1,6 @@
 """Which deferred records wait in memory, and which make room."""
 
-from octopus.waiting import LONGEST_STAY, LOOK_AGAIN, MOST_PASSED, WaitingPartition, WaitingRoom
+from octopus.retrying.waiting import LONGEST_STAY, LOOK_AGAIN, MOST_PASSED, WaitingPartition, WaitingRoom
 
 HOUR = 3600.0
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from octopus.errors import ConfigurationError, ResultRefused
 from octopus.events import Batch, Record, TopicPartition
-from octopus.middleware.errors import Conclude
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
+from octopus.pipeline.boundary import Conclude
 from octopus.tracing import current
 from octopus.types import BatchOutcome, Claim, Middleware, Next, RunClaim
 

@@ -13,21 +13,21 @@ import msgspec
 
 from octopus.errors import ConfigurationError
 from octopus.events import Record, StoredRecord, TopicPartition
-from octopus.fan_out import fan_out, one_by_one
-from octopus.handling import Handling
-from octopus.middleware.chain import claim_through, through
-from octopus.middleware.dead_letters import SUFFIX, DeadLetters
-from octopus.middleware.errors import Conclude, PublishDeadLetter, boundary, decide, guard, guard_batches
-from octopus.middleware.retry_topics import SUFFIX as RETRY_SUFFIX
-from octopus.middleware.retry_topics import Defer, DeferredRecord, RetryTopic, concluding, deferring
-from octopus.middleware.timeouts import Deadlines
 from octopus.outcomes import SKIPPED, DeadLetter, Deferred, Outcome, Retry
-from octopus.outputs import Outbox
+from octopus.pipeline.boundary import Conclude, PublishDeadLetter, boundary, decide, guard, guard_batches
+from octopus.pipeline.dead_letters import SUFFIX, DeadLetters
+from octopus.pipeline.deadlines import Deadlines
+from octopus.pipeline.fan_out import fan_out, one_by_one
+from octopus.pipeline.handling import Handling
+from octopus.pipeline.middleware import claim_through, through
+from octopus.pipeline.outputs import Outbox
 from octopus.publishing import Publisher
+from octopus.retrying.topics import SUFFIX as RETRY_SUFFIX
+from octopus.retrying.topics import Defer, DeferredRecord, RetryTopic, concluding, deferring
+from octopus.retrying.waiting import LOOK_AGAIN, WaitingPartition, WaitingRoom
 from octopus.routing import Route, inlined
 from octopus.transports.base import Producer
 from octopus.types import BatchOutcome, Codec, Middleware, Run, RunClaim, in_turn
-from octopus.waiting import LOOK_AGAIN, WaitingPartition, WaitingRoom
 
 
 class _Part(NamedTuple):

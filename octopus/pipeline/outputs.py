@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from octopus.errors import HandlerStopped, RecordTooLarge
 from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
-from octopus.middleware.dead_letters import shed
-from octopus.middleware.errors import PublishDeadLetter, log
-from octopus.middleware.retry_topics import Defer, settles_at
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
+from octopus.pipeline.boundary import PublishDeadLetter, log
+from octopus.pipeline.dead_letters import shed
+from octopus.retrying.topics import Defer, settles_at
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.topic_creation import sources_of
 from octopus.types import BatchOutcome, Run

@@ -4,8 +4,8 @@ import pytest
 
 from octopus.errors import ConnectionFailed, HandlerStopped
 from octopus.events import Record, TopicPartition
-from octopus.middleware.dead_letters import DeadLetters, original_headers, shed
 from octopus.outcomes import DeadLetter
+from octopus.pipeline.dead_letters import DeadLetters, original_headers, shed
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 

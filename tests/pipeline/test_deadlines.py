@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from octopus.middleware.timeouts import Deadlines
+from octopus.pipeline.deadlines import Deadlines
 from octopus.testing import VirtualTime
 
 

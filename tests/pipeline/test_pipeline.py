@@ -9,9 +9,9 @@ import pytest
 from octopus import Event, Next, Octopus, RetryPolicy, Router, config
 from octopus.errors import ConfigurationError, HandlerStopped
 from octopus.events import Batch, Record, TopicPartition
-from octopus.fan_out import fan_out, one_by_one
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.pipeline import Pipeline, subscription
+from octopus.pipeline.fan_out import fan_out, one_by_one
 from octopus.publishing import Publisher
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.types import BatchOutcome, Claim

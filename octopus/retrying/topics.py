@@ -19,9 +19,9 @@ from typing import Protocol
 from octopus.errors import TransportError
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
-from octopus.middleware.errors import Conclude
 from octopus.outcomes import Deferred, Outcome, Retry
 from octopus.patience import Patience
+from octopus.pipeline.boundary import Conclude
 from octopus.routing import RETRY_SUFFIX
 from octopus.transports.base import Outgoing, Producer
 from octopus.types import BatchOutcome, Run

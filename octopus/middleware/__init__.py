@@ -1,1 +1,0 @@
-"""What wraps the handling of a record: the error boundary, time limits, dead letters."""
