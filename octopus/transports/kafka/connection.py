@@ -260,6 +260,8 @@ class Connection(_Connection):  # type: ignore[misc]
 
     def _reason(self, error: BaseException, patience: float) -> BaseException:
         """Return why connecting failed, in words for whoever named the address."""
+        if isinstance(error.__cause__, ssl.SSLError):
+            error = error.__cause__  # with TLS 1.3 a broker refuses a certificate when the handshake has ended for us
         where, protocol = f"{self.host}:{self.port}", self._security_protocol
         is_encrypted = protocol.endswith("SSL")
         hung_up = isinstance(error, KafkaConnectionError | ConnectionResetError | ConnectionAbortedError | EOFError)
@@ -280,7 +282,7 @@ class Connection(_Connection):  # type: ignore[misc]
             return ConnectionError(
                 f"{where} hangs up without an answer, as ports do that expect{hint} another protocol"
             )
-        is_no_tls = isinstance(error, ssl.SSLError) and error.reason in NO_TLS
+        is_no_tls = isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in NO_TLS
         if is_encrypted and not self._is_open and (hung_up or is_no_tls):
             return ConnectionError(f"{where} does not speak TLS, which {protocol} asks for")
         return error

@@ -79,6 +79,20 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str],
     ),
 )
 
+NOT_TRUSTED = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    }
+)
+"""OpenSSL's names of the alerts (RFC 8446, section 6.2) by which a broker says that it does not accept our certificate."""
+
 FOREIGN: tuple[type[BaseException], ...] = (
     kafka.KafkaError,
     kafka.IllegalOperation,
@@ -114,8 +128,12 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
         error = failure
     if (ours := refusal(error)) is not None:
         return ours
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLCertVerificationError):
         return NotAuthorized(f"No trusted TLS connection to {address} while {doing}: {error}. Check ca_file.")
+    if isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in NOT_TRUSTED:
+        return NotAuthorized(
+            f"Kafka at {address} does not accept our certificate while {doing}: {error}. Check certificate_file."
+        )
     for foreign, kind, advice in _KINDS:
         if isinstance(error, foreign):
             return kind(f"Kafka at {address} failed while {doing}: {_reason(error)}. {advice}")
