@@ -61,21 +61,21 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "the same right after a rebalance",
             {
                 REBALANCES: ["slow_work_beyond_the_budget_goes_to_the_next_owner"],
-                "runner/test_runner": ["a_late_result_leaves_the_next_generation_of_the_partition_alone"],
+                "runner/test_assignments": ["a_late_result_leaves_the_next_assignment_of_the_partition_alone"],
             },
         ),
         3: Scenario(
             "a first offset other than 0",
             {
                 HANDLERS: ["a_first_record_that_hangs_holds_the_commit_back_until_it_is_finished"],
-                "runner/test_runner": ["the_committable_offset_stays_at_a_first_record_that_hangs"],
+                "runner/test_commit_safety": ["the_committable_offset_stays_at_a_first_record_that_hangs"],
             },
         ),
         4: Scenario(
             "random completion, hundreds in flight",
             {
                 HANDLERS: ["with_hundreds_in_flight_that_end_in_any_order_no_commit_passes_an_unfinished_one"],
-                "runner/test_runner": ["with_a_thousand_in_flight_no_sample_passes_an_unfinished_record"],
+                "runner/test_commit_safety": ["with_a_thousand_in_flight_no_sample_passes_an_unfinished_record"],
             },
         ),
         5: Scenario(
@@ -150,7 +150,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "a broker that lost its latest records; coordinator errors",
             {
                 OUTAGES: ["of_a_broker_that_lost_its_latest_records_nothing_that_is_there_is_skipped"],
-                "worker/test_flow": ["an_offset_outside_the_log_stops_its_partition_and_never_jumps"],
+                "worker/test_intake": ["an_offset_outside_the_log_stops_its_partition_and_never_jumps"],
                 FAULTS: ["a_coordinator_that_is_not_ready_never_means_that_nothing_is_committed"],
             },
             NOT_GENUINE,
@@ -166,7 +166,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             {
                 HANDLERS: ["errors_poison_and_rejections_end_where_they_should_and_hold_nobody_up"],
                 DELIVERY: ["a_permanent_error_ends_in_the_dead_letter_topic_with_its_cause"],
-                "runner/test_runner": ["a_retry_holds_its_key_and_nothing_else"],
+                "runner/test_retries": ["a_retry_holds_its_key_and_nothing_else"],
             },
         ),
         19: Scenario(
@@ -230,7 +230,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "a corrupt batch, an unknown codec",
             {
                 FAULTS: ["an_unreadable_batch_stops_its_partition_after_everything_before_it"],
-                "worker/test_flow": ["an_unreadable_partition_stops_alone_and_loudly"],
+                "worker/test_intake": ["an_unreadable_partition_stops_alone_and_loudly"],
             },
             READ + "; no genuine broker corrupts on demand",
         ),
@@ -331,7 +331,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "one slow key",
             {
                 HANDLERS: ["one_key_that_hangs_among_thousands_holds_up_nobody_else"],
-                "worker/test_flow": ["a_slow_key_among_many_does_not_hold_the_others"],
+                "worker/test_intake": ["a_slow_key_among_many_does_not_hold_the_others"],
             },
             HELD_UP,
         ),
@@ -339,14 +339,14 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "memory is bounded",
             {
                 BROKERS: ["what_is_in_flight_is_bounded_while_handlers_hang"],
-                "worker/test_flow": ["what_is_in_flight_is_bounded_while_a_handler_hangs"],
+                "worker/test_intake": ["what_is_in_flight_is_bounded_while_a_handler_hangs"],
             },
         ),
         45: Scenario(
             "one partition is held back",
             {
                 HANDLERS: ["a_partition_that_hangs_does_not_hold_up_the_others"],
-                "worker/test_flow": ["a_partition_that_hangs_is_held_back_while_the_others_go_on"],
+                "worker/test_intake": ["a_partition_that_hangs_is_held_back_while_the_others_go_on"],
                 READING: ["partitions_that_are_not_named_keep_what_was_prefetched"],
             },
         ),

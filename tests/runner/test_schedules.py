@@ -194,7 +194,7 @@ def test_nothing_is_lost_repeated_or_overtaken(
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "none"])
 @pytest.mark.parametrize("often", [0.05, 0.2])
-def test_long_stretches_that_some_handlers_interrupt_settle_what_they_ran(ordering: Ordering, often: float) -> None:
+def test_long_claims_that_some_handlers_interrupt_settle_what_they_ran(ordering: Ordering, often: float) -> None:
     for seed in range(100):
         chance = Random(seed)
         keys = chance.choice([3, 8, 23])

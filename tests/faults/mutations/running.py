@@ -2,7 +2,10 @@
 
 from tests.faults.mutations.mutation import Mutation
 
-RUNNER = "tests/runner/test_runner.py"
+COMMIT_SAFETY, ORDER, RETRIES, ASSIGNMENTS, ENDINGS = (
+    f"tests/runner/test_{subject}.py"
+    for subject in ("commit_safety", "order_and_concurrency", "retries", "assignments", "endings")
+)
 CANCELLATION = "tests/test_cancellation.py"
 DELIVERY = "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
@@ -51,14 +54,14 @@ MUTATIONS = (
         "octopus/runner/runner.py",
         "or slot.is_told) and slot.is_to_end():",
         "or slot.is_told) and False:",
-        (RUNNER,),
+        (ENDINGS,),
     ),
     Mutation(
         "the ledger commits past an open record",
         "octopus/runner/ledger.py",
         "return self._first if self._runs else self._position",
         "return self._first + 1 if self._runs else self._position",
-        ("tests/runner/test_ledger.py", RUNNER),
+        ("tests/runner/test_ledger.py", COMMIT_SAFETY),
     ),
     Mutation(
         "the ledger takes the position for what is settled",
@@ -86,21 +89,21 @@ MUTATIONS = (
         "octopus/runner/lanes.py",
         "        if self._busy:\n            return ()\n        taken",
         "        taken",
-        ("tests/runner/test_lanes.py", RUNNER),
+        ("tests/runner/test_lanes.py", ORDER),
     ),
     Mutation(
         "a key is released while its successor takes it over",
         "octopus/runner/lanes.py",
         "                    self._ready.append(successors.popleft())\n                    behind[key] = successors or None",
         "                    self._ready.append(successors.popleft())\n                    self._queue.put(successors)",
-        ("tests/runner/test_lanes.py", RUNNER),
+        ("tests/runner/test_lanes.py", RETRIES),
     ),
     Mutation(
         "all keys are let go of while some are waited for",
         "octopus/runner/lanes.py",
         " and not any(behind.values())",
         "",
-        ("tests/runner/test_lanes.py", RUNNER),
+        ("tests/runner/test_lanes.py", ORDER),
     ),
     Mutation(
         "records whose keys became free in another order run in that order, and others count as settled",
@@ -128,21 +131,21 @@ MUTATIONS = (
         "octopus/runner/runner.py",
         "is_late = now - self._awaited_since > YIELD_AFTER",
         "is_late = elapsed > YIELD_AFTER",
-        (RUNNER,),
+        (ORDER,),
     ),
     Mutation(
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
         "        self._delays.add(retry.after, ",
-        "        self._release(assignment, record)\n        self._delays.add(retry.after, ",
-        (RUNNER,),
+        "        self._release(assignment, (record,))\n        self._delays.add(retry.after, ",
+        (RETRIES,),
     ),
     Mutation(
         "a retry counts as done",
         "octopus/runner/runner.py",
         "            case Retry():\n                self._delay(assignment, record, attempt, outcome)\n                return",
-        "            case Retry():\n                self._settle(assignment, record, outcome)",
-        (RUNNER, DELIVERY),
+        "            case Retry():\n                assignment.ledger.settle(record.offset)",
+        (RETRIES, DELIVERY),
     ),
     Mutation(
         "a partition's records overtake each other, as trials with real processes see it",
@@ -156,21 +159,21 @@ MUTATIONS = (
         "octopus/runner/assignment.py",
         "        self._ledger = ClosedLedger(self.ledger)\n",
         "",
-        (RUNNER, REBALANCE),
+        (ASSIGNMENTS, REBALANCE),
     ),
     Mutation(
         "a partition that comes back does not wait for its earlier handlers",
         "octopus/runner/runner.py",
         "[lanes.done for lanes in self._leaving(partition)]",
         "[]",
-        (RUNNER, REBALANCE),
+        (ASSIGNMENTS, REBALANCE),
     ),
     Mutation(
         "what an earlier owner settled runs again",
         "octopus/runner/runner.py",
         "assignment.lanes.put([record for record in read if record.offset not in known])",
         "assignment.lanes.put([record for record in read])",
-        (RUNNER, f"{TRIALS}::test_after_a_kill_only_what_was_unfinished_comes_again"),
+        (COMMIT_SAFETY, f"{TRIALS}::test_after_a_kill_only_what_was_unfinished_comes_again"),
     ),
     Mutation(
         "a map that was damaged is believed",
@@ -191,7 +194,7 @@ MUTATIONS = (
         "octopus/runner/commit_metadata.py",
         "        at = last + 1\n    text",
         "        at = last\n    text",
-        ("tests/runner/test_commit_metadata.py", RUNNER),
+        ("tests/runner/test_commit_metadata.py", COMMIT_SAFETY),
     ),
     Mutation(
         "the part of a map that was not received yet is dropped",
@@ -226,6 +229,6 @@ MUTATIONS = (
         "octopus/runner/runner.py",
         "        self._forget(assignments)\n        running =",
         "        running =",
-        (RUNNER,),
+        (ASSIGNMENTS,),
     ),
 )
