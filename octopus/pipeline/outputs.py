@@ -143,6 +143,11 @@ class Outbox:
         self.size_bytes -= sum(map(_size, taken))
         return taken
 
+    def put_back(self, taken: Sequence[Contribution]) -> None:
+        """Let what was taken wait again, before everything else: nothing came of its transaction."""
+        self._waiting[:0] = taken
+        self.size_bytes += sum(map(_size, taken))
+
     def straddles(self, offset: int) -> bool:
         """Tell whether something waits that records on both sides of an offset have published together."""
         return any(each.first < offset <= each.last for each in self._waiting)

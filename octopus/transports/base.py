@@ -238,7 +238,11 @@ class TransactionalProducer(Producer, Protocol):
         ...
 
     async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
-        """Make a group's offsets part of the transaction."""
+        """Make a group's offsets part of the transaction.
+
+        Raises:
+            TopicNotFound: A topic of theirs is not there. The transaction can only be aborted.
+        """
         ...
 
     async def commit(self) -> None:

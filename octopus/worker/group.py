@@ -151,11 +151,10 @@ class GroupWorker:
             self._joined_at = self._rests_since = self._loop.time()
             await self._consume(committer)
         finally:
-            limit = self._settings.drain_timeout
+            held, limit = self._assignments.values(), self._settings.drain_timeout
             self._drained_by = self._loop.time() + limit
-            group, assignments = self.pipeline.group, self._assignments.values()
             try:
-                await finish_running(group, self._runner, assignments, self._rescue, committer, limit)
+                await finish_running(self.pipeline.group, self._runner, held, self._rescue, committer, limit)
                 self._note_stop()
             finally:  # whoever cancels a second time cuts the drain short, not the leaving
                 await self._leave()
@@ -302,8 +301,9 @@ class GroupWorker:
         self._rescue.tend(self._topics.outdated)
         if self._known.recreated == "earliest":
             latest = self._loop.time() - self._settings.drain_timeout
-            outdated = self._topics.outdated.items()
-            await self._begin_anew([each for each, at in outdated if self._is_idle(each) or at <= latest])
+            await self._begin_anew(
+                [each for each, at in self._topics.outdated.items() if self._is_idle(each) or at <= latest]
+            )
 
     def _is_idle(self, assignment: Assignment) -> bool:
         """Whether everything that was read of a partition is finished."""
@@ -375,6 +375,9 @@ class GroupWorker:
         level = logging.WARNING if self.outlook.trouble is None else logging.INFO  # an outage explains it
         async with self._changing:
             logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))
+            # What the next owner had read before the topic went runs twice, which is better than never.
+            leaving = [assignment for partition in partitions if (assignment := self._assignments.get(partition))]
+            await self._rescue.before_drain(leaving, self._settings.revoke_budget / 2)
             self._close(partitions)
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:

@@ -13,6 +13,7 @@ their record settles. A transaction takes outbox and ledger at one moment, so th
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 from octopus.config import WorkerSettings
 from octopus.errors import (
@@ -30,13 +31,15 @@ from octopus.pipeline import Pipeline
 from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
-from octopus.transports.base import Consumer, Outgoing, TransactionalProducer
+from octopus.transports.base import Commit, Consumer, Outgoing, TransactionalProducer
 from octopus.types import RunClaim, in_turn
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.plans import Plan, plan_transaction
 
 logger = get_logger("octopus.worker")
+
+T = TypeVar("T")
 
 REFUSED = (RecordTooLarge, NotAuthorized, TopicNotFound)
 """What a broker says about a message, and will say again."""
@@ -85,7 +88,7 @@ class PartitionTransactions:
         self._producer = producer
         self._mend = mend
         self._committed_ahead: Sequence[tuple[int, int]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[bool] | None = None
         self._failure: BaseException | None = None
 
     async def start(self) -> None:
@@ -102,10 +105,14 @@ class PartitionTransactions:
         except TransportError as error:
             logger.debug("%s: closing the producer of %s: %s", self._group, self._partition, error)
 
-    async def commit(self, assignment: Assignment) -> None:
+    async def commit(self, assignment: Assignment) -> bool:
         """Publish what waits and store what is settled, all or nothing.
 
         Cancelling it leaves the transaction alone; the next call waits for it.
+
+        Returns:
+            Whether that is done, if there was anything to do. If not, the topic is not there: what waits still does, and whoever
+            asks should see first what became of the topic.
 
         Raises:
             TransportError: The outcome is unknown, or the partition has another owner.
@@ -127,19 +134,22 @@ class PartitionTransactions:
         if plan is not None:
             self._running = asyncio.create_task(self._transact(assignment, plan), name=f"octopus {self._partition}")
             self._running.add_done_callback(_note_end)
-            await asyncio.shield(self._running)
+            return await asyncio.shield(self._running)
+        return True
 
     def note_start(self, assignment: Assignment) -> None:
         """Remember what is settled beyond the committed offset, as the commit's metadata says."""
         self._committed_ahead = assignment.ledger.settled_ahead()
 
-    async def _transact(self, assignment: Assignment, plan: Plan) -> None:
+    async def _transact(self, assignment: Assignment, plan: Plan) -> bool:
         try:
-            await self._write(plan.outputs)
-            if not assignment.is_outdated:  # else its offsets mean nothing any more, and its records cannot come again
-                metadata = with_topic_id(plan.commit.metadata, assignment.topic_id)
-                commit = plan.commit._replace(metadata=metadata)
-                await self._producer.send_offsets(self._group, {self._partition: commit})
+            written = await self._write(plan.outputs)
+            # Of a topic that was made again offsets mean nothing any more, and its records cannot come again.
+            if not (assignment.is_outdated or await self._send_offsets(plan.commit, assignment.topic_id)):
+                await self._producer.abort()
+                # Not dropped: if the topic was deleted, nobody can run these records again.
+                self.outbox.put_back(written)
+                return False
             await self._producer.commit()
         except BaseException as error:
             self._failure = error
@@ -147,8 +157,18 @@ class PartitionTransactions:
         self._committed_ahead = plan.ahead
         self.ended_at = asyncio.get_running_loop().time()
         assignment.note_committed(plan.commit.offset, plan.ahead_count)
+        return True
 
-    async def _write(self, outputs: list[Contribution]) -> None:
+    async def _send_offsets(self, commit: Commit, topic_id: str | None) -> bool:
+        """Make the offset part of the transaction; tell whether the topic is there, which was seen a while ago."""
+        commit = commit._replace(metadata=with_topic_id(commit.metadata, topic_id))
+        try:
+            await self._producer.send_offsets(self._group, {self._partition: commit})
+        except TopicNotFound:
+            return False
+        return True
+
+    async def _write(self, outputs: list[Contribution]) -> list[Contribution]:
         """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
         mends = 0
         while True:
@@ -162,7 +182,7 @@ class PartitionTransactions:
                     continue
                 outputs = await self._without_refused(outputs)
             else:
-                return
+                return outputs
 
     async def _try(self, outputs: Sequence[Contribution]) -> None:
         await self._producer.begin()
@@ -201,7 +221,7 @@ def not_stored(messages: Sequence[Outgoing], error: TransportError) -> list[Outg
     return [message for message, published in zip(messages, stored, strict=True) if published is None]
 
 
-def _note_end(task: asyncio.Task[None]) -> None:
+def _note_end(task: asyncio.Task[bool]) -> None:
     """Look at an error that perhaps nobody waits for any more; the next commit tells it again."""
     if not task.cancelled():
         task.exception()
@@ -321,7 +341,7 @@ class ExactlyOnceGroup(GroupWorker):
         """
         now = self._loop.time()
         if not due or now - self._checked_at < self._settings.commit_interval:
-            return due
+            return [each for each in due if each.is_outdated or each.partition.topic not in self._topics.missing]
         self._checked_at = now
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
@@ -347,7 +367,9 @@ class ExactlyOnceGroup(GroupWorker):
 
     async def _transact(self, assignment: Assignment, transactions: PartitionTransactions) -> None:
         try:
-            await transactions.commit(assignment)
+            if not await transactions.commit(assignment):
+                self._checked_at = -math.inf
+                return
         except HandlerStopped as error:
             self.stopped = error
             raise
@@ -364,12 +386,11 @@ class ExactlyOnceGroup(GroupWorker):
 
     async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
-        due = [assignment for assignment in assignments if assignment.is_open and assignment.has_progress]
-        self._checked_at = -math.inf
-        due = await self._still_due(due, at_last=True)
+        assignments = [*assignments]
         try:
-            async with asyncio.timeout(self._settings.commit_timeout):
-                await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due)
+            # A topic that goes between the look and the commit is gone at the second look.
+            if not (await self._commit_rest(assignments) or await self._commit_rest(assignments)):
+                return TransportError("a topic that is there is said to be gone", retryable=True)
         except HandlerStopped as error:
             self.stopped = self.stopped or error
         except (TransportError, TimeoutError) as error:
@@ -379,14 +400,25 @@ class ExactlyOnceGroup(GroupWorker):
             return TransportError(f"a transaction failed: {why}", retryable=False)
         return None
 
+    async def _commit_rest(self, assignments: Collection[Assignment]) -> bool:
+        """Commit what has no next time; tell whether the topics were there, or known to be gone."""
+        due = [assignment for assignment in assignments if assignment.is_open and assignment.has_progress]
+        self._checked_at = -math.inf
+        due = await self._still_due(due, at_last=True)
+        async with asyncio.timeout(self._settings.commit_timeout):
+            return all(await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due))
+
 
 def transactional_id(group: str, partition: TopicPartition) -> str:
     """Return the id of a partition's owner. It begins with the group, as authorizations by prefix need it."""
     return f"{group}/{partition.topic}/{partition.partition}"
 
 
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Do everything side by side; when all of it has ended, raise the first error."""
+async def _all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Do everything side by side; when all of it has ended, return the results or raise the first error."""
+    results = []
     for result in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+        results.append(result)
+    return results

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from octopus.errors import PartitionLost, RecordTooLarge
+from octopus.errors import PartitionLost, RecordTooLarge, TopicNotFound
 from octopus.events import TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, TransactionalProducer, Transport
 
@@ -72,6 +72,32 @@ async def test_what_is_aborted_is_never_seen_and_does_not_stand_in_the_way(
     await reader.until(lambda: reader.count == 2)
     assert reader.values(place) == [b"beside it", b"committed"]
     assert (await admin.group_offsets(fresh)).get(place) is None
+    ends = await reader.consumer.offsets([place], "latest")
+    await reader.until(lambda: reader.next_offsets[place] == ends[place])
+
+
+@pytest.mark.parametrize("writes", [True, False], ids=["with outputs", "offsets alone"])
+async def test_offsets_of_a_topic_that_is_gone_are_refused_and_the_transaction_is_aborted(
+    own: Own, admin: Admin, topic: str, join: Join, fresh: str, writes: bool
+) -> None:
+    owner, place = await own(fresh), TopicPartition(topic, 0)
+    for _ in range(2):
+        await owner.begin()
+        if writes:
+            await owner.send(Outgoing(topic, b"aborted", partition=0))
+        with pytest.raises(TopicNotFound):
+            await owner.send_offsets(fresh, {TopicPartition(f"{fresh}-gone", 0): Commit(1)})
+        await owner.abort()
+    await owner.begin()
+    await owner.send(Outgoing(topic, b"committed", partition=0))
+    await owner.send_offsets(fresh, {place: Commit(1)})
+    await owner.commit()
+    async with asyncio.timeout(30):
+        while await admin.group_offsets(fresh) != {place: Commit(1)}:
+            await asyncio.sleep(0.05)
+    reader = await join(f"{fresh}-reader", topic)
+    await reader.until(lambda: reader.count == 1)
+    assert reader.values(place) == [b"committed"]
     ends = await reader.consumer.offsets([place], "latest")
     await reader.until(lambda: reader.next_offsets[place] == ends[place])
 

@@ -400,8 +400,8 @@ async def test_a_former_owner_is_fenced_whatever_it_believes(virtual_time: Virtu
     await zombie.start()
     await zombie.begin()
     await zombie.send_many([Outgoing("out", b"0"), Outgoing("out", b"1")])
-    await zombie.send_offsets(GROUP, {P0: Commit(2)})
     publish(broker, *range(4))
+    await zombie.send_offsets(GROUP, {P0: Commit(2)})
     async with working(copying(), broker) as worker:
         await worker.caught_up()
         with pytest.raises(PartitionLost):
@@ -439,8 +439,8 @@ async def test_committed_offsets_are_read_when_the_former_owner_can_change_them_
     await former.start()
     await former.begin()
     await former.send_many([Outgoing("out", b"0"), Outgoing("out", b"1")])
-    await former.send_offsets(GROUP, {P0: Commit(2)})
     publish(broker, *range(4))
+    await former.send_offsets(GROUP, {P0: Commit(2)})
     app = copying()
     given = config.load(config.merge({"topics": {"partitions": 1}}, app.settings))
     async with Worker(app, given, transport=LastMoment(broker, former)) as worker:

@@ -18,6 +18,7 @@ from octopus.testing import VirtualTime
 from octopus.transports.base import Commit
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import Log
+from octopus.transports.memory.transactions import MemoryTransactionalProducer
 from octopus.transports.memory.transport import MemoryConsumer
 from octopus.worker import Worker, topic_watch
 from octopus.worker.health import Health
@@ -220,6 +221,82 @@ async def test_exactly_once_what_was_read_of_the_old_topic_is_published_once_and
     out = [msgspec.json.decode(record.value or b"") for record in records]
     assert [value for value in out if value >= 100] == ([*range(100, 110)] if given else [])
     assert [value for value in out if value < 100] == [*range(4 if again is replace else 3)]
+
+
+def going(monkeypatch: pytest.MonkeyPatch, broker: MemoryBroker, how: Callable[[], None]) -> None:
+    """Let a topic go after a transaction's outputs are written, and before its offsets are."""
+    send_many = MemoryTransactionalProducer.send_many
+
+    async def send_many_and_go(self: MemoryTransactionalProducer, messages: Any) -> Any:
+        published = await send_many(self, messages)
+        if "t" in broker.topics and msgspec.json.decode(messages[-1].value) == 3:
+            how()
+        return published
+
+    monkeypatch.setattr(MemoryTransactionalProducer, "send_many", send_many_and_go)
+
+
+@pytest.mark.parametrize("given", [{}, EARLIEST], ids=["stop", "earliest"])
+@pytest.mark.parametrize(
+    ("heard", "later"),
+    [(True, "again"), (False, "again"), (True, "never"), (False, "never")],
+    ids=["the group hears of it", "it does not", "and nobody makes it again", "and the group does not hear of it"],
+)
+async def test_exactly_once_a_topic_that_is_deleted_inside_a_transaction_costs_no_output(
+    virtual_time: VirtualTime, given: dict[str, Any], heard: bool, later: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    broker.create_topic("out")
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> int:
+        return value
+
+    def go() -> None:
+        if heard:
+            broker.delete_topic("t")
+        else:
+            del broker.topics["t"], broker.topic_ids["t"]
+
+    going(monkeypatch, broker, go)
+    publish(broker, *range(4))
+    async with working(app, broker, **given):
+        await until(lambda: "t" not in broker.topics)
+        await asyncio.sleep(20)
+        if later == "again":
+            broker.create_topic("t")
+            await asyncio.sleep(20)
+    records, _ = broker.log(TopicPartition("out", 0)).read(0, 1000)
+    assert [msgspec.json.decode(record.value or b"") for record in records] == [*range(4)]
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["the group hears of it", "it does not"])
+async def test_exactly_once_a_topic_that_is_deleted_inside_the_last_transaction_costs_no_output(
+    virtual_time: VirtualTime, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    broker.create_topic("out")
+    done = asyncio.Event()
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> int:
+        if value == 3:
+            done.set()
+        return value
+
+    def go() -> None:
+        if heard:
+            broker.delete_topic("t")
+        else:
+            del broker.topics["t"], broker.topic_ids["t"]
+
+    going(monkeypatch, broker, go)
+    publish(broker, *range(4))
+    async with working(app, broker, worker={"transaction_interval": 5}) as worker:
+        await done.wait()
+    assert not worker.failures
+    records, _ = broker.log(TopicPartition("out", 0)).read(0, 1000)
+    assert [msgspec.json.decode(record.value or b"") for record in records] == [*range(4)]
 
 
 @pytest.mark.parametrize("fetching", ["by name"], indirect=True)

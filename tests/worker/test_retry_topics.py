@@ -363,6 +363,23 @@ async def test_retries_whose_topic_is_deleted_outlive_a_stop(how: str, delivery:
     assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
+@deliveries
+@pytest.mark.parametrize("again", [True, False], ids=["and goes on", "and stops"])
+async def test_retries_whose_topic_is_gone_when_the_session_ends_are_kept(delivery: Delivery, again: bool) -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, 0, 1)
+    async with working(failing(seen, until_attempt=2, delivery=delivery), broker) as worker:
+        await until(lambda: sum(group.delayed for group in worker.status().groups) == 2)
+        go(broker, "not heard of")
+        broker.expel(RETRIES)
+        if again:
+            await until(lambda: len(seen) == 4, 200)
+    assert not any(group.stranded for group in worker.status().groups)
+    async with working(failing(seen, until_attempt=2, delivery=delivery), broker):
+        await asyncio.sleep(65)
+    assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
 @gone
 @deliveries
 @pytest.mark.parametrize(("takes", "attempt"), [(4, 3), (3600, 2)], ids=["fails", "outlasts the drain"])

@@ -1,10 +1,12 @@
-"""Batches whose partition has no leader, or is gone: what aiokafka's producer does with them too long, or too often."""
+"""Partitions that have no leader, or are gone: what aiokafka's producer does with them too long, or too often."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import aiokafka.errors as kafka
+from aiokafka.client import CoordinationType
+from aiokafka.producer.sender import TxnOffsetCommitHandler
 
 from octopus.events import TopicPartition
 from octopus.transports.kafka.connection import ClientName
@@ -104,3 +106,40 @@ def pace(accumulator: Any) -> None:
         return batches, is_leader_unknown
 
     accumulator.drain_by_nodes = drain_paced
+
+
+class _CommitOfOffsets(TxnOffsetCommitHandler):
+    """Fails where a topic is not there: aiokafka asks again until the transaction has taken too long, and is lost."""
+
+    def handle_response(self, resp: Any) -> float | None:
+        gone = [
+            TopicPartition(topic, partition)
+            for topic, codes in resp.errors
+            for partition, code in codes
+            if code == kafka.UnknownTopicOrPartitionError.errno
+        ]
+        if not gone:
+            wait: float | None = super().handle_response(resp)  # type: ignore[no-untyped-call]
+            return wait
+        manager = self._sender._txn_manager
+        manager.error_transaction(kafka.UnknownTopicOrPartitionError(", ".join(map(str, gone))))
+        # That forgets the group; but the broker has it in the transaction, which has to be ended there, too.
+        manager.consumer_group_added(self._group_id)
+        return None
+
+
+def refuse_offsets(sender: Any) -> None:
+    """Let a transaction fail whose offsets are of a topic that is gone."""
+
+    async def commit(offsets: Any, group: str) -> None:
+        if not offsets:
+            return
+        try:
+            node = await sender._find_coordinator(CoordinationType.GROUP, group)
+        except kafka.GroupAuthorizationFailedError as error:
+            sender._txn_manager.error_transaction(error)
+        else:
+            handler: Any = _CommitOfOffsets(sender, offsets, group)  # type: ignore[no-untyped-call]
+            await handler.do(node)
+
+    sender._do_txn_offset_commit = commit

@@ -108,6 +108,7 @@ class KafkaProducer:
                 await engine.stop()
                 raise
         missing.pace(engine._message_accumulator)
+        missing.refuse_offsets(engine._sender)
         engine._sender.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
         return engine
 

@@ -51,6 +51,8 @@ class MemoryTransactionalProducer:
         """Make a group's offsets part of the transaction."""
         with self._broker.lock:
             self._broker.faults.check("send_offsets")
+            for partition in offsets:
+                self._broker.log(partition)
             self._current().offsets.setdefault(group, {}).update(offsets)
 
     async def commit(self) -> None:

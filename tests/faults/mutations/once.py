@@ -46,16 +46,16 @@ MUTATIONS = (
     Mutation(
         "offsets are not part of the transaction",
         "octopus/worker/transactions.py",
-        "                await self._producer.send_offsets(self._group, {self._partition: commit})\n",
-        "",
+        "            await self._producer.send_offsets(self._group, {self._partition: commit})\n",
+        "            pass\n",
         (ONCE,),
     ),
     Mutation(
         "offsets are committed before their transaction, as trials with real processes see it",
         "octopus/worker/transactions.py",
-        "            await transactions.commit(assignment)\n",
+        "            if not await transactions.commit(assignment):\n",
         "            await GroupWorker._commit(self, [assignment])\n            assignment.committed = None\n"
-        "            await transactions.commit(assignment)\n",
+        "            if not await transactions.commit(assignment):\n",
         (f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once",),
     ),
     Mutation(
@@ -127,8 +127,8 @@ MUTATIONS = (
     Mutation(
         "the last transaction before a stop is left out",
         "octopus/worker/transactions.py",
-        "                await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due)\n",
-        "                pass\n",
+        "return all(await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due))",
+        "return True",
         (ONCE,),
     ),
     Mutation(

@@ -78,9 +78,23 @@ MUTATIONS = (
     Mutation(
         "the offsets of an old topic are part of a transaction",
         "octopus/worker/transactions.py",
-        "if not assignment.is_outdated:  # else",
-        "if True:  # else",
+        "if not (assignment.is_outdated or await",
+        "if not (await",
         (RECREATED,),
+    ),
+    Mutation(
+        "the outputs of a transaction whose topic went are dropped",
+        "octopus/worker/transactions.py",
+        "                self.outbox.put_back(written)\n",
+        "",
+        (RECREATED,),
+    ),
+    Mutation(
+        "retries that wait in memory go with the session",
+        "octopus/worker/group.py",
+        "            await self._rescue.before_drain(leaving, self._settings.revoke_budget / 2)\n",
+        "",
+        ("tests/worker/test_retry_topics.py",),
     ),
     Mutation(
         "a topic is begun anew before what was read of the old one is finished",
