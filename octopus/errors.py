@@ -6,6 +6,7 @@
     ├─ DecodeError               bytes are not a T: .reason, .field
     ├─ ResultRefused             a handler or middleware returned what cannot be used
     ├─ HandlerStopped            too much is dying, or nothing may be lost: processing stops
+    ├─ OperationFailed           what was asked cannot be done: nothing is there, or another thing is
     ├─ TransportError            .retryable
     │  ├─ ConnectionFailed
     │  ├─ NotAuthorized
@@ -80,6 +81,10 @@ class HandlerStopped(OctopusError):
         stopped = cls(f"{type(error).__name__} is not a failure to retry: {error}")
         stopped.__cause__ = error
         return stopped
+
+
+class OperationFailed(OctopusError):
+    """What somebody asked for cannot be done, for a reason that is neither usage nor the broker's."""
 
 
 class TransportError(OctopusError):

@@ -77,5 +77,14 @@ def test_a_new_module_escapes_neither_layers_nor_homes(package: Path) -> None:
     assert broken(package) == {"Arrows point down; siblings separated by | are strangers", "aiokafka has one home"}
 
 
+def test_an_operation_knows_no_terminal_and_no_command_line(package: Path) -> None:
+    plant(package, "operations/groups.py", "import cyclopts")
+    plant(package, "operations/topics.py", "import octopus.cli.screen")
+    assert broken(package) == {
+        "Arrows point down; siblings separated by | are strangers",
+        "The terminal has one home",
+    }
+
+
 def test_no_import_is_ignored() -> None:
     assert [each["name"] for each in CONTRACTS if each.get("ignore_imports")] == []

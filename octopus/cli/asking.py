@@ -2,9 +2,8 @@
 
 import sys
 
-from octopus.cli.failures import CommandFailed
 from octopus.cli.screen import notices
-from octopus.errors import ConfigurationError
+from octopus.errors import ConfigurationError, OperationFailed
 
 
 def confirm(question: str) -> None:
@@ -12,7 +11,7 @@ def confirm(question: str) -> None:
 
     Raises:
         ConfigurationError: Nobody is there to answer.
-        CommandFailed: The answer is no.
+        OperationFailed: The answer is no.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError(
@@ -20,4 +19,4 @@ def confirm(question: str) -> None:
         )
     notices().print(f"{question} [y/N] ", end="", markup=False)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandFailed("Nothing was changed.")
+        raise OperationFailed("Nothing was changed.")

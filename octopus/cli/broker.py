@@ -14,14 +14,13 @@ from octopus import config
 from octopus.broker.process import run as run_broker
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
-from octopus.cli.brokers import RunningBroker, meant_broker, running_brokers
-from octopus.cli.failures import CommandFailed
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import document, note, notices, say, spell_count, table
 from octopus.config import LogSettings, Settings
-from octopus.errors import ConfigurationError, ConnectionFailed, TransportError
+from octopus.errors import ConfigurationError, ConnectionFailed, OperationFailed, TransportError
+from octopus.operations.brokers import RunningBroker, meant_broker, running_brokers
 from octopus.transports.broker_codecs import codecs
 from octopus.transports.broker_process import BrokerProcess
 from octopus.transports.checksum import crc32c
@@ -60,7 +59,7 @@ def start(
     if running := meant_broker(settings):
         if port not in (None, 0, running.port):
             kept = running.directory or "memory"
-            raise CommandFailed(
+            raise OperationFailed(
                 f"The broker with records in {kept} runs already, at {running.address}. Stop it first: octopus broker stop"
             )
         _report(running, "is running already", options)
@@ -120,11 +119,11 @@ def stop(*, dir: Path | None = None, port: int | None = None, options: Options =
     try:
         os.kill(running.pid, signal.SIGTERM)
     except PermissionError as error:
-        raise CommandFailed(f"Process {running.pid} belongs to somebody else.") from error
+        raise OperationFailed(f"Process {running.pid} belongs to somebody else.") from error
     deadline = time.monotonic() + STOP_WAIT
     while running.pid in (other.pid for other in running_brokers()):
         if time.monotonic() > deadline:
-            raise CommandFailed(f"Process {running.pid} did not end within {STOP_WAIT:g} s.")
+            raise OperationFailed(f"Process {running.pid} did not end within {STOP_WAIT:g} s.")
         time.sleep(0.05)
     _report(running, "has stopped", options)
 
@@ -142,7 +141,7 @@ def _named_broker(dir: Path | None, port: int | None, options: Options) -> Runni
             and (port is None or running.port == port)
         ]
     if not found:
-        raise CommandFailed("No such embedded broker runs. Those that run: octopus broker status")
+        raise OperationFailed("No such embedded broker runs. Those that run: octopus broker status")
     if len(found) > 1:
         places = ", ".join(running.directory or "in memory" for running in found)
         raise ConfigurationError(f"{len(found)} brokers fit ({places}); say which with --dir.")

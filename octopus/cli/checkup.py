@@ -15,16 +15,15 @@ from typing import Any, NamedTuple
 from octopus import config
 from octopus.app import Octopus
 from octopus.broker.lock import owner_of
-from octopus.cli.dead_letter_records import dead_letter_topics, waiting
-from octopus.cli.exposed import exposed_files
-from octopus.cli.finding import find_app
 from octopus.cli.options import Options
 from octopus.cli.reaching import CLIENT
 from octopus.cli.screen import spell_bytes, spell_count
-from octopus.cli.standing import lag_of, misplaced, standings_of
 from octopus.config import Secret, Settings
 from octopus.errors import OctopusError
-from octopus.events import TopicPartition
+from octopus.operations.apps import find_app
+from octopus.operations.dead_letters import count_dead_letters
+from octopus.operations.exposed_files import exposed_files
+from octopus.operations.standing import lag_of, misplaced, standings_of
 from octopus.transports.base import Admin, Transport
 from octopus.transports.opening import administering, connect, open_transport
 from octopus.worker.process import read_sources
@@ -290,10 +289,8 @@ async def _groups(admin: Admin, settings: Settings, app: Octopus | None) -> list
 
 
 async def _dead_letters(admin: Admin) -> Finding:
-    topics = await dead_letter_topics(admin)
-    places = [TopicPartition(name, number) for name, partitions in topics.items() for number in range(partitions)]
-    counts = {name: count for name, count in (await waiting(admin, places)).counts.items() if count}
-    if not counts:
+    waiting = [each for each in await count_dead_letters(admin) if each.waiting]
+    if not waiting:
         return Finding(State.GOOD, "dead letters", "none wait")
-    text = ", ".join(f"{count:,} in {name}" for name, count in sorted(counts.items()))
+    text = ", ".join(f"{each.waiting:,} in {each.topic}" for each in waiting)
     return Finding(State.DOUBTFUL, "dead letters", text, "octopus dead-letters list, then mend, then replay")

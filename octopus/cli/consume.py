@@ -12,17 +12,19 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
-from octopus.cli.progress import Advance, progress
+from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.reading import Reader, partitions_of
-from octopus.cli.records import as_json
 from octopus.cli.screen import is_terminal, note, spell_count
 from octopus.config import Settings
-from octopus.errors import ConfigurationError, DecodeError
+from octopus.errors import ConfigurationError
 from octopus.events import StoredRecord, TopicPartition
+from octopus.operations.moments import Moment, read_moment
+from octopus.operations.partitions import partitions_of
+from octopus.operations.progress import Advance
+from octopus.operations.reading import Reader
+from octopus.operations.records import is_match, readable
 from octopus.patterns import Pattern
 from octopus.text import printable_json, visible, visible_lines
 from octopus.transports.opening import administering
@@ -96,7 +98,7 @@ async def _consume(
     settings: Settings = options.settings()
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
-            partitions = await partitions_of(admin, topics, only, transport.address)
+            partitions = await partitions_of(admin, topics, only, address=transport.address)
             await start.refuse_beyond(admin, partitions, reads=True)
         async with Reader(transport, settings, partitions, start, end, group) as reader:
             if not options.quiet and is_terminal() and end is None and start.start == "latest":
@@ -148,7 +150,7 @@ class _Printer:
         looked = 0
         for record in records:
             looked += 1
-            if not self._matches(record):
+            if not is_match(self._pattern, record.value):
                 self.left_out += 1
                 continue
             parts.append(self._line(partition, record))
@@ -164,20 +166,12 @@ class _Printer:
         left_out = f", {self.left_out:,} did not match" if self._pattern is not None else ""
         return f"{spell_count(self.shown, 'event')}{left_out}."
 
-    def _matches(self, record: StoredRecord) -> bool:
-        if self._pattern is None:
-            return True
-        try:
-            return record.value is not None and self._pattern.matches(bytes(record.value))
-        except DecodeError:
-            return False  # a pattern speaks about JSON; what is none does not match
-
     def _line(self, partition: TopicPartition, record: StoredRecord) -> bytes:
         if self._raw:  # for a file or a program; a terminal would obey what is in there
             value = record.value or b""
             return visible_lines(value.decode("utf-8", "backslashreplace")).encode() if is_terminal() else value
         if self._json:
-            return printable_json(msgspec.json.encode(as_json(partition, record)).decode()).encode()
+            return printable_json(msgspec.json.encode(readable(partition, record)).decode()).encode()
         moment = datetime.fromtimestamp(record.timestamp / 1000).astimezone()
         head = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} {partition}@{record.offset}"
         parts = [self._dim(head)]

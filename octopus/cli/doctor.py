@@ -6,10 +6,10 @@ from cyclopts import App
 from rich.text import Text
 
 from octopus.cli.checkup import Finding, State, examine
-from octopus.cli.finding import USUAL
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import run_async
 from octopus.cli.screen import document, output, say, spell_count
+from octopus.operations.apps import USUAL
 from octopus.text import visible
 from octopus.worker.process import ExitCode
 

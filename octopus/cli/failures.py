@@ -20,10 +20,6 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 )
 
 
-class CommandFailed(OctopusError):
-    """A command could not do what was asked, for a reason that is neither usage nor the broker."""
-
-
 def exit_code(error: Exception) -> tuple[ExitCode, str]:
     """Return how the process ends, and what to tell the user."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("the lifespan of ")]

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from octopus.cli.options import Options
 from octopus.cli.screen import notices
+from octopus.operations.progress import Advance, unseen
 from octopus.text import visible
 
 PATIENCE = 1.0
 """Seconds of work of which nobody needs to be told."""
-
-Advance = Callable[[int], None]
-"""Takes how much more is done."""
 
 
 @contextlib.contextmanager
@@ -26,7 +24,7 @@ def progress(options: Options, what: str, total: int | None) -> Iterator[Advance
     """
     console = notices()
     if options.json or options.quiet or not console.is_terminal:
-        yield lambda _: None
+        yield unseen
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from octopus.cli.failures import CommandFailed
 from octopus.cli.lines import read_lines
 from octopus.cli.options import DEFAULTS, Options
-from octopus.cli.reaching import producing, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import document, notices, say, spell_bytes, spell_count, spell_rate
 from octopus.config import Settings
-from octopus.errors import ConfigurationError
+from octopus.errors import ConfigurationError, OperationFailed
 from octopus.events import Headers, Published
 from octopus.text import visible
 from octopus.transports.base import Outgoing
+from octopus.transports.opening import producing
 
 BATCH = 2000
 FLUSH_WITHIN = 0.1
@@ -139,15 +139,15 @@ class _Given:
         number = 0
         async for batch in read_lines(source, most=BATCH, within=FLUSH_WITHIN):
             messages: list[Outgoing] = []
-            wrong: CommandFailed | None = None
+            wrong: OperationFailed | None = None
             for line in batch:
                 number += 1
                 if self.raw:
-                    messages.append(self._outgoing(line, CommandFailed))
+                    messages.append(self._outgoing(line, OperationFailed))
                 elif line.strip():
                     try:
                         messages.append(self._line(line, name, number))
-                    except CommandFailed as error:
+                    except OperationFailed as error:
                         wrong = error
                         break
             if messages:
@@ -158,8 +158,8 @@ class _Given:
     def _line(self, line: bytes, name: str, number: int) -> Outgoing:
         before = f"The {spell_count(number - 1, 'line')} before it {'was' if number == 2 else 'were'} published. "
 
-        def fail(reason: str) -> CommandFailed:
-            return CommandFailed(f"Line {number} of {name} {reason}. {before if number > 1 else ''}See --raw.")
+        def fail(reason: str) -> OperationFailed:
+            return OperationFailed(f"Line {number} of {name} {reason}. {before if number > 1 else ''}See --raw.")
 
         try:
             msgspec.json.decode(line, type=msgspec.Raw)

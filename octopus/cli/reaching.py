@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from octopus.cli.logs import configure_logs
@@ -12,8 +12,7 @@ from octopus.cli.options import Options
 from octopus.cli.screen import notices
 from octopus.config import LogSettings, Settings
 from octopus.transports.base import Transport
-from octopus.transports.opening import connected, producer_options
-from octopus.transports.topic_creation import TopicCreatingProducer
+from octopus.transports.opening import connected
 
 T = TypeVar("T")
 
@@ -59,14 +58,3 @@ def run_async(options: Options, work: Coroutine[Any, Any, T]) -> T:
 def reaching(settings: Settings) -> contextlib.AbstractAsyncContextManager[Transport]:
     """Open the transport of the settings."""
     return connected(settings, client_id=CLIENT)
-
-
-@contextlib.asynccontextmanager
-async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicCreatingProducer]:
-    """Open a producer that creates missing topics where the settings allow it."""
-    producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
-    await producer.start()
-    try:
-        yield producer
-    finally:
-        await producer.stop()

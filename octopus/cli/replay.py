@@ -8,17 +8,15 @@ from cyclopts import App, Parameter
 
 from octopus.cli.asking import confirm
 from octopus.cli.groups import move_group
-from octopus.cli.moments import Moment, read_moment
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
-from octopus.cli.reaching import producing, reaching, run_async
-from octopus.cli.reading import Reader, Span, partitions_of
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import document, note, say, spell_count
-from octopus.errors import ConfigurationError, DecodeError
-from octopus.events import StoredRecord
+from octopus.errors import ConfigurationError
+from octopus.operations.moments import Moment, read_moment
+from octopus.operations.replay import copy_range, plan_copy
 from octopus.patterns import Pattern
-from octopus.transports.base import Outgoing
 from octopus.transports.opening import administering
 from octopus.transports.topic_creation import check_topic_names
 
@@ -91,42 +89,18 @@ async def _copy(
     options: Options,
 ) -> None:
     settings = options.settings()
-    count = 0
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
-            places = await partitions_of(admin, (topic,), address=transport.address)
-            await start.refuse_beyond(admin, places, reads=True)
-            # Resolved once: what is published into the same topic meanwhile is not read again.
-            first, last = await start.resolve(admin, places), await end.resolve(admin, places)
-        total = sum(max(0, last[place] - first[place]) for place in places)
-        if total and not dry_run and not yes:
-            await asyncio.to_thread(confirm, f"Publish up to {spell_count(total, 'event')} of {topic} into {into}?")
-        if total:
-            async with (
-                producing(transport, settings) as producer,
-                Reader(transport, settings, places, Span(first), Span(last)) as reader,
-            ):
-                with progress(options, f"Copying {topic} into {into}", total) as advance:
-                    async for _, records in reader:
-                        messages = [
-                            Outgoing(into, record.value, record.key, record.headers)
-                            for record in records
-                            if pattern is None or _matches(pattern, record)
-                        ]
-                        count += len(messages)
-                        if messages and not dry_run:
-                            await producer.send_many(messages)
-                    advance(len(records))
+            plan = await plan_copy(admin, topic, start, end, address=transport.address)
+        if plan.size and not dry_run and not yes:
+            await asyncio.to_thread(confirm, f"Publish up to {spell_count(plan.size, 'event')} of {topic} into {into}?")
+        with progress(options, f"Copying {topic} into {into}", plan.size) as advance:
+            copied = await copy_range(
+                transport, settings, plan, into, pattern=pattern, dry_run=dry_run, advance=advance
+            )
     if options.json:
-        document({"topic": topic, "into": into, "dry_run": dry_run, "events": count, "range": total})
+        document(copied)
     elif dry_run:
-        note(f"Would publish {spell_count(count, 'event')} of {topic} into {into}.")
+        note(f"Would publish {spell_count(copied.events, 'event')} of {topic} into {into}.")
     else:
-        say(f"Published {spell_count(count, 'event')} of {topic} into {into}.", "green")
-
-
-def _matches(pattern: Pattern, record: StoredRecord) -> bool:
-    try:
-        return record.value is not None and pattern.matches(bytes(record.value))
-    except DecodeError:
-        return False
+        say(f"Published {spell_count(copied.events, 'event')} of {topic} into {into}.", "green")

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from octopus import config
 from octopus.app import Octopus
-from octopus.cli.finding import find_app, source_directory
 from octopus.cli.live import LiveStatus, topics_of
 from octopus.cli.live_workers import LiveWorkers
 from octopus.cli.logs import configure_logs
@@ -23,6 +22,7 @@ from octopus.config import Settings
 from octopus.config.loading import suggestion
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
+from octopus.operations.apps import find_app, source_directory
 from octopus.transports.topic_creation import check_topic_names
 from octopus.worker import Worker
 from octopus.worker.parent import WORKER_VARIABLE

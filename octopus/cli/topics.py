@@ -1,21 +1,19 @@
 """`octopus topics`: list, show, create, alter and delete."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from octopus.cli.asking import confirm
-from octopus.cli.failures import CommandFailed
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.reading import partitions_of
 from octopus.cli.screen import document, note, say, spell_count, table, warn
-from octopus.errors import ConfigurationError
-from octopus.events import TopicPartition
-from octopus.transports.base import Admin
+from octopus.errors import ConfigurationError, OperationFailed
+from octopus.operations import topics as operations
+from octopus.operations.topics import TopicCreation
 from octopus.transports.opening import administering
 from octopus.transports.topic_creation import check_topic_names
 
@@ -46,36 +44,15 @@ def list_topics(*, all: bool = False, options: Options = DEFAULTS) -> None:
 
 async def _list(all: bool, options: Options) -> None:
     async with reaching(options.settings()) as transport, administering(transport) as admin:
-        topics = [topic for topic in await admin.topics() if all or not (topic.internal or topic.name.startswith("__"))]
-        places = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
-        counts = await count_events(admin, places)
+        topics = await operations.list_topics(admin, with_internal=all)
         address = transport.address
     if options.json:
-        document(
-            [
-                {
-                    "name": topic.name,
-                    "partitions": topic.partitions,
-                    "replication": topic.replication,
-                    "internal": topic.internal,
-                    "events": sum(count for place, count in counts.items() if place.topic == topic.name),
-                }
-                for topic in topics
-            ]
-        )
+        document(topics)
         return
     if not topics:
         say(f"No topics on {address}. They are created when something is published: octopus publish TOPIC '{{}}'")
         return
-    rows = [
-        (
-            topic.name,
-            topic.partitions,
-            topic.replication,
-            sum(count for place, count in counts.items() if place.topic == topic.name),
-        )
-        for topic in topics
-    ]
+    rows = [(topic.name, topic.partitions, topic.replication, topic.events) for topic in topics]
     table(("topic", ">partitions", ">copies", ">events"), rows, styles=("cyan",))
 
 
@@ -91,29 +68,17 @@ def show(topic: str, /, *, options: Options = DEFAULTS) -> None:
 
 async def _show(topic: str, options: Options) -> None:
     async with reaching(options.settings()) as transport, administering(transport) as admin:
-        places = await partitions_of(admin, (topic,), address=transport.address)
-        first, last = await admin.offsets(places, "earliest"), await admin.offsets(places, "latest")
-        settings = await admin.topic_config(topic)
-        topic_id = (await admin.topic_ids([topic])).get(topic)
+        found = await operations.describe_topic(admin, topic, address=transport.address)
     if options.json:
-        document(
-            {
-                "name": topic,
-                "id": topic_id,
-                "partitions": [
-                    {"partition": place.partition, "first": first[place], "end": last[place]} for place in places
-                ],
-                "config": settings,
-            }
-        )
+        document(found)
         return
-    if topic_id:
-        note(f"{topic} has the topic id {topic_id}.", "dim")
-    rows = [(place.partition, first[place], last[place], last[place] - first[place]) for place in places]
+    if found.id:
+        note(f"{topic} has the topic id {found.id}.", "dim")
+    rows = [(each.partition, each.first, each.end, each.end - each.first) for each in found.partitions]
     table((">partition", ">first", ">end", ">events"), rows)
-    if settings:
+    if found.config:
         say("")
-        table(("setting", "value"), sorted(settings.items()), styles=("cyan",))
+        table(("setting", "value"), sorted(found.config.items()), styles=("cyan",))
 
 
 @verb.command
@@ -150,52 +115,33 @@ async def _create(
 ) -> None:
     settings = options.settings()
     number = settings.topics.partitions if partitions is None else partitions
-    copies = settings.topics.replication if replication is None else replication
     async with reaching(settings) as transport, administering(transport) as admin:
-        was_created = await admin.create_topic(topic, partitions=number, replication=copies, config=config or None)
-        asked = {"partitions": partitions, "replication": replication, **config}
-        differences = {} if was_created else _differences(await _described(admin, topic), asked)
-    if options.json:
-        different = {"different": differences} if differences else {}
-        document({"name": topic, "created": was_created, **different})
-    if differences:
-        raise CommandFailed(
-            f"{topic} was there already, and is another: {_spell(differences, '{name} is {is}, not {asked}')}. Nothing is changed."
-            f"{_how_to_alter(topic, differences)}"
+        creation = await operations.create_topic(
+            admin, topic, settings.topics, partitions=partitions, replication=replication, config=config
         )
-    if was_created and not options.json:
+    if options.json:
+        document(creation)
+    if creation.different:
+        spelled = "; ".join(f"{name} is {each.found}, not {each.asked}" for name, each in creation.different.items())
+        raise OperationFailed(
+            f"{topic} was there already, and is another: {spelled}. Nothing is changed.{_how_to_alter(creation)}"
+        )
+    if creation.created and not options.json:
         say(f"Created {topic} with {spell_count(number, 'partition')}.", "green")
     elif not options.json:
         note(f"{topic} was there already; nothing is changed.")
 
 
-async def _described(admin: Admin, topic: str) -> dict[str, Any]:
-    """Return what can be said of a topic: partitions, replication, and settings under Kafka's names."""
-    info = next((known for known in await admin.topics() if known.name == topic), None)
-    counts = {} if info is None else {"partitions": info.partitions, "replication": info.replication}
-    return {**await admin.topic_config(topic), **counts}
-
-
-def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"is": found.get(name), "asked": value}
-        for name, value in asked.items()
-        if value is not None and not (name == "replication" and value == -1) and found.get(name) != value
-    }
-
-
-def _spell(differences: Mapping[str, Mapping[str, Any]], how: str) -> str:
-    return "; ".join(how.format(name=name, **each) for name, each in differences.items())
-
-
-def _how_to_alter(topic: str, differences: Mapping[str, Mapping[str, Any]]) -> str:
+def _how_to_alter(creation: TopicCreation) -> str:
     """Return the command that makes an existing topic what was asked for, as far as one can."""
-    grows = "partitions" in differences and differences["partitions"]["asked"] > differences["partitions"]["is"]
-    arguments = [f"--partitions {differences['partitions']['asked']}"] if grows else []
+    count = creation.different.get("partitions")
+    arguments = [f"--partitions {count.asked}"] if count is not None and count.asked > count.found else []
     arguments += [
-        f"-s {name}={each['asked']}" for name, each in differences.items() if name not in ("partitions", "replication")
+        f"-s {name}={each.asked}"
+        for name, each in creation.different.items()
+        if name not in ("partitions", "replication")
     ]
-    return f" Change it: octopus topics alter {topic} {' '.join(arguments)}" if arguments else ""
+    return f" Change it: octopus topics alter {creation.name} {' '.join(arguments)}" if arguments else ""
 
 
 @verb.command
@@ -227,29 +173,22 @@ def alter(
 
 async def _alter(topic: str, partitions: int | None, config: dict[str, str], yes: bool, options: Options) -> None:
     async with reaching(options.settings()) as transport, administering(transport) as admin:
-        has = len(await partitions_of(admin, (topic,), address=transport.address))
-        if partitions is not None and partitions < has:
-            raise ConfigurationError(
-                f"--partitions {partitions}: {topic} has {has}, and none can be taken away. Create another topic and copy what "
-                f"is in this one: octopus replay {topic} --from earliest --into OTHER"
-            )
-        differences = _differences(await _described(admin, topic), {"partitions": partitions, **config})
-        if "partitions" in differences and not yes:
-            await asyncio.to_thread(confirm, f"Give {topic} {partitions} partitions instead of {has}, for good?")
-        changed = {name: value for name, value in config.items() if name in differences}
-        if differences:
-            await admin.alter_topic(
-                topic, config=changed or None, partitions=partitions if "partitions" in differences else None
-            )
+        plan = await operations.plan_alteration(
+            admin, topic, partitions=partitions, config=config, address=transport.address
+        )
+        if plan.partitions is not None and not yes:
+            more, fewer = plan.partitions.after, plan.partitions.before
+            await asyncio.to_thread(confirm, f"Give {topic} {more} partitions instead of {fewer}, for good?")
+        await operations.alter_topic(admin, plan)
     if options.json:
-        changes = {name: {"from": each["is"], "to": each["asked"]} for name, each in differences.items()}
-        document({"name": topic, "changed": changes})
+        document(plan)
         return
-    if not differences:
+    if not plan.changed:
         note(f"{topic} is so already; nothing is changed.")
         return
-    say(f"Changed {topic}: {_spell(differences, '{name} is {asked}, was {is}')}.", "green")
-    if "partitions" in differences:
+    spelled = "; ".join(f"{name} is {change.after}, was {change.before}" for name, change in plan.changed.items())
+    say(f"Changed {topic}: {spelled}.", "green")
+    if plan.partitions is not None:
         warn(
             "New events of a key may go to another partition than its earlier ones. A worker that runs notices within "
             "consumer.metadata_max_age."
@@ -275,23 +214,13 @@ def delete(
 
 async def _delete(topics: Sequence[str], yes: bool, options: Options) -> None:
     async with reaching(options.settings()) as transport, administering(transport) as admin:
-        places = await partitions_of(admin, topics, address=transport.address)
-        events = sum((await count_events(admin, places)).values())
+        plan = await operations.plan_deletion(admin, topics, address=transport.address)
+        what = f"{', '.join(topics)} with {spell_count(plan.events, 'event')}"
         if not yes:
-            await asyncio.to_thread(confirm, f"Delete {', '.join(topics)} with {spell_count(events, 'event')}?")
+            await asyncio.to_thread(confirm, f"Delete {what}?")
         with progress(options, "Deleting topics", len(topics)) as advance:
-            for topic in topics:
-                await admin.delete_topic(topic)
-                advance(1)
+            await operations.delete_topics(admin, plan, advance)
     if options.json:
-        document({"deleted": list(topics), "events": events})
+        document(plan)
     else:
-        say(f"Deleted {', '.join(topics)} with {spell_count(events, 'event')}.")
-
-
-async def count_events(admin: Admin, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return how many offsets each partition holds; of compacted topics that is more than there are events."""
-    if not places:
-        return {}
-    first, last = await admin.offsets(places, "earliest"), await admin.offsets(places, "latest")
-    return {place: last[place] - first[place] for place in places}
+        say(f"Deleted {what}.")

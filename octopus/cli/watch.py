@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from octopus.cli.file_events import FileEvent, FileWatcher
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
-from octopus.cli.reaching import producing, reaching, run_async
+from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import note, notices, output, spell_bytes
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, TransportError
@@ -19,6 +19,7 @@ from octopus.logs import get_logger
 from octopus.patience import Patience
 from octopus.text import printable_json, visible
 from octopus.transports.base import Outgoing
+from octopus.transports.opening import producing
 from octopus.worker import Worker
 
 logger = get_logger("octopus.watch")

@@ -10,6 +10,7 @@ from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerS
 from octopus.config.addresses import SCHEMES, check_addresses
 from octopus.errors import ConfigurationError
 from octopus.transports.base import Admin, Transport
+from octopus.transports.topic_creation import TopicCreatingProducer
 from octopus.types import TokenProvider
 
 
@@ -89,6 +90,17 @@ async def administering(transport: Transport) -> AsyncIterator[Admin]:
         yield admin
     finally:
         await admin.stop()
+
+
+@contextlib.asynccontextmanager
+async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicCreatingProducer]:
+    """Open a producer for as long as a block lasts; it creates missing topics where the settings allow that."""
+    producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
 
 
 def _kafka(settings: Settings, client_id: str) -> Transport:

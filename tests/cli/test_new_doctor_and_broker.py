@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from octopus.cli.brokers import running_brokers
+from octopus.operations.brokers import running_brokers
 from tests.cli.conftest import Octopus, Start
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from octopus.cli.moments import Moment, read_moment
 from octopus.errors import ConfigurationError
+from octopus.operations.moments import Moment, read_moment
 from tests.cli.conftest import Octopus, Start
 
 

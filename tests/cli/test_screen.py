@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from octopus.cli.records import as_json
 from octopus.cli.screen import spell_bytes, spell_rate, table
 from octopus.events import Record, TopicPartition
+from octopus.operations.records import readable
 
 
 def test_a_table_that_is_piped_is_aligned_plain_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_a_record_is_one_json_line_that_says_how_its_value_is_written(
     value: bytes | None, encoding: str | None, decoded: object
 ) -> None:
     record = Record("t", 0, 7, 1500, b"k\xff", value, [("h", b"v"), ("none", None)])
-    line = msgspec.json.encode(as_json(TopicPartition("t", 0), record))
+    line = msgspec.json.encode(readable(TopicPartition("t", 0), record))
     assert b"\n" not in line
     found = msgspec.json.decode(line)
     assert (found["encoding"], found["value"]) == (encoding, decoded)

@@ -8,9 +8,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from octopus.cli.standing import Misplaced, Place, Standing, lag_of, misplaced, standing, standings_of
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
+from octopus.operations.standing import Location, Misplaced, Standing, lag_of, misplaced, standing, standings_of
 from octopus.runner.commit_metadata import with_topic_id
 from octopus.transports.base import Commit, TopicInfo
 from octopus.transports.opening import administering, open_transport
@@ -23,19 +23,21 @@ T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
 @pytest.mark.parametrize(
     ("commit", "start", "end", "expected"),
     [
-        pytest.param(Commit(5), 0, 7, Standing(2, Place.INSIDE, False), id="in the log"),
-        pytest.param(Commit(7), 0, 7, Standing(0, Place.INSIDE, False), id="at its end"),
-        pytest.param(Commit(5), 5, 7, Standing(2, Place.INSIDE, False), id="at its start"),
-        pytest.param(Commit(0), 5, 7, Standing(2, Place.BEFORE, False), id="before it: deleted events are not counted"),
-        pytest.param(Commit(9), 0, 7, Standing(0, Place.BEHIND, False), id="behind it"),
-        pytest.param(Commit(5, with_topic_id("", "now")), 0, 7, Standing(2, Place.INSIDE, True), id="of this topic"),
+        pytest.param(Commit(5), 0, 7, Standing(2, Location.INSIDE, False), id="in the log"),
+        pytest.param(Commit(7), 0, 7, Standing(0, Location.INSIDE, False), id="at its end"),
+        pytest.param(Commit(5), 5, 7, Standing(2, Location.INSIDE, False), id="at its start"),
         pytest.param(
-            Commit(5, with_topic_id("", "then")), 1, 7, Standing(6, Place.ANOTHER_TOPIC, True), id="of another"
+            Commit(0), 5, 7, Standing(2, Location.BEFORE, False), id="before it: deleted events are not counted"
+        ),
+        pytest.param(Commit(9), 0, 7, Standing(0, Location.BEHIND, False), id="behind it"),
+        pytest.param(Commit(5, with_topic_id("", "now")), 0, 7, Standing(2, Location.INSIDE, True), id="of this topic"),
+        pytest.param(
+            Commit(5, with_topic_id("", "then")), 1, 7, Standing(6, Location.ANOTHER_TOPIC, True), id="of another"
         ),
         pytest.param(
-            Commit(5, with_topic_id("", "then")), 1, None, Standing(None, Place.ANOTHER_TOPIC, True), id="no end"
+            Commit(5, with_topic_id("", "then")), 1, None, Standing(None, Location.ANOTHER_TOPIC, True), id="no end"
         ),
-        pytest.param(Commit(5), None, 7, Standing(None, Place.INSIDE, False), id="no start"),
+        pytest.param(Commit(5), None, 7, Standing(None, Location.INSIDE, False), id="no start"),
     ],
 )
 def test_a_commit_is_compared_with_the_log(
@@ -45,22 +47,24 @@ def test_a_commit_is_compared_with_the_log(
 
 
 def test_a_broker_without_topic_ids_is_believed() -> None:
-    assert standing(Commit(5, with_topic_id("", "then")), None, 0, 7) == Standing(2, Place.INSIDE, True)
+    assert standing(Commit(5, with_topic_id("", "then")), None, 0, 7) == Standing(2, Location.INSIDE, True)
 
 
 @pytest.mark.parametrize(
     ("group", "recreated", "is_ours", "told"),
     [
-        pytest.param("app.h", "stop", False, [(Place.ANOTHER_TOPIC, [T0])], id="what says that it is ours"),
-        pytest.param("app.h", "stop", True, [(Place.ANOTHER_TOPIC, [T0]), (Place.BEFORE, [T1])], id="all of ours"),
-        pytest.param("app.h", "earliest", True, [(Place.BEFORE, [T1])], id="a new topic is begun anew"),
-        pytest.param("app.h.retry", "stop", True, [(Place.BEFORE, [T1])], id="a new retry topic is begun anew"),
+        pytest.param("app.h", "stop", False, [(Location.ANOTHER_TOPIC, [T0])], id="what says that it is ours"),
+        pytest.param(
+            "app.h", "stop", True, [(Location.ANOTHER_TOPIC, [T0]), (Location.BEFORE, [T1])], id="all of ours"
+        ),
+        pytest.param("app.h", "earliest", True, [(Location.BEFORE, [T1])], id="a new topic is begun anew"),
+        pytest.param("app.h.retry", "stop", True, [(Location.BEFORE, [T1])], id="a new retry topic is begun anew"),
     ],
 )
 def test_a_group_is_told_of_where_it_cannot_go_on(
-    group: str, recreated: Recreated, is_ours: bool, told: list[tuple[Place, list[TopicPartition]]]
+    group: str, recreated: Recreated, is_ours: bool, told: list[tuple[Location, list[TopicPartition]]]
 ) -> None:
-    standings = {T0: Standing(6, Place.ANOTHER_TOPIC, True), T1: Standing(2, Place.BEFORE, False)}
+    standings = {T0: Standing(6, Location.ANOTHER_TOPIC, True), T1: Standing(2, Location.BEFORE, False)}
     found = [*misplaced(group, standings, recreated, is_ours=is_ours)]
     assert found == [Misplaced(group, *each) for each in told]
 

@@ -17,8 +17,8 @@ from octopus.broker.lock import Owner, owner_of
 from octopus.broker.settings import BrokerSettings
 from octopus.broker.storage import StorageSettings
 from octopus.broker.thread import BrokerThread
-from octopus.cli.brokers import running_brokers
 from octopus.errors import ConnectionFailed, TransportError
+from octopus.operations.brokers import running_brokers
 from octopus.publishing import SynchronousPublisher
 from octopus.transports.base import Outgoing, Producer, Transport
 from octopus.transports.opening import open_transport

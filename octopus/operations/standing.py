@@ -14,7 +14,7 @@ from octopus.transports.base import Admin, Commit
 from octopus.worker.known_topics import Recreated, is_another
 
 
-class Place(StrEnum):
+class Location(StrEnum):
     """Where a committed offset is."""
 
     INSIDE = "in the log"
@@ -24,9 +24,9 @@ class Place(StrEnum):
 
 
 _WHY = {
-    Place.ANOTHER_TOPIC: "the topic was deleted and made again, and what the group has committed was of the old one",
-    Place.BEFORE: "the events where it goes on were deleted",
-    Place.BEHIND: "the log ends before the offset where it goes on, so it was cut short",
+    Location.ANOTHER_TOPIC: "the topic was deleted and made again, and what the group has committed was of the old one",
+    Location.BEFORE: "the events where it goes on were deleted",
+    Location.BEHIND: "the log ends before the offset where it goes on, so it was cut short",
 }
 
 
@@ -35,12 +35,12 @@ class Standing(NamedTuple):
 
     Attributes:
         lag: Events that are there and that it has not finished; None where nobody can know.
-        place: Where its committed offset is, as far as anybody can know.
+        location: Where its committed offset is, as far as anybody can know.
         is_ours: Whether the commit says of which topic it is, which other clients than Octopus do not.
     """
 
     lag: int | None
-    place: Place
+    location: Location
     is_ours: bool
 
 
@@ -48,18 +48,20 @@ class Misplaced(NamedTuple):
     """Why a group cannot read partitions of a topic, and what to do about it."""
 
     group: str
-    place: Place
+    location: Location
     partitions: list[TopicPartition]
 
     @property
     def sentence(self) -> str:
         """Say which, and why."""
-        return f"{self.group} cannot read {first_few([*map(str, self.partitions)])}: {_WHY[self.place]}"
+        return f"{self.group} cannot read {first_few([*map(str, self.partitions)])}: {_WHY[self.location]}"
 
     @property
     def mend(self) -> str:
         """Say what to do; the place where it begins is somebody's decision."""
-        which = "" if self.place is Place.ANOTHER_TOPIC else "".join(f" --partition {p}" for _, p in self.partitions)
+        which = (
+            "" if self.location is Location.ANOTHER_TOPIC else "".join(f" --partition {p}" for _, p in self.partitions)
+        )
         command = f"octopus groups reset {self.group} --topic {self.partitions[0].topic}{which} --to earliest"
         return f"Stop the group's workers, say where it goes on ({command}), and start them again."
 
@@ -75,11 +77,11 @@ def standing(commit: Commit, topic_id: str | None, start: int | None, end: int |
     """
     of = topic_id_of(commit.metadata)
     if is_another(of, topic_id):
-        return Standing(None if start is None or end is None else end - start, Place.ANOTHER_TOPIC, True)
+        return Standing(None if start is None or end is None else end - start, Location.ANOTHER_TOPIC, True)
     if start is None or end is None:
-        return Standing(None, Place.INSIDE, of is not None)
-    place = Place.BEFORE if commit.offset < start else Place.BEHIND if commit.offset > end else Place.INSIDE
-    return Standing(max(0, end - max(commit.offset, start)), place, of is not None)
+        return Standing(None, Location.INSIDE, of is not None)
+    location = Location.BEFORE if commit.offset < start else Location.BEHIND if commit.offset > end else Location.INSIDE
+    return Standing(max(0, end - max(commit.offset, start)), location, of is not None)
 
 
 async def standings_of(admin: Admin, committed: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, Standing]:
@@ -126,10 +128,14 @@ def misplaced(
         is_ours: Whether it is known to be a group of Octopus; otherwise its commits tell. Other clients go on by themselves.
     """
     begins_anew = recreated == "earliest" or group.endswith(RETRY_SUFFIX)
-    found: dict[tuple[str, Place], list[TopicPartition]] = {}
-    for partition, (_, place, says_so) in sorted(standings.items()):
-        if place is Place.INSIDE or not (is_ours or says_so) or (place is Place.ANOTHER_TOPIC and begins_anew):
+    found: dict[tuple[str, Location], list[TopicPartition]] = {}
+    for partition, (_, location, says_so) in sorted(standings.items()):
+        if (
+            location is Location.INSIDE
+            or not (is_ours or says_so)
+            or (location is Location.ANOTHER_TOPIC and begins_anew)
+        ):
             continue
-        found.setdefault((partition.topic, place), []).append(partition)
-    for (_, place), partitions in found.items():
-        yield Misplaced(group, place, partitions)
+        found.setdefault((partition.topic, location), []).append(partition)
+    for (_, location), partitions in found.items():
+        yield Misplaced(group, location, partitions)

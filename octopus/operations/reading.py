@@ -10,9 +10,8 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
-from octopus.cli.failures import CommandFailed
 from octopus.config import Settings
-from octopus.errors import TopicNotFound, TopicRecreated, TransportError
+from octopus.errors import OperationFailed, TopicRecreated, TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.runner.commit_metadata import topic_id_of, with_topic_id
 from octopus.transports.base import Admin, Chunk, Commit, Consumer, Transport, Unreadable
@@ -23,15 +22,15 @@ AT_ONCE = 500
 WAIT = 0.25
 
 
-class Place(Protocol):
-    """Somewhere in each of several partitions: a `Moment`, or offsets that are known already."""
+class Bound(Protocol):
+    """Where reading begins or ends in each of several partitions: a `Moment`, or `Offsets`."""
 
     async def resolve(self, admin: Admin, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return the offset in each partition."""
         ...
 
 
-class Span:
+class Offsets:
     """Offsets that are known already.
 
     Args:
@@ -66,8 +65,8 @@ class Reader:
         transport: Transport,
         settings: Settings,
         partitions: Collection[TopicPartition],
-        start: Place,
-        end: Place | None = None,
+        start: Bound,
+        end: Bound | None = None,
         group: str | None = None,
     ) -> None:
         self._transport = transport
@@ -124,7 +123,7 @@ class Reader:
                             next_offset if len(inside) == len(records) else (end or next_offset)
                         )
                     case Unreadable(partition, error):
-                        raise CommandFailed(f"{partition} cannot be read on: {error}")
+                        raise OperationFailed(f"{partition} cannot be read on: {error}")
 
     @property
     def range(self) -> int | None:
@@ -196,34 +195,3 @@ def _check_same(topic: str, expected: str | None, found: str | None, group: str 
             f"Topic {topic!r} was deleted and made again: its id was {expected}, now it is {found}, so that offsets of the old "
             f"one mean nothing.{hint}"
         )
-
-
-async def partitions_of(
-    admin: Admin, topics: Collection[str], only: Collection[int] = (), address: str = ""
-) -> list[TopicPartition]:
-    """Return the partitions of topics.
-
-    Args:
-        admin: Whom to ask.
-        topics: Names.
-        only: Numbers of partitions; all when empty.
-        address: For the error message.
-
-    Raises:
-        TopicNotFound: A topic, or a partition of it, does not exist; the sentence suggests one that does.
-    """
-    from octopus.config.loading import suggestion
-
-    known = {topic.name: topic.partitions for topic in await admin.topics()}
-    found = []
-    for topic in topics:
-        if topic not in known:
-            visible = [name for name in known if not name.startswith("__")]
-            raise TopicNotFound(
-                f"There is no topic {topic!r} on {address}.{suggestion(topic, visible)} See octopus topics."
-            )
-        for number in only or range(known[topic]):
-            if number not in range(known[topic]):
-                raise TopicNotFound(f"{topic!r} has no partition {number}; it has {known[topic]}, counted from 0.")
-            found.append(TopicPartition(topic, number))
-    return found

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from octopus.cli.finding import find_app
 from octopus.errors import ConfigurationError
+from octopus.operations.apps import find_app
 
 ONE = "from octopus import Octopus\napp = Octopus('one')\n"
 TWO = ONE + "other = Octopus('two')\n"
