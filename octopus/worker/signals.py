@@ -8,6 +8,8 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from octopus.early_stop import replace_handler
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 SAME_STOP = 1.0
@@ -46,7 +48,7 @@ class StopSignals:
         self.stopped_at: float | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        self._before = {number: replace_handler(number, self._on_signal) for number in STOP_SIGNALS}
         return self
 
     def __exit__(
