@@ -517,11 +517,11 @@ def describe(verdict: Verdict) -> str:
 
 INTRODUCTION = """# Soaks
 
-What `scripts/soak --report docs/soak.md …` wrote here at the end of long runs, the latest of each kind: workers and brokers killed, frozen
+Reports that `scripts/soak --report docs/soak.md …` wrote at the end of long runs, the latest of each kind: workers and brokers killed, frozen
 and restarted, the network cut, slowed and reset, handlers that fail and input that is poison, and every record accounted for. The same
 seed repeats the choices; `scripts/soak --replay FILE` checks a history again.
 
-Under at-least-once delivery repeated effects are what a kill leaves; those excused are the bound, those counted are what happened. Under
+Under at-least-once delivery a kill leaves repeated effects; the figure excused is the bound, the figure counted is the result. Under
 exactly-once delivery an effect is an output that a reader of committed records sees: none may be missing, repeated, visible before its
 transaction was committed, or visible without the offsets that go with it.
 """
