@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # the one place: type checkers cannot follow __getattr__
     from octopus.publishing import SynchronousPublisher
     from octopus.retries import RetryPolicy
     from octopus.routing import Router
-    from octopus.serde import JSON, MESSAGE_PACK
-    from octopus.types import Codec, Middleware, Next
+    from octopus.serde import JSON, MESSAGE_PACK, Codec
+    from octopus.types import Middleware, Next
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "octopus.events",
-    "Codec": "octopus.types",
+    "Codec": "octopus.serde",
     "DONE": "octopus.outcomes",
     "DeadLetter": "octopus.outcomes",
     "Deferred": "octopus.outcomes",

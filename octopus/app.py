@@ -9,11 +9,11 @@ from octopus.application import Application
 from octopus.config import Settings
 from octopus.home import Home
 from octopus.publishing import Connection, Publisher, SynchronousPublisher
-from octopus.serde import JSON
+from octopus.serde import JSON, Codec
 from octopus.transports.base import Producer
 from octopus.transports.opening import connect, producer_options
 from octopus.transports.topic_creation import TopicCreatingProducer
-from octopus.types import Codec, Middleware
+from octopus.types import Middleware
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault  # type checkers have it without anything installed

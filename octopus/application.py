@@ -21,15 +21,14 @@ from octopus.errors import ConfigurationError
 from octopus.events import Message, Published
 from octopus.home import Home, elsewhere
 from octopus.lifespan import Lifespan, check_lifespan
-from octopus.pipeline import Pipeline, RetryPipeline
+from octopus.pipeline import Pipeline
 from octopus.pipeline.middleware import check_middleware
 from octopus.publishing import Connection, HeadersLike, Publisher
-from octopus.retrying.topics import SUFFIX, Clock, RetryTopic
-from octopus.retrying.waiting import WaitingRoom
-from octopus.routing import Route, Router
-from octopus.serde import JSON
+from octopus.retrying import Clock, RetryPipeline, RetryTopic, WaitingRoom
+from octopus.routing import RETRY_SUFFIX, Route, Router
+from octopus.serde import JSON, Codec
 from octopus.transports.base import Producer
-from octopus.types import Codec, Middleware
+from octopus.types import Middleware
 
 M = TypeVar("M", bound=Middleware)
 T = TypeVar("T")
@@ -186,7 +185,8 @@ class Application(Router):
             "dead_letter_limit": settings.worker.dead_letter_limit or 0,
             "dead_letter_window": settings.worker.dead_letter_window,
         }
-        pipelines = [Pipeline(group, routes, retry_topics=retry_topics, **given) for group, routes in groups.items()]
+        defer = {name: retries.defer for name, retries in retry_topics.items()}
+        pipelines = [Pipeline(group, routes, defer=defer, **given) for group, routes in groups.items()]
         retrying: list[Pipeline] = []
         for pipeline in pipelines:
             for route in pipeline.routes:
@@ -210,7 +210,7 @@ class Application(Router):
 
     def retry_group_of(self, route: Route) -> str:
         """Return the consumer group that reads a handler's retry topic."""
-        return f"{self.name}.{route.name}{SUFFIX}"
+        return f"{self.name}.{route.name}{RETRY_SUFFIX}"
 
     def _check_retries(self, route: Route, pipeline: Pipeline, topic: str) -> None:
         if pipeline.reads(topic):

@@ -92,6 +92,22 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
+class DeferredRecord(Record, frozen=True, gc=False, kw_only=True):
+    """A record that came back from a retry topic, with the coordinates that it had at first.
+
+    Attributes:
+        settles_at: Its offset in the retry topic.
+        due: When it may run, seconds since the epoch.
+        next_attempt: Which run that will be, from 1.
+        handler: Whose it is.
+    """
+
+    settles_at: int
+    due: float
+    next_attempt: int
+    handler: str
+
+
 class Batch(list[StoredRecord]):
     """Consecutive records of one partition, handed over together; stands for its first record where one is asked for."""
 

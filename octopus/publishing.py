@@ -12,11 +12,10 @@ from typing import Any, Self, TypeVar
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Headers, Message, Published
 from octopus.home import Home, elsewhere
-from octopus.serde import JSON, encode
+from octopus.serde import JSON, Codec, encode
 from octopus.tracing import current, traced
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.threaded import end_loop
-from octopus.types import Codec
 
 T = TypeVar("T")
 

@@ -46,9 +46,12 @@ class Route:
 
     def reads(self, topic: str) -> bool:
         """Tell whether this route reads a topic."""
-        if isinstance(self.topics, tuple):
-            return topic in self.topics
-        return self.topics.fullmatch(topic) is not None
+        return is_among(topic, self.topics)
+
+
+def is_among(topic: str, topics: tuple[str, ...] | re.Pattern[str]) -> bool:
+    """Tell whether a topic has one of several names, or a name that a pattern matches from end to end."""
+    return topic in topics if isinstance(topics, tuple) else topics.fullmatch(topic) is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
-"""The signatures everything is made of."""
+"""The callables on the road of a record, from the runner down to the user's function, and what each promises.
+
+    the runner ── RunClaim ──▶ Run ──▶ Handle ──▶ Middleware, Next ──▶ Handle ──▶ Handler
+                                │ raised
+                                └──▶ Conclude ──▶ Defer, PublishDeadLetter
+
+What is total never raises, but for a cancellation from outside and for what stops processing (`HandlerStopped`,
+`MemoryError`); then nothing of the record is settled. `attempt` is 1 for the first delivery to a handler.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
-from operator import length_hint
 from typing import Any, NamedTuple, Protocol
 
+from octopus.claim import Claim
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
-from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
-
-Handler = Callable[..., Any]
-"""The user's function, sync or async."""
+from octopus.outcomes import DeadLetter, Outcome, Retry
 
 
 class BatchOutcome(NamedTuple):
@@ -23,84 +28,51 @@ class BatchOutcome(NamedTuple):
     retry: Retry | None = None
 
 
-Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
-"""One record (or `Batch`) of one partition and the attempt, from 1, to its outcome.
-
-Total: it never raises, but for cancellation and `HandlerStopped`, which stops processing. A dead letter is published and
-acknowledged before it is returned."""
-
-
-class Claim:
-    """Records that run one after the other without a look at anything else, and how far they are.
-
-    Where they are is read off the iterator, so keeping count costs a record nothing.
-
-    Attributes:
-        records: What was claimed.
-        cursor: Goes over them; the record it gave last is the one that runs.
-        attempt: Of the first; the others are at their first.
-        skipped: How many of them the filter dropped; right whenever the one that runs suspends.
-        noted: How many are in the ledger already.
-    """
-
-    __slots__ = ("attempt", "cursor", "noted", "records", "skipped")
-
-    def __init__(self, records: Sequence[StoredRecord], attempt: int = 1) -> None:
-        self.begin(records, attempt)
-
-    def begin(self, records: Sequence[StoredRecord], attempt: int) -> None:
-        """Start over with other records."""
-        self.records = records
-        self.cursor = iter(records)
-        self.attempt = attempt
-        self.skipped = self.noted = 0
-
-    @property
-    def taken(self) -> int:
-        """How many have begun; all but the last of them are finished, and the last one may be."""
-        return len(self.records) - length_hint(self.cursor)
-
-    @property
-    def current(self) -> StoredRecord:
-        """The record that runs."""
-        records = self.records  # read once: a watchdog may ask from another thread
-        return records[min(max(self.taken, 1), len(records)) - 1]
-
-    def attempt_of(self, record: StoredRecord) -> int:
-        """Return the attempt that a record of the claim is at."""
-        return self.attempt if record is self.records[0] else 1
-
-    def end(self) -> list[StoredRecord]:
-        """Let nothing more of it begin; return what has not."""
-        begun = self.taken
-        left = list(self.cursor)
-        self.records = self.records[:begun]
-        return left
-
-    def keep_last(self) -> None:
-        """Forget those that are finished, after `end`."""
-        self.records = self.records[-1:]
-        self.noted = self.skipped = 0
-
-
 RunClaim = Callable[[Claim], Awaitable[Outcome | BatchOutcome]]
-"""A claim to the outcome of the last of its records that was taken. Ends early at one that is neither done nor skipped."""
+"""A claim of one partition to the outcome of the last of its records that was taken. Total.
+
+Ends early at a record that is neither done nor skipped."""
+
+Run = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
+"""One record (or `Batch`) of one partition and the attempt to its outcome. Total.
+
+A dead letter is published and acknowledged before it is returned, and so is what waits in a retry topic (`Deferred`)."""
+
+Handle = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
+"""The same as `Run` in shape, but it raises what the handler raises: what stands inside of the error boundary.
+
+What the handler returned is published and acknowledged before it returns."""
+
+Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
+"""The error boundary: a record, its attempt and what it raised to its outcome. Raises again what is no failure. Total else."""
+
+Decide = Callable[[StoredRecord, int, Exception], Outcome]
+"""The same for one record of a batch that cannot be filtered or decoded; whoever called it takes the dead letter away."""
+
+Choose = Callable[[StoredRecord], Sequence[int]]
+"""A record to the positions of those handlers of a group that want it; raises what asking their filters raises."""
+
+Observe = Callable[[str, Run], Run]
+"""A handler's name and what runs its records to the same with somebody who looks at the outcomes and changes none."""
+
+Handler = Callable[..., Any]
+"""The user's function, sync or async."""
 
 
-def in_turn(run: Run) -> RunClaim:
-    """Run the records of a claim one by one."""
+class PublishDeadLetter(Protocol):
+    """Takes dead letters to their topic."""
 
-    async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
-        outcome: Outcome | BatchOutcome = DONE
-        for stored in claim.cursor:
-            outcome = await run(stored, claim.attempt_of(stored))
-            if outcome is SKIPPED:
-                claim.skipped += 1
-            elif outcome is not DONE:
-                break
-        return outcome
+    async def __call__(self, record: Record, dead_letter: DeadLetter, attempt: int) -> None:
+        """Return once the dead letter is acknowledged; raise `HandlerStopped` when there is no place for it."""
+        ...
 
-    return run_claim
+
+class Defer(Protocol):
+    """Takes records whose next attempt is far away to a retry topic."""
+
+    async def __call__(self, record: Record, retry: Retry, attempt: int) -> Outcome:
+        """Return `Deferred` once the record is acknowledged there, or the retry itself when there is no place for it."""
+        ...
 
 
 class Next(Protocol):
@@ -124,38 +96,8 @@ Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 
 
 class Bindable(Protocol):
-    """An async callable from record to outcome, bound to a partition once so that routing is not paid per record."""
+    """What a runner runs: the road of records, bound to a partition once so that routing is not paid per record."""
 
-    def bind(self, partition: TopicPartition) -> "RunClaim":
-        """Return the compiled path for the records of one partition; `stretched` makes one of a `Run`."""
-        ...
-
-
-class Codec(Protocol):
-    """Turns bytes into values and back.
-
-    Attributes:
-        content_type: The MIME type that announces it in the `content-type` header.
-    """
-
-    content_type: str
-
-    def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
-        """Return a function from bytes to a value of the annotated type.
-
-        Whatever it raises becomes a `DecodeError`, but for `TransportError`: a schema registry that is away is no
-        reason to give up on a record.
-        """
-        ...
-
-    def encode(self, value: Any) -> bytes:
-        """Return the bytes of a value."""
-        ...
-
-
-class TokenProvider(Protocol):
-    """Gives a currently valid bearer token and knows when it ends."""
-
-    async def token(self) -> str:
-        """Return a token that is valid now. Raises `AuthError`."""
+    def bind(self, partition: TopicPartition) -> RunClaim:
+        """Return the compiled road of one partition's records, for one assignment of it."""
         ...

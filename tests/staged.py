@@ -13,9 +13,10 @@ from octopus import Octopus, config
 from octopus.errors import CorruptBatch
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
+from octopus.pipeline.claims import in_turn
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
-from octopus.types import BatchOutcome, RunClaim, in_turn
+from octopus.types import BatchOutcome, RunClaim
 from octopus.unread import Unread
 from octopus.worker import Worker
 

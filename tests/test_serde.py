@@ -610,7 +610,7 @@ def test_integers_beyond_64_bits_do_not_fit_messagepack() -> None:
 
 
 def test_the_codecs_are_codecs() -> None:
-    from octopus.types import Codec
+    from octopus.serde import Codec
 
     codecs: list[Codec] = [JSON, MESSAGE_PACK]
     assert [codec.content_type for codec in codecs] == ["application/json", "application/msgpack"]

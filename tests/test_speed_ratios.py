@@ -88,7 +88,7 @@ class App:
         [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        return self._pipeline.bind_stretch(partition)
+        return self._pipeline.bind(partition)
 
     def runner(self) -> Runner:
         return Runner(self, ordering=self._pipeline.ordering, concurrency=self._pipeline.concurrency)

@@ -152,7 +152,7 @@ class Bound:
 
     def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the path of a partition's records."""
-        return self._pipeline.bind_claim(partition)
+        return self._pipeline.bind(partition)
 
 
 async def handle(event: FileEvent) -> None:

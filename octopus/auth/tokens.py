@@ -9,13 +9,21 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from octopus.errors import AuthError, LoginRequired, TokenExpired
 
 Clock = Callable[[], float]
 
 _RETRY_AFTER = 10.0  # seconds until a failed early refresh is tried again
+
+
+class TokenProvider(Protocol):
+    """Gives a currently valid bearer token and knows when it ends."""
+
+    async def token(self) -> str:
+        """Return a token that is valid now. Raises `AuthError`."""
+        ...
 
 
 class Token(NamedTuple):

@@ -1,5 +1,23 @@
-"""What happens to one record, or one batch, inside a group's handlers."""
+"""What happens to one record, or one batch, inside a group's handlers.
 
-from octopus.pipeline.pipeline import Pipeline, RetryPipeline, subscription
+    RunClaim ── fan_out ──▶ road ── boundary ─▶ deadlines ─▶ middleware ─▶ handling ──▶ outcome
 
-__all__ = ["Pipeline", "RetryPipeline", "subscription"]
+What the parts promise each other, and everybody above:
+
+- A road is *total*: a record comes to exactly one outcome. Only a cancellation from outside, `HandlerStopped` and
+  `MemoryError` leave it, and then the record is not settled (`boundary`).
+- An outcome is final when it is returned. What the handler returned is acknowledged before `Done`, the copy in the
+  dead-letter topic before `DeadLetter`, the copy in the retry topic before `Deferred`. Under `delivery="exactly_once"` it is
+  in the outbox instead, and nothing suspends between that and the return (`outputs`).
+- `Skipped` means that the filter, or middleware, said so. It is the only outcome without a trace.
+- A handler sees an attempt number from 1, which counts its own attempts, also where several share a group (`fan_out`).
+- Nothing of one record is left for the next: trace headers, a request to cancel, a deadline.
+- The fused and the wrapped form of a road come to the same outcomes; `Pipeline.bind` alone chooses, for every driver.
+- What is bound belongs to one assignment of one partition. What it remembers (unfinished handlers, outputs that wait) ends
+  with that assignment, whose records then come again.
+"""
+
+from octopus.pipeline.pipeline import Pipeline
+from octopus.pipeline.subscription import subscription
+
+__all__ = ["Pipeline", "subscription"]

@@ -3,38 +3,20 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from octopus.cancellation import is_alone, is_wanted, take_back
+from octopus.claim import Claim
 from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped, ResultRefused
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
 from octopus.retries import RetryPolicy
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, Conclude, Defer, Handle, PublishDeadLetter, Run, RunClaim
 
 logger = get_logger("octopus.handlers")
 
-Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
-"""One record and attempt to its outcome; it raises what the handler raises."""
-
-Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
-"""A record, its attempt and what it raised, to its outcome; raises again what is no failure."""
-
-HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
-"""One batch and attempt to the outcome of each record; it raises what the handler raises."""
-
 FATAL = (HandlerStopped, MemoryError)
 """Exceptions that are no event's fault: processing stops and nothing is settled."""
-
-
-class PublishDeadLetter(Protocol):
-    """Takes dead letters to their topic."""
-
-    async def __call__(self, record: Record, dead_letter: DeadLetter, attempt: int) -> None:
-        """Return once the dead letter is acknowledged; raise `HandlerStopped` when there is no place for it."""
-        ...
 
 
 def boundary(
@@ -63,7 +45,7 @@ def boundary(
 def guard(handle: Handle, conclude: Conclude) -> Run:
     """Make total what middleware or a deadline stands around; a bare handling calls `conclude` itself."""
 
-    async def run(stored: StoredRecord, attempt: int) -> Outcome:
+    async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
         try:
             return await handle(stored, attempt)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
@@ -76,7 +58,7 @@ def guard(handle: Handle, conclude: Conclude) -> Run:
 def guard_batches(
     name: str,
     partition: TopicPartition,
-    handle: HandleBatch,
+    handle: Handle,
     policy: RetryPolicy,
     publish_dead_letter: PublishDeadLetter,
 ) -> Run:
@@ -99,7 +81,9 @@ def guard_batches(
 
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
         try:
-            return await handle(batch, attempt)
+            outcome = await handle(batch, attempt)
+            assert isinstance(outcome, BatchOutcome), "a batch comes to the outcome of each of its records"
+            return outcome
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
         decision = await judge(policy, attempt, error)
@@ -114,6 +98,31 @@ def guard_batches(
         return BatchOutcome([pair for single in singles for pair in single.outcomes], longest)
 
     return run
+
+
+def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:
+    """Defer what a run wants to have retried after more than `beyond` seconds."""
+
+    async def run_deferring(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        outcome = await run(stored, attempt)
+        if isinstance(outcome, Retry) and outcome.after > beyond:
+            return await defer(Record.at(partition, stored), outcome, attempt)
+        return outcome
+
+    return run_deferring
+
+
+def deferring_in_claims(partition: TopicPartition, run_claim: RunClaim, beyond: float, defer: Defer) -> RunClaim:
+    """Do the same for the record at which a claim ends."""
+
+    async def run_claim_deferring(claim: Claim) -> Outcome | BatchOutcome:
+        outcome = await run_claim(claim)
+        if isinstance(outcome, Retry) and outcome.after > beyond:
+            stored = claim.current
+            return await defer(Record.at(partition, stored), outcome, claim.attempt_of(stored))
+        return outcome
+
+    return run_claim_deferring
 
 
 async def judge(policy: RetryPolicy, attempt: int, error: BaseException) -> Outcome:

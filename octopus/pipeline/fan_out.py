@@ -1,14 +1,12 @@
 """One record, several handlers: a group whose handlers share a consumer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from octopus.claim import Claim
 from octopus.events import StoredRecord
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Retry
-from octopus.types import BatchOutcome, Claim, Run, RunClaim
-
-Choose = Callable[[StoredRecord], Sequence[int]]
-"""A record to the positions of the handlers that want it."""
+from octopus.types import BatchOutcome, Choose, Run, RunClaim
 
 
 class Left(NamedTuple):
@@ -96,12 +94,3 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
         return deferred or (DONE if done else SKIPPED)
 
     return run_claim
-
-
-def one_by_one(run_claim: RunClaim) -> Run:
-    """Make of what runs claims what runs single records."""
-
-    async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-        return await run_claim(Claim((stored,), attempt))
-
-    return run

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ResultRefused, TransportError
 from octopus.events import Batch, Event, Headers, Message, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
@@ -19,10 +20,10 @@ from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome, Retry
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
 from octopus.routing import Route
-from octopus.serde import Decoder, announces_type
+from octopus.serde import Codec, Decoder, announces_type
 from octopus.tracing import common_trace, current
 from octopus.transports.base import Outgoing
-from octopus.types import BatchOutcome, Claim, Codec
+from octopus.types import BatchOutcome, Conclude, Decide, Handle, RunClaim
 
 logger = get_logger("octopus.handlers")
 
@@ -31,10 +32,6 @@ Encode = Callable[[str | None, Any, bytes | None], Outgoing]
 
 Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
 """Publishes in order; returns when all are acknowledged."""
-
-Handle = Callable[[StoredRecord, int], Awaitable[Outcome]]
-HandleBatch = Callable[[Batch, int], Awaitable[BatchOutcome]]
-Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
 
 
 class Handling:
@@ -115,7 +112,7 @@ class Handling:
 
         return handle
 
-    def bind_claim(self, partition: TopicPartition, conclude: Conclude) -> Callable[[Claim], Awaitable[Outcome]]:
+    def bind_claim(self, partition: TopicPartition, conclude: Conclude) -> RunClaim:
         """Return what handles records of a partition back to back, until one is neither done nor skipped.
 
         One closure around one loop, not a chain of calls: each call or coroutine more costs a record a tenth of a
@@ -204,20 +201,19 @@ class Handling:
 
         return choose
 
-    def bind_batch(
-        self, partition: TopicPartition, refuse: Callable[[StoredRecord, int, Exception], Outcome]
-    ) -> HandleBatch:
+    def bind_batch(self, partition: TopicPartition, decide: Decide) -> Handle:
         """Return what handles batches of a partition.
 
         Args:
             partition: Whose.
-            refuse: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
+            decide: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
         """
         direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
         accepts = self._accepts if self._route.pattern is not None else None
         wants_event = self._route.signature.parameter.kind == "event"
 
-        async def handle(batch: Batch, attempt: int) -> BatchOutcome:
+        async def handle(batch: StoredRecord, attempt: int) -> BatchOutcome:
+            assert isinstance(batch, Batch)
             outcomes: list[tuple[StoredRecord, Outcome]] = []
             retry: Retry | None = None
             arguments = []
@@ -239,7 +235,7 @@ class Handling:
                 except MemoryError:
                     raise  # no event's fault
                 except Exception as error:  # noqa: BLE001 - one bad record is no reason to fail its batch
-                    outcome = refuse(stored, attempt, error)
+                    outcome = decide(stored, attempt, error)
                     if isinstance(outcome, Retry) and (retry is None or outcome.after > retry.after):
                         retry = outcome
                 outcomes.append((stored, outcome))

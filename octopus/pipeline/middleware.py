@@ -5,15 +5,12 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ResultRefused
-from octopus.events import Batch, Record, TopicPartition
+from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
-from octopus.pipeline.boundary import Conclude
 from octopus.tracing import current
-from octopus.types import BatchOutcome, Claim, Middleware, Next, RunClaim
-
-Handle = Callable[[Any, int], Awaitable[Any]]
-"""One record or batch and the attempt to its outcome; it raises what the handler raises."""
+from octopus.types import BatchOutcome, Conclude, Handle, Middleware, Next, RunClaim
 
 
 def through(middleware: Sequence[Middleware], handler: str, partition: TopicPartition, handle: Handle) -> Handle:
@@ -28,7 +25,7 @@ def through(middleware: Sequence[Middleware], handler: str, partition: TopicPart
     outermost = middleware[0]
     first = _chain(middleware, handler, handle, 1)
 
-    async def handle_wrapped(stored: Any, attempt: int) -> Any:
+    async def handle_wrapped(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
         call = first if attempt == 1 else _chain(middleware, handler, handle, attempt)
         if isinstance(stored, Batch):
             batch = Batch(Record.at(partition, each) for each in stored)

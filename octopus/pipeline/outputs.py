@@ -8,17 +8,16 @@ So nothing of a failed attempt can become visible, and no transaction is open wh
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from octopus.errors import HandlerStopped, RecordTooLarge
-from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, DeferredRecord, Published, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
-from octopus.pipeline.boundary import PublishDeadLetter, log
+from octopus.pipeline.boundary import log
 from octopus.pipeline.dead_letters import shed
-from octopus.retrying.topics import Defer, settles_at
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.topic_creation import sources_of
-from octopus.types import BatchOutcome, Run
+from octopus.types import BatchOutcome, Defer, Handle, PublishDeadLetter, Run
 
 Ensure = Callable[[Collection[str], Mapping[str, Collection[str]]], Awaitable[None]]
 """Makes sure that topics exist, and take what the topics of the events take that are copied there; raises `TransportError`."""
@@ -94,7 +93,7 @@ class CapturingProducer:
 
 
 class Contribution(NamedTuple):
-    """What one attempt, or one burial, publishes.
+    """What one attempt, or one dead letter, publishes.
 
     Attributes:
         messages: In order.
@@ -154,9 +153,7 @@ class Outbox:
 
     # ── what stands around a handler ──────────────────────────────────────────────────────────────────────────────
 
-    def attempting(
-        self, name: str, handle: Callable[[Any, int], Awaitable[Any]], publish_dead_letter: PublishDeadLetter
-    ) -> Callable[[Any, int], Awaitable[Any]]:
+    def attempting(self, name: str, handle: Handle, publish_dead_letter: PublishDeadLetter) -> Handle:
         """Keep what a successful attempt publishes.
 
         Args:
@@ -165,7 +162,7 @@ class Outbox:
             publish_dead_letter: Takes the dead letters of what a broker refuses.
         """
 
-        async def handle_captured(stored: StoredRecord, attempt: int) -> Any:
+        async def handle_captured(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             with _attempting() as captured:
                 outcome = await handle(stored, attempt)
             settled = _settled(stored, outcome)
@@ -182,14 +179,14 @@ class Outbox:
     def publishing_dead_letters(self, publish_dead_letter: PublishDeadLetter) -> PublishDeadLetter:
         """Keep dead letters."""
 
-        async def bury_captured(record: Record, dead_letter: DeadLetter, attempt: int) -> None:
+        async def publish_captured(record: Record, dead_letter: DeadLetter, attempt: int) -> None:
             with _attempting() as captured:
                 await publish_dead_letter(record, dead_letter, attempt)
             if captured.messages:
                 at = settles_at(record)
                 self._keep(captured.messages, at, at, _shedding(captured.messages, at, at))
 
-        return bury_captured
+        return publish_captured
 
     def deferring(self, name: str, defer: Defer, publish_dead_letter: PublishDeadLetter) -> Defer:
         """Keep what waits for a retry; arguments as `attempting`."""
@@ -261,6 +258,11 @@ def _shedding(dead_letters: Sequence[Outgoing], first: int, last: int) -> Refuse
         return Contribution(kept, first, last, _shedding(kept, first, last))
 
     return refuse
+
+
+def settles_at(stored: StoredRecord) -> int:
+    """Return the offset at which a record settles, in the partition that it was read from."""
+    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
 
 
 def _settled(stored: StoredRecord, outcome: Outcome | BatchOutcome) -> list[StoredRecord]:

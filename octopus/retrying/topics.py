@@ -14,17 +14,14 @@ What waits there carries the original key, value bytes and headers, and behind t
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from octopus.errors import TransportError
-from octopus.events import Record, StoredRecord, TopicPartition
+from octopus.events import DeferredRecord, Record, StoredRecord
 from octopus.logs import get_logger
 from octopus.outcomes import Deferred, Outcome, Retry
 from octopus.patience import Patience
-from octopus.pipeline.boundary import Conclude
 from octopus.routing import RETRY_SUFFIX
 from octopus.transports.base import Outgoing, Producer
-from octopus.types import BatchOutcome, Run
 
 logger = get_logger("octopus.handlers")
 
@@ -39,59 +36,30 @@ Clock = Callable[[], float]
 """Seconds since the epoch."""
 
 
-class DeferredRecord(Record, frozen=True, gc=False, kw_only=True):
-    """A record that came back from a retry topic, with the coordinates that it had at first.
+def read_deferred(stored: StoredRecord) -> DeferredRecord:
+    """Understand a record of a retry topic.
 
-    Attributes:
-        settles_at: Its offset in the retry topic.
-        due: When it may run, seconds since the epoch.
-        next_attempt: Which run that will be, from 1.
-        handler: Whose it is.
+    Raises:
+        ValueError: It does not end with the headers that a deferred record has.
     """
-
-    settles_at: int
-    due: float
-    next_attempt: int
-    handler: str
-
-    @classmethod
-    def read(cls, stored: StoredRecord) -> "DeferredRecord":
-        """Understand a record of a retry topic.
-
-        Raises:
-            ValueError: It does not end with the headers that a deferred record has.
-        """
-        headers = stored.headers
-        own = headers[-len(NAMES) :]
-        if tuple(name for name, _ in own) != tuple(PREFIX + name for name in NAMES):
-            raise ValueError("it does not end with the headers of one")
-        due, attempt, handler, topic, partition, offset, timestamp = [(value or b"").decode() for _, value in own]
-        return cls(
-            topic,
-            int(partition),
-            int(offset),
-            int(timestamp),
-            stored.key,
-            stored.value,
-            tuple(headers[: -len(NAMES)]),
-            settles_at=stored.offset,
-            due=int(due) / 1000,
-            next_attempt=int(attempt),
-            handler=handler,
-        )
-
-
-def settles_at(stored: StoredRecord) -> int:
-    """Return the offset at which a record settles, in the partition that it was read from."""
-    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
-
-
-class Defer(Protocol):
-    """Takes records whose next attempt is far away to their topic."""
-
-    async def __call__(self, record: Record, retry: Retry, attempt: int) -> Outcome:
-        """Return `Deferred` once the record is acknowledged there, or the retry itself when there is no place for it."""
-        ...
+    headers = stored.headers
+    own = headers[-len(NAMES) :]
+    if tuple(name for name, _ in own) != tuple(PREFIX + name for name in NAMES):
+        raise ValueError("it does not end with the headers of one")
+    due, attempt, handler, topic, partition, offset, timestamp = [(value or b"").decode() for _, value in own]
+    return DeferredRecord(
+        topic,
+        int(partition),
+        int(offset),
+        int(timestamp),
+        stored.key,
+        stored.value,
+        tuple(headers[: -len(NAMES)]),
+        settles_at=stored.offset,
+        due=int(due) / 1000,
+        next_attempt=int(attempt),
+        handler=handler,
+    )
 
 
 class RetryTopic:
@@ -164,28 +132,4 @@ class RetryTopic:
         return Outgoing(self.name, record.value, record.key, [*record.headers, *own], source=record.topic)
 
 
-def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:
-    """Defer what a run wants to have retried after more than `beyond` seconds."""
-
-    async def run_deferring(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-        outcome = await run(stored, attempt)
-        if isinstance(outcome, Retry) and outcome.after > beyond:
-            return await defer(Record.at(partition, stored), outcome, attempt)
-        return outcome
-
-    return run_deferring
-
-
-def concluding(partition: TopicPartition, conclude: Conclude, beyond: float, defer: Defer) -> Conclude:
-    """Do the same where nothing stands around the handler, whose failures alone lead to retries then."""
-
-    async def conclude_deferring(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
-        outcome = await conclude(stored, attempt, error)
-        if isinstance(outcome, Retry) and outcome.after > beyond:
-            return await defer(Record.at(partition, stored), outcome, attempt)
-        return outcome
-
-    return conclude_deferring
-
-
-__all__ = ["Clock", "Defer", "DeferredRecord", "RetryTopic", "concluding", "deferring", "settles_at"]
+__all__ = ["Clock", "RetryTopic", "read_deferred"]

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from octopus.claim import Claim
 from octopus.events import StoredRecord, TopicPartition
 from octopus.runner.lanes import LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of
-from octopus.types import Claim, RunClaim
+from octopus.types import RunClaim
 
 
 class Assignment:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from octopus import cancellation
+from octopus.claim import Claim
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
@@ -23,7 +24,7 @@ from octopus.runner.delays import Delays
 from octopus.runner.lanes import LANES, READ_AHEAD, BatchLane, LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.runner.slot import CANCELLED, LAST_LOOK, YIELD_AFTER, Slot, paced
-from octopus.types import BatchOutcome, Bindable, Claim
+from octopus.types import BatchOutcome, Bindable
 from octopus.unread import Records, Unread
 
 Unfinished = dict[Assignment, list[tuple[StoredRecord, int]]]

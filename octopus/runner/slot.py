@@ -2,10 +2,10 @@
 
 import asyncio
 
+from octopus.claim import Claim
 from octopus.logs import get_logger
 from octopus.outcomes import Retry
 from octopus.runner.assignment import Assignment
-from octopus.types import Claim
 
 logger = get_logger("octopus.handlers")
 

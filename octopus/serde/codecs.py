@@ -4,13 +4,35 @@ pydantic is never imported unless an annotation already is, or holds, one of its
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from octopus.errors import ConfigurationError
 from octopus.serde.annotations import holds_pydantic, spell
 from octopus.serde.checking import check_annotation, check_names, is_text, strangers
+
+
+class Codec(Protocol):
+    """Turns bytes into values and back.
+
+    Attributes:
+        content_type: The MIME type that announces it in the `content-type` header.
+    """
+
+    content_type: str
+
+    def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
+        """Return a function from bytes to a value of the annotated type.
+
+        Whatever it raises becomes a `DecodeError`, but for `TransportError`: a schema registry that is away is no
+        reason to give up on a record.
+        """
+        ...
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of a value."""
+        ...
 
 
 class JsonCodec:

@@ -11,9 +11,8 @@ import msgspec
 from octopus.errors import CodecUnavailable, ConfigurationError, DecodeError, TransportError
 from octopus.events import Headers
 from octopus.serde.annotations import holds_pydantic, is_union, plain, spell, unaliased
-from octopus.serde.codecs import JSON, MESSAGE_PACK
+from octopus.serde.codecs import JSON, MESSAGE_PACK, Codec
 from octopus.serde.reasons import explain
-from octopus.types import Codec
 
 T = TypeVar("T")
 Decode = Callable[[bytes], Any]

@@ -5,8 +5,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from octopus.serde.codecs import JSON
-from octopus.types import Codec
+from octopus.serde.codecs import JSON, Codec
 
 DEEPEST = 50
 """Levels that the search for what cannot be written goes down."""

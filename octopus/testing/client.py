@@ -98,7 +98,7 @@ class TestClient(Views):
             self._epoch = time.time() - self._clock.time()
             topics = Topics(self._broker, self._journal, self._wall_clock)
             groups = topics.groups = [
-                Group(self.app, pipeline, topics, self._settings)
+                Group(pipeline, topics)
                 for pipeline in self.app.pipelines(topics.outlet, self._settings, self._only, clock=self._wall_clock)
             ]
             self._clock.hold_while(topics.is_in_thread)

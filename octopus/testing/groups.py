@@ -4,15 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from octopus.app import Octopus
-from octopus.config import Settings
 from octopus.errors import HandlerStopped, TransportError
 from octopus.events import Published, StoredRecord, TopicPartition
-from octopus.outcomes import Outcome
+from octopus.outcomes import SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
-from octopus.pipeline.fan_out import fan_out
+from octopus.pipeline.claims import in_turn, one_by_one
 from octopus.pipeline.outputs import CapturingProducer, Outbox
-from octopus.retrying.topics import Clock
+from octopus.retrying import Clock
 from octopus.routing import Timer
 from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, metadata_of, topic_id_of, without_topic_id
@@ -22,7 +20,7 @@ from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
 from octopus.transports.topic_creation import check_topic_names
-from octopus.types import BatchOutcome, Run, RunClaim, in_turn
+from octopus.types import BatchOutcome, Run, RunClaim
 from octopus.worker.anchors import resolve_start
 from octopus.worker.known_topics import is_another
 
@@ -131,23 +129,14 @@ class Group:
     """One consumer group.
 
     Args:
-        app: Whose.
         pipeline: Its handlers.
         topics: Where its records come from.
-        settings: For the dead-letter limit.
     """
 
-    def __init__(self, app: Octopus, pipeline: Pipeline, topics: Topics, settings: Settings) -> None:
+    def __init__(self, pipeline: Pipeline, topics: Topics) -> None:
         self.pipeline = pipeline
         self._topics = topics
         self._broker = topics.broker
-        # A pipeline for each handler alone, so that the outcome of each can be seen.
-        self._handlers = [(route, pipeline) for route in pipeline.routes]
-        if len(self._handlers) > 1:
-            self._handlers = [
-                (route, app.pipelines(topics.outlet, settings, [route.name], clock=topics.clock)[0])
-                for route in pipeline.routes
-            ]
         self._subscription = as_subscription(pipeline.topics)
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._has_threads = any(not route.signature.is_async for route in pipeline.routes)
@@ -164,33 +153,28 @@ class Group:
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return what runs a partition's records through every handler of the group and notes each outcome."""
-        runs = [
-            self._observed(route.name, partition, single)
-            for route, single in self._handlers
-            if single.reads(partition.topic)
-        ]
-        return in_turn(runs[0]) if len(runs) == 1 else fan_out(runs)
-
-    def _observed(self, handler: str, partition: TopicPartition, pipeline: Pipeline) -> Run:
+        """Return the pipeline's road, of which each record's outcome in each handler is noted."""
+        pipeline, topics = self.pipeline, self._topics
+        handlers = [road.route.name for road in pipeline.roads_of(partition.topic)]
         outbox = Outbox(partition) if pipeline.delivery == "exactly_once" else None
-        run = pipeline.bind(partition, outbox)
-        note, progress = self._topics.journal.note_all, self._topics.progress
+        observed = Observed(partition, handlers, topics.journal)
+        # Records run one by one, because a claim says only how many of its records were skipped.
+        run = one_by_one(pipeline.bind(partition, outbox, observed.observe))
 
-        async def observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        async def run_observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             self._runs += 1
             if not self._runs % YIELD_EVERY:
                 await asyncio.sleep(0)
             try:
                 outcome = await run(stored, attempt)
                 if outbox is not None:
-                    await self._topics.send_outputs(outbox)
-                note(handler, partition, *pipeline.origin(stored, attempt), outcome)
+                    await topics.send_outputs(outbox)
+                observed.note(*pipeline.origin(stored, attempt), outcome)
             finally:
-                progress.set()
+                topics.progress.set()
             return outcome
 
-        return observed
+        return in_turn(run_observed)
 
     # ── records ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,6 +256,43 @@ class Group:
         if not stopped.cancelled():
             self._topics.journal.note_stopped(stopped.result())
             self._topics.progress.set()
+
+
+class Observed:
+    """Notes what becomes of the records of one partition in each handler of a group.
+
+    Args:
+        partition: Whose records they are.
+        handlers: The names of those that read it.
+        journal: Where to.
+    """
+
+    def __init__(self, partition: TopicPartition, handlers: Sequence[str], journal: Journal) -> None:
+        self._partition = partition
+        self._handlers = handlers
+        self._journal = journal
+        self._ran: dict[int, set[str]] = {}  # by offset, of records that are not settled: where several handlers read
+
+    def observe(self, handler: str, run: Run) -> Run:
+        """Return what runs a record through one of several handlers and notes its outcome there."""
+
+        async def run_observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+            outcome = await run(stored, attempt)
+            self._ran.setdefault(stored.offset, set()).add(handler)
+            self._journal.note_all(handler, self._partition, stored, attempt, outcome)
+            return outcome
+
+        return run_observed
+
+    def note(self, stored: StoredRecord, attempt: int, outcome: Outcome | BatchOutcome) -> None:
+        """Note a record's outcome in the only handler; or that the handlers which did not get it have skipped it."""
+        if len(self._handlers) == 1:
+            self._journal.note_all(self._handlers[0], self._partition, stored, attempt, outcome)
+        elif not isinstance(outcome, Retry):
+            ran = self._ran.pop(stored.offset, set())
+            for handler in self._handlers:
+                if handler not in ran:
+                    self._journal.note(handler, self._partition, stored, attempt, SKIPPED)
 
 
 def start_timer(timer: Timer, journal: Journal) -> Callable[[], Awaitable[None]]:

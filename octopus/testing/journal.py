@@ -7,8 +7,8 @@ from octopus.errors import DecodeError, HandlerStopped
 from octopus.events import Event, Published, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline.dead_letters import PREFIX, original_headers
-from octopus.serde import Decoder
-from octopus.types import BatchOutcome, Codec
+from octopus.serde import Codec, Decoder
+from octopus.types import BatchOutcome
 
 T = TypeVar("T")
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from octopus.auth.tokens import TokenProvider
 from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerSettings
 from octopus.config.addresses import SCHEMES, check_addresses
 from octopus.errors import ConfigurationError
 from octopus.transports.base import Admin, Transport
 from octopus.transports.topic_creation import TopicCreatingProducer
-from octopus.types import TokenProvider
 
 
 def open_transport(brokers: str, **settings: Any) -> Transport:

@@ -135,7 +135,7 @@ class GroupWorker:
 
     def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind_claim(partition)
+        return self.pipeline.bind(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 

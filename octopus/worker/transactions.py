@@ -32,7 +32,7 @@ from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
 from octopus.transports.base import Commit, Consumer, Outgoing, TransactionalProducer
-from octopus.types import RunClaim, in_turn
+from octopus.types import RunClaim
 from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.plans import Plan, plan_transaction
@@ -261,7 +261,7 @@ class ExactlyOnceGroup(GroupWorker):
 
     def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for the records of one partition."""
-        return in_turn(self.pipeline.bind(partition, self._transactions[partition].outbox))
+        return self.pipeline.bind(partition, self._transactions[partition].outbox)
 
     async def _begin(self, partitions: Collection[TopicPartition]) -> None:
         """Fence former owners first: committed offsets are final only then."""

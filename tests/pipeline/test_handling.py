@@ -10,9 +10,10 @@ import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.errors import DecodeError
-from octopus.events import Batch, Record, TopicPartition
+from octopus.events import Batch, Record
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Retry
 from octopus.patterns import Pattern
+from octopus.pipeline.claims import one_by_one
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from tests.staged import P0, record, records
 
@@ -22,8 +23,15 @@ class File(msgspec.Struct):
     size: int = 0
 
 
+@pytest.fixture(autouse=True, params=["fused", "wrapped"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stand, "is_wrapped", request.param == "wrapped")
+
+
 class Stand:
-    """An app with one handler, and what became of the records given to it."""
+    """An app with one handler, and what became of the records given to it, on the fused road or on the wrapped one."""
+
+    is_wrapped = False
 
     def __init__(self, **options: Any) -> None:
         self.app = Octopus("app")
@@ -33,7 +41,8 @@ class Stand:
     def __call__(self, function: Callable[..., Any]) -> "Stand":
         self.app.on("t", **self.options)(function)
         (pipeline,) = self.app.pipelines(MemoryTransport(self.broker).producer(), config.load({}))
-        self._run = pipeline.bind(P0)
+        (road,) = pipeline.roads
+        self._run = road.wrapped(P0) if self.is_wrapped else one_by_one(pipeline.bind(P0))
         return self
 
     async def run(self, stored: Any, attempt: int = 1) -> Any:
@@ -369,7 +378,7 @@ async def test_a_batch_in_a_group_member_that_is_out_of_memory_settles_nothing()
     (pipeline,) = app.pipelines(MemoryTransport(MemoryBroker()).producer(), config.load({}))
     hungry = Record("t", 0, 0, 0, None, b"1", (("content-type", b"x/hungry"),))
     with pytest.raises(MemoryError):
-        await pipeline.bind(TopicPartition("t", 0))(Batch([hungry]), 1)
+        await one_by_one(pipeline.bind(P0))(Batch([hungry]), 1)
 
 
 async def test_a_batch_that_cancels_itself_has_failed() -> None:

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import Outcome
+from octopus.pipeline.claims import in_turn
 from octopus.runner import Assignment, Runner
-from octopus.types import RunClaim, in_turn
+from octopus.types import RunClaim
 from tests.staged import Stage, unread
 
 Function = Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome]]

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.pipeline.claims import in_turn
 from octopus.routing import Ordering
 from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, encode_map
 from octopus.testing import VirtualTimeLoop
-from octopus.types import RunClaim, in_turn
+from octopus.types import RunClaim
 from tests.staged import P0, P1, unread
 
 FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}

@@ -27,11 +27,11 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
 from aiokafka.protocol.struct import Struct
 
+from octopus.auth.tokens import TokenProvider
 from octopus.errors import AuthError, ConnectionFailed, OctopusError
 from octopus.logs import get_logger
 from octopus.transports.kafka import fetched
 from octopus.transports.kafka.frames import Frames
-from octopus.types import TokenProvider
 
 _logger = get_logger("octopus.transports")
 

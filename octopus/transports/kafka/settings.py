@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from octopus.auth.tokens import TokenProvider
 from octopus.errors import ConfigurationError
 from octopus.transports.kafka.connection import ClientName, Greeting, Password, TokenBridge
-from octopus.types import TokenProvider
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]

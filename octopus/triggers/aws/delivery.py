@@ -2,15 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from octopus.claim import Claim
 from octopus.errors import HandlerStopped
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
 from octopus.runner import CLOSE_TIMEOUT, Assignment, Runner
-from octopus.types import BatchOutcome, RunClaim, in_turn
+from octopus.types import BatchOutcome, RunClaim
 
 logger = get_logger("octopus.triggers")
 
@@ -50,16 +51,10 @@ class Delivery:
     def submit(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
         """Take over the records that this pipeline reads."""
         for partition, consecutive in records.items():
-            if self.reads(self._pipeline, partition.topic):
+            if self._pipeline.reads(partition.topic):
                 offsets = self._received[partition] = [record.offset for record in consecutive]
                 assignment = self._assignments[partition] = self._runner.open(partition, offsets[0])
                 self._runner.submit(assignment, consecutive, offsets[-1] + 1, 0)
-
-    @staticmethod
-    def reads(pipeline: Pipeline, topic: str) -> bool:
-        """Tell whether a pipeline reads a topic."""
-        topics = pipeline.topics
-        return topic in topics if isinstance(topics, tuple) else topics.match(topic) is not None
 
     async def finish(self) -> dict[TopicPartition, list[int]]:
         """Run everything; return the offsets that are to be delivered again."""
@@ -93,21 +88,26 @@ class Delivery:
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return what runs one record or batch, unless time is up."""
+        """Return the pipeline's road, which takes records while there is time and leaves open what is left."""
         inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
+        has_end = math.isfinite(stop_at)
 
-        async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-            if clock() >= stop_at:
-                return LEFT_OPEN
+        async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
+            records = claim.cursor
+            if has_end:
+                claim.cursor = _while_time(records, clock, stop_at)
             try:
-                outcome = await inner(stored, attempt)
+                outcome = await inner(claim)
             except HandlerStopped as reason:
                 # A worker would stop here; a function has the next invocation, and its service has a destination for
                 # what fails for good.
-                logger.error("%s leaves %s@%d open: %s", self._pipeline.group, partition, stored.offset, reason)  # noqa: TRY400
+                logger.error(  # noqa: TRY400
+                    "%s leaves %s@%d open: %s", self._pipeline.group, partition, claim.current.offset, reason
+                )
                 return LEFT_OPEN
             if outcome is DONE or outcome is SKIPPED:
-                return outcome
+                # What is left was not taken because time was up: the first of it is taken for all.
+                return outcome if next(records, None) is None else LEFT_OPEN
             match outcome:
                 case Retry(after) if not self._fits(after):
                     return LEFT_OPEN
@@ -115,7 +115,17 @@ class Delivery:
                     return BatchOutcome(outcomes, LEFT_OPEN)
             return outcome
 
-        return in_turn(run)
+        return run_claim
 
     def _fits(self, after: float) -> bool:
         return self._retry_in_process and self._clock() + after < self._stop_at
+
+
+def _while_time(records: Iterator[StoredRecord], clock: Callable[[], float], stop_at: float) -> Iterator[StoredRecord]:
+    """Give records until time is up, and take none of them that it does not give."""
+    if clock() >= stop_at:
+        return
+    for stored in records:
+        yield stored
+        if clock() >= stop_at:
+            return

@@ -185,7 +185,7 @@ class Trigger:
 
     def _check_topics(self, incoming: KafkaEvent) -> None:
         for topic in {partition.topic for partition in incoming.records}:
-            if not any(Delivery.reads(pipeline, topic) for pipeline in self._pipelines):
+            if not any(pipeline.reads(topic) for pipeline in self._pipelines):
                 names = ", ".join(route.name for pipeline in self._pipelines for route in pipeline.routes)
                 raise ConfigurationError(
                     f"The event brings records of topic {topic!r}, which no handler of this function reads "
