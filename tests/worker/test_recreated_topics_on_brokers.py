@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from octopus import Event, Octopus, config
 from octopus.errors import TopicNotFound
 from octopus.events import TopicPartition
 from octopus.runner.commit_metadata import topic_id_of
+from octopus.testing.faults import ChildProcess, python_module
 from octopus.transports.base import Admin, Commit, Outgoing, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import KafkaTransport
@@ -218,6 +220,85 @@ async def test_exactly_once_the_outputs_of_the_old_and_of_the_new_topic_are_ther
         assert {*outputs} == {*range(20), *range(100, 140)}
         if engine == "aiokafka":  # the other reads on for a moment, which cannot be told from what it should have read
             assert outputs == [*range(20), *range(100, 140)]
+
+
+APP = """
+import asyncio, os
+from octopus import Event, Octopus
+
+app = Octopus({topic!r})
+diary = os.open("diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+@app.on({topic!r}, name="handle", delivery={delivery!r})
+async def handle(event: Event[int]) -> None:
+    if event.value in (18, 19):
+        await asyncio.sleep(2)  # so that something is left to commit when it thaws
+    os.write(diary, b"%d\\n" % event.value)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("recreated", "delivery", "expelled"),
+    [
+        ("stop", "at_least_once", False),
+        ("stop", "exactly_once", True),
+        ("earliest", "at_least_once", True),
+        ("earliest", "exactly_once", False),
+    ],
+    ids=["stop", "stop, exactly once, its session ended", "earliest, its session ended", "earliest, exactly once"],
+)
+async def test_a_worker_that_is_frozen_while_its_topic_is_made_again_commits_nothing_of_the_old_to_the_new(
+    address: str, engine: str, recreated: str, delivery: str, expelled: bool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = [f"consumer.engine={engine}", f"consumer.recreated_topics={recreated}"]
+    settings += [f"{part}.{name}={value}" for part, given in QUICK.items() for name, value in given.items()]
+    options = [f"--config={each}" for each in settings]
+    command = python_module("octopus", "run", "app.py", "--brokers", address, *options)
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+    def seen() -> list[int]:
+        return [int(line) for line in Path("diary").read_text().split()] if Path("diary").exists() else []
+
+    async with Bench(address, engine).open() as bench:
+
+        async def stored() -> set[tuple[int, str | None]]:
+            return {(each.offset, topic_id_of(each.metadata)) for each in (await bench.committed()).values()}
+
+        async def until_stored(*wanted: tuple[int, str | None]) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while len(await bench.committed()) != 2 or await stored() != {*wanted}:
+                    assert worker.is_running, worker.written()
+                    await asyncio.sleep(0.05)
+
+        Path("app.py").write_text(APP.format(topic=bench.topic, delivery=delivery))
+        await bench.publish(*range(20))
+        (old,) = (await bench.admin.topic_ids([bench.topic])).values()
+        with ChildProcess(command, log=tmp_path / "log", environment=environment) as worker:
+            await until_stored((9, old))
+            worker.freeze()
+            if expelled:
+                async with asyncio.timeout(PATIENCE):
+                    while (await bench.admin.group(bench.group)).members:
+                        await asyncio.sleep(0.1)
+            await bench.recreate(*range(100, 140))
+            (new,) = (await bench.admin.topic_ids([bench.topic])).values()
+            worker.thaw()
+            if recreated == "stop":
+                await until(lambda: "was deleted and made again: its id was" in worker.written())
+                await until_stored((0, old))
+            else:
+                await until(lambda: {*seen()} >= {*range(100, 140)})
+                await until_stored((20, new))
+            worker.terminate()
+            assert await worker.ended(PATIENCE) == (4 if recreated == "stop" else 0), worker.written()
+        assert await stored() == ({(0, old)} if recreated == "stop" else {(20, new)})
+        if engine == "aiokafka":
+            assert [value for value in sorted(seen()) if value >= 100] == (
+                [] if recreated == "stop" else [*range(100, 140)]
+            )
 
 
 async def test_a_broker_that_is_replaced_by_an_empty_one_is_noticed(engine: str) -> None:
