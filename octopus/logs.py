@@ -110,7 +110,12 @@ def show(handler: logging.Handler, level: str) -> None:
             logger.setLevel(level if level == "DEBUG" else "CRITICAL")
 
 
+def prints(handler: logging.Handler) -> bool:
+    """Tell whether a handler prints where a person looks: ours does, and one of the app's may."""
+    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+    return getattr(handler, "is_ours", False) or stream in [getattr(sys, name) for name in _console_streams]
+
+
 def _is_console(handler: logging.Handler) -> bool:
     """Tell whether warnings that a handler gets appear where a person looks."""
-    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
-    return handler.level <= logging.WARNING and stream in [getattr(sys, name) for name in _console_streams]
+    return handler.level <= logging.WARNING and prints(handler)

@@ -1,6 +1,7 @@
 """The live status of several workers: a row per handler, a row per worker, and above them what the workers print."""
 
 import contextlib
+import logging
 import os
 import selectors
 import threading
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from octopus.cli.live import REFRESH, Rates, draw, drawing
 from octopus.cli.logs import line_of_worker
+from octopus.logs import prints
 from octopus.worker import GroupStatus, WorkerStatus
 from octopus.worker.gathering import gathered
 from octopus.worker.health import JOIN_TIME
@@ -222,7 +224,8 @@ def draw_workers(rows: Sequence[Row], width: int, height: int) -> Table:
 class LiveWorkers:
     """Draws what several workers do, and prints what they print, as long as a block lasts. An `Audience` of their supervisor.
 
-    In a thread: who looks at a terminal may hold it up, and that must not hold up whoever keeps the processes.
+    In a thread: who looks at a terminal may hold it up, and that must not hold up whoever keeps the processes. So what this
+    process logs meanwhile is printed there, too.
 
     Args:
         console: Where; log lines go through the same one.
@@ -237,6 +240,7 @@ class LiveWorkers:
         self._board = Board(app, broker, time.monotonic())
         self._rates = Rates()
         self._new: deque[tuple[int, Wiring]] = deque()
+        self._logged: deque[tuple[logging.Handler, logging.LogRecord]] = deque()
         self._selector = selectors.DefaultSelector()
         # Copies, since a process has its pipes under the numbers of the originals.
         self._terminals = os.dup(STDOUT), os.dup(STDERR)
@@ -255,6 +259,11 @@ class LiveWorkers:
         for descriptor in self._terminals:
             os.close(descriptor)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the terminal takes nothing, after the block; who prints there then waits for ever."""
+        return self._thread.is_alive()
+
     @contextlib.contextmanager
     def starting(self, number: int, environment: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """Give a process pipes of its own; what comes out of them is read from now on."""
@@ -272,10 +281,11 @@ class LiveWorkers:
     # ── in its thread ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        with drawing(self._console) as live:
+        with drawing(self._console) as live, self._logging_later():
             drawn_at = 0.0
             while not self._is_over():
                 self._take_new()
+                self._print_logged()
                 printed = [line for key, _ in self._wait() for line in self._read(key)]
                 now = time.monotonic()
                 # A terminal that is gone must not keep the workers from printing: their pipes are read all the same.
@@ -285,6 +295,23 @@ class LiveWorkers:
                     if now - drawn_at >= REFRESH:
                         drawn_at = now
                         live.update(self._picture(now), refresh=True)
+
+    @contextlib.contextmanager
+    def _logging_later(self) -> Iterator[None]:
+        """Let what is logged to a console wait for this thread; whoever logs goes on."""
+        root = logging.getLogger()
+        kept = [*root.handlers]
+        root.handlers[:] = [_Later(each, self._logged) if prints(each) else each for each in kept]
+        try:
+            yield
+        finally:
+            root.handlers[:] = kept
+            self._print_logged()
+
+    def _print_logged(self) -> None:
+        while self._logged:
+            handler, record = self._logged.popleft()
+            handler.handle(record)
 
     def _is_over(self) -> bool:
         if self._ended_at is None:
@@ -324,6 +351,18 @@ class LiveWorkers:
         return Group(
             draw(status, self._rates.note(status), self._topics, width), Text(), draw_workers(rows, width, room)
         )
+
+
+class _Later(logging.Handler):
+    """Keeps records for whoever hands them to their handler."""
+
+    def __init__(self, handler: logging.Handler, records: deque[tuple[logging.Handler, logging.LogRecord]]) -> None:
+        super().__init__(handler.level)
+        self._handler = handler
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append((self._handler, record))
 
 
 class _PrintStream:

@@ -25,6 +25,7 @@ from octopus.logs import get_logger
 from octopus.operations.apps import find_app, source_directory
 from octopus.transports.topic_creation import check_topic_names
 from octopus.worker import Worker
+from octopus.worker.overtime import end_process
 from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
 from octopus.worker.process import Companion, ExitCode, grace_of, last_fields, run_process, this_command
@@ -128,7 +129,9 @@ def _run_several(count: int, app: Octopus, settings: Settings, command: Sequence
         brokers = ", ".join(settings.brokers) or "the embedded broker"
         with LiveWorkers(console, app.name, brokers, topics_of(app)) as audience:
             code = run_processes(command, count, grace=grace, places=places, audience=audience)
+        is_held_up = audience.is_held_up
     else:
+        is_held_up = False
         code = run_processes(command, count, grace=grace, places=places)
     logger.log(
         logging.ERROR if code else logging.INFO,
@@ -137,6 +140,8 @@ def _run_several(count: int, app: Octopus, settings: Settings, command: Sequence
         code,
         extra=last_fields(code),
     )
+    if is_held_up:
+        end_process(code, "the terminal takes nothing any more")
     return code
 
 

@@ -163,6 +163,8 @@ APP = """
 import os, sys, time
 from octopus import Octopus
 app = Octopus({topic!r})
+if "MARKS" in os.environ and "OCTOPUS_WORKER" in os.environ:
+    open(f"{{os.environ['MARKS']}}/began-{{os.getpid()}}", "x").close()
 @app.on({topic!r}, retry=1)
 async def handle(value: dict) -> None:
     if value.get("block"):
@@ -198,8 +200,18 @@ class Terminal:
             assert time.monotonic() < self.running.deadline, self.shown
         return self.shown[since:]
 
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something that is not shown."""
+        while not is_so():
+            assert time.monotonic() < self.running.deadline
+            time.sleep(0.05)
+
     def pids(self, text: str) -> list[str]:
         return re.findall(rf"{text} (\\d+)".replace("\\\\", "\\"), self.shown)
+
+    def hold_up(self) -> None:
+        """Take nothing any more, as Ctrl-S does, and a connection to somebody far away whose computer sleeps."""
+        os.write(self._terminal, b"\x13")
 
     def end(self) -> int:
         with contextlib.suppress(OSError):  # the end of a terminal is an error of its reader
@@ -268,6 +280,20 @@ def test_a_terminal_shows_each_worker_what_they_print_and_one_that_is_killed(
     )
     assert end.rstrip().endswith("its processes have ended, exit code 0")
     assert screen.shown.rindex("\x1b[?25h") > screen.shown.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+@pytest.mark.process
+def test_a_terminal_that_is_held_up_holds_up_neither_a_replacement_nor_the_end(
+    terminal: Callable[..., Terminal], octopus: Octopus, topic: str, tmp_path: Path
+) -> None:
+    screen = terminal(MARKS=str(tmp_path))
+    screen.until(lambda shown: rows(shown, "running +2 ") == {"1", "2", "3"})
+    screen.hold_up()
+    before = {each.name for each in tmp_path.glob("began-*")}
+    os.kill(int(min(before).removeprefix("began-")), signal.SIGKILL)
+    screen.wait_until(lambda: len({*tmp_path.glob("began-*")}) > len(before))
+    screen.running.process.send_signal(signal.SIGTERM)
+    assert screen.running.process.wait(60) == 0
 
 
 @pytest.mark.process
