@@ -17,10 +17,11 @@ from octopus.broker.storage import StorageSettings
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, note, notices, say, spell_count, table
+from octopus.cli.screen import document, note, notices, say, table
 from octopus.config import LogSettings, Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, OperationFailed, TransportError
 from octopus.operations.brokers import RunningBroker, meant_broker, running_brokers
+from octopus.operations.spelling import spell_count
 from octopus.transports.broker_codecs import codecs
 from octopus.transports.broker_process import BrokerProcess
 from octopus.transports.checksum import crc32c

@@ -16,7 +16,7 @@ from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import is_terminal, note, spell_count
+from octopus.cli.screen import is_terminal, note
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import StoredRecord, TopicPartition
@@ -25,6 +25,7 @@ from octopus.operations.partitions import partitions_of
 from octopus.operations.progress import Advance
 from octopus.operations.reading import Reader
 from octopus.operations.records import is_match, readable
+from octopus.operations.spelling import spell_count
 from octopus.patterns import Pattern
 from octopus.text import printable_json, visible, visible_lines
 from octopus.transports.opening import administering

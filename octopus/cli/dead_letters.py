@@ -13,7 +13,7 @@ from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, note, output, say, spell_count, table, warn
+from octopus.cli.screen import document, note, output, say, table, warn
 from octopus.errors import ConfigurationError
 from octopus.operations.dead_letters import (
     DeadLetter,
@@ -24,6 +24,7 @@ from octopus.operations.dead_letters import (
     show_letter,
 )
 from octopus.operations.putting_back import Choice, put_back
+from octopus.operations.spelling import spell_count
 from octopus.pipeline.dead_letters import SUFFIX, original_headers
 from octopus.text import visible
 from octopus.transports.opening import administering

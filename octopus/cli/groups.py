@@ -10,10 +10,11 @@ from cyclopts import App, Parameter
 from octopus.cli.asking import confirm
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, note, say, spell_count, table, warn
+from octopus.cli.screen import document, note, say, table, warn
 from octopus.operations import groups as operations
 from octopus.operations.groups import GroupPartition
 from octopus.operations.moments import Moment, read_moment
+from octopus.operations.spelling import spell_count
 from octopus.operations.standing import Misplaced
 from octopus.transports.opening import administering
 from octopus.worker.absence import REBALANCING, spell_members

@@ -54,7 +54,11 @@ class Options:
 
     def sources(self, base: Mapping[str, Any] | None = None) -> list[Source]:
         """Return everything that is set: in code, in the file, in the environment, on the command line."""
-        return [config.in_code(base or {}), *read_sources(), Source(self.overrides(), self._option_of)]
+        return [config.in_code(base or {}), *self.sources_outside()]
+
+    def sources_outside(self) -> list[Source]:
+        """Return everything that is set outside of code, the file first."""
+        return [*read_sources(), Source(self.overrides(), self._option_of)]
 
     def _option_of(self, path: str) -> str:
         """Return the option that gave a setting; the last one that did."""

@@ -15,10 +15,11 @@ from cyclopts import App, Parameter
 from octopus.cli.lines import read_lines
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, notices, say, spell_bytes, spell_count, spell_rate
+from octopus.cli.screen import document, notices, say
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, OperationFailed
 from octopus.events import Headers, Published
+from octopus.operations.spelling import spell_bytes, spell_count, spell_rate
 from octopus.text import visible
 from octopus.transports.base import Outgoing
 from octopus.transports.opening import producing

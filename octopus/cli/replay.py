@@ -12,10 +12,11 @@ from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.patterns import read_pattern
 from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, note, say, spell_count
+from octopus.cli.screen import document, note, say
 from octopus.errors import ConfigurationError
 from octopus.operations.moments import Moment, read_moment
 from octopus.operations.replay import copy_range, plan_copy
+from octopus.operations.spelling import spell_count
 from octopus.patterns import Pattern
 from octopus.transports.opening import administering
 from octopus.transports.topic_creation import check_topic_names

@@ -10,9 +10,10 @@ from octopus.cli.asking import confirm
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.progress import progress
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import document, note, say, spell_count, table, warn
+from octopus.cli.screen import document, note, say, table, warn
 from octopus.errors import ConfigurationError, OperationFailed
 from octopus.operations import topics as operations
+from octopus.operations.spelling import spell_count
 from octopus.operations.topics import TopicCreation
 from octopus.transports.opening import administering
 from octopus.transports.topic_creation import check_topic_names

@@ -12,10 +12,11 @@ from octopus.cli.file_events import FileEvent, FileWatcher
 from octopus.cli.logs import configure_logs
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
-from octopus.cli.screen import note, notices, output, spell_bytes
+from octopus.cli.screen import note, notices, output
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, TransportError
 from octopus.logs import get_logger
+from octopus.operations.spelling import spell_bytes
 from octopus.patience import Patience
 from octopus.text import printable_json, visible
 from octopus.transports.base import Outgoing

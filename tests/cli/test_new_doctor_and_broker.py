@@ -111,7 +111,7 @@ def test_another_aiokafka_than_the_one_whose_inside_is_known_is_wrong(
     octopus: Octopus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checks(octopus)["kafka client"]["state"] == "good"
-    monkeypatch.setattr("octopus.cli.checkup.version", lambda name: "0.14.99")
+    monkeypatch.setattr("octopus.operations.checkups.machine.version", lambda name: "0.14.99")
     found = checks(octopus)["kafka client"]
     assert (found["state"], found["mend"]) == ("wrong", "pip install aiokafka==0.14.0")
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from octopus.errors import ConfigurationError
-from octopus.operations.moments import Moment, read_moment
 from tests.cli.conftest import Octopus, Start
 
 
@@ -199,26 +197,3 @@ def test_a_reader_that_has_seen_enough_is_no_error(start: Start, octopus: Octopu
     octopus("publish", topic, "one more")
     result = running.end()
     assert (result.code, result.err) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("earliest", Moment("earliest", "earliest")),
-        ("now", Moment("now", "latest")),
-        ("120", Moment("120", offset=120)),
-        ("-10", Moment("-10", offset=-10)),
-        ("-5m", Moment("-5m", 700.0)),
-        ("-0.5h", Moment("-0.5h", -800.0)),
-        ("1970-01-01T00:01:00+00:00", Moment("1970-01-01T00:01:00+00:00", 60.0)),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_places_are_understood(text: str, moment: Moment) -> None:
-    assert read_moment(text, 1000.0, "--from") == moment
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-5x", "5m", "2026-13-01", "-"])
-def test_what_is_no_place_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--from .* is no place in a topic: earliest, latest"):
-        read_moment(text, 1000.0, "--from")
