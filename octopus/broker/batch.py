@@ -14,7 +14,7 @@ from octopus.broker.codecs import LIMIT, NONE, Codecs, UnreadableBatch, compress
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES = 61
-LENGTH_OFFSET = 12  # the length field counts what follows it
+LENGTH_OFFSET = 12  # the length field counts the bytes behind it
 CHECKSUM_START = 21  # the checksum covers from the attributes to the end
 MINIMUM_LENGTH = HEADER_BYTES - LENGTH_OFFSET
 MAXIMUM_SEQUENCE = 2**31 - 1
@@ -47,7 +47,7 @@ class Header(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int  # type: ignore[assignment]  # the format's word; nobody counts values in a header
+    count: int  # type: ignore[assignment]  # the format's word; no code counts values in a header
 
     @property
     def size(self) -> int:
@@ -170,7 +170,7 @@ def encode_batch(
     Args:
         base_offset: Where the batch starts; by default at its first record.
         last_offset: Last offset the batch covers, when records after it were removed.
-        codecs: What compresses, beside gzip.
+        codecs: Compress; gzip is built in.
 
     Raises:
         UnreadableBatch: Nothing compresses with the codec that the attributes name.
@@ -202,7 +202,7 @@ def decode_records(batch: bytes | memoryview, limit: int = LIMIT, codecs: Codecs
     Args:
         batch: The batch, header included.
         limit: Most bytes the records may decompress to.
-        codecs: What decompresses, beside gzip.
+        codecs: Decompress; gzip is built in.
 
     Raises:
         UnreadableBatch: The codec is unknown, the limit is exceeded, or the framing is broken.
@@ -213,7 +213,7 @@ def decode_records(batch: bytes | memoryview, limit: int = LIMIT, codecs: Codecs
 
 
 def decode_unpacked(header: Header, records: bytes | memoryview) -> Iterator[Record]:
-    """Yield the records of a batch from what they are decompressed.
+    """Yield the records of a batch from its decompressed bytes.
 
     Raises:
         UnreadableBatch: The framing is broken.

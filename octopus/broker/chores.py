@@ -1,4 +1,4 @@
-"""Chores: upkeep that nobody waits for, so that what the disk refuses is logged and tried again the next time."""
+"""Chores: upkeep in the background. A refusal of the disk is logged, and the chore tried again the next time."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _log = get_logger(__name__)
 
 
 def attempt(action: Callable[[], object], what: str) -> None:
-    """Do something; log that `what` failed if the disk refuses."""
+    """Run `action`; log that `what` failed if the disk refuses."""
     try:
         action()
     except (BrokerError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What packs and unpacks the records of batches: gzip by the standard library, the rest by what whoever starts a broker brings."""
+"""Pack and unpack the records of batches: gzip by the standard library, other codecs as the starter of the broker supplies them."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -95,7 +95,7 @@ def _gunzip(data: bytes, limit: int) -> bytes:
             raise NotUnpacked("The gzip data of the records end too early.")
         parts.append(part)
         data = member.unused_data
-        if not data.startswith(b"\x1f\x8b"):  # what else follows is nobody's
+        if not data.startswith(b"\x1f\x8b"):  # any other bytes behind it belong to no codec
             return b"".join(parts)
 
 

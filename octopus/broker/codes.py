@@ -96,9 +96,9 @@ class BrokerError(Exception):
     """A request, or one part of it, is answered with an error code.
 
     Attributes:
-        code: What the client is told; one of `Code`, or a bare number a fault hook chose.
+        code: The code for the client; one of `Code`, or a bare number a fault hook chose.
         message: A sentence for the APIs that carry one; may be empty.
-        records: Number in its batch and what is wrong, of each record that is to blame.
+        records: For each record at fault, its number in the batch and the fault.
     """
 
     def __init__(self, code: int, message: str = "", records: Sequence[tuple[int, str]] = ()) -> None:

@@ -1,6 +1,6 @@
 """One client's connection: frames in, answers out, in the order asked.
 
-A connection is served serially, as Kafka does: a long-polling Fetch holds what comes after it. Only Produce requests
+A connection is served serially, as Kafka does: a long-polling Fetch holds the requests after it. Only Produce requests
 overlap, so that many of them wait for the same round of the disk; their answers still leave in order.
 """
 
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
     """A client's connection.
 
     Args:
-        node: What the handlers share.
+        node: The state that handlers share.
         budget: Bytes of large requests, shared by all connections.
         address: Host and port to tell the client; None takes the address it connected to.
         on_close: Called once when the connection has ended.
@@ -143,18 +143,18 @@ class Connection(asyncio.Protocol):
         return [slot.task for slot in self._slots if slot.task is not None]
 
     def close(self) -> None:
-        """Send what is written and close."""
+        """Send the written bytes and close."""
         self._is_closed = True
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once, whatever is still to be sent."""
+        """Close at once, without sending the rest."""
         self._is_closed = True
         self._transport.abort()
 
     @property
     def idleness(self) -> tuple[bool, float] | None:
-        """What sorts those without work by who can be spared first: who never asked, then who is idle longest; None: it works."""
+        """The key that sorts idle connections, first to close first: those without a request, then the longest idle; None: busy."""
         if self._slots or self._buffer or self._held or self._mute is not None or self._is_closed:
             return None
         return self._has_asked, self._active_at
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         return (self._size or 0) + _SIZE.size - len(self._buffer)
 
     def read_on(self) -> None:
-        """Read what follows: there is room."""
+        """Read on: there is room."""
         self._is_queued = False
         self._advance()
 
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
         return all(slot.api.may_overlap for slot in self._slots)
 
     def _pace(self) -> None:
-        """Leave in the socket what cannot be worked on now."""
+        """Leave bytes that cannot be worked on now in the socket."""
         if self._is_closed:
             return
         is_full = self._is_queued or (len(self._buffer) > _READ_AHEAD and (self._held is not None or self._is_draining))
@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
             self._node.counters.requests[slot.api.name] += 1
             request = Request(slot.api, version, client_id, reader, self._session, self._node.counters, fault.code)
             answer = self._handle(slot, request, fault)
-        except Exception as error:  # noqa: BLE001  # whatever went wrong, only this connection may suffer
+        except Exception as error:  # noqa: BLE001  # any fault may cost this connection only
             self._fail(slot, version, error)
             return
         if isinstance(answer, Writer | None):

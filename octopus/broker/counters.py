@@ -1,4 +1,4 @@
-"""What a broker has done so far, in numbers."""
+"""Counts of a broker's work so far."""
 
 from collections import Counter
 from dataclasses import dataclass, field

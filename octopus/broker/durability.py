@@ -1,4 +1,4 @@
-"""Group commit: one fsync of a file serves all who wait for it."""
+"""Group commit: one fsync of a file serves all requests that wait for it."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ class Durable(Protocol):
         """Return the work, for any thread, that makes durable all that was appended so far."""
 
     def end_sync(self, error: Exception | None) -> None:
-        """Take note of the work's result; on an error, take back what may not be durable."""
+        """Record the work's result; on an error, take back the appends that may not be durable."""
 
 
 class GroupCommit:
@@ -141,7 +141,7 @@ class GroupCommit:
 
 
 def error_of(done: Future[None]) -> Exception | None:
-    """Wait for the work and return what it raised."""
+    """Wait for the work and return its error."""
     error = done.exception()
     if error is not None and not isinstance(error, Exception):
         raise error

@@ -1,4 +1,4 @@
-"""What everything that stores needs, handed down from `Storage`."""
+"""The dependencies of all parts that store, handed down from `Storage`."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class Environment:
 
     Attributes:
         checksum: CRC-32C.
-        codecs: What packs and unpacks records, beside gzip.
+        codecs: Pack and unpack records; gzip is built in.
         faults: Disk faults on demand.
         descriptors: Open files.
         commit: Makes things durable.

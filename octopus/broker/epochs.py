@@ -1,7 +1,7 @@
 """Leader epochs (KIP-320): how clients notice that a partition's leader changed, or that records were cut off behind them.
 
 Here one broker leads every partition from its first day on, so there is one epoch. A topic that is made again begins with
-it too, as in Kafka: what tells it from the one before is its id.
+it too, as in Kafka: its id tells it from the one before.
 """
 
 from octopus.broker.codes import Code, require
@@ -28,10 +28,10 @@ def end_of(log: Log, epoch: int) -> tuple[int, int]:
 
 
 def has_diverged(log: Log, epoch: int, offset: int) -> bool:
-    """Say whether a client that fetches from `offset`, its last record from a leader of `epoch`, has read what is not here.
+    """Say whether a client that fetches from `offset`, its last record from a leader of `epoch`, has read records that are not here.
 
     Raises:
-        BrokerError: 1 nobody knows where that epoch ends.
+        BrokerError: 1 the end of that epoch is unknown.
     """
     known, end = end_of(log, epoch)
     require(known != UNKNOWN and offset >= log.start_offset, Code.OFFSET_OUT_OF_RANGE)

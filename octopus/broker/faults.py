@@ -1,4 +1,4 @@
-"""Disk faults on demand, for tests of what stands on the broker."""
+"""Disk faults on demand, for tests of the layers above the broker."""
 
 import errno
 import os

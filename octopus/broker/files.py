@@ -20,12 +20,12 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alo
 def raise_descriptor_limit() -> None:
     """Let this process have as many files open as its hard limit allows; for a process that is a broker and nothing else."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do, whatever the hard limit says
+    with suppress(OSError, ValueError):  # macOS refuses more than its kernel can do, even below the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def descriptors_for_connections() -> int:
-    """Return how many connections the limit of open files leaves room for, beside files and what else the process has."""
+    """Return how many connections the limit of open files leaves room for, beside all other files of the process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - _FOR_FILES, soft // 4)
 
@@ -43,13 +43,13 @@ class LogFile(Protocol):
         """Cut the file to `size` bytes."""
 
     def sync(self) -> None:
-        """Make what was written durable; may be called in another thread."""
+        """Make the writes so far durable; may be called in another thread."""
 
     def close(self) -> None:
         """Release the descriptor; the file can still be used."""
 
     def abandon(self) -> None:
-        """Never use the file again; whoever calls this removes it."""
+        """Never use the file again; the caller removes it."""
 
     def delete(self) -> None:
         """Remove the file."""
@@ -126,7 +126,7 @@ class DiskFile:
         try:
             write_all(descriptor, parts, position, self._faults)
         except OSError:
-            # What follows `position` now would look like a torn batch after a crash. If even this fails, the next
+            # The bytes behind `position` would look like a torn batch after a crash. If even this fails, the next
             # write goes to the same position.
             with suppress(OSError):
                 os.ftruncate(descriptor, position)
@@ -195,7 +195,7 @@ def sync(descriptor: int, faults: Faults) -> None:
     """Make a file durable, down to the medium.
 
     Raises:
-        OSError: It may not be durable; what the kernel still holds is unknown.
+        OSError: It may not be durable; the kernel's copy is unknown.
     """
     faults.before_sync()
     if _FULL_SYNC is not None:

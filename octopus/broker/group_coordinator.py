@@ -74,7 +74,7 @@ class GroupCoordinator:
     def may_commit(
         self, group: str, member: str, instance: str | None, generation: int, *, in_transaction: bool = False
     ) -> Code:
-        """Check who wants to commit offsets; a group without members may be committed to from outside.
+        """Check that a client may commit offsets; outsiders may commit to a group without members.
 
         Raises:
             BrokerError: 24 bad group id.
@@ -119,7 +119,7 @@ class GroupCoordinator:
         return f"{prefix[:255]}-{uuid4()}"
 
     def stop(self) -> None:
-        """Stop all timers and answer everybody who waits that the coordinator is going away."""
+        """Stop all timers and answer all waiting members that the coordinator is going away."""
         for name in list(self._timers):
             self._disarm(name)
         for group in self.groups.values():

@@ -19,7 +19,7 @@ _log = get_logger(__name__)
 class Journal:
     """Entries (values for JSON) that rebuild a table when replayed in order.
 
-    The table's owner changes its table first and then writes what it changed. A journal that failed is written anew from
+    The table's owner changes its table first and then writes the changes. A journal that failed is written anew from
     the table, so a full disk leaves nothing behind once there is space again.
 
     Args:
@@ -29,7 +29,7 @@ class Journal:
         snapshot: Returns entries that rebuild the table as it is now.
 
     Attributes:
-        is_broken: Whether what was written may be lost; the next write writes everything anew.
+        is_broken: Whether written entries may be lost; the next write writes everything anew.
 
     Raises:
         OSError: The file cannot be read.
@@ -55,7 +55,7 @@ class Journal:
             replay(entry)
         try:
             self._rewrite()
-        except OSError as error:  # a full disk is no reason not to start: what is there can be read
+        except OSError as error:  # a full disk is no reason not to start: the entries can be read
             _log.warning("%s: cannot be written: %s", path, error)
             self.is_broken = True
 
@@ -65,7 +65,7 @@ class Journal:
         Raises:
             BrokerError: 56 the disk refused, 15 the broker has stopped.
         """
-        if self._is_closed:  # somebody else may own the file by now
+        if self._is_closed:  # another process may own the file by now
             raise BrokerError(Code.COORDINATOR_NOT_AVAILABLE, "The broker has stopped.")
         if self._path is None:
             return
@@ -89,14 +89,14 @@ class Journal:
     def end_sync(self, error: Exception | None) -> None:
         """Take note of the work's result (see `Durable`)."""
         if error is not None:
-            # What the file holds is unknown now. The next write replaces it as a whole.
+            # The file's content is unknown now. The next write replaces it as a whole.
             self.is_broken = True
 
     def close(self) -> None:
         """Leave a short journal for the next start.
 
         Raises:
-            BrokerError: 56 the disk refused; what was durable stays.
+            BrokerError: 56 the disk refused; durable entries stay.
         """
         if self._path is None or self._is_closed:
             return

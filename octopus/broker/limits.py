@@ -1,4 +1,4 @@
-"""What one broker lets its clients use: sizes, counts and times. Small enough for an edge machine, ample for a laboratory."""
+"""The limits of one broker's clients: sizes, counts and times. Small enough for an edge machine, ample for a laboratory."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +15,7 @@ class Limits:
         max_connections: Beyond this many the longest idle ones are closed, and new ones where none is idle. The limit of open
             files may allow fewer.
         max_unanswered: Produce requests one connection may have waiting for the disk.
-        max_fetch_bytes: Most record bytes in one Fetch answer, whatever the client asks.
+        max_fetch_bytes: Most record bytes in one Fetch answer, even if the client asks for more.
         max_groups: Consumer groups with members, and as many with offsets.
         max_members: Members of one group.
         max_transactional_ids: Transactional ids known at once.
@@ -51,21 +51,21 @@ class Arrival(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes of large requests that it holds, those that are not answered yet included."""
+        """Bytes of large requests that it holds, including requests not answered yet."""
 
     @property
     def missing(self) -> int:
         """Bytes of the request that have not arrived."""
 
     def read_on(self) -> None:
-        """Read what follows: there is room."""
+        """Read on: there is room."""
 
     def give_up(self) -> None:
         """Close: others need the room."""
 
 
 class Budget:
-    """Bytes of large requests in memory, counted as they arrive: what is only announced takes nothing from anybody.
+    """Bytes of large requests in memory, counted as they arrive: announced bytes take no room.
 
     A connection that holds no more than its share never waits. Beyond it, reading goes on while there is room, with the
     request that lacks least first. So that half-arrived requests cannot fill it for good, `relieve` ends one where nothing
@@ -104,7 +104,7 @@ class Budget:
         self._waiting.pop(arrival, None)
 
     def give(self, size: int) -> None:
-        """Give bytes back and let those who wait go on."""
+        """Give bytes back and let waiting requests go on."""
         if not size:
             return
         self._used -= size
@@ -119,8 +119,8 @@ class Budget:
     def relieve(self) -> None:
         """End one request if others wait and nothing moved since the last call: one that may arrive and does not.
 
-        Whoever waits has sent something since it was let read. So who does not wait sends nothing; of these the one goes that
-        holds most. Where all wait, the one goes that lacks most.
+        A waiting connection has sent bytes since it was let read, so one that does not wait sends nothing. Of the latter,
+        the connection that holds most is closed. Where all wait, it is the connection that lacks most.
         """
         if self._waiting and not self._has_moved:
             silent = [each for each in self._arriving if each not in self._waiting and each.held > self._share]

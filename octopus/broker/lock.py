@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from octopus.errors import ConfigurationError
 
 LOOKS = 10
-"""Attempts to take a lock that somebody may only be looking at (`owner_of`) …"""
+"""Attempts to take a lock that another process may only be looking at (`owner_of`) …"""
 
 LOOK_WAIT = 0.02
 """… and seconds between them."""
@@ -36,13 +36,13 @@ class LockedError(ConfigurationError):
 
 
 class Owner(NamedTuple):
-    """What a lock file and the kernel say about a directory.
+    """The state of a directory, from its lock file and the kernel.
 
     Attributes:
         lives: Whether a broker owns it now.
         pid: Its process id, or that of one which died; None after one that ended in order.
         address: Where it listens, or listened when it died; None when it does not, or not yet.
-        was_stopped: Whether the last one ended because somebody asked it to, not by dying or for want of clients.
+        was_stopped: Whether the last owner was asked to end, rather than died or ran out of clients.
     """
 
     lives: bool = False
@@ -59,7 +59,7 @@ class DirectoryLock:
 
     Attributes:
         last_address: Where the directory's broker listened the last time; clients of that one may still look there.
-        was_stopped: Whether somebody asked this owner to end; those who wait for it are told.
+        was_stopped: Whether this owner was asked to end; its waiting clients are told.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -87,7 +87,7 @@ class DirectoryLock:
                 return
 
     def announce(self, address: str | None) -> None:
-        """Write this process's id and `address` for those who find the directory taken."""
+        """Write this process's id and `address` for processes that find the directory taken."""
         self.last_address = address or self.last_address
         self._write(os.getpid(), address)
 
@@ -109,7 +109,7 @@ def read_owner(directory: Path) -> tuple[int | None, str | None]:
 
 
 def owner_of(directory: Path) -> Owner:
-    """Look who owns a directory. A process id may be another's by now, and an address too; the lock cannot.
+    """Return the owner of a directory. A process id may be another's by now, and an address too; the lock cannot.
 
     Raises:
         OSError: The lock file cannot be read.
@@ -121,7 +121,7 @@ def owner_of(directory: Path) -> Owner:
     try:
         lives = False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # with others who look, for a moment
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared with other readers, for a moment
         except BlockingIOError:
             lives = True
         entry = _read(os.pread(descriptor, 4096, 0))

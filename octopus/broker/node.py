@@ -1,4 +1,4 @@
-"""The one node of the cluster: what all API handlers share."""
+"""The one node of the cluster, which all API handlers share."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ NODE_ID = 1
 
 
 class Node:
-    """What the broker keeps and knows, without the listener.
+    """The broker's data and state, without the listener.
 
     Attributes:
-        waits: Futures of Fetch requests waiting for records; resolving one makes it answer with what there is.
+        waits: Futures of Fetch requests waiting for records; resolving one makes it answer with the records at hand.
         is_stopping: Set once; nothing may begin to wait afterwards.
     """
 
@@ -47,7 +47,7 @@ class Node:
         self.storage.maintain(now, self.kept_groups(now))
 
     def kept_groups(self, now: int) -> set[str]:
-        """Name the groups whose offsets must not expire: those with members, and those that lost them not long ago.
+        """Name the groups whose offsets must not expire: groups with members, and groups that lost them not long ago.
 
         A group that reads a quiet topic commits nothing for weeks. Were only the age of its commits to count, a restart
         of its last member would lose its place. So the time counts from when this broker first saw the group without

@@ -47,7 +47,7 @@ class OffsetStore:
 
         Raises:
             BrokerError: 56 the disk refused. The offsets may show all the same: to be told of an error and find the commit
-                done is what a client must expect of any lost answer.
+                done is a case that a client must expect of any lost answer.
         """
         if not offsets:
             return

@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Run a broker until SIGTERM, SIGINT, or `idle_exit` seconds without any connection.
 
-    The address is written into the directory's lock file, where those who find the directory taken look for it.
+    The address is written into the directory's lock file, where processes that find the directory taken look for it.
 
     Args:
         directory: Where to keep data; None keeps everything in memory.
@@ -36,7 +36,7 @@ def run(
         idle_exit: Seconds without any connection after which to stop; None for never.
         grace: Seconds that requests may take to end.
         checksum: A compiled CRC-32C, if there is one.
-        codecs: What packs and unpacks records, beside gzip, which the standard library does.
+        codecs: Pack and unpack records; gzip is built in.
         faults: For tests.
 
     Raises:

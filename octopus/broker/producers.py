@@ -15,7 +15,7 @@ Phase: TypeAlias = Literal["empty", "ongoing", "prepare_commit", "prepare_abort"
 
 @dataclass(frozen=True)
 class TransactionState:
-    """What the coordinator knows of one transactional id.
+    """The coordinator's knowledge of one transactional id.
 
     Attributes:
         transactional_id: The client's name for its line of transactions.

@@ -1,4 +1,4 @@
-"""One request as its handler sees it, and what is known of the connection it came by."""
+"""One request as its handler sees it, and the state of its connection."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,7 @@ from octopus.broker.node import Node
 from octopus.broker.wire import Reader, Writer
 
 Answer = Writer | None | Coroutine[Any, Any, Writer | None]
-"""What a handler returns: the body, nothing (no answer is due), or a coroutine that will."""
+"""A handler's result: the body, nothing (no answer is due), or a coroutine that returns one of these."""
 
 Handler = Callable[[Node, "Request"], Answer]
 
@@ -22,7 +22,7 @@ class Hangup(Exception):
 
 @dataclass(slots=True)
 class Session:
-    """What a connection has established.
+    """The state of a connection.
 
     Attributes:
         peer: The client's address, for DescribeGroups.
@@ -90,7 +90,7 @@ class Api(NamedTuple):
         serves_from: Lowest version served, where an older one is advertised only to be believed (Produce).
         may_overlap: Whether the next such request of a connection may start before this one is answered.
         waits_only: Whether the coroutine changes nothing after its first step, so that a lost connection may cancel it.
-        before_login: Whether it is served to who is not authenticated yet.
+        before_login: Whether it is served to a client that is not authenticated yet.
     """
 
     key: int

@@ -11,7 +11,7 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request, in place of or in addition to what it asks.
+    """A fault of one request, in place of or in addition to its answer.
 
     Attributes:
         code: Error code every part of the answer carries; nothing is done. 0 for none.
@@ -33,7 +33,7 @@ class RequestFaults:
     """Queues of faults by API key; each is used once, in the order given. The same effects as a mock cluster's hooks.
 
     Attributes:
-        quotas: What clients may use per second; beyond it they are throttled.
+        quotas: Clients' shares per second; beyond them they are throttled.
     """
 
     def __init__(self, quotas: Quotas | None = None) -> None:

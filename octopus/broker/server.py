@@ -1,4 +1,4 @@
-"""The broker: a listener in front of the table of APIs, and what has to be done from time to time."""
+"""The broker: a listener in front of the table of APIs, and periodic chores."""
 
 import asyncio
 import socket
@@ -74,8 +74,8 @@ class Broker:
         """Recover transactions, listen, and return the address.
 
         Raises:
-            ConfigurationError: Nobody can listen at this address: its port is taken, for example.
-            BrokerError: 56: the disk refused what recovery had to write.
+            ConfigurationError: The broker cannot listen at this address: its port is taken, for example.
+            BrokerError: 56: the disk refused a write of the recovery.
         """
         await self._node.transactions.recover()
         loop = asyncio.get_running_loop()
@@ -120,7 +120,7 @@ class Broker:
         self._storage.close()
 
     def note_stop(self) -> None:
-        """Take it that `stop` comes because somebody asked for it: clients that run on wait instead of starting another."""
+        """Record that `stop` was asked for: running clients then wait instead of starting another broker."""
         self._storage.note_stop()
 
     def counters(self) -> dict[str, int | dict[str, int]]:
@@ -220,10 +220,10 @@ async def serve(
     idle_exit: float | None = None,
     grace: float = 5.0,
 ) -> None:
-    """Run a broker until `stop` is set, or until nobody was connected for `idle_exit` seconds.
+    """Run a broker until `stop` is set, or until no client was connected for `idle_exit` seconds.
 
     Args:
-        broker: Not started yet; stopped on return, whatever happens.
+        broker: Not started yet; stopped on return, also after an error.
         stop: Ends the broker; set it from the broker's own loop.
         on_ready: Called with the address once clients are answered.
         idle_exit: Seconds without any connection after which to stop; None for never.

@@ -1,4 +1,4 @@
-"""How a broker is reached and what it does by default."""
+"""A broker's address and defaults."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Long changes a step at a time, so that nobody else waits for them.
+"""Long changes a step at a time, so that other requests do not wait for them.
 
 A change is a generator. It yields work for the disk, which touches nothing but files and so may be done in another thread,
 and `None` where others may have their turn. What it does in between happens at one moment: it sees the result of its own
@@ -20,7 +20,7 @@ def at_once(steps: Steps[T]) -> T:
     """Make a change here and now, waiting for the disk; for use without an event loop.
 
     Raises:
-        BrokerError: What the change raises.
+        BrokerError: The error of the change.
     """
     failure: OSError | None = None
     while True:
@@ -36,14 +36,14 @@ class Turns:
     """Changes that share an event loop: their work is done in a thread, one after the other, and they take turns."""
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()  # fair: who waits longest is next
+        self._lock = asyncio.Lock()  # fair: the longest waiting task is next
         self._is_over = False
 
     async def make(self, steps: Steps[T]) -> T:
         """Make a change.
 
         Raises:
-            BrokerError: What the change raises; 56 the broker stops, and what was not finished is undone at the next start.
+            BrokerError: The error of the change; 56 the broker stops, and the next start undoes an unfinished change.
         """
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
@@ -62,7 +62,7 @@ class Turns:
                     if work is None:
                         break
                     failure = await loop.run_in_executor(None, _done, work)
-            await asyncio.sleep(0)  # a lock that nobody waits for is taken again at once
+            await asyncio.sleep(0)  # a lock that no task waits for is taken again at once
 
     async def end(self) -> None:
         """Let nothing go on; return when the work under way is done."""

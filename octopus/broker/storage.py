@@ -1,6 +1,6 @@
 """A data directory (or memory): the catalog of topics, their logs, committed offsets, producers.
 
-lock                        who owns the directory
+lock                        the owner of the directory
 catalog                     topics, replaced as a whole
 clean                       the last owner stopped in order; removed at start
 offsets, producers          journals
@@ -45,7 +45,7 @@ class StorageSettings:
     """How a data directory is kept.
 
     Attributes:
-        durability: `"fsync"`: what was acknowledged survives power loss; `"os"`: it survives the process only.
+        durability: `"fsync"`: acknowledged records survive power loss; `"os"`: they survive the process only.
         topic_defaults: Topic configuration (Kafka's names) that applies where a topic sets none.
         offsets_retention_ms: How long an inactive group's offsets are kept.
         producer_expiry_ms: How long the sequence numbers of a silent producer are remembered.
@@ -62,7 +62,7 @@ class StorageSettings:
 
 
 class Storage:
-    """What a broker keeps. One thread (an event loop's) calls everything here. Made by `Storage.open`.
+    """The data of a broker. One thread (an event loop's) calls everything here. Made by `Storage.open`.
 
     Attributes:
         settings: As given.
@@ -96,7 +96,7 @@ class Storage:
         codecs: Codecs | None = None,
         faults: Faults | None = None,
     ) -> Self:
-        """Open a data directory, making it at need and recovering what a crash left; `None` keeps everything in memory.
+        """Open a data directory, making it at need and recovering from a crash; `None` keeps everything in memory.
 
         Transactions that no transactional id accounts for are aborted; the others wait for their coordinator.
 
@@ -105,7 +105,7 @@ class Storage:
             settings: How it is kept.
             now: ms since the epoch.
             checksum: CRC-32C, if a compiled one is at hand.
-            codecs: What packs and unpacks records, beside gzip, which the standard library does.
+            codecs: Pack and unpack records; gzip is built in.
             faults: Disk faults on demand.
 
         Raises:
@@ -122,7 +122,7 @@ class Storage:
             is_durable=path is not None and settings.durability == "fsync",
         )
         if path is not None:
-            read_catalog(path)  # before anything of somebody else's is changed
+            read_catalog(path)  # before any file of another program is changed
             _make(path)
             path.chmod(0o700)
         self = cls(path, settings, environment)
@@ -134,7 +134,7 @@ class Storage:
         return self
 
     def announce(self, address: str) -> None:
-        """Write `address` (`host:port`) into the lock file, for those who find the directory taken."""
+        """Write `address` (`host:port`) into the lock file, for processes that find the directory taken."""
         if self._lock is not None:
             self._lock.announce(address)
 
@@ -144,7 +144,7 @@ class Storage:
         return None if self._lock is None else self._lock.last_address
 
     def note_stop(self) -> None:
-        """Take it that the broker ends because somebody asked it to; its directory will say so."""
+        """Record that the broker was asked to end; its directory will say so."""
         if self._lock is not None:
             self._lock.was_stopped = True
 
@@ -183,7 +183,7 @@ class Storage:
         """Make a change without holding up the event loop; others are made in turn.
 
         Raises:
-            BrokerError: What the change raises; 56 the broker stops.
+            BrokerError: The error of the change; 56 the broker stops.
         """
         return await self._turns.make(steps)
 
@@ -202,7 +202,7 @@ class Storage:
         return self.topic_store.cluster_id
 
     def config_of(self, name: str) -> dict[str, ConfigValue]:
-        """Return every configuration key of a topic with its value and who set it.
+        """Return every configuration key of a topic with its value and its source.
 
         Raises:
             BrokerError: 3 unknown topic.
@@ -240,11 +240,11 @@ class Storage:
     async def synced(self, items: Iterable[Log | OffsetStore | ProducerStore]) -> None:
         """Return when everything appended to `items` so far is durable (and readable).
 
-        Call it in the same step as the appends, without awaiting anything in between. One fsync per file serves all
-        who wait; under `durability="os"` and in memory there is nothing to wait for.
+        Call it in the same step as the appends, without an `await` in between. One fsync per file serves all waiting
+        requests; under `durability="os"` and in memory it returns at once.
 
         Raises:
-            BrokerError: 56: the disk refused; what was appended is taken back.
+            BrokerError: 56: the disk refused; the appended records are taken back.
         """
         if self._environment.is_durable:
             await self._environment.commit.synced(map(_durable, items))
@@ -276,7 +276,7 @@ class Storage:
         """Make everything durable, note the clean stop and release the directory.
 
         Raises:
-            BrokerError: 56 the disk refused something; the next start recovers what was acknowledged.
+            BrokerError: 56 the disk refused a write; the next start recovers the acknowledged records.
         """
         failure: BrokerError | None = None
         for close in [

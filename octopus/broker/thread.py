@@ -25,7 +25,7 @@ class BrokerThread:
         settings: How it is reached.
         storage_settings: How data are kept.
         checksum: A compiled CRC-32C, if there is one.
-        codecs: What packs and unpacks records, beside gzip, which the standard library does.
+        codecs: Pack and unpack records; gzip is built in.
         grace: Seconds that requests may take to end when the broker stops.
     """
 
@@ -64,7 +64,7 @@ class BrokerThread:
         """Start, and return `host:port` once the broker answers.
 
         Raises:
-            Exception: Whatever kept the broker from starting (directory locked, port taken).
+            Exception: The broker's own error at its start (directory locked, port taken).
         """
         self._thread.start()
         self._changed.wait()

@@ -33,9 +33,9 @@ def say(body: Writer, api_key: int, version: int, seconds: float) -> None:
 
 @dataclass
 class Quotas:
-    """What every client, by its client id, may use of each resource; nothing is limited until told to.
+    """The use of each resource by every client id; nothing is limited until a quota is set.
 
-    What goes beyond is a debt, to be waited for. A second's worth may be saved up.
+    Use beyond the quota is a debt, to be waited for. A second's worth may be saved up.
 
     Attributes:
         rates: Bytes or requests per second.
@@ -45,7 +45,7 @@ class Quotas:
     _even_at: defaultdict[tuple[Resource, str], float] = field(default_factory=lambda: defaultdict(float))
 
     def charge(self, resource: Resource, client_id: str, amount: int, now: float) -> None:
-        """Count what a client uses."""
+        """Count a client's use."""
         if rate := self.rates.get(resource):
             key = resource, client_id
             self._even_at[key] = max(self._even_at[key], now - 1.0) + amount / rate

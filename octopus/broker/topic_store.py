@@ -89,7 +89,7 @@ class TopicStore:
     # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def creating(self, name: str, partitions: int, config: Mapping[str, str]) -> Steps[Topic]:
-        """Create a topic, durably. Nobody sees it before it is whole.
+        """Create a topic, durably. No client sees it before it is whole.
 
         Raises:
             BrokerError: 17 bad or colliding name, 36 exists, 37 bad number of partitions, 40 bad configuration,
@@ -127,7 +127,7 @@ class TopicStore:
                 )
 
     def check_create(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
-        """Raise what `creating` would raise (for `validate_only`)."""
+        """Raise the errors of `creating` (for `validate_only`)."""
         self.check_free(name)
         if partitions < 1:
             raise BrokerError(Code.INVALID_PARTITIONS, f"A topic cannot have {partitions} partitions.")
@@ -184,7 +184,7 @@ class TopicStore:
             log.config = log_config(self._values_of(topic))
 
     def removing(self, name: str) -> Steps[Topic]:
-        """Take a topic out of the catalog, durably, and let nobody use it; its files stay, for `clearing`.
+        """Take a topic out of the catalog, durably, and end its use; its files stay, for `clearing`.
 
         Raises:
             BrokerError: 3 unknown topic, 56 the disk refused.
@@ -200,7 +200,7 @@ class TopicStore:
         return topic
 
     def clearing(self, topic: Topic) -> Steps[None]:
-        """Remove a topic's files; what stays is removed at the next start."""
+        """Remove a topic's files; files that stay are removed at the next start."""
         yield from self._clearing(topic, range(len(topic.partitions)))
         if self._path is not None:
             yield partial(shutil.rmtree, self._folder(topic), ignore_errors=True)
@@ -208,7 +208,7 @@ class TopicStore:
     # ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def recover(self, now: int) -> None:
-        """Read what is there; `now` in ms since the epoch.
+        """Read the stored topics; `now` in ms since the epoch.
 
         Raises:
             ConfigurationError: The directory does not hold data this version can read.
@@ -237,7 +237,7 @@ class TopicStore:
                 topic.partitions.append(self._open_log(topic, number, now=now, clean=clean))
             self._clear_at_once(topic)
         if not catalog.is_current:
-            self._saving(self.topics.values())()  # before anybody is told of an id that was missing
+            self._saving(self.topics.values())()  # before any client is told of an id that was missing
 
     def _clear_at_once(self, topic: Topic) -> None:
         """Remove partitions that a topic was to get when the broker ended."""

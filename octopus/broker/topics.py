@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
     "segment.index.bytes": "int",
     "unclean.leader.election.enable": "boolean",
 }
-"""What a key's values are; those not named are longs."""
+"""The types of keys' values; keys not named have longs."""
 
 _RANGES: Mapping[str, tuple[int, int]] = {
     "compression.gzip.level": (-1, 9),
@@ -105,7 +105,7 @@ _RANGES: Mapping[str, tuple[int, int]] = {
 
 
 class ConfigValue(NamedTuple):
-    """A configuration value and who set it."""
+    """A configuration value and its source."""
 
     value: str
     source: Source
@@ -120,7 +120,7 @@ class Topic:
         id: Tells it from other topics of the same name, before and after it.
         folder: Number and name of the topic's folder; never reused.
         partitions: One log per partition, in order.
-        config: What was set on the topic itself; see `Storage.config_of` for what applies.
+        config: Settings of the topic itself; `Storage.config_of` has the effective ones.
         internal: Whether the name starts with `__`.
     """
 
@@ -144,7 +144,7 @@ def new_id() -> UUID:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is not a topic name (Kafka's rule, which also keeps out anything path-like).
+    """Refuse an invalid topic name (Kafka's rule, which also keeps out anything path-like).
 
     Raises:
         BrokerError: 17 INVALID_TOPIC_EXCEPTION.
@@ -187,7 +187,7 @@ def described(config: Mapping[str, str], defaults: Mapping[str, str]) -> dict[st
 
 
 def log_config(config: Mapping[str, str]) -> LogConfig:
-    """Return what a log obeys, from every configuration key."""
+    """Return a log's settings, from every configuration key."""
     policies = config["cleanup.policy"].replace(" ", "").split(",")
     compression = config["compression.type"]
     level = config.get(f"compression.{compression}.level")

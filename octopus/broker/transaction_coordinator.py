@@ -1,4 +1,4 @@
-"""Carries out what `transactions.py` decides: durable states, markers in the logs, offsets applied or dropped."""
+"""Carries out the decisions of `transactions.py`: durable states, markers in the logs, offsets applied or dropped."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,7 +33,7 @@ class TransactionCoordinator:
         self._is_early = asyncio.Event()  # some transaction ends before that
 
     async def initialize(self, transactional_id: str, timeout_ms: int) -> TransactionState:
-        """Give a producer its id and epoch, aborting and fencing what its predecessor left open.
+        """Give a producer its id and epoch, aborting and fencing its predecessor's open transaction.
 
         Raises:
             BrokerError: 50 bad time-out, 44 too many transactional ids, 56 the disk refused.
@@ -105,7 +105,7 @@ class TransactionCoordinator:
         return check
 
     async def recover(self) -> None:
-        """End what a crash left: carry out decisions, abort and fence open transactions. Call before serving."""
+        """End the transactions that a crash left: carry out decisions, abort and fence open transactions. Call before serving."""
         for state in self._storage.producers.transactions():
             async with self._alone(state.transactional_id):
                 await self._closed(state)
@@ -144,7 +144,7 @@ class TransactionCoordinator:
                     await self._is_early.wait()
 
     async def _closed(self, state: TransactionState) -> TransactionState:
-        """End an open or decided transaction, whoever's it is, and return the state after it."""
+        """End an open or decided transaction of any producer, and return the state after it."""
         if state.phase == "ongoing":
             state = transactions.fence(state, self._clock())
             await self._put(state)
@@ -190,7 +190,7 @@ class TransactionCoordinator:
 
     @asynccontextmanager
     async def _alone(self, transactional_id: str) -> AsyncIterator[None]:
-        # Whoever holds or awaits the lock keeps it alive; nobody else needs it.
+        # The tasks that hold or await the lock keep it alive; no other task needs it.
         lock = self._locks.setdefault(transactional_id, asyncio.Lock())
         async with lock:
             yield

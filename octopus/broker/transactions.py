@@ -5,8 +5,8 @@
                     │  └────────────────add───────────────────────────┘
                     └─time-out, or a new producer with the id: prepare_abort with the next epoch (the old one is fenced)
 
-Pure: what the states mean for logs and offsets is carried out by `transaction_coordinator.py`. A prepared state is the
-decision; whatever happens afterwards, it is carried out. Rules: KIP-98, as in Kafka's TransactionCoordinator.scala.
+Pure: `transaction_coordinator.py` applies the states to logs and offsets. A prepared state is the decision; it is
+carried out in any case. Rules: KIP-98, as in Kafka's TransactionCoordinator.scala.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -38,7 +38,7 @@ class Reader:
         self._is_flexible = False
 
     def become_flexible(self) -> "Reader":
-        """Read what follows in the flexible encoding, beginning with the header's tagged fields."""
+        """Read the rest in the flexible encoding, beginning with the header's tagged fields."""
         self._is_flexible = True
         self.tags()
         return self
@@ -101,7 +101,7 @@ class Reader:
         count = self._length()
         if count == -1:
             return None
-        # Every item takes at least one byte, so a count beyond what is left is a lie, found before anything is allocated.
+        # Every item takes at least one byte, so a count beyond the remaining bytes is a lie, found before anything is allocated.
         if count < 0 or count > self.remaining:
             raise MalformedRequest(f"array of {count} items in {self.remaining} bytes")
         return [item() for _ in range(count)]
@@ -114,7 +114,7 @@ class Reader:
         return self.nullable_array(partial(self._struct, item) if self._is_flexible else item)
 
     def tags(self) -> None:
-        """Pass over tagged fields: whoever does not know a tag is to ignore it."""
+        """Pass over tagged fields: a reader ignores the tags it does not know."""
         for _ in range(self._unsigned()):
             self._unsigned()
             self._take(self._unsigned())
@@ -265,7 +265,7 @@ class Writer:
         return self
 
     def overwrite_int32(self, value: int, at: int) -> None:
-        """Replace what was written as an integer, so many bytes from the beginning, or, if negative, from the end."""
+        """Replace a written integer at a position from the beginning, or, if negative, from the end."""
         part = self._parts[0] if self._parts and at >= 0 else self._tail
         assert isinstance(part, bytearray), "an answer does not begin with records"
         _INT32.pack_into(part, at, value)

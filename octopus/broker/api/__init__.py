@@ -1,4 +1,4 @@
-"""The Kafka APIs that are served: a table of API key → versions and handler. What is not here is not advertised."""
+"""The Kafka APIs that are served: a table of API key → versions and handler. An API that is not here is not advertised."""
 
 from octopus.broker.api import (
     configs,

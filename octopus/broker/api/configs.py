@@ -34,7 +34,7 @@ class _Description(NamedTuple):
 
 
 def handle_describe_configs(node: Node, request: Request) -> Answer:
-    """Describe what applies to topics and to the broker, and who set it."""
+    """Describe the effective settings of topics and of the broker, and their sources."""
     reader, version = request.reader, request.version
     asked = reader.structs(lambda: (reader.int8(), reader.string(), reader.nullable_array(reader.string)))
     asks_synonyms = version >= 1 and reader.boolean()
@@ -82,7 +82,7 @@ def _settings(node: Node, kind: int, name: str) -> list[Setting]:
 
 
 async def handle_alter_configs(node: Node, request: Request) -> Writer:
-    """Replace a topic's settings: what is not named returns to its default."""
+    """Replace a topic's settings: a setting that is not named returns to its default."""
     reader = request.reader
     asked = reader.array(
         lambda: (

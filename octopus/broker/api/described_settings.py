@@ -1,4 +1,4 @@
-"""Settings as DescribeConfigs tells of them: value, type, what it means, and every place that has a say, the one that wins first."""
+"""Settings as DescribeConfigs reports them: value, type, meaning, and every source, the effective one first."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Setting(NamedTuple):
 
     @property
     def source(self) -> int:
-        """Who set it."""
+        """The source of a value."""
         return self.synonyms[0].source if self.synonyms else DEFAULT_SOURCE
 
 
@@ -179,7 +179,7 @@ _NAMES: Mapping[str, str] = {key: f"log.{key}" for key in DEFAULTS} | {
     "segment.ms": "log.roll.ms",
     "unclean.leader.election.enable": "unclean.leader.election.enable",
 }
-"""What a topic's setting is called where it is set for all topics, on the broker."""
+"""The broker's name for a topic's setting, which sets it for all topics."""
 
 _WITHOUT_DEFAULT = frozenset({"flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"})
-"""Those that have no value there: Kafka has the default in a setting of another unit."""
+"""Settings without a value there: Kafka has the default in a setting of another unit."""

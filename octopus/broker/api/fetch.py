@@ -24,7 +24,7 @@ _FLEXIBLE = 12
 _BY_ID = 13
 """The version from which topics are named by their ids."""
 
-_DIVERGING = 0  # a tag: what the client has read is not here
+_DIVERGING = 0  # a tag: the client has read records that are not here
 _EPOCH_AND_END = Struct(">iqx")  # and no tagged fields
 
 
@@ -70,13 +70,13 @@ class _Fetch:
 
 
 async def handle_fetch(node: Node, request: Request) -> Writer:
-    """Answer at once when enough is there or anything is wrong, else when enough has come or time is up.
+    """Answer at once when enough is there or a partition has an error, else when enough has come or time is up.
 
     A coroutine from its first line: reading and beginning to wait are one step, so that no append falls in between.
     """
     fetch, session_epoch = _parse(node, request)
     if session_epoch not in _FULL:
-        # Sessions (KIP-227) are never given out: the answer's id is 0. So nobody can go on with one, but may end one.
+        # Sessions (KIP-227) are never given out: the answer's id is 0. So no client can go on with one, but may end one.
         return _answer(request, fetch, Code.FETCH_SESSION_ID_NOT_FOUND)
     for topic in fetch.topics:
         for each in topic.slices:
@@ -114,7 +114,7 @@ async def _wait(node: Node, request: Request, fetch: _Fetch) -> Writer:
         if not future.done():
             future.set_result(None)
 
-    # One future for the end of time and of the broker, one per round for what moves.
+    # One future for the end of time and of the broker, one per round for new records.
     over: asyncio.Future[None] = loop.create_future()
     over.add_done_callback(lambda _: end(wake))
     node.waits.add(over)
@@ -159,7 +159,7 @@ def _read(request: Request, fetch: _Fetch, each: _Slice) -> None:
     fetch.size -= each.size
     room = max(0, min(each.max_bytes, fetch.max_bytes - fetch.size))
     try:
-        # Who has read what is not here any more is told where to go back to, and nothing else.
+        # A client that has read records which are gone learns its place to return to, and nothing else.
         offset = each.log.end_offset if each.has_diverged else each.offset
         each.read = each.log.read(offset, room, committed=fetch.is_committed, at_least_one=fetch.size == 0)
         each.size = each.read.size

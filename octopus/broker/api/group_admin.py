@@ -136,7 +136,7 @@ def _check_unread(node: Node, request: Request, topic: str, partition: int, read
 
 
 def subscribed(group: Group) -> frozenset[str]:
-    """Return the topics that members of a consumer group read; what is no subscription counts as none."""
+    """Return the topics that members of a consumer group read; metadata that is no subscription counts as none."""
     topics: set[str] = set()
     for member in group.members.values():
         for protocol in member.protocols:

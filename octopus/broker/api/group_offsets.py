@@ -106,7 +106,7 @@ def _check_room(node: Node, group: str) -> None:
 
 
 class _Asked(NamedTuple):
-    """What is asked about a group: certain partitions, or all."""
+    """The part of a group that a request names: certain partitions, or all."""
 
     group: str
     topics: list[tuple[TopicKey, list[int]]] | None

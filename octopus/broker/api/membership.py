@@ -77,7 +77,7 @@ def _joined(version: int, joined: Joined, code: int) -> Writer:
 
 
 async def handle_sync_group(node: Node, request: Request) -> Writer:
-    """Bring (the leader) or fetch (everybody) the assignments of this generation."""
+    """Bring (the leader) or fetch (every member) the assignments of this generation."""
     reader, version = request.reader, request.version
     group, generation, member = reader.string(), reader.int32(), reader.string()
     instance = reader.nullable_string() if version >= 3 else None

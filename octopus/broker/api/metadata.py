@@ -64,7 +64,7 @@ def handle_metadata(node: Node, request: Request) -> Answer:
 
 
 def _check(asked: list[_Wanted], version: int) -> None:
-    """Refuse, as Kafka does, what versions 10 and 11 have a place for and no meaning."""
+    """Refuse, as Kafka does, a field that versions 10 and 11 have without a meaning."""
     require(version >= 12 or all(each.id == NO_ID for each in asked), Code.INVALID_REQUEST)
     require(all(each.id != NO_ID or each.name is not None for each in asked), Code.INVALID_REQUEST)
 
@@ -118,7 +118,7 @@ async def _create(node: Node, name: str) -> BrokerError | None:
     try:
         await node.storage.made(node.storage.topic_store.creating(name, node.settings.default_partitions, {}))
     except BrokerError as error:
-        # Somebody else makes it: who asks again finds it.
+        # Another request makes it: a client that asks again finds it.
         return BrokerError(Code.LEADER_NOT_AVAILABLE) if error.code == Code.TOPIC_ALREADY_EXISTS else error
     return None
 

@@ -11,7 +11,7 @@ TopicKey = str | UUID
 
 
 def key_reader(reader: Reader, by_id: bool) -> Callable[[], TopicKey]:
-    """Return what reads a topic's key."""
+    """Return the reader of a topic's key."""
     return reader.uuid if by_id else reader.string
 
 
@@ -21,7 +21,7 @@ def write_key(answer: Writer, key: TopicKey) -> Writer:
 
 
 def name_of(node: Node, key: TopicKey) -> str:
-    """Return the name of the topic, if there is one with this id; a name may be nobody's.
+    """Return the name of the topic with this id, if there is one; a given name may belong to no topic.
 
     Raises:
         BrokerError: 100 unknown id.

@@ -10,7 +10,7 @@ from octopus.broker.node import Node
 from octopus.broker.request import Answer, Api, Request
 
 LATEST, EARLIEST, NEWEST, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = -1, -2, -3, -4, -5, -6
-"""What may be asked for in place of a time; `NEWEST` is the record with the largest timestamp."""
+"""Special values in place of a time; `NEWEST` is the record with the largest timestamp."""
 
 _SINCE = {LATEST: 1, EARLIEST: 1, NEWEST: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 """The version from which each may be asked for."""
@@ -68,7 +68,7 @@ def _find(node: Node, request: Request, topic: str, wanted: _Wanted, is_committe
 
 
 def _offset(log: Log, wanted: int, end: int) -> tuple[int, int]:
-    """Return an offset and its record's timestamp, -1 for none; `end` is the end of what may be told."""
+    """Return an offset and its record's timestamp, -1 for none; `end` is the end of the visible records."""
     if wanted == LATEST:
         return end, -1
     if wanted in (EARLIEST, EARLIEST_LOCAL):
@@ -86,7 +86,7 @@ class _Epoch(NamedTuple):
 
 
 def handle_offset_for_leader_epoch(node: Node, request: Request) -> Answer:
-    """Answer where the records that a leader of some epoch wrote end: a client compares, and knows what was cut off."""
+    """Answer where the records that a leader of some epoch wrote end: a client compares, and knows which records were cut off."""
     reader, version = request.reader, request.version
     if version >= 3:
         _replica = reader.int32()

@@ -60,7 +60,7 @@ async def handle_produce(node: Node, request: Request) -> Writer | None:
     try:
         await node.storage.synced(logs)
     except BrokerError as error:
-        # Nobody knows which of them reached the disk: all are refused, and what is sent again is recognised by its sequence.
+        # It is unknown which of them reached the disk: all are refused, and repetitions are recognised by their sequence.
         results = [(topic, [_failed(request, each.partition, error) for each in parts]) for topic, parts in results]
     if acks == 0:
         if any(each.code for _, parts in results for each in parts):

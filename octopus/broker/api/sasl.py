@@ -28,7 +28,7 @@ def handle_handshake(node: Node, request: Request) -> Answer:
 
 
 async def handle_authenticate(node: Node, request: Request) -> Writer:
-    """Judge a token; who fails is told so and loses the connection."""
+    """Judge a token; a client that fails is told so and loses the connection."""
     token = request.reader.blob()
     session, code, message = request.session, int(Code.NONE), None
     try:
@@ -68,7 +68,7 @@ async def _judge(node: Node, mechanism: str, token: bytes) -> None:
             await _check_bearer(node, token)
     except BrokerError:
         raise
-    except Exception as error:  # a validator may raise anything; whatever it is, the client is not let in
+    except Exception as error:  # a validator may raise any error; the client is not let in then
         _log.warning("%s authentication failed: %s", mechanism, type(error).__name__)
         raise BrokerError(Code.SASL_AUTHENTICATION_FAILED, "the token was refused") from error
 

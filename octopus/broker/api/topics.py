@@ -17,7 +17,7 @@ _DONE: Refusal = (Code.NONE, None)
 
 
 class _Created(NamedTuple):
-    """What became of a topic that was to be created."""
+    """The result of creating a topic."""
 
     refusal: Refusal
     id: UUID = NO_ID
@@ -82,7 +82,7 @@ async def handle_create_topics(node: Node, request: Request) -> Writer:
 
 
 async def _create(node: Node, topic: _NewTopic, validate_only: bool) -> _Created:
-    node.storage.topic_store.check_free(topic.name)  # first: who creates a topic at need must learn that it is there
+    node.storage.topic_store.check_free(topic.name)  # first: its creator must learn that it is there
     partitions = node.settings.default_partitions if topic.partitions == -1 else topic.partitions
     if topic.assignments:
         if topic.partitions != -1 or topic.replication != -1:

@@ -17,14 +17,14 @@ STATES: dict[Phase, str] = {
     "complete_commit": "CompleteCommit",
     "complete_abort": "CompleteAbort",
 }
-"""What Kafka calls them."""
+"""Kafka's names of them."""
 
 _KNOWN = {*STATES.values(), "Dead", "PrepareEpochFence"}
-"""Those that a client may ask for; nothing is ever in the last two here."""
+"""The states that a client may ask for; no transaction is ever in the last two here."""
 
 
 class _Filter(NamedTuple):
-    """Which transactions are asked for; what is empty or negative asks for all."""
+    """The transactions that a client asks for; an empty or negative field asks for all."""
 
     states: frozenset[str]
     producers: frozenset[int]
@@ -60,7 +60,7 @@ def handle_list_transactions(node: Node, request: Request) -> Answer:
 
 
 def handle_describe_transactions(node: Node, request: Request) -> Answer:
-    """Describe transactional ids: their producers, how long their transactions may take, and what is in them."""
+    """Describe transactional ids: their producers, time limits and partitions."""
     reader = request.reader
     names = reader.array(reader.string)
     answer = request.answer().int32(0)

@@ -8,7 +8,7 @@ from octopus.broker.wire import Writer
 
 
 async def handle_init_producer_id(node: Node, request: Request) -> Writer:
-    """Give out a producer id; with a transactional id, fence whoever had it before."""
+    """Give out a producer id; with a transactional id, fence the producer that had it before."""
     reader = request.reader
     transactional_id, timeout_ms = reader.nullable_string(), reader.int32()
     code, producer_id, epoch = int(Code.NONE), -1, -1
@@ -84,7 +84,7 @@ async def handle_end(node: Node, request: Request) -> Writer:
 
 
 async def handle_offset_commit(node: Node, request: Request) -> Writer:
-    """Keep offsets until the transaction ends; until then nobody sees them."""
+    """Keep offsets until the transaction ends; until then no client sees them."""
     reader, version = request.reader, request.version
     transactional_id, group = reader.string(), reader.string()
     producer_id, epoch = reader.int64(), reader.int16()

@@ -21,7 +21,7 @@ def _answer(request: Request, apis: Sequence[Api]) -> Writer:
     code, version = int(Code.NONE), request.version
     try:
         request.check()
-        # A newer client learns from error 35, in the oldest layout, what to ask with instead.
+        # A newer client learns from error 35, in the oldest layout, which version to use instead.
         require(version <= request.api.most, Code.UNSUPPORTED_VERSION)
     except BrokerError as error:
         code = request.refuse(error)

@@ -1,8 +1,8 @@
-"""The group coordinator's state machine: who is a member, who leads, who must rejoin, and until when.
+"""The group coordinator's state machine: the members, the leader, which of them must rejoin, and until when.
 
     Empty ──join──▶ PreparingRebalance ──all joined, or time is up──▶ CompletingRebalance ──leader's sync──▶ Stable
       ▲                   ▲   │                                            │                                │
-      └──nobody joined────┼───┘                                            │                                │
+      └──none joined──────┼───┘                                            │                                │
                           └──── member joins, leaves, expires or changes its metadata ◀─────────────────────┘
 
 Pure: a request and `now` (milliseconds) go in, replies come out. A request that must wait hands in a *ticket*, any object
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from octopus.broker.codes import Code
 from octopus.broker.groups.messages import Join, Joined, Member, Peer, Reply, State, Synced
 
-# A join phase that nobody answers is prolonged by at least this, so that a time-out of nothing cannot spin.
+# A join phase that no member answers is prolonged by at least this, so that a time-out of nothing cannot spin.
 _SHORTEST_PHASE = 100
 
 
@@ -125,9 +125,9 @@ class Group:
     def may_commit(
         self, member: str, instance: str | None, generation: int, now: int, *, in_transaction: bool = False
     ) -> Code:
-        """Check an OffsetCommit: members of this generation always may, outsiders only while nobody is a member.
+        """Check an OffsetCommit: members of this generation always may, outsiders only while the group has no member.
 
-        In a transaction outsiders may as well: before version 3 of TxnOffsetCommit (KIP-447) nobody could say who they are.
+        In a transaction outsiders may as well: before version 3 of TxnOffsetCommit (KIP-447) a client could not name its member.
         """
         if generation < 0 and self.state is State.EMPTY:
             return Code.NONE
@@ -151,11 +151,11 @@ class Group:
         return min(times, default=None)
 
     def tick(self, now: int) -> list[Reply]:
-        """Let lapse whatever time has run out: promised ids, sessions, the join phase, the sync phase."""
+        """End everything whose time has run out: promised ids, sessions, the join phase, the sync phase."""
         self.pending = {each: lapses for each, lapses in self.pending.items() if lapses > now}
         self._remove_all([each for each in self.members.values() if not each.is_waiting and each.expires <= now], now)
         if self.state is State.COMPLETING and self._closes <= now:
-            # Whoever joined but never synced would hold the others forever while its heartbeats go on.
+            # A member that joined but never synced would hold the others for ever while its heartbeats go on.
             self._remove_all([each for each in self.members.values() if each.syncing is None], now)
         self._complete_join(now)
         return self._drain()
@@ -308,7 +308,7 @@ class Group:
         self._complete_join(now)
 
     def _complete_join(self, now: int) -> None:
-        """End the join phase when everybody is there, or when its time is up."""
+        """End the join phase when every member has joined, or when its time is up."""
         if self.state is not State.PREPARING:
             return
         absent = [each for each in self.members.values() if each.joining is None]

@@ -1,4 +1,4 @@
-"""What a group coordinator is asked and what it answers; a member and a group's states. Values only."""
+"""A group coordinator's requests and answers; the states of a member and a group. Values only."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,7 +48,7 @@ class Join(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """What the leader is told of each member."""
+    """The leader's view of each member."""
 
     member: str
     instance: str | None

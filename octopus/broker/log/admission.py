@@ -1,4 +1,4 @@
-"""What a client's batch must be like to be stored."""
+"""The conditions under which a client's batch is stored."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -43,7 +43,7 @@ def check_batch(data: bytes | memoryview, max_bytes: int, checksum: Checksum) ->
     """Return the header of the one batch in `data`.
 
     Raises:
-        BrokerError: 2 broken, 10 too large, 43 old format, -1 unknown codec, 87 not what a client may send.
+        BrokerError: 2 broken, 10 too large, 43 old format, -1 unknown codec, 87 a batch that clients may not send.
     """
     if len(data) < HEADER_BYTES:
         raise BrokerError(Code.CORRUPT_MESSAGE, f"{len(data)} bytes are no batch.")
@@ -86,13 +86,13 @@ def admit(
 ) -> Admitted:
     """Return a client's batch as it is to be stored: as it was sent, unless the topic wants another codec or its own time.
 
-    It takes time for large batches; what is asked here needs nothing but what is given, so that any thread may do it.
+    It takes time for large batches. It uses its arguments only, so any thread may do it.
 
     Args:
         limit: Most bytes that the records may decompress to.
 
     Raises:
-        BrokerError: As `check_batch`; -1 what cannot be decompressed, 10 what comes to too much, 87 records that cannot be read,
+        BrokerError: As `check_batch`; -1 cannot be decompressed, 10 decompresses to too much, 87 records that cannot be read,
             more or fewer than the header says, or without a key in a compacted topic; 32 a time too far from `now`, ms. It
             names the records.
     """
@@ -116,7 +116,7 @@ def admit(
 
 
 def admit_quickly(data: bytes | memoryview, config: LogConfig, now: int, environment: Environment) -> Admitted | None:
-    """Do what `admit` does if it takes a few milliseconds at most; otherwise, return None."""
+    """Do the work of `admit` if it takes a few milliseconds at most; otherwise, return None."""
     if len(data) < HEADER_BYTES:
         return admit(data, config, now, environment)
     header = read_header(data)
@@ -146,7 +146,7 @@ def _repacked(
 def _check_records(
     header: Header, data: bytes | memoryview, records: bytes | memoryview, config: LogConfig, now: int
 ) -> None:
-    """Refuse records that are not what the header says, or that the topic does not take.
+    """Refuse records that differ from the header, or that the topic does not take.
 
     Only where the header or the topic asks for it does this look further than at the lengths of the records.
     """

@@ -85,11 +85,11 @@ class Chain:
             self._unsynced.append(segment.file)
 
     def forgo_sync(self) -> None:
-        """Forget what awaits a sync: durability is left to the operating system."""
+        """Forget the appends that await a sync: durability is left to the operating system."""
         self._unsynced.clear()
 
     def begin_sync(self) -> tuple[Callable[[], None], list[Segment]]:
-        """Return the work, for any thread, that makes everything durable, and a list it fills with what it sealed."""
+        """Return the work, for any thread, that makes everything durable, and a list that it fills with sealed segments."""
         files, self._unsynced = self._unsynced, []
         has_new_file, self._has_new_file = self._has_new_file, False
         unsealed, sealed = list(self._unsealed), list[Segment]()
@@ -113,13 +113,13 @@ class Chain:
         return work, sealed
 
     def end_sync(self, sealed: Sequence[Segment]) -> None:
-        """Take note of what the work sealed."""
+        """Record the segments that the work sealed."""
         for segment in sealed:
             segment.sealed = True
         self._unsealed = [each for each in self._unsealed if not each[0].sealed]
 
     def shorten(self, end: int) -> None:
-        """Forget what begins at `end` or later; the files keep it.
+        """Forget segments that begin at `end` or later; the files stay.
 
         Raises:
             BrokerError: 56: a file cannot be read.
@@ -151,14 +151,14 @@ class Chain:
             return MemoryFile()
         path = segment_path(self._directory, base_offset, ".compacted.temp")
         file = DiskFile(path, self._environment.descriptors, self._environment.faults)
-        file.truncate(0)  # creates it, or empties what a failed run left
+        file.truncate(0)  # creates it, or empties the rest of a failed run
         return file
 
     def exchange(self, replacements: Iterable[Replacement]) -> None:
         """Put compacted segments in the places of those they stand for, unless these are gone meanwhile.
 
         Raises:
-            OSError: The disk refused; what was put in place stays, the rest is as before.
+            OSError: The disk refused; segments already in place stay, the rest is as before.
         """
         for sources, segment in replacements:
             if any(source not in self.segments for source in sources):
@@ -182,6 +182,6 @@ class Chain:
             segment.file.close()
 
     def abandon(self) -> None:
-        """Never use the files again; whoever calls this removes them."""
+        """Never use the files again; the caller removes them."""
         for segment in self.segments:
             segment.file.abandon()

@@ -23,7 +23,7 @@ from octopus.broker.log.producers import Producers
 from octopus.broker.log.segment import Segment
 
 MAXIMUM_KEYS = 500_000
-"""Most keys remembered in one run (about 60 MB); what is not reached is left to the next run."""
+"""Most keys remembered in one run (about 60 MB); the next run continues from there."""
 
 
 class Replacement(NamedTuple):
@@ -123,7 +123,7 @@ class Compaction:
         self._finish(changed)
 
     def _copy(self, source: Segment, reader: Segment, target: Segment) -> bool:
-        """Append to `target` what remains of a segment; say whether anything changed."""
+        """Append the remaining batches of a segment to `target`; say whether any changed."""
         changed = False
         for header, batch in reader.batches():
             kept = self._kept(header, batch, source)
@@ -142,7 +142,7 @@ class Compaction:
             target.file.delete()
 
     def _kept(self, header: Header, batch: bytes, source: Segment) -> bytes | None:
-        """Return what remains of a batch: itself, a smaller one, or nothing."""
+        """Return the rest of a batch: itself, a smaller one, or nothing."""
         is_old = source.modified < self._delete_before
         if header.is_control:
             # Abort markers stay: clients that are told of an aborted transaction wait for its marker.
@@ -150,7 +150,7 @@ class Compaction:
         if header.is_transactional:
             if self._producers.is_aborted(header):
                 return None
-            # Decided, and its marker may go: without the flag nobody will take it for an open transaction.
+            # Decided, and its marker may go: without the flag no reader takes it for an open transaction.
             batch = _committed(batch, header, self._environment)
         records = self._records(header, batch)
         if records is None:

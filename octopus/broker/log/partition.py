@@ -33,7 +33,7 @@ _log = get_logger(__name__)
 class Log:
     """One partition's records: appended at the end, read anywhere, deleted from the start.
 
-    What is not durable yet is not visible: a consumer must not act on, and commit past, a record that a power cut takes
+    Records that are not durable yet are not visible: a consumer must not act on, and commit past, a record that a power cut takes
     back and another record then replaces. So `end_offset` follows the syncs, not the appends (except in memory, or where
     durability is left to the operating system).
 
@@ -55,7 +55,7 @@ class Log:
     _end: int
     _compacted: int
     _ending: dict[int, int]  # offset of a marker not visible yet → first offset of its transaction
-    _syncing: tuple[int, list[Segment]]  # end of what the running sync covers, and what it seals
+    _syncing: tuple[int, list[Segment]]  # end of the running sync, and the segments it seals
     _is_broken: bool
 
     def __init__(
@@ -127,7 +127,7 @@ class Log:
         return admit_quickly(batch, self.config, now, self._environment)
 
     def admitting(self, batch: bytes | memoryview, now: int) -> Callable[[], Admitted]:
-        """Return what judges a client's batch, in any thread; it raises as `admit`."""
+        """Return the check of a client's batch, for any thread; it raises as `admit`."""
         return partial(admit, batch, self.config, now, self._environment)
 
     def append(
@@ -143,8 +143,8 @@ class Log:
             transactional_check: Judges transactional batches.
 
         Raises:
-            BrokerError: As `admit`; 48 outside its producer's transaction, 45 or 47 out of sequence, whatever
-                `transactional_check` raises, 56 the disk refused, 3 the log was deleted.
+            BrokerError: As `admit`; 48 outside its producer's transaction, 45 or 47 out of sequence, the error
+                of `transactional_check`, 56 the disk refused, 3 the log was deleted.
         """
         self._ensure_usable(now)
         header, batch, time = batch if isinstance(batch, Admitted) else self.admitting(batch, now)()
@@ -221,7 +221,7 @@ class Log:
         return self._search().newest()
 
     def delete_before(self, offset: int) -> int:
-        """Make `offset` (-1: the end) the first offset, durably, and return what the first offset is now.
+        """Make `offset` (-1: the end) the first offset, durably, and return the first offset of now.
 
         Raises:
             BrokerError: 1 the offset is past the end, 56 the disk refused, 3 the log was deleted.
@@ -315,7 +315,7 @@ class Log:
         """Put the result of a compaction in place; return how many bytes went.
 
         Raises:
-            OSError: The disk refused; what was put in place stays, the rest is as before.
+            OSError: The disk refused; segments already in place stay, the rest is as before.
         """
         if self._gone is not None:
             for replacement in compaction.replacements:
@@ -343,7 +343,7 @@ class Log:
         """Make everything appended so far durable and visible, without an event loop.
 
         Raises:
-            BrokerError: 56 the disk refused; what was not durable is taken back.
+            BrokerError: 56 the disk refused; records that were not durable are taken back.
         """
         self._environment.commit.flush(self)
 
@@ -364,7 +364,7 @@ class Log:
             self._chain.close()
 
     def abandon(self) -> None:
-        """Let go of the files, for whoever calls this to remove; who waits or reads is told that the partition is unknown."""
+        """Let go of the files, which the caller removes; waiting and reading clients learn that the partition is unknown."""
         self._environment.commit.forget(self)
         self._end_use(BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted."))
         self._chain.abandon()
@@ -373,7 +373,7 @@ class Log:
         """Delete the log with its files."""
         self.abandon()
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)  # what stays is removed at the next start
+            shutil.rmtree(self._directory, ignore_errors=True)  # files that stay are removed at the next start
 
     def begin_sync(self) -> Callable[[], None]:
         """Return the work, for any thread, that makes durable all that was appended so far (see `Durable`)."""
@@ -392,7 +392,7 @@ class Log:
             self._show(max(self._end, end))
         else:
             # After a failed fsync the kernel may have dropped pages yet call them clean, so another fsync would succeed
-            # without them. What was not durable, and so not acknowledged nor visible, is taken back.
+            # without them. Records that were not durable, and so neither acknowledged nor visible, are taken back.
             _log.error("%s: taking back what follows offset %d: %s", self._directory, self._end - 1, error)
             self._is_broken = True
             with suppress(BrokerError):
@@ -475,7 +475,7 @@ class Log:
         return Search(segments, self._start, self._end, self._environment.codecs)
 
     def _leave_note(self) -> None:
-        """Write what makes the next start quick; the records themselves are durable already."""
+        """Write the files that make the next start quick; the records themselves are durable already."""
         assert self._directory is not None
         active = self._chain.active
         line = state_line(self._producers, active.next_offset, self._compacted)

@@ -1,4 +1,4 @@
-"""What one partition remembers of its producers: sequence numbers, open and aborted transactions. Pure."""
+"""One partition's memory of its producers: sequence numbers, open and aborted transactions. Pure."""
 
 from bisect import bisect_left
 from collections import deque
@@ -24,7 +24,7 @@ class Aborted(NamedTuple):
     """An aborted transaction.
 
     Attributes:
-        producer_id: Whose.
+        producer_id: The producer's id.
         first: Offset of its first record in the partition.
         last: Offset of its marker.
         stable: Nothing below this offset was undecided when it ended: transactions that ended later begin at or after it.
@@ -121,7 +121,7 @@ class Producers:
         return None
 
     def appended(self, header: Header, now: int) -> None:
-        """Take note of a client's batch, whose header has the offset it was appended at; `now` in ms."""
+        """Record a client's batch, whose header has its offset in the log; `now` in ms."""
         if header.producer_id < 0:
             return
         producer = self._producers.get(header.producer_id)
@@ -135,10 +135,10 @@ class Producers:
             self.open.setdefault(header.producer_id, header.base_offset)
 
     def ended(self, header: Header, commit: bool, now: int) -> int | None:
-        """Take note of a transaction marker; return the first offset of the transaction, if it wrote anything."""
+        """Record a transaction marker; return the first offset of the transaction, if it wrote a record."""
         producer = self._producers.get(header.producer_id)
         if producer is None or producer.epoch < header.producer_epoch:
-            # A marker of a newer epoch fences whoever still writes with the older one.
+            # A marker of a newer epoch fences a producer that still writes with the older one.
             producer = self._begin(header)
         producer.seen, producer.timestamp, producer.coordinator_epoch = now, header.max_timestamp, COORDINATOR_EPOCH
         first = self.open.pop(header.producer_id, None)
@@ -148,7 +148,7 @@ class Producers:
         return first
 
     def _begin(self, header: Header) -> Producer:
-        """Begin anew with a producer's next epoch; what it sent in an earlier one is no repetition any more."""
+        """Begin anew with a producer's next epoch; batches of an earlier epoch no longer count as repetitions."""
         before = self._producers.get(header.producer_id)
         fresh = Producer(header.producer_epoch)
         if before is not None:
@@ -234,7 +234,7 @@ class Producers:
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> "Producers":
-        """Return what was dumped."""
+        """Return the states that were dumped."""
         self = cls()
         for producer_id, epoch, last_sequence, sent, seen, *rest in values["producers"]:  # older files have no rest
             batches = deque((Sent(*each) for each in sent), maxlen=REMEMBERED_BATCHES)

@@ -1,4 +1,4 @@
-"""From a partition's directory to segments and producer states, whatever a crash left there.
+"""From a partition's directory to segments and producer states, after any crash.
 
 00000000000000000000.log        batches; the name is the first offset
 00000000000000000000.index      sparse index of a sealed segment: no scan needed
@@ -46,13 +46,13 @@ class Recovered:
 
 
 def recover(directory: Path, environment: Environment, *, now: int, clean: bool, end: int | None = None) -> Recovered:
-    """Read a partition's directory, cutting off what is not whole.
+    """Read a partition's directory, cutting off incomplete batches.
 
     Args:
         directory: The partition's.
         now: ms since the epoch.
         clean: Whether the broker was stopped in order, so that an index of the active segment can be believed.
-        end: Cut the log here: what follows was taken back.
+        end: Cut the log here: the records behind it were taken back.
 
     Raises:
         OSError: The disk refused.
@@ -94,7 +94,7 @@ def replay(producers: Producers, header: Header, batch: bytes, now: int) -> None
 
 
 def segment_path(directory: Path, base_offset: int, suffix: str = ".log") -> Path:
-    """Return the path of a segment, or of what belongs to it."""
+    """Return the path of a segment, or of a file that belongs to it."""
     return directory / f"{base_offset:020d}{suffix}"
 
 
@@ -214,7 +214,7 @@ def _scan(segment: Segment, path: Path, expected: int, checksum: Checksum, size:
 
 
 def _flaw(batch: bytes, expected: int, checksum: Checksum) -> str:
-    """Say what is wrong with a batch as read; empty for nothing. By its length alone a run of zeros would pass."""
+    """Describe the fault of a batch as read; empty for none. By its length alone a run of zeros would pass."""
     if len(batch) < HEADER_BYTES:
         return "an incomplete header"
     header = read_header(batch)

@@ -13,13 +13,13 @@ Found = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search in what consumers may see of a log.
+    """A search in the part of a log that consumers may see.
 
     Attributes:
         segments: In order, from the one on that has the first visible offset.
         start: First visible offset.
         end: One past the last visible offset.
-        codecs: What unpacks records; a batch that none of them opens answers with its first offset.
+        codecs: Unpack records; a batch that none of them opens answers with its first offset.
     """
 
     segments: list[Segment]

@@ -197,7 +197,7 @@ class Segment:
         replace_file(path, [head, struct.pack(">I", zlib.crc32(head)), body], faults, durable=False)
 
     def read_index(self, path: Path, size: int) -> bool:
-        """Take over what the index file says if it fits a segment of `size` bytes; its entries load when needed."""
+        """Take over the index file if it fits a segment of `size` bytes; its entries load when needed."""
         try:
             with path.open("rb") as file:
                 head = file.read(_INDEX.size)
@@ -256,7 +256,7 @@ class Segment:
             raise BrokerError(Code.KAFKA_STORAGE_ERROR, f"The log cannot be read: {error}.") from error
         if len(data) < end - start:
             raise BrokerError(
-                Code.KAFKA_STORAGE_ERROR, f"The segment at offset {self.base_offset} was cut by somebody."
+                Code.KAFKA_STORAGE_ERROR, f"The segment at offset {self.base_offset} was cut by another program."
             )
         return data
 

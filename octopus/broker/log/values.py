@@ -1,4 +1,4 @@
-"""What goes into a log and comes out of it."""
+"""The inputs and outputs of a log."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Waiter: TypeAlias = Callable[[], None]
 
 
 class Appended(NamedTuple):
-    """What became of an append.
+    """The result of an append.
 
     Attributes:
         base_offset: Offset of the first record; the original one for a duplicate.
@@ -27,14 +27,14 @@ class Appended(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a fetch returns.
+    """The result of a fetch.
 
     Attributes:
         parts: Whole batches, to be written one after the other; never joined here.
-        high: High watermark: the end of what consumers may see.
-        stable: End of what `read_committed` consumers may see.
+        high: High watermark: the end of the records that consumers may see.
+        stable: End of the records that `read_committed` consumers may see.
         start: The log's first offset.
-        aborted: (producer id, first offset) of aborted transactions in what is returned; only for `committed` reads.
+        aborted: (producer id, first offset) of aborted transactions among the records; only for `committed` reads.
     """
 
     parts: list[bytes | memoryview]
@@ -51,10 +51,10 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What one log obeys; Kafka's names in snake case, times in ms, sizes in bytes, -1 for no limit.
+    """The settings of one log; Kafka's names in snake case, times in ms, sizes in bytes, -1 for no limit.
 
     Attributes:
-        codec: Of what is stored (see `codecs.py`); None leaves batches as they were sent.
+        codec: Of stored batches (see `codecs.py`); None leaves batches as they were sent.
         codec_level: How much to compress; None for the codec's usual level.
     """
 
