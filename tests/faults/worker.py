@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-import octopus.worker.worker
+import octopus.worker.process
 from octopus import Event, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.config import Settings
 from octopus.events import TopicPartition
@@ -213,7 +213,7 @@ def main(text: str) -> int:
             threading.Timer(plan.fetch_dies_after, transport.end_fetching).start()
         return transport
 
-    octopus.worker.worker.connect = recording  # run_process itself is under test: this is the only seam it leaves
+    octopus.worker.process.connect = recording  # run_process itself is under test: this is the only seam it leaves
     settings = config.load(config.merge({"brokers": [plan.brokers]}, plan.settings))
     code = run_process(app_of(plan, diary), settings)
     diary.journal.write(Note(time=now(), what="worker ends", who=plan.name))
