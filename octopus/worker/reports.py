@@ -145,8 +145,16 @@ class Wiring(msgspec.Struct, frozen=True):
 
     @classmethod
     def made(cls) -> "Wiring":
-        """Make pipes."""
-        return cls(os.pipe(), os.pipe(), os.pipe())
+        """Make pipes; all of them or none."""
+        with contextlib.ExitStack() as if_it_fails:
+            pipes = []
+            for _ in range(3):
+                pipes.append(os.pipe())
+                for descriptor in pipes[-1]:
+                    if_it_fails.callback(os.close, descriptor)
+            if_it_fails.pop_all()
+        reports, out, error = pipes
+        return cls(reports, out, error)
 
     def options(self, environment: Mapping[str, str], terminals: tuple[int, int]) -> dict[str, Any]:
         """Return what `Popen` takes.

@@ -89,6 +89,7 @@ class _Supervisor:
         self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
         self._numbers: dict[int, int] = {}  # pid → 1 to count
         self._restarts: list[tuple[float, int]] = []  # when to start another, monotonic; which number it has
+        self._refused: set[int] = set()  # those that could not be started, as last tried
         self._killed: set[int] = set()  # those that ended in a stop without giving up their places
         self._is_late = False
         self._worst = 0
@@ -123,6 +124,22 @@ class _Supervisor:
         if self._signals.stopped_at is not None:
             child.terminate()  # the signal came in between, and did not reach this one
 
+    def _replace(self, number: int) -> None:
+        try:
+            self._start(number)
+        except OSError as error:  # no room for another process now; the others must not end for that
+            if number not in self._refused:  # which may last
+                logger.warning("worker process %d cannot be started and is tried again every second: %s", number, error)
+            self._refused.add(number)
+            self._restart_in(number, self.CRASH_WAIT)
+        else:
+            self._refused.discard(number)
+
+    def _restart_in(self, number: int, wait: float) -> None:
+        moment = time.monotonic() + wait
+        self._restarts.append((moment, number))
+        self._states[number] = msgspec.structs.replace(self._states[number], restart_at=moment)
+
     def _wiring(self, number: int, environment: Mapping[str, str]) -> AbstractContextManager[Mapping[str, Any]]:
         if self._audience is None:
             return nullcontext({"env": environment})
@@ -147,7 +164,7 @@ class _Supervisor:
                 self._kill_late()
         for moment, number in [each for each in self._restarts if each[0] <= now]:
             self._restarts.remove((moment, number))
-            self._start(number)
+            self._replace(number)
         self._parent.check()
         if self._audience is not None:
             self._audience.see([*self._states.values()])
@@ -170,10 +187,7 @@ class _Supervisor:
                 self._places.left(number)
             return
         logger.warning("worker process %d ended with %s after %.0f s; starting another", number, spell(code), lived)
-        wait = self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0
-        moment = time.monotonic() + wait
-        self._restarts.append((moment, number))
-        self._states[number] = msgspec.structs.replace(self._states[number], restart_at=moment)
+        self._restart_in(number, self.CRASH_WAIT if lived < self.CRASH_WAIT else 0.0)
 
     def _pass_on(self, _number: int) -> None:
         # SIGTERM also for SIGINT: one that does not listen yet would take that for an exception in the midst of an import.

@@ -193,6 +193,7 @@ FAMILY = """
 import sys
 sys.path.insert(0, {root!r})
 from octopus.worker import run_processes
+{prelude}
 sys.exit(run_processes([sys.executable, "-c", {child!r}], {count}, grace={grace}))
 """
 CHILD = """
@@ -218,11 +219,20 @@ LIFE
 class Family:
     """Processes that are kept."""
 
-    def __init__(self, directory: Path, *, life: str, handler: str = "stop", count: int = 2, grace: float = 5) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        life: str,
+        handler: str = "stop",
+        count: int = 2,
+        grace: float = 5,
+        prelude: str = "",
+    ) -> None:
         self.log = directory / "children"
         child = CHILD.replace("LIFE", life).replace("HANDLER", handler)
         root = str(PROGRAM.resolve().parents[2])
-        text = FAMILY.format(root=root, child=child, count=count, grace=grace)
+        text = FAMILY.format(root=root, child=child, count=count, grace=grace, prelude=prelude)
         self.process = subprocess.Popen([sys.executable, "-c", text], cwd=directory)
 
     def pids(self, what: str) -> list[int]:
@@ -256,6 +266,46 @@ def test_a_child_that_is_killed_is_replaced_and_a_stop_reaches_all(family: Calla
     parent.process.send_signal(signal.SIGTERM)
     assert parent.process.wait(5) == 0
     assert sorted(parent.pids("got 15")) == sorted(parent.pids("began")[1:])
+
+
+NO_ROOM = """
+import errno, os, pathlib, subprocess
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        if pathlib.Path("full").exists():
+            pathlib.Path("refused").touch()
+            raise OSError(errno.EAGAIN, "no room for another process")
+        super().__init__(*arguments, **options)
+subprocess.Popen = Popen
+"""
+
+
+def test_a_replacement_that_cannot_be_started_is_tried_again_and_ends_no_other(
+    family: Callable[..., Family], tmp_path: Path
+) -> None:
+    parent = family(life="time.sleep(60)", prelude=NO_ROOM)
+    wait_until(lambda: len(parent.pids("began")) == 2)
+    (tmp_path / "full").touch()
+    os.kill(parent.pids("began")[0], signal.SIGKILL)
+    wait_until((tmp_path / "refused").exists)
+    (tmp_path / "full").unlink()
+    wait_until(lambda: len(parent.pids("began")) == 3)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(5) == 0
+    assert sorted(parent.pids("got 15")) == sorted(parent.pids("began")[1:])
+
+
+def test_a_stop_ends_a_family_that_waits_for_room_for_a_replacement(
+    family: Callable[..., Family], tmp_path: Path
+) -> None:
+    parent = family(life="time.sleep(60)", prelude=NO_ROOM)
+    wait_until(lambda: len(parent.pids("began")) == 2)
+    (tmp_path / "full").touch()
+    os.kill(parent.pids("began")[0], signal.SIGKILL)
+    wait_until((tmp_path / "refused").exists)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(5) == 0
+    assert parent.pids("got 15") == parent.pids("began")[1:]
 
 
 def test_children_that_mean_to_end_are_not_replaced(family: Callable[..., Family]) -> None:

@@ -1,12 +1,13 @@
 """What a supervised worker tells its supervisor: whole lines, and never waiting."""
 
+import errno
 import os
 from collections.abc import Iterator
 
 import pytest
 
 from octopus.worker.parent import PARENT_VARIABLE
-from octopus.worker.reports import REPORTS_VARIABLE, LineSender, is_looked_at, read_report
+from octopus.worker.reports import REPORTS_VARIABLE, LineSender, Wiring, is_looked_at, read_report
 
 
 @pytest.fixture
@@ -78,3 +79,21 @@ def test_what_is_no_report_is_none(line: bytes) -> None:
 )
 def test_pipes_are_only_for_the_process_they_were_given_to(environment: dict[str, str], is_meant: bool) -> None:
     assert is_looked_at(environment) is is_meant
+
+
+def test_pipes_are_made_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    pipe = os.pipe
+
+    def scarce() -> tuple[int, int]:
+        if len(made) == 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.extend(pair := pipe())
+        return pair
+
+    monkeypatch.setattr(os, "pipe", scarce)
+    with pytest.raises(OSError, match="Too many open files"):
+        Wiring.made()
+    for descriptor in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
