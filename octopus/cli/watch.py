@@ -14,7 +14,7 @@ from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.reaching import reaching, run_async
 from octopus.cli.screen import note, notices, output
 from octopus.config import Settings
-from octopus.errors import ConfigurationError, TransportError
+from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
 from octopus.operations.spelling import spell_bytes
 from octopus.patience import Patience
@@ -31,7 +31,7 @@ MOST_WAITING = 10_000
 RETRY_WAIT = (0.5, 10.0)
 """Seconds between attempts: first, longest."""
 
-Publish = Callable[[list[Outgoing]], Awaitable[object]]
+Publish = Callable[[Sequence[Outgoing]], Awaitable[object]]
 
 verb = App(name="watch", help_epilogue="")
 
@@ -119,7 +119,7 @@ class Relay:
         self._key = key
         self._most = most
         self._queue: asyncio.Queue[FileEvent] = asyncio.Queue(MOST_WAITING)
-        self._patience = Patience(logger, topic, "file events")
+        self._patience = Patience(logger, topic, "file events", RETRY_WAIT)
         self.on_published: Callable[[FileEvent], None] | None = None
 
     async def run(self, watcher: FileWatcher) -> None:
@@ -153,18 +153,7 @@ class Relay:
         messages = [
             Outgoing(self._topic, msgspec.json.encode(event), getattr(event, self._key).encode()) for event in events
         ]
-        wait, longest = RETRY_WAIT
-        while True:
-            try:
-                await self._publish(messages)
-                self._patience.succeeded()
-                break
-            except TransportError as error:
-                if not error.retryable:
-                    raise
-                self._patience.failed(error)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, longest)
+        await self._patience.until_all_sent(self._publish, messages)
         if self.on_published is not None:
             for event in events:
                 self.on_published(event)
@@ -184,7 +173,7 @@ def watching_companion(pairs: Sequence[tuple[Path, str]]) -> Callable[[Worker], 
 
     async def companion(worker: Worker) -> None:
         async def follow(directory: Path, topic: str) -> None:
-            async def publish(messages: list[Outgoing]) -> object:
+            async def publish(messages: Sequence[Outgoing]) -> object:
                 from octopus.events import Message
 
                 return await worker.app.publish_many(topic, [Message(m.value, key=m.key) for m in messages])

@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import traceback
 from collections import deque
+from functools import partial
 
 import msgspec
 
@@ -91,25 +92,17 @@ class DeadLetters:
             ) from dead_letter.error
         headers = [*record.headers, *self._headers(record, dead_letter, attempt)]
         message = Outgoing(topic, record.value, record.key, headers, source=record.topic)
-        wait = 0.1
         while True:
             try:
-                await self._producer.send(message)
+                await self._patience.until_sent(partial(self._producer.send, message))
+                return
             except TransportError as error:
                 smaller = shed(message) if isinstance(error, RecordTooLarge) else None
-                if smaller is not None:
-                    message = smaller
-                    continue
-                if not error.retryable:
+                if smaller is None:
                     raise HandlerStopped(
                         f"{self._handler} cannot write the dead letter of {record.coordinates} to {topic!r}: {error}"
                     ) from error
-                self._patience.failed(error)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 5.0)
-            else:
-                self._patience.succeeded()
-                return
+                message = smaller
 
     def _count(self, record: Record, dead_letter: DeadLetter) -> None:
         if not self._limit:

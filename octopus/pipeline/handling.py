@@ -3,7 +3,6 @@
 Everything that can be known before the first record is decided here once; what is left is one closure per partition.
 """
 
-import asyncio
 import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
@@ -283,7 +282,8 @@ class Handling:
             except TransportError as error:
                 if not error.retryable:
                     raise
-                await self._keep_sending(messages, error)
+                # The handler is done, and running it again would not bring the broker, or the topic, back.
+                await self._patience.until_all_sent(self._send, messages, error)
 
     def _refused(self, kind: type) -> ResultRefused:
         name, what = self._route.name, f"returned a value of type {kind.__qualname__}"
@@ -295,25 +295,6 @@ class Handling:
             f"handler {name!r} {what}, and nothing says where it goes: give it to=, return a Message(…, topic=…), or "
             "return None."
         )
-
-    async def _keep_sending(self, messages: Sequence[Outgoing], error: TransportError) -> None:
-        """Wait for a broker, or a topic, that is away: the handler is done, and running it again would not bring it back."""
-        wait = 0.1
-        while True:
-            self._patience.failed(error)
-            if error.published is not None:
-                messages = [each for each, stored in zip(messages, error.published, strict=True) if stored is None]
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, 5.0)
-            try:
-                await self._send(messages)
-            except TransportError as repeated:
-                if not repeated.retryable:
-                    raise
-                error = repeated
-            else:
-                self._patience.succeeded()
-                return
 
 
 def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:

@@ -11,9 +11,9 @@ What waits there carries the original key, value bytes and headers, and behind t
     octopus-retry-timestamp   milliseconds since the epoch, of the original
 """
 
-import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 
 from octopus.errors import TransportError
 from octopus.events import DeferredRecord, Record, StoredRecord
@@ -86,26 +86,18 @@ class RetryTopic:
         """
         due = min(self.clock() + max(0.0, retry.after), END_OF_TIME)
         message = self._message(record, math.ceil(due * 1000), attempt + retry.counted)
-        wait = 0.1
-        while True:
-            try:
-                await self._producer.send(message)
-            except TransportError as error:
-                if not error.retryable:
-                    logger.error(  # noqa: TRY400 - a sentence says it all
-                        "%s cannot write the retry of %s to %r, so it holds its lane: %s",
-                        self.handler,
-                        record.coordinates,
-                        self.name,
-                        error,
-                    )
-                    return retry
-                self._patience.failed(error)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 5.0)
-            else:
-                self._patience.succeeded()
-                return Deferred(retry)
+        try:
+            await self._patience.until_sent(partial(self._producer.send, message))
+        except TransportError as error:
+            logger.error(  # noqa: TRY400 - a sentence says it all
+                "%s cannot write the retry of %s to %r, so it holds its lane: %s",
+                self.handler,
+                record.coordinates,
+                self.name,
+                error,
+            )
+            return retry
+        return Deferred(retry)
 
     async def move(self, record: Record, retry: Retry, attempt: int) -> Outcome:
         """Write a record anew that is in the topic already; `attempt` is the one to come. If it fails, it stays."""

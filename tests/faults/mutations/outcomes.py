@@ -39,8 +39,8 @@ MUTATIONS = (
     Mutation(
         "a deferred retry is settled before it is acknowledged",
         "octopus/retrying/topics.py",
-        "                await self._producer.send(message)\n",
-        "                asyncio.ensure_future(self._producer.send(message))\n",
+        "            await self._patience.until_sent(partial(self._producer.send, message))\n",
+        "            import asyncio\n\n            asyncio.ensure_future(self._producer.send(message))\n",
         (RETRY_TOPICS,),
     ),
     Mutation(
@@ -74,8 +74,8 @@ MUTATIONS = (
     Mutation(
         "a dead letter that cannot be written is dropped",
         "octopus/pipeline/dead_letters.py",
-        "                if not error.retryable:\n                    raise HandlerStopped(",
-        "                if not error.retryable:\n                    return\n                    raise HandlerStopped(",
+        "                if smaller is None:\n                    raise HandlerStopped(",
+        "                if smaller is None:\n                    return\n                    raise HandlerStopped(",
         (DELIVERY,),
     ),
     Mutation(
