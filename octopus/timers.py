@@ -1,4 +1,4 @@
-"""Calls the functions of timers, whoever drives the app."""
+"""Calls the functions of timers: the one copy, for every driver."""
 
 import asyncio
 import contextvars

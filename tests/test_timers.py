@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,58 @@ async def driven(driver: str, app: Octopus) -> AsyncIterator[None]:
         with VirtualTime(loop.time()).installed(loop):
             async with working(app):
                 yield
+
+
+class Ticker:
+    """Counts its calls, in each of the ways in which a timer's function may be written."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def sync(self) -> None:
+        self.calls += 1
+
+    async def method(self) -> None:
+        await asyncio.sleep(0)
+        self.calls += 1
+
+    async def __call__(self) -> None:
+        await self.method()
+
+
+class SynchronousTicker(Ticker):
+    def __call__(self) -> None:  # type: ignore[override]
+        self.sync()
+
+
+def function_of(ticker: Ticker) -> Callable[[], Awaitable[None]]:
+    async def tick() -> None:
+        await ticker.method()
+
+    return tick
+
+
+KINDS: dict[str, Callable[[Ticker], Callable[[], Any]]] = {
+    "function": function_of,
+    "sync function": lambda ticker: lambda: ticker.sync(),
+    "sync function that returns an awaitable": lambda ticker: lambda: ticker.method(),
+    "method": lambda ticker: ticker.method,
+    "sync method": lambda ticker: ticker.sync,
+    "partial": lambda ticker: functools.partial(Ticker.method, ticker),
+    "partial of an object": functools.partial,
+    "object": lambda ticker: ticker,
+    "sync object": lambda ticker: ticker,
+}
+
+
+@pytest.mark.parametrize("driver", ["worker", "client"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_driver_calls_whatever_can_be_called(kind: str, driver: str) -> None:
+    app, ticker = Octopus("app"), SynchronousTicker() if kind == "sync object" else Ticker()
+    app.every(10, name="tick")(KINDS[kind](ticker))
+    async with driven(driver, app):
+        await asyncio.sleep(25)
+        assert ticker.calls == 2
 
 
 async def cancels_its_task() -> None:

@@ -48,6 +48,24 @@ async def test_publishing_runs_the_handlers_and_returns_the_outcome_of_each(app:
         assert await client.publish("elsewhere", {}) == {}
 
 
+async def test_a_handler_that_an_event_is_not_for_has_skipped_it_once_however_often_another_tries() -> None:
+    app = Octopus("app")
+
+    @app.on("files", group="shared", filter={"size": [{"numeric": [">", 10]}]})
+    async def large(file: File) -> None: ...
+
+    @app.on("files", group="shared", retry=RetryPolicy(attempts=3, backoff=1, jitter=0))
+    async def flaky(event: Event[File]) -> None:
+        if event.attempt < 3:
+            raise OSError("not yet")
+
+    async with TestClient(app) as client:
+        assert await client.publish("files", File("/a", 5)) == {"large": SKIPPED, "flaky": DONE}
+        assert [outcome for _, outcome in client.outcomes("large")] == [SKIPPED]
+        assert [type(outcome) for _, outcome in client.outcomes("flaky")] == [Retry, Retry, type(DONE)]
+        assert await client.publish("files", File("/b", 50)) == {"large": DONE, "flaky": DONE}
+
+
 def test_a_test_need_not_be_async(app: Octopus) -> None:
     @app.on("files", to="transfers")
     async def start(file: File) -> dict[str, str]:
