@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `tests.support` is found from anywhere
 
+from octopus.runner import invariants
 from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, why_kafka_is_missing
 from tests.support.loud_skips import loud_lines, loud_reason
 
@@ -29,7 +30,8 @@ settings.load_profile("octopus")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the processes that tests start: a shell that runs this in the background has it ignored."""
+    """Assert the runner's invariants; let Ctrl-C reach the processes that tests start: a shell in the background ignores it."""
+    invariants.switch_on()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

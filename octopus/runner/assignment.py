@@ -1,15 +1,26 @@
-"""One assignment of one partition, and what is left of it when it ends."""
+"""One assignment of one partition, and what is left of it when it ends.
 
-import asyncio
-from collections.abc import Callable, Sequence
+Invariants, between any two steps:
+
+- While it is open, its ledger is the one that it began with. Once it is closed, ledger and lanes ignore everything, and for good.
+- A claim is in `claims` exactly while a slot runs it, it began with several records, and it was not split: from one record
+  nothing can be settled before it ends.
+- A record of it is in one place only: it waits in the lanes, runs in a slot, waits for its next attempt, or is settled.
+"""
+
+from collections.abc import Sequence
 
 from octopus.claim import Claim
-from octopus.events import StoredRecord, TopicPartition
+from octopus.events import Batch, StoredRecord, TopicPartition
+from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry, Skipped
+from octopus.runner import invariants
+from octopus.runner.draining import DrainingLanes
 from octopus.runner.lanes import LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.types import RunClaim
 
 
+@invariants.hold_after("note", "finish", "reduce", "settle", "settle_batch", "note_committed", "close")
 class Assignment:
     """One assignment of one partition: the only capability through which its records can be settled or committed.
 
@@ -28,7 +39,6 @@ class Assignment:
         is_outdated: That topic is gone, and another one has its name. What was read is still handled; its offsets mean nothing
             any more.
         claims: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
-        window: Ends the wait of a batch for company, while one is filling.
     """
 
     __slots__ = (
@@ -49,7 +59,6 @@ class Assignment:
         "retried",
         "run",
         "topic_id",
-        "window",
     )
 
     def __init__(self, partition: TopicPartition, run: RunClaim, lanes: LaneQueue, ledger: OffsetLedger) -> None:
@@ -67,7 +76,6 @@ class Assignment:
         self.is_open = True
         self.topic_id: str | None = None
         self.is_outdated = False
-        self.window: asyncio.TimerHandle | None = None
 
     @property
     def ledger(self) -> OffsetLedger:
@@ -98,15 +106,45 @@ class Assignment:
             self._ledger.settle(records[0].offset)
         self._skipped += claim.skipped
 
+    def settle(self, record: StoredRecord, outcome: Outcome) -> None:
+        """Settle one record whose outcome is final, and count it."""
+        match outcome:
+            case Deferred():
+                self.deferred += 1
+                self.retried += outcome.retry.begun
+            case DeadLetter():
+                self.dead_lettered += 1
+            case Skipped():
+                self._skipped += 1
+        self.ledger.settle(record.offset)
+
+    def settle_batch(self, outcomes: Sequence[tuple[StoredRecord, Outcome]]) -> Batch:
+        """Settle the records of a batch whose outcomes are final, and count them; return those that are to run again."""
+        settled = [single for single, result in outcomes if not isinstance(result, Retry)]
+        self._skipped += sum(isinstance(result, Skipped) for _, result in outcomes)
+        self.dead_lettered += sum(isinstance(result, DeadLetter) for _, result in outcomes)
+        self.ledger.settle_run(offsets_of(settled))
+        return Batch(single for single, result in outcomes if isinstance(result, Retry))
+
+    def reduce(self, claim: Claim) -> bool:
+        """Settle what a claim has finished and give back what has not begun: it has nothing but its running record then.
+
+        Returns:
+            Whether there may be something to take now.
+        """
+        left = claim.end()
+        finished, running = claim.records[:-1], claim.records[-1]
+        self.note(claim, len(finished))
+        self.claims.remove(claim)
+        self._skipped += claim.skipped
+        claim.keep_last()
+        self.lanes.put_back(left, running)
+        return self.lanes.release(finished, (running, *left))
+
     @property
     def skipped(self) -> int:
         """Records its filter dropped; of running claims those that `ledger` counts as settled."""
         return self._skipped + sum([claim.skipped for claim in self.claims])
-
-    def leave(self, claim: Claim) -> None:
-        """Take a claim for over, but for its last record."""
-        self.claims.remove(claim)
-        self._skipped += claim.skipped
 
     def note_skipped(self, count: int) -> None:
         """Count records that the filter dropped."""
@@ -151,13 +189,18 @@ class Assignment:
 
     def close(self) -> None:
         """Revoke the capability: nothing settles through this assignment any more."""
-        self.is_open = False
         self._ledger = ClosedLedger(self.ledger)
+        self.is_open = False
         self.claims.clear()
         if not isinstance(self.lanes, DrainingLanes):
             self.lanes = DrainingLanes(0)
-        if self.window is not None:
-            self.window.cancel()
+
+    def check(self) -> None:
+        """Assert the invariants, as far as they can be seen from here."""
+        assert self.is_open != isinstance(self._ledger, ClosedLedger)
+        assert self.is_open or (isinstance(self.lanes, DrainingLanes) and not self.claims)
+        for claim in self.claims:
+            assert claim.noted <= claim.taken <= len(claim.records)
 
 
 class ClosedLedger(OffsetLedger):
@@ -174,52 +217,3 @@ class ClosedLedger(OffsetLedger):
 
     def settle_run(self, offsets: Sequence[int]) -> None:
         return
-
-
-class DrainingLanes:
-    """Hands out nothing more and tells when the last running claim came back."""
-
-    __slots__ = ("_running", "done")
-
-    waiting = 0
-
-    def __init__(self, running: int) -> None:
-        self._running = running
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not running:
-            self.done.set_result(None)
-
-    def put(self, records: object) -> None:
-        return
-
-    def stand_alone(self) -> None:
-        return
-
-    def take(self, limit: int = 1) -> Sequence[StoredRecord]:
-        return ()
-
-    def put_back(self, records: object, running: object) -> None:
-        return
-
-    def release(self, records: object, unfinished: Sequence[StoredRecord] = ()) -> bool:
-        if not unfinished:
-            self._running -= 1
-            if self._running <= 0:
-                resolve(self.done)
-        return False
-
-
-def when_all(done: list[asyncio.Future[None]], then: Callable[[], None]) -> None:
-    """Call `then` once all of these are done; at once if they are."""
-    while done and done[-1].done():
-        done.pop()
-    if done:
-        done[-1].add_done_callback(lambda _: when_all(done, then))
-    else:
-        then()
-
-
-def resolve(future: asyncio.Future[None]) -> None:
-    """Wake whoever waits, once."""
-    if not future.done():
-        future.set_result(None)

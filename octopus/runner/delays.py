@@ -1,4 +1,10 @@
-"""Retries that wait for their time: one heap, one alarm."""
+"""Retries that wait for their time: one heap, one alarm.
+
+Invariants, between any two steps:
+
+- A record is here from `add` until its time has come, and is then released once; or until its assignment is forgotten.
+- While records wait an alarm is set, for when the first of them is due, or before.
+"""
 
 import asyncio
 import heapq
@@ -6,12 +12,17 @@ from collections.abc import Callable, Collection
 from itertools import count
 
 from octopus.events import StoredRecord
+from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 
 FARTHEST_ALARM = 86_400.0
 """Seconds; a retry that is further away (for ever, even) is looked at once a day. uvloop cannot count beyond years."""
 
+ROUNDING = 0.002
+"""Seconds; uvloop counts whole milliseconds."""
 
+
+@invariants.hold_after("add", "forget", "take", "hasten", "clear", "_ring")
 class Delays:
     """Keeps records until their next attempt is due.
 
@@ -90,3 +101,10 @@ class Delays:
             self._set_alarm(self._waiting[0][0])
         if len(self._waiting) < before:
             self._released()
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        if self._waiting:
+            assert self._alarm is not None
+            assert not self._alarm.cancelled()
+            assert self._alarm.when() <= max(self._waiting[0][0], self._loop.time()) + ROUNDING

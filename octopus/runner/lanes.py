@@ -3,6 +3,14 @@
 `take` hands out a claim of records that may run one after the other, and claims their lanes. A lane stays claimed until
 `release`, also while its record waits for a retry: so a retry holds exactly its own lane, the partition, the key, or nothing.
 A claim whose record suspends is given up: `put_back` takes what has not begun, and others may run it.
+
+Invariants, between any two steps:
+
+- A record that was put is in one place: in the queue, with the keys' lanes (ready, or behind its key), or taken.
+- Of a lane one record runs at a time, in offset order: what is taken together runs one after the other.
+- `Queue`: no run is empty, `_begun` is inside the first one, and `waiting` counts what was not handed out.
+- `KeyLanes`: a key is in `_behind` exactly while a record of it is taken or ready; records of it that wait are behind it, in offset
+  order, and never an empty queue.
 """
 
 from collections import deque
@@ -12,6 +20,7 @@ from typing import Final, Protocol
 
 from octopus.events import Batch, StoredRecord
 from octopus.routing import Ordering
+from octopus.runner import invariants
 from octopus.unread import Records, Unread
 
 READ_AHEAD = 16
@@ -54,6 +63,7 @@ class LaneQueue(Protocol):
         ...
 
 
+@invariants.hold_after("put", "next", "put_back")
 class Queue:
     """Records in order, as they were put: what is taken from a sequence is a slice of it, not one record after the other.
 
@@ -119,6 +129,14 @@ class Queue:
             self._runs.appendleft(records)
             self.waiting += len(records)
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        runs = self._runs
+        assert self._begun < len(runs[0]) if runs else not self._begun
+        if len(runs) <= invariants.SMALL:
+            assert all(runs)
+            assert self.waiting == sum(len(run) for run in runs) - self._begun
+
 
 class PartitionLane(Queue):
     """The whole partition is one lane: a record starts when its predecessor is settled."""
@@ -157,6 +175,7 @@ class NoLanes(Queue):
         return bool(self._runs)
 
 
+@invariants.hold_after("put", "take", "put_back", "release")
 class KeyLanes:
     """One lane per key: records of a key run in order, keys side by side. Records without a key have no order.
 
@@ -277,6 +296,17 @@ class KeyLanes:
     def waiting(self) -> int:
         """How many records are queued and not known to wait for their key."""
         return self._queue.waiting + len(self._ready)
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        if len(self._ready) + len(self._behind) > invariants.SMALL:
+            return
+        assert all(record.key is None or record.key in self._behind for record in self._ready)
+        for key, successors in self._behind.items():
+            assert successors is None or successors
+            offsets = [record.offset for record in successors or ()]
+            assert offsets == sorted(offsets)
+            assert all(record.key == key for record in successors or ())
 
 
 class BatchLane:

@@ -3,11 +3,20 @@
 Contiguous means contiguous **in received order**, not plus one: compaction, transactions and control records leave gaps.
 So the ledger remembers what it received, and the committable offset is the first received one that is not settled, or
 the position behind everything received when nothing is open.
+
+Invariants, between any two steps:
+
+- `committable` never goes back, and is never beyond `position`.
+- `_runs` are what was received, from the run with the first open offset on, and increase. There are runs exactly while an offset is
+  open; then `_first` is the first open one, in the first run, and `_stop` is where that run ends.
+- `_settled` are offsets that were received and settled, all beyond `_first`: it is empty when nothing is open.
+- `in_flight` is the number of open offsets: those of the runs from `_first` on that are not in `_settled`.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
+from octopus.runner import invariants
 from octopus.unread import Records, Unread
 
 
@@ -22,6 +31,7 @@ def offsets_of(records: Records) -> Sequence[int]:
     return range(first, last + 1) if last - first + 1 == len(records) else [record.offset for record in records]
 
 
+@invariants.hold_after("receive", "settle", "settle_run")
 class OffsetLedger:
     """Received and settled offsets of one assignment of one partition.
 
@@ -167,6 +177,22 @@ class OffsetLedger:
         # What was not received yet stays in the map, the rest of a range that was received in part included.
         position = self._position
         return ranges + [(max(first, position), last) for first, last in self._ahead if last >= position]
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert self.committable <= self._position
+        assert self.in_flight >= 0
+        if not self._runs:
+            assert not self._settled
+            return
+        first_run = self._runs[0]
+        assert self._first in first_run
+        assert self._stop == first_run.stop
+        assert self._first not in self._settled
+        if len(self._settled) + len(self._runs) <= invariants.SMALL:
+            assert all(offset > self._first and any(offset in run for run in self._runs) for offset in self._settled)
+            received = sum(len(run) for run in self._runs) - (self._first - first_run.start)
+            assert self.in_flight == received - len(self._settled)
 
     def _from_first(self) -> Iterator[int]:
         for run in self._runs:

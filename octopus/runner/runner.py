@@ -4,26 +4,41 @@ A few persistent slots take records from the lanes of the open assignments. A ha
 by one of them back to back, without the event loop; each real suspension lets the next slot start. There is no
 task, timer or lock per record.
 
-A driver (worker, Lambda trigger, test client) opens a `Assignment` for each partition it is given, submits what it
+A driver (worker, Lambda trigger, test client) opens an `Assignment` for each partition it is given, submits what it
 fetched, and reads the ledger to know what may be committed.
+
+It is put together from machines, each with its invariants at its top. Pure ones decide: lanes (who may run next), the ledger (what may
+be committed), pacing (when the loop has its turn). The schedule keeps what waits, slots the tasks. These are the runner's own
+invariants, between any two steps, until processing has stopped or the runner is closed:
+
+- The assignment of a slot is the one whose claim it runs; it has none while it looks for a claim, rests, or lets the loop have its turn.
+- An assignment that a slot runs is in the schedule exactly when its `active` is set.
+- A claim is in the `claims` of an assignment only while the slot that runs it has that assignment.
+- A record is settled once, by the slot that ran it, after its outcome is final; a claim is settled up to the record that runs.
+- What an assignment has not begun is nowhere once it is drained or closed: its lanes hand out nothing more, and the schedule has
+  forgotten it.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import partial
 
 from octopus import cancellation
 from octopus.claim import Claim
 from octopus.errors import HandlerStopped
-from octopus.events import Batch, StoredRecord, TopicPartition
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Outcome, Retry, Skipped
+from octopus.events import StoredRecord, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Ordering
-from octopus.runner.assignment import Assignment, DrainingLanes, resolve, when_all
-from octopus.runner.delays import Delays
-from octopus.runner.lanes import LANES, READ_AHEAD, BatchLane, LaneQueue
+from octopus.runner import invariants
+from octopus.runner.assignment import Assignment
+from octopus.runner.draining import DrainingLanes, when_all
+from octopus.runner.lanes import LANES, BatchLane
 from octopus.runner.ledger import OffsetLedger, offsets_of
-from octopus.runner.slot import CANCELLED, LAST_LOOK, YIELD_AFTER, Slot, paced
+from octopus.runner.pacing import LAST_LOOK, Pacing
+from octopus.runner.schedule import Schedule
+from octopus.runner.slot import CANCELLED, Slot
+from octopus.runner.slots import Slots
 from octopus.types import BatchOutcome, Bindable
 from octopus.unread import Records, Unread
 
@@ -34,6 +49,7 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
 
 
+@invariants.hold_after("open", "submit", "flush_batch", "withdraw", "revoke", "_split", "_conclude", "_slot_ended")
 class Runner:
     """Runs the records of one consumer group.
 
@@ -61,33 +77,23 @@ class Runner:
         reschedule: bool = True,
     ) -> None:
         self._application = application
-        self._queue_of = LANES[ordering]
+        self._lanes = partial(BatchLane, batch) if batch else LANES[ordering]
         self._exclusive = 1 if ordering == "partition" else 0
-        self._concurrency = concurrency
-        self._batch = batch
-        self._within = within
         self._reschedule = reschedule
         self._loop = asyncio.get_running_loop()
-        self._owner = asyncio.current_task()
         self.stopped: asyncio.Future[HandlerStopped] = self._loop.create_future()
 
-        self._active: deque[Assignment] = deque()  # may have something to take
-        self._due: deque[tuple[Assignment, StoredRecord, int]] = deque()  # retries whose time has come
-        self._delays = Delays(self._loop, self._due.append, self._start_next_slot_soon)
-
-        self._slots: dict[Slot, asyncio.Task[None]] = {}
-        self._idle: list[asyncio.Future[None]] = []
-        self._is_starting_slot = False
-        self._begun = 0  # claims, of all lanes
-        self._splittable: list[Slot] = []  # lanes that were given more than the record they may suspend in
-        self._claim_limit = 1  # how many records of free lanes run back to back, while handlers do not suspend
-        self._demand: asyncio.Future[None] | None = None
-        self._filling: set[Assignment] = set()  # batches that wait for their window's end
-        self._turn_awaited = False
-        self._awaited_since = 0.0
+        self._pacing = Pacing()
+        self._slots = Slots(
+            concurrency,
+            work=self._work,
+            has_work=lambda: self._schedule.has_work(),
+            is_filling=lambda: self._schedule.is_filling(),
+            split=self._split,
+            ended=self._slot_ended,
+        )
+        self._schedule = Schedule(self._slots, self._pacing, in_turn=bool(self._exclusive), within=within)
         self._closing = False
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
     # ── what a driver does ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,11 +107,10 @@ class Runner:
             position: The offset of the next record that will be submitted, or a lower one.
             settled_ahead: Inclusive offset ranges that an earlier owner settled; they are not run again.
         """
-        lanes: LaneQueue = BatchLane(self._batch) if self._batch else self._queue_of()
         ledger = OffsetLedger(position, settled_ahead)
-        assignment = Assignment(partition, self._application.bind(partition), lanes, ledger)
-        assignment.active = True  # held, as if among the active ones: no record runs twice at once here
-        when_all([lanes.done for lanes in self._leaving(partition)], partial(self._begin, assignment))
+        assignment = Assignment(partition, self._application.bind(partition), self._lanes(), ledger)
+        self._schedule.hold(assignment)  # no record runs twice at once here
+        when_all([lanes.done for lanes in self._leaving(partition)], partial(self._schedule.let_go, assignment))
         return assignment
 
     def submit(self, assignment: Assignment, records: Records, position: int, size_bytes: int) -> None:
@@ -130,31 +135,27 @@ class Runner:
             assignment.lanes.put([record for record in read if record.offset not in known])
         if not known or isinstance(records, Unread):  # if anything is left of it, it cannot be read
             assignment.lanes.put(records)
-        self._activate(assignment)
+        self._schedule.activate(assignment)
 
     def flush_batch(self, assignment: Assignment) -> None:
         """Run the batch that waits for company as it is: for now none is coming."""
-        if assignment.window is not None:
-            assignment.window.cancel()
-            self._flush(assignment)
+        self._schedule.flush_batch(assignment)
 
     def hasten(self, assignments: Collection[Assignment]) -> None:
         """Run the retries of these assignments that wait for their time now."""
-        if assignments:
-            self._delays.hasten(assignments)
+        self._schedule.hasten(assignments)
 
     def withdraw(self, assignments: Collection[Assignment]) -> tuple[Unfinished, Unfinished]:
         """Begin nothing more of these assignments; return what waits, and what runs and may still finish, with the attempts."""
         waiting: Unfinished = defaultdict(list)
         running: Unfinished = defaultdict(list)
-        for slot in [*self._slots]:
+        for slot in self._slots:
             if (assignment := slot.assignment) is not None and assignment in assignments and slot.claim.records:
                 self._split(slot)
                 current = slot.claim.current
                 running[assignment].append((current, slot.claim.attempt_of(current)))
-        for assignment, record, attempt in [*self._delays.take(assignments), *self._due]:
-            if assignment in assignments:
-                waiting[assignment].append((record, attempt))
+        for assignment, record, attempt in self._schedule.retries_of(assignments):
+            waiting[assignment].append((record, attempt))
         for assignment in assignments:
             while records := assignment.lanes.take(LAST_LOOK):
                 waiting[assignment] += [(record, 1) for record in records]
@@ -180,34 +181,27 @@ class Runner:
         self._forget(assignments)
         for assignment in assignments:
             assignment.close()
-        for slot, task in self._slots.items():
+        for slot in self._slots:
             if slot.assignment in assignments:
-                slot.end(task)
+                self._slots.end(slot)
 
     async def quiet(self) -> None:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
-        await self._quiet.wait()
+        await self._slots.quiet.wait()
 
     @property
     def supply(self) -> int:
         """How many records wait for nothing but a free slot."""
-        return sum([assignment.lanes.waiting for assignment in self._active])
+        return self._schedule.supply
 
     @property
     def suspends(self) -> bool:
         """Whether the last handler, or its predecessor in its claim, waited for something."""
-        return self._claim_limit == 1
+        return self._pacing.claim_limit == 1
 
     async def wait_for_demand(self, timeout: float) -> bool:
         """Wait until some partition has nothing left to take; return False after `timeout` seconds."""
-        self._demand = demand = self._loop.create_future()
-        timer = self._loop.call_later(timeout, demand.cancel)
-        try:
-            await asyncio.wait([demand])
-        finally:
-            timer.cancel()
-            self._demand = None
-        return not demand.cancelled()
+        return await self._schedule.wait_for_demand(timeout)
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Cancel what is still running; nothing of it is settled, also if a handler makes an ordinary end of it.
@@ -217,43 +211,39 @@ class Runner:
         """
         self._closing = True
         self._clear()
-        for slot, task in self._slots.items():
-            slot.end(task)
-        return not self._slots or not (await asyncio.wait(self._slots.values(), timeout=timeout))[1]
+        for slot in self._slots:
+            self._slots.end(slot)
+        running = self._slots.tasks.values()
+        return not running or not (await asyncio.wait(running, timeout=timeout))[1]
 
     @property
     def running(self) -> list[tuple[Assignment, StoredRecord, int]]:
         """The records whose handlers are running, with a number that changes from record to record."""
-        # Copied first, in one step: the watchdog asks from its own thread.
-        seen = [(slot.assignment, slot.claim, slot.serial) for slot in [*self._slots]]
-        return [
-            (assignment, claim.current, (serial << 16) + claim.taken)
-            for assignment, claim, serial in seen
-            if assignment is not None and claim.records
-        ]
+        return self._slots.running
 
     @property
     def delayed(self) -> int:
         """How many records wait for their next attempt."""
-        return len(self._delays) + len(self._due)
+        return self._schedule.delayed
 
     @property
     def next_due(self) -> float | None:
         """When the next retry is due, in loop time."""
-        return self._delays.next_due
+        return self._schedule.next_due
 
     # ── the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, slot: Slot) -> None:
-        active, claim, stride = self._active, slot.claim, 1
-        task = self._slots[slot]
+        schedule, slots, pacing, claim, stride = self._schedule, self._slots, self._pacing, slot.claim, 1
+        active = schedule.active
+        task = slots.tasks[slot]
         cancellation.judge_by(slot)
         until_look, looked = stride, self._await_turn()
         while True:
-            claimed = self._claim(until_look)
+            claimed = schedule.claim(until_look)
             if claimed is None:
                 slot.assignment = None
-                await self._rest()
+                await slots.rest()
                 until_look, looked = stride, self._await_turn()
                 continue
             assignment, records, attempt = claimed
@@ -264,10 +254,10 @@ class Runner:
             if several := not slot.is_alone:
                 assignment.claims.append(claim)
                 if not self._exclusive:
-                    self._splittable.append(slot)
-            if not self._is_starting_slot and (len(active) > self._exclusive or (several and not self._exclusive)):
-                self._start_next_slot_soon()
-            begun = self._begun = self._begun + 1
+                    slots.splittable.append(slot)
+            if not slots.is_starting and (len(active) > self._exclusive or (several and not self._exclusive)):
+                slots.start_next_soon()
+            number = pacing.begin_claim()
 
             outcome = await assignment.run(claim)
 
@@ -277,10 +267,7 @@ class Runner:
             if outcome is DONE or outcome is SKIPPED:
                 assignment.finish(claim)
                 self._release(assignment, claim.records)
-                if self._begun != begun:
-                    self._claim_limit = 1  # others ran meanwhile: it suspended
-                elif self._claim_limit < LAST_LOOK:
-                    self._claim_limit *= 2
+                pacing.end_claim(number)
             else:
                 self._conclude(assignment, claim, outcome)
             if is_cancelled:
@@ -293,69 +280,38 @@ class Runner:
 
     async def _look(self, stride: int, looked: float) -> tuple[int, float]:
         """Look at the clock and let the loop have its turn when that is due; return after how many records to look again."""
-        now = self._loop.time()
-        elapsed = now - looked
-        if self._turn_awaited:
-            is_late = now - self._awaited_since > YIELD_AFTER
-            stride = paced(stride, elapsed)
-        else:  # it had its turn, because handlers suspend
-            is_late = elapsed > YIELD_AFTER
-            stride = stride if is_late else min(2 * stride, LAST_LOOK)
+        stride, is_late = self._pacing.look(self._loop.time(), stride, looked)
         if is_late:
-            self._active.rotate(-1)  # one busy partition does not keep the others waiting
-            if self._turn_awaited:
+            self._schedule.active.rotate(-1)  # one busy partition does not keep the others waiting
+            if self._pacing.awaited_since is not None:
                 await asyncio.sleep(0)
         return stride, self._await_turn()
 
-    def _claim(self, limit: int) -> tuple[Assignment, Sequence[StoredRecord], int] | None:
-        """Take what to run: a retry whose time has come, else records of the first assignment that has some."""
-        active, due = self._active, self._due
-        if due:
-            assignment, record, attempt = due.popleft()
-            if (due or active) and not self._is_starting_slot:
-                self._start_next_slot_soon()  # what is behind a retry does not wait for it
-            return assignment, (record,), attempt
-        limit = min(limit, max(self._claim_limit, READ_AHEAD) if self._exclusive else self._claim_limit)
-        while active:
-            assignment = active[0]
-            if records := assignment.lanes.take(limit):
-                return assignment, records, 1
-            active.popleft().active = False
-            waiting = assignment.lanes.waiting
-            if self._batch and waiting:
-                self._activate(assignment)  # fewer than a batch are left: their window begins
-            if self._demand is not None and (self._batch or not waiting):
-                resolve(self._demand)  # a lane that is only busy needs no more
-        return None
+    def _await_turn(self) -> float:
+        """Note from now on whether the loop has had a turn; return the time."""
+        now = self._loop.time()
+        if self._pacing.await_turn(now):
+            self._loop.call_soon(self._pacing.have_turn)
+        return now
 
     def _split(self, slot: Slot) -> None:
         """Let others run what is left of a claim whose record suspended, and what waits for those that are finished."""
         assignment, claim = slot.assignment, slot.claim
         if assignment is not None and claim in assignment.claims and claim.taken:
-            self._claim_limit = 1
-            self._reduce(assignment, claim)
-
-    def _reduce(self, assignment: Assignment, claim: Claim) -> None:
-        """Settle what a claim has finished and give back what has not begun; it has nothing but its running record then."""
-        left = claim.end()
-        finished, running = claim.records[:-1], claim.records[-1]
-        assignment.note(claim, len(finished))
-        assignment.leave(claim)
-        claim.keep_last()
-        assignment.lanes.put_back(left, running)
-        if assignment.lanes.release(finished, (running, *left)):
-            self._activate(assignment)
+            self._pacing.limit_to_one()
+            if assignment.reduce(claim):
+                self._schedule.activate(assignment)
 
     def _release(self, assignment: Assignment, records: Sequence[StoredRecord]) -> None:
         if assignment.lanes.release(records) and not assignment.active:
-            self._activate(assignment)
+            self._schedule.activate(assignment)
 
     # ── everything that is not the hot path ───────────────────────────────────────────────────────────────────────
 
     def _conclude(self, assignment: Assignment, claim: Claim, outcome: Outcome | BatchOutcome) -> None:
         """Act on the outcome of the record at which a claim ended; what has not begun waits again."""
-        if claim in assignment.claims:
-            self._reduce(assignment, claim)
+        if claim in assignment.claims and assignment.reduce(claim):
+            self._schedule.activate(assignment)
         record, attempt = claim.current, claim.attempt_of(claim.current)
         assignment.note_skipped(claim.skipped)
         match outcome:
@@ -363,22 +319,12 @@ class Runner:
                 self._delay(assignment, record, attempt, outcome)
                 return
             case BatchOutcome(outcomes, retry):
-                settled = [single for single, result in outcomes if not isinstance(result, Retry)]
-                again = Batch(single for single, result in outcomes if isinstance(result, Retry))
-                assignment.note_skipped(sum(isinstance(result, Skipped) for _, result in outcomes))
-                assignment.dead_lettered += sum(isinstance(result, DeadLetter) for _, result in outcomes)
-                assignment.ledger.settle_run(offsets_of(settled))
+                again = assignment.settle_batch(outcomes)
                 if again and retry is not None:
                     self._delay(assignment, again, attempt, retry)
                     return
-            case Deferred():
-                assignment.deferred += 1
-                assignment.retried += outcome.retry.begun
-                assignment.ledger.settle(record.offset)
             case _:
-                assignment.dead_lettered += isinstance(outcome, DeadLetter)
-                assignment.note_skipped(isinstance(outcome, Skipped))
-                assignment.ledger.settle(record.offset)
+                assignment.settle(record, outcome)
         self._release(assignment, (record,))
 
     def _delay(self, assignment: Assignment, record: StoredRecord, attempt: int, retry: Retry) -> None:
@@ -388,86 +334,9 @@ class Runner:
             return
         if not self._reschedule or self._closing or self.stopped.done():
             return  # The lane stays claimed: what comes behind this record in its lane must not run before it.
-        self._delays.add(retry.after, assignment, record, attempt + retry.counted)
+        self._schedule.delay(retry.after, assignment, record, attempt + retry.counted)
 
-    def _activate(self, assignment: Assignment) -> None:
-        lanes = assignment.lanes
-        if isinstance(lanes, BatchLane) and not lanes.is_ready:
-            if lanes.is_filling and not self._within:
-                lanes.flush()
-            elif lanes.is_filling and assignment.window is None:
-                assignment.window = self._loop.call_later(self._within, self._flush, assignment)
-                self._filling.add(assignment)
-                self._quiet.clear()
-            if not lanes.is_ready:
-                return
-        if not assignment.active and not self.stopped.done():
-            assignment.active = True
-            self._active.append(assignment)
-            if not self._is_starting_slot:
-                self._start_next_slot_soon()
-
-    def _flush(self, assignment: Assignment) -> None:
-        assignment.window = None
-        self._filling.discard(assignment)
-        if isinstance(assignment.lanes, BatchLane):
-            assignment.lanes.flush()
-            if assignment.lanes.is_ready:  # else its predecessor still runs, and activates it when it is done
-                self._activate(assignment)
-        self._note_quiet()
-
-    def _start_next_slot_soon(self) -> None:
-        if self._idle and len(self._idle) == len(self._slots):
-            self._quiet.clear()
-            self._idle.pop().set_result(None)  # at once: nobody runs
-        # Runs only when the running lane suspends or yields: until then another lane could not run anyway.
-        elif self._idle or self._splittable or len(self._slots) < self._concurrency:
-            self._is_starting_slot = True
-            self._quiet.clear()
-            self._loop.call_soon(self._start_next_slot)
-
-    def _start_next_slot(self) -> None:
-        self._is_starting_slot = False
-        for slot in self._splittable:
-            self._split(slot)
-        self._splittable.clear()
-        if self.stopped.done() or not (self._active or self._due):
-            self._note_quiet()
-        elif self._idle:
-            self._idle.pop().set_result(None)
-        elif len(self._slots) < self._concurrency:
-            slot = Slot(self._owner)
-            self._slots[slot] = task = self._loop.create_task(self._work(slot), name=f"octopus lane {len(self._slots)}")
-            task.add_done_callback(partial(self._lane_ended, slot))
-
-    def _await_turn(self) -> float:
-        """Note from now on whether the loop has had a turn; return the time."""
-        now = self._loop.time()
-        if not self._turn_awaited:
-            self._turn_awaited, self._awaited_since = True, now
-            self._loop.call_soon(self._turn)
-        return now
-
-    def _turn(self) -> None:
-        self._turn_awaited = False
-
-    async def _rest(self) -> None:
-        turn = self._loop.create_future()
-        self._idle.append(turn)
-        self._note_quiet()
-        try:
-            await turn
-        finally:
-            if turn in self._idle:
-                self._idle.remove(turn)
-
-    def _note_quiet(self) -> None:
-        waiting = self._is_starting_slot or self._active or self._due or self._filling
-        if len(self._idle) == len(self._slots) and not waiting:
-            self._quiet.set()
-
-    def _lane_ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
-        self._slots.pop(slot, None)
+    def _slot_ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         assignment = slot.assignment
         leaving = assignment is not None and isinstance(assignment.lanes, DrainingLanes)
         if assignment is not None and slot.claim.records and (leaving or task.cancelled()):
@@ -477,41 +346,31 @@ class Runner:
             self._conclude(assignment, slot.claim, CANCELLED)
         if not task.cancelled():
             error = task.exception()
-            assert error is not None, "a lane works until it is cancelled"
+            assert error is not None, "a slot works until it is cancelled"
             self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
-        elif self._active or self._due:
-            self._start_next_slot_soon()
-        self._note_quiet()
+        elif self._schedule.has_work():
+            self._slots.start_next_soon()
 
     def _stop(self, reason: HandlerStopped) -> None:
         self._clear()
         if not self.stopped.done():
             self.stopped.set_result(reason)
-        if self._demand is not None:
-            resolve(self._demand)
-        self._quiet.set()
+        self._schedule.stop()
+        self._slots.stop()
 
     def _clear(self) -> None:
-        self._active.clear()
-        self._due.clear()
-        self._delays.clear()
-        self._filling.clear()
+        self._schedule.clear()
         self._forget({slot.assignment for slot in self._slots if slot.assignment is not None})
 
     def _forget(self, assignments: Collection[Assignment]) -> None:
         """Drop everything of these assignments that has not begun, and let them hand out nothing more."""
         leaving = {*assignments}
-        self._filling -= leaving
         for assignment in leaving:
             for claim in assignment.claims:
                 claim.end()
             if not isinstance(assignment.lanes, DrainingLanes):
                 assignment.lanes = DrainingLanes(sum(slot.assignment is assignment for slot in self._slots))
-        due = [entry for entry in self._due if entry[0] not in leaving]
-        self._due.clear()  # the lanes hold on to this very deque
-        self._due.extend(due)
-        self._delays.forget(leaving)
-        self._note_quiet()
+        self._schedule.forget(leaving)
 
     def _leaving(self, partition: TopicPartition) -> list[DrainingLanes]:
         """Return the earlier assignments of a partition whose handlers have not come back."""
@@ -522,7 +381,14 @@ class Runner:
             if assignment.partition == partition and isinstance(assignment.lanes, DrainingLanes)
         ]
 
-    def _begin(self, assignment: Assignment) -> None:
-        assignment.active = False
-        if assignment.lanes.waiting:
-            self._activate(assignment)
+    def check(self) -> None:
+        """Assert the invariants."""
+        if self.stopped.done() or self._closing:
+            return
+        slots, active = [*self._slots], self._schedule.active
+        if max(len(slots), len(active)) > invariants.SMALL:
+            return
+        running = {(id(slot.claim), slot.assignment) for slot in slots}
+        for assignment in {slot.assignment for slot in slots if slot.assignment is not None}:
+            assert assignment.active == (assignment in active)
+            assert all((id(claim), assignment) in running for claim in assignment.claims)

@@ -1,4 +1,4 @@
-"""A slot, as others see it, and how often it looks at the clock."""
+"""A slot, as others see it."""
 
 import asyncio
 
@@ -11,16 +11,6 @@ logger = get_logger("octopus.handlers")
 
 CANCELLED = Retry(1.0)
 """What becomes of a record whose task somebody else cancelled, when nobody has made a failure of it."""
-
-YIELD_AFTER = 0.005
-"""Seconds a lane may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""
-
-LAST_LOOK = 256
-"""Most records between two looks at the clock; fewer until they prove quick. Also how many run back to back: what each
-claim costs is nothing to a record of a long one."""
-
-SHARE = 0.25
-"""Of `YIELD_AFTER`, from look to look, when they prove slow: so much later than it should be the loop's turn may come."""
 
 
 class Slot:
@@ -64,14 +54,3 @@ class Slot:
             self.claim.current.offset,
             CANCELLED.after,
         )
-
-
-def paced(stride: int, elapsed: float) -> int:
-    """Return how many records to run until the next look.
-
-    Args:
-        stride: How many were run since the last one, back to back.
-        elapsed: Seconds that took.
-    """
-    in_time = int(stride * SHARE * YIELD_AFTER / elapsed) if elapsed else LAST_LOOK
-    return max(1, min(in_time, 2 * stride, LAST_LOOK))

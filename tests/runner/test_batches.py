@@ -18,7 +18,7 @@ async def test_a_full_batch_runs_at_once_and_the_rest_when_its_window_is_over(
     assert stage.batches == [[0, 1, 2]]
     await stage.end(0, outcome=BatchOutcome([(each, DONE) for each in records(range(3))]))
     assert len(stage.batches) == 1
-    assert not runner._quiet.is_set(), "a batch that is filling is not quiet"
+    assert not runner._slots.quiet.is_set(), "a batch that is filling is not quiet"
     await asyncio.sleep(5.1)
     assert stage.batches == [[0, 1, 2], [3]]
     assert assignment.ledger.committable == 3

@@ -8,7 +8,7 @@ import pytest
 from octopus.events import StoredRecord, TopicPartition
 from octopus.outcomes import DONE, Outcome
 from octopus.routing import Ordering
-from octopus.runner.slot import YIELD_AFTER
+from octopus.runner.pacing import YIELD_AFTER
 from octopus.testing import VirtualTime
 from tests.runner.begun import OnStage, RunWith, begin, submit
 from tests.staged import P0, P1, P2, record, records, turns, until

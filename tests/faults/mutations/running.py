@@ -128,16 +128,16 @@ MUTATIONS = (
     ),
     Mutation(
         "handlers that never suspend keep the loop from heartbeats and commits",
-        "octopus/runner/runner.py",
-        "is_late = now - self._awaited_since > YIELD_AFTER",
+        "octopus/runner/pacing.py",
+        "is_late = now - self.awaited_since > YIELD_AFTER",
         "is_late = elapsed > YIELD_AFTER",
         (ORDER,),
     ),
     Mutation(
         "a retry lets its lane go while it waits",
         "octopus/runner/runner.py",
-        "        self._delays.add(retry.after, ",
-        "        self._release(assignment, (record,))\n        self._delays.add(retry.after, ",
+        "        self._schedule.delay(retry.after, ",
+        "        self._release(assignment, (record,))\n        self._schedule.delay(retry.after, ",
         (RETRIES,),
     ),
     Mutation(

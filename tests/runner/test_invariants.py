@@ -1,0 +1,146 @@
+"""The invariants of the runner's machines: asserted after each step in tests, each noticed when broken, and nowhere else there."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from octopus.claim import Claim
+from octopus.outcomes import Retry
+from octopus.runner import Assignment, Runner, invariants
+from octopus.runner.draining import DrainingLanes
+from octopus.runner.lanes import KeyLanes, Queue
+from octopus.runner.ledger import OffsetLedger
+from tests.runner.begun import OnStage, begin
+from tests.staged import P1, record, records, turns
+
+
+@pytest.fixture
+def switched_off() -> Iterator[None]:
+    """Assert nothing for the length of a test."""
+    invariants.switch_off()
+    yield
+    invariants.switch_on()
+
+
+def _without_alarm(runner: Runner) -> Any:
+    delays = runner._schedule._delays
+    assert delays._alarm is not None
+    delays._alarm.cancel()
+    return delays
+
+
+def _counted_twice(runner: Runner, assignment: Assignment) -> Any:
+    runner._schedule.active.extend([assignment, assignment])
+    return runner._schedule
+
+
+def _held_and_active(runner: Runner, assignment: Assignment) -> Any:
+    runner._schedule._held.add(assignment)
+    runner._schedule.active.append(assignment)
+    assignment.active = True
+    return runner._schedule
+
+
+def _due_of_the_drained(runner: Runner, assignment: Assignment) -> Any:
+    runner._schedule.due.append((assignment, record(9), 1))
+    assignment.lanes = DrainingLanes(0)
+    return runner._schedule
+
+
+def _inactive_in_the_schedule(runner: Runner, assignment: Assignment) -> Any:
+    runner._schedule.active.append(assignment)
+    return runner
+
+
+def _claimed_by_nobody(runner: Runner, assignment: Assignment) -> Any:
+    assignment.claims.append(Claim([record(7), record(8)]))
+    return runner
+
+
+def _closed_with_its_ledger(_: Runner, assignment: Assignment) -> Any:
+    assignment.is_open = False
+    return assignment
+
+
+def _quiet_while_it_runs(runner: Runner, _: Assignment) -> Any:
+    runner._slots.quiet.set()
+    return runner._slots
+
+
+def _more_slots_than_allowed(runner: Runner, _: Assignment) -> Any:
+    runner._slots._concurrency = 0
+    return runner._slots
+
+
+def _claims_of_nothing(runner: Runner, _: Assignment) -> Any:
+    runner._pacing.claim_limit = 0
+    return runner._pacing
+
+
+BROKEN: dict[str, Callable[[Runner, Assignment], Any]] = {
+    "an assignment has two turns": _counted_twice,
+    "a held assignment has its turn": _held_and_active,
+    "a retry of a drained assignment is due": _due_of_the_drained,
+    "an assignment has a turn and does not know": _inactive_in_the_schedule,
+    "a claim that nobody runs": _claimed_by_nobody,
+    "a closed assignment with a ledger that settles": _closed_with_its_ledger,
+    "quiet while a handler runs": _quiet_while_it_runs,
+    "more slots than the concurrency": _more_slots_than_allowed,
+    "claims without records": _claims_of_nothing,
+    "retries without an alarm": lambda runner, _: _without_alarm(runner),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_broken_invariant_is_noticed(
+    switched_off: None, on_stage: OnStage, broken: Callable[[Runner, Assignment], Any]
+) -> None:
+    stage, runner = on_stage(ordering="partition", concurrency=3)
+    delayed, assignment = begin(runner, records([0], P1)), begin(runner, records([0, 1]))
+    await turns()
+    await stage.end(0, outcome=Retry(60.0), partition=P1)
+    for machine in (runner, runner._schedule, runner._slots, runner._pacing, delayed, assignment):
+        machine.check()
+    with pytest.raises(AssertionError):
+        broken(runner, assignment).check()
+
+
+def test_a_broken_ledger_or_lane_is_noticed(switched_off: None) -> None:
+    ledger = OffsetLedger(0)
+    ledger.receive(range(3), 3)
+    ledger._settled.add(0)
+    with pytest.raises(AssertionError):
+        ledger.check()
+    queue = Queue()
+    queue.put(records(range(3)))
+    queue.waiting = 2
+    with pytest.raises(AssertionError):
+        queue.check()
+    lanes = KeyLanes()
+    lanes.put([record(0, b"a"), record(1, b"a")])
+    lanes.take()
+    lanes.take()
+    lanes._behind[b"a"].clear()  # type: ignore[union-attr]
+    with pytest.raises(AssertionError):
+        lanes.check()
+
+
+def test_a_step_that_breaks_one_fails_in_tests() -> None:
+    ledger = OffsetLedger(0)
+    ledger._received = -5
+    with pytest.raises(AssertionError):
+        ledger.receive(range(3), 3)
+
+
+def test_methods_are_as_they_were_written_while_nothing_is_asserted(switched_off: None) -> None:
+    assert not any(hasattr(getattr(Runner, name), "__wrapped__") for name in ("open", "submit", "revoke"))
+
+
+def test_outside_of_tests_nothing_is_asserted() -> None:
+    program = "from octopus.runner import Runner; print(hasattr(Runner.submit, '__wrapped__'))"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
