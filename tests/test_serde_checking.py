@@ -262,3 +262,17 @@ def test_what_stands_behind_type_statements_is_found() -> None:
 def test_an_alias_that_msgspec_does_not_know_yet_is_refused_with_what_to_write() -> None:
     with pytest.raises(ConfigurationError, match=r"Numbers cannot be decoded: .* Write Numbers = list\[int\], or list"):
         Decoder[Any](TypeAliasType("Numbers", list[int]))
+
+
+Item = typing.TypeVar("Item")
+
+
+class Widening(msgspec.Struct, typing.Generic[Item]):
+    inner: "Widening[list[Item]] | None" = None
+
+
+def test_a_generic_class_that_holds_itself_with_ever_other_arguments_is_refused_as_such() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"Widening\[int\] cannot be decoded: it is nested too deeply.* Write Any"
+    ):
+        Decoder[Any](Widening[int])

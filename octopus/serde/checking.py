@@ -39,6 +39,10 @@ _ENDLESS = (
     "it refers to itself, which only classes can. Write Any, which takes whatever is there, or a class with a field that refers "
     "to the class."
 )
+_BOTTOMLESS = (
+    "it is nested too deeply, perhaps because a generic class in it has a field of the same class with other type arguments, and "
+    "so on without end. Write Any for that field."
+)
 
 
 class _Refused(NamedTuple):
@@ -106,6 +110,8 @@ def _reason(annotation: Any) -> str | None:
         unknown = [kind for kind in strangers(annotation) if not is_text(kind)]
     except NameError as error:
         return f"{error}; define it before its use."
+    except RecursionError:
+        return _BOTTOMLESS
     except Exception as error:  # noqa: BLE001 - whatever it says, it is about the annotation
         return _about_union(annotation) or _about_alias(annotation) or str(error)
     if not unknown:
@@ -118,8 +124,8 @@ def _reason(annotation: Any) -> str | None:
 def _innermost(refused: _Refused, seen: list[Any]) -> _Refused | None:
     """Go down to the part that is refused by itself; None when all that is refused has been looked at already."""
     seen.append(refused.part)
-    if is_alias(refused.part) and _is_endless(refused.part):
-        return refused
+    if refused.reason is _BOTTOMLESS or (is_alias(refused.part) and _is_endless(refused.part)):
+        return refused  # and further down there would always be more
     parts = [
         _Refused(part, place or refused.place, reason)
         for place, part in _parts(refused.part)
