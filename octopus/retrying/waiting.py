@@ -98,10 +98,13 @@ class WaitingPartition:
         if self.is_abandoned:
             return "move"
         known = self.held.get(offset)
-        if left > LOOK_AGAIN and (
-            now - stored > LONGEST_STAY
-            # Not at first sight: what goes round and round does so once a minute.
-            or (known is not None and (self._passed - known[2] >= MOST_PASSED or self._room.must_make_room(due)))
+        # Not at first sight: what goes round and round does so once a minute, also where clocks are days apart.
+        if (
+            left > LOOK_AGAIN
+            and known is not None
+            and (
+                now - stored > LONGEST_STAY or self._passed - known[2] >= MOST_PASSED or self._room.must_make_room(due)
+            )
         ):
             return "move"
         if known is None:

@@ -448,3 +448,67 @@ async def test_retries_whose_topic_somebody_makes_again_later_are_written_to_it(
         await until(lambda: len(seen) == 4, 200)
         assert not any(group.stranded for group in worker.status().groups)
     assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+# ── wall clocks that jump ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JumpingClock:
+    """A wall clock that goes with virtual time, and can be set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return clock() + self.ahead
+
+
+HOUR = 3600.0
+
+
+@deliveries
+@pytest.mark.parametrize("broker_jumps", [True, False], ids=["everywhere", "at the worker alone"])
+@pytest.mark.parametrize(
+    ("jumps", "latest"),
+    [
+        ([HOUR], 100),
+        ([HOUR, 0], 700),
+        ([-HOUR, 0], 800),
+        ([0, 2 * 86_400, 0], 800),
+        ([-2 * 86_400, 2 * 86_400, 0], 800),
+    ],
+    ids=["forward", "forward and back", "back and forward", "two days forward and back", "to and fro by days"],
+)
+async def test_a_wall_clock_that_jumps_while_retries_wait_loses_and_repeats_none(
+    jumps: list[float], latest: float, broker_jumps: bool, delivery: Delivery
+) -> None:
+    wall, seen = JumpingClock(), []
+    broker = MemoryBroker(clock=wall if broker_jumps else clock)
+    policy = RetryPolicy(attempts=2, backoff=600, jitter=0)
+    publish(broker, *range(5))
+    app = failing(seen, until_attempt=2, retry=policy, delivery=delivery)
+    async with staged.working(app, broker, clock=wall):
+        await until(lambda: len(seen) == 5)
+        began = asyncio.get_running_loop().time()
+        for jump in jumps:
+            wall.ahead = jump
+            await asyncio.sleep(30)
+        await until(lambda: len(seen) == 10, 1000)
+        assert asyncio.get_running_loop().time() - began < latest
+        await asyncio.sleep(100)
+        assert waiting(broker) < 5 * 8, "nothing goes round and round"
+    assert sorted(seen) == [(value, attempt) for value in range(5) for attempt in (1, 2)]
+    assert dead_letters(broker) == []
+
+
+@pytest.mark.parametrize("ahead", [3 * 86_400.0, -3 * 86_400.0], ids=["ahead of", "behind"])
+async def test_a_worker_whose_clock_is_days_away_from_the_brokers_does_not_write_its_retries_round_and_round(
+    ahead: float,
+) -> None:
+    broker, seen = MemoryBroker(clock=clock), []
+    publish(broker, *range(5))
+    app = failing(seen, until_attempt=2, retry=RetryPolicy(attempts=2, backoff=900, jitter=0))
+    async with staged.working(app, broker, clock=lambda: clock() + ahead):
+        await asyncio.sleep(600)
+        assert waiting(broker) <= 5 * 11, "once a minute at most"
+        await until(lambda: len(seen) == 10, 1000)
