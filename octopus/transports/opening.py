@@ -10,6 +10,7 @@ from octopus.auth.tokens import TokenProvider
 from octopus.config import ConsumerSettings, ProducerSettings, Settings, WorkerSettings
 from octopus.config.addresses import SCHEMES, check_addresses
 from octopus.errors import ConfigurationError
+from octopus.transports.aiokafka_version import check_aiokafka
 from octopus.transports.base import Admin, Transport
 from octopus.transports.topic_creation import TopicCreatingProducer
 
@@ -36,10 +37,12 @@ def open_transport(brokers: str, **settings: Any) -> Transport:
 
             return memory_transport(location, settings)
         case "embedded":
+            check_aiokafka()
             from octopus.transports.embedded import EmbeddedTransport
 
             return _configured(EmbeddedTransport, unquote(urlsplit(f"//{location}").path or location), settings)
         case "kafka":
+            check_aiokafka()
             from octopus.transports.kafka import KafkaTransport
 
             check_addresses(text.strip() for text in location.split(","))
@@ -62,6 +65,7 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
     """
     brokers = ",".join(settings.brokers)
     if not brokers or brokers.startswith("embedded:"):
+        check_aiokafka()
         from octopus.transports.embedded import EmbeddedTransport
 
         return EmbeddedTransport.from_settings(settings, brokers, client_id=client_id or settings.app)
@@ -104,6 +108,7 @@ async def producing(transport: Transport, settings: Settings) -> AsyncIterator[T
 
 
 def _kafka(settings: Settings, client_id: str) -> Transport:
+    check_aiokafka()
     from octopus.transports.kafka import KafkaSettings, KafkaTransport, consumer_class
 
     consumer_class(settings.consumer.engine)  # a package that is missing is named here, not when a group begins

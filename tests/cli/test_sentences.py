@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from octopus.transports.kafka import connection
+from octopus.transports.kafka import greeting
 from tests.cli.conftest import Octopus, Start
 
 Write = Callable[..., Path]
@@ -129,8 +129,8 @@ def test_a_port_that_says_nothing_is_waited_for_aloud_and_not_for_long(
     arguments: tuple[str, ...],
     what: str,
 ) -> None:
-    monkeypatch.setattr(connection, "FIRST_ANSWER", 0.3)
-    monkeypatch.setattr(connection, "SAY_WAITING", 0.1)
+    monkeypatch.setattr(greeting, "FIRST_ANSWER", 0.3)
+    monkeypatch.setattr(greeting, "SAY_WAITING", 0.1)
     address = speak(b"nothing that anybody sends", b"")
     result = octopus(*verb, *arguments, "--config", "producer.request_timeout=1h", brokers=address)
     assert result.code == 3

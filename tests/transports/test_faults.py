@@ -20,7 +20,6 @@ from octopus.errors import (
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
-from octopus.transports.kafka.guards import guards
 from octopus.transports.opening import open_transport
 
 from .engines import KAFKA, LIBRDKAFKA
@@ -147,19 +146,20 @@ async def test_every_codec_is_read_and_a_bomb_is_not(
     async with Publisher(transport, compression=codec, max_batch_bytes=900_000) as producer:
         await producer.send_many([Outgoing(topic, b"%d" % n * 50, partition=0) for n in range(100)])
         await producer.send(Outgoing(topic, bytes(800_000), partition=0))
-    limit = guards.decompression_limit_bytes
-    guards.decompression_limit_bytes = 500_000
-    member = Member(transport, topic, {topic})
-    try:
-        await member.consumer.start(member)
-        await member.until(lambda: zero in member.unreadable)
-        assert len(member.values(zero)) == 100
-        assert isinstance(member.unreadable[zero].error, BatchTooLarge)
-        assert f"{topic}[0]@100" in str(member.unreadable[zero].error)
-    finally:
-        guards.decompression_limit_bytes = limit
-    await member.until(lambda: member.count == 101)
+    address: str = transport.address  # type: ignore[attr-defined]
+    strict = open_transport(address, decompression_limit_bytes=500_000)
+    member = Member(strict, topic, {topic})
+    await member.consumer.start(member)
+    await member.until(lambda: zero in member.unreadable)
+    assert len(member.values(zero)) == 100
+    assert isinstance(member.unreadable[zero].error, BatchTooLarge)
+    assert f"{topic}[0]@100" in str(member.unreadable[zero].error)
+    # another consumer of the same process has a limit of its own
+    patient = Member(transport, f"{topic}-2", {topic})
+    await patient.consumer.start(patient)
+    await patient.until(lambda: patient.count == 101)
     await member.consumer.stop()
+    await patient.consumer.stop()
 
 
 async def test_of_a_batch_that_is_too_large_only_the_records_that_are_too_large_fail(

@@ -8,12 +8,13 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import aiokafka.errors as kafka
 import pytest
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import PartitionRecords as TheirRecords
 from aiokafka.protocol import fetch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -23,20 +24,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octopus.broker.checksum import crc32c as by_arithmetic
-from octopus.errors import BatchTooLarge
+from octopus.errors import BatchTooLarge, CorruptBatch
 from octopus.events import TopicPartition
 from octopus.transports.base import LARGE, Chunk
 from octopus.transports.checksum import PIECE, crc32c
 from octopus.transports.kafka import reader
 from octopus.transports.kafka.compact import length_of
+from octopus.transports.kafka.engine import PartitionRecords
 from octopus.transports.kafka.fetch_by_id import FetchById
 from octopus.transports.kafka.fetched import COMPACT, VERSIONS, Batch, FetchedBatches, read_answer, throttle_time
-from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.measuring import HEADER_BYTES, RECORD_BYTES
 from octopus.transports.kafka.reader import Buffer, read_among
 from octopus.unread import Unread
 
-guards.install(guards.decompression_limit_bytes)
+LIMIT = 64 * 1024 * 1024
 
 int16, int32, int64 = (st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (16, 32, 64))
 KINDS = {version: getattr(fetch, f"FetchResponse_v{version}") for version in VERSIONS if version < COMPACT}
@@ -365,7 +366,7 @@ def test_without_a_whole_batch_there_is_none(data: bytes | None) -> None:
 
 def test_formats_may_be_mixed_as_they_are_after_an_upgrade() -> None:
     data = b"".join(batch_of([b"%d" % at], magic=magic, offset=at) for at, magic in enumerate((0, 1, 2, 1)))
-    buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(data)))
+    buffer = buffered(fetched(memoryview(data)))
     assert [r.value for chunk in read_all(buffer) for r in chunk.records] == [b"0", b"1", b"2", b"3"]
 
 
@@ -410,6 +411,10 @@ def fetched(data: Any, *, aborted: Any = (), isolation: int = 1) -> PartitionRec
     return PartitionRecords(tp, FetchedBatches(data), aborted, 0, None, None, True, isolation)
 
 
+def buffered(records: PartitionRecords, number: int = 0) -> Buffer:
+    return Buffer(TopicPartition("topic", number), records, LIMIT)
+
+
 def read_all(buffer: Buffer, limit: int = 3) -> list[Chunk]:
     chunks = []
     while (chunk := buffer.read(limit)) is not None:
@@ -421,9 +426,9 @@ def read_all(buffer: Buffer, limit: int = 3) -> list[Chunk]:
 @settings(deadline=None)
 def test_a_consumer_reads_what_aiokafkas_would_from_every_format(data: bytes, limit: int) -> None:
     frame = bytearray(data)
-    chunks = read_all(Buffer(TopicPartition("topic", 0), fetched(memoryview(frame))), limit)
+    chunks = read_all(buffered(fetched(memoryview(frame))), limit)
     ours = [(r.offset, r.key, r.value) for chunk in chunks for r in chunk.records]
-    theirs = PartitionRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
+    theirs = TheirRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
     assert ours == [(r.offset, r.key, r.value) for r in theirs]
     assert frame == data
 
@@ -431,7 +436,7 @@ def test_a_consumer_reads_what_aiokafkas_would_from_every_format(data: bytes, li
 @given(record_sets(), st.data())
 @settings(deadline=None)
 def test_so_it_does_in_parts_of_any_size_and_unpacked_anew_at_any_time(data: bytes, draw: st.DataObject) -> None:
-    buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(data)))
+    buffer = buffered(fetched(memoryview(data)))
     ours: list[Any] = []
     while not buffer.finished:
         room = draw.draw(st.sampled_from([None, 0, 100, 10_000]))
@@ -446,8 +451,90 @@ def test_so_it_does_in_parts_of_any_size_and_unpacked_anew_at_any_time(data: byt
             assert not buffer.unpacked_bytes
         if draw.draw(st.booleans()):
             buffer.stand_alone()
-    theirs = PartitionRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
+    theirs = TheirRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
     assert ours == [(r.offset, r.key, r.value) for r in theirs]
+
+
+def wrapped(data: bytes, *, offset: int, append_time: int | None = None) -> bytes:
+    """Give a compressed message of format 1 an offset, and perhaps the time at which its broker stored it, as brokers do."""
+    attributes = data[17] | (0x08 if append_time is not None else 0)
+    timestamp = data[18:26] if append_time is None else struct.pack(">q", append_time)
+    body = data[16:17] + bytes([attributes]) + timestamp + data[26:]
+    return struct.pack(">qiI", offset, len(data) - 12, zlib.crc32(body)) + body
+
+
+@pytest.mark.parametrize("append_time", [None, 5_000])
+@pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4])
+def test_old_messages_have_the_offsets_and_times_that_aiokafka_gives_them(codec: int, append_time: int | None) -> None:
+    data = wrapped(batch_of([b"a", None, b"c"], magic=1, codec=codec), offset=102, append_time=append_time)
+    chunks = read_all(buffered(fetched(memoryview(data))))
+    ours = [(r.offset, r.timestamp, r.key, r.value) for chunk in chunks for r in chunk.records]
+    times = [1000, 1001, 1002] if append_time is None else [append_time] * 3
+    assert ours == [(100 + n, times[n], b"key", value) for n, value in enumerate([b"a", None, b"c"])]
+    theirs = TheirRecords(KafkaTopicPartition("topic", 0), MemoryRecords(data), None, 0, None, None, True, 1)
+    assert ours == [(r.offset, r.timestamp, r.key, r.value) for r in theirs]
+
+
+@pytest.mark.parametrize(("magic", "codec"), [(0, GZIP), (0, SNAPPY), (1, GZIP), (1, SNAPPY), (1, LZ4)])
+def test_an_old_message_is_unpacked_up_to_a_limit_only(magic: int, codec: int) -> None:
+    data = batch_of([b"small", bytes(100_000)], magic=magic, codec=codec)
+    records = fetched(data)
+    buffer = Buffer(TopicPartition("topic", 0), records, 50_000)
+    assert buffer.read(9) is None
+    assert isinstance(buffer.error, BatchTooLarge)
+    assert len(read_all(buffered(fetched(data)))[0].records) == 2
+
+
+def spoiled(change: Callable[[bytearray], None], *, codec: int = GZIP) -> bytes:
+    """A compressed message of format 1 whose checksum is right, and what is in it is not."""
+    inside = bytearray(batch_of([b"a", b"b"], magic=1))
+    change(inside)
+    packed = gzip.compress(inside)
+    body = bytes([1, codec]) + bytes(8) + struct.pack(">ii", -1, len(packed)) + packed
+    return struct.pack(">qiI", 9, 4 + len(body), zlib.crc32(body)) + body
+
+
+def shorten(inside: bytearray) -> None:
+    del inside[-1:]
+
+
+def empty(inside: bytearray) -> None:
+    inside.clear()
+
+
+def overlong(inside: bytearray) -> None:
+    inside[8:12] = struct.pack(">i", 2**31 - 1)
+
+
+def negative(inside: bytearray) -> None:
+    inside[8:12] = struct.pack(">i", -20)
+
+
+def twice_compressed(inside: bytearray) -> None:
+    inside[17] |= GZIP
+
+
+@pytest.mark.parametrize("change", [shorten, empty, overlong, negative, twice_compressed])
+def test_what_is_wrong_in_an_old_message_is_corrupt(change: Callable[[bytearray], None]) -> None:
+    buffer = buffered(fetched(spoiled(change)))
+    assert buffer.read(9) is None
+    assert isinstance(buffer.error, CorruptBatch)
+    assert buffer.next_offset == 0
+
+
+@pytest.mark.parametrize(("magic", "codec"), [(0, LZ4), (0, ZSTD), (1, ZSTD), (1, 5), (2, 5), (2, 7)])
+def test_a_compression_that_a_format_does_not_have_is_said(magic: int, codec: int) -> None:
+    data = bytearray(batch_of([b"a"], magic=magic, codec=GZIP))
+    if magic < 2:
+        data[17] = codec
+        data[12:16] = struct.pack(">I", zlib.crc32(data[16:]))
+    else:
+        data[22] = codec
+        data[17:21] = struct.pack(">I", crc32c(data[21:]))
+    buffer = buffered(fetched(bytes(data)))
+    assert buffer.read(9) is None
+    assert isinstance(buffer.error, CorruptBatch)
+    assert f"compression {codec}" in str(buffer.error)
 
 
 every_codec = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
@@ -455,7 +542,7 @@ every_codec = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
 
 @every_codec
 def test_a_batch_is_unpacked_only_if_there_is_room_for_what_it_becomes(codec: int) -> None:
-    buffer = Buffer(TopicPartition("topic", 0), fetched(batch_of([bytes(10_000)] * 3, codec=codec)))
+    buffer = buffered(fetched(batch_of([bytes(10_000)] * 3, codec=codec)))
     assert buffer.read(1, room=20_000) is None
     assert (buffer.is_waiting, buffer.unpacked_bytes, buffer.error) == (True, 0, None)
     chunk = buffer.read(1, room=200_000)
@@ -469,10 +556,7 @@ def test_a_batch_is_unpacked_only_if_there_is_room_for_what_it_becomes(codec: in
 
 def test_what_is_unpacked_for_nobody_gives_way_and_is_read_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "UNPACKED", 500_000)
-    held, hungry = (
-        Buffer(TopicPartition("topic", number), fetched(batch_of([bytes(100_000)] * 3, codec=ZSTD)))
-        for number in range(2)
-    )
+    held, hungry = (buffered(fetched(batch_of([bytes(100_000)] * 3, codec=ZSTD)), number) for number in range(2))
     first_part = held.read(1)
     assert first_part is not None
     assert held.unpacked_bytes > 300_000
@@ -486,7 +570,7 @@ def test_what_is_unpacked_for_nobody_gives_way_and_is_read_on_later(monkeypatch:
 @every_codec
 def test_what_is_read_at_once_ends_behind_the_record_that_makes_it_so_many_bytes(codec: int) -> None:
     data = batch_of([bytes(100_000)] * 5, codec=codec) + batch_of([b"small"] * 5, offset=5, codec=codec)
-    buffer = Buffer(TopicPartition("topic", 0), fetched(data))
+    buffer = buffered(fetched(data))
     sizes = []
     while (chunk := buffer.read(1000, max_bytes=150_000)) is not None:
         sizes.append(len(chunk.records))
@@ -495,7 +579,7 @@ def test_what_is_read_at_once_ends_behind_the_record_that_makes_it_so_many_bytes
 
 def test_batches_are_unpacked_one_after_the_other_and_not_more_than_are_wanted() -> None:
     data = b"".join(batch_of([bytes(1_000_000)], offset=number, codec=ZSTD) for number in range(50))
-    buffer = Buffer(TopicPartition("topic", 0), fetched(data))
+    buffer = buffered(fetched(data))
     tracemalloc.start()
     try:
         while (chunk := buffer.read(1000, max_bytes=2_000_000)) is not None:
@@ -512,7 +596,7 @@ def test_a_gzip_stream_whose_end_lies_has_no_more_room_than_others() -> None:
     data = bytearray(batch.view[:61]) + members
     struct.pack_into(">i", data, 8, len(data) - 12)
     struct.pack_into(">I", data, 17, crc32c(memoryview(data)[21:]))
-    buffer = Buffer(TopicPartition("topic", 0), fetched(bytes(data)))
+    buffer = buffered(fetched(bytes(data)))
     assert buffer.read(1, room=500_000) is None
     assert buffer.is_waiting
     assert len(read_all(buffer)[0].records) == 1
@@ -522,7 +606,7 @@ def test_a_record_whose_headers_would_take_more_than_a_batch_may_is_refused_unre
     builder = DefaultRecordBatchBuilder(2, ZSTD, False, -1, 0, 0, 2**24)
     builder.append(0, 1000, b"key", b"value", [])
     builder.append(1, 1000, b"key", b"value", [("", None)] * 600_000)
-    buffer = Buffer(TopicPartition("topic", 0), fetched(bytes(builder.build())))
+    buffer = buffered(fetched(bytes(builder.build())))
     tracemalloc.start()
     try:
         assert buffer.read(10) is None
@@ -540,7 +624,7 @@ def test_a_record_whose_headers_would_take_more_than_a_batch_may_is_refused_unre
 @settings(deadline=None)
 def test_what_is_set_aside_lets_go_of_its_frame_and_reads_on_as_before(data: bytes, limit: int, turns: int) -> None:
     frame = bytearray(data)
-    buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(frame)))
+    buffer = buffered(fetched(memoryview(frame)))
     before = [chunk for _ in range(turns) if (chunk := buffer.read(limit)) is not None]
     for chunk in before:
         if isinstance(chunk.records, Unread):
@@ -549,7 +633,7 @@ def test_what_is_set_aside_lets_go_of_its_frame_and_reads_on_as_before(data: byt
     buffer.stand_alone()
     frame.clear()  # which a view would forbid
     chunks = [*before, *read_all(buffer, limit)]
-    expected = read_all(Buffer(TopicPartition("topic", 0), fetched(data)), limit)
+    expected = read_all(buffered(fetched(data)), limit)
     assert [r.offset for chunk in chunks for r in chunk.records] == [r.offset for c in expected for r in c.records]
     assert buffer.error is None
 
@@ -569,7 +653,7 @@ def test_batches_that_are_set_aside_before_they_are_taken_let_go_too(data: bytes
 
 def test_aborted_transactions_are_skipped_on_views_too() -> None:
     data = b"".join(batch_of([b"%d" % n], offset=n, producer=n % 2, transactional=True) for n in range(6))
-    chunks = read_all(Buffer(TopicPartition("topic", 0), fetched(memoryview(bytearray(data)), aborted=[(1, 2)])))
+    chunks = read_all(buffered(fetched(memoryview(bytearray(data)), aborted=[(1, 2)])))
     assert [r.value for chunk in chunks for r in chunk.records] == [b"0", b"1", b"2", b"4"]
     assert chunks[-1].next_offset == 6
 
@@ -579,7 +663,7 @@ def test_what_has_been_read_lets_go_of_its_frame_without_a_garbage_collection(co
     frame = bytearray(batch_of([b"one", b"two"], codec=codec) + batch_of([b"three"], offset=2, codec=codec))
     gc.disable()
     try:
-        buffer = Buffer(TopicPartition("topic", 0), fetched(memoryview(frame)))
+        buffer = buffered(fetched(memoryview(frame)))
         chunks = read_all(buffer)
         frame.append(0)  # refused as long as there is any view
     finally:

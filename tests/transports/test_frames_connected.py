@@ -16,9 +16,9 @@ import aiokafka.conn
 import pytest
 import uvloop
 from aiokafka.errors import CorrelationIdError, KafkaConnectionError
-from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from octopus.transports.base import Admin, Outgoing, Transport
+from octopus.transports.base import Outgoing
+from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.connection import Connection, create_connection
 from octopus.transports.kafka.frames import SMALL
 from octopus.transports.opening import open_transport
@@ -80,7 +80,12 @@ class Place:
     async def connect(self, broker: ScriptedBroker, **options: Any) -> Connection:
         protocol = "PLAINTEXT" if self._client is None else "SSL"
         return await create_connection(
-            "127.0.0.1", broker.port, ssl_context=self._client, security_protocol=protocol, **options
+            "127.0.0.1",
+            broker.port,
+            client_id=ClientName("test"),
+            ssl_context=self._client,
+            security_protocol=protocol,
+            **options,
         )
 
 
@@ -251,7 +256,7 @@ async def test_an_end_that_was_seen_before_we_took_over_is_noticed() -> None:
         await dialogue.ended()
 
     async with ScriptedBroker(script) as broker:
-        connection = Connection("127.0.0.1", broker.port)
+        connection = Connection("127.0.0.1", broker.port, client_id=ClientName("test"))
         take_over = connection._take_over
 
         def late() -> None:
@@ -418,41 +423,10 @@ async def test_a_connection_that_is_forgotten_closes_its_socket_and_says_so() ->
 
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     async with ScriptedBroker(script) as broker:
-        connection = await create_connection("127.0.0.1", broker.port)
+        connection = await create_connection("127.0.0.1", broker.port, client_id=ClientName("test"))
         with pytest.warns(ResourceWarning):
             del connection
         await asyncio.wait_for(hung_up.wait(), SOON)
-
-
-# plain clients of aiokafka in the same process
-
-
-@pytest.fixture
-def transport(wire_transport: Transport) -> Transport:
-    return wire_transport
-
-
-@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
-async def test_plain_clients_of_aiokafka_work_as_ever(
-    transport: Transport, admin: Admin, topic: str, compression: str | None
-) -> None:
-    address: str = transport.address  # type: ignore[attr-defined]
-    values = [b"%d" % number * (number * 300) for number in range(100)]
-    async with aiokafka.AIOKafkaProducer(bootstrap_servers=address, compression_type=compression) as producer:
-        for value in values:
-            await producer.send(topic, value, key=b"key", partition=0, headers=[("header", value[:3])])
-        await producer.flush()
-        assert isinstance(next(iter(producer.client._conns.values())), Connection)
-    place = KafkaTopicPartition(topic, 0)
-    async with aiokafka.AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
-        consumer.assign([place])
-        await consumer.seek_to_beginning()
-        records: list[Any] = [await consumer.getone()]
-        while len(records) < len(values):
-            records += (await consumer.getmany(timeout_ms=1000, max_records=7)).get(place, [])
-    assert [record.value for record in records] == values
-    assert {record.key for record in records} == {b"key"}
-    assert records[-1].headers == (("header", b"999"[:3]),)
 
 
 # genuine Apache Kafka

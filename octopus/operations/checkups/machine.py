@@ -13,6 +13,7 @@ from octopus.config import Settings, Source
 from octopus.operations.checkups.findings import Finding, doubtful, good, wrong
 from octopus.operations.exposed_files import exposed_files
 from octopus.operations.spelling import spell_bytes
+from octopus.transports.aiokafka_version import TESTED
 
 LOW_DISK_BYTES = 1_000_000_000
 
@@ -31,14 +32,12 @@ def check_event_loop() -> Finding:
 
 def check_kafka_client() -> Finding:
     """Compare the Kafka client with the one whose inside is known."""
-    from octopus.transports.kafka.guards import TESTED  # here, because it needs the client
-
     try:
         found = version("aiokafka")
     except PackageNotFoundError:
         return wrong("kafka client", "aiokafka is not installed", "pip install aiokafka")
     if found == TESTED:
-        return good("kafka client", f"aiokafka {found}, with our guards")
+        return good("kafka client", f"aiokafka {found}")
     return wrong(
         "kafka client",
         f"aiokafka {found}; Octopus reads the inside of {TESTED}, and takes no other",

@@ -8,7 +8,6 @@ from octopus.errors import ConfigurationError
 from octopus.transports.base import Consumer
 from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.consumer import KafkaConsumer
-from octopus.transports.kafka.guards import guards
 from octopus.transports.kafka.producer import KafkaProducer
 from octopus.transports.kafka.settings import KafkaSettings, kafka_settings
 
@@ -20,16 +19,12 @@ class KafkaTransport:
 
     Args:
         settings: Where it is and who we are to it.
-
-    Raises:
-        ConfigurationError: aiokafka is not the version that was tested.
     """
 
     name = "kafka"
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        guards.install(settings.decompression_limit_bytes)
 
     @classmethod
     def at(cls, brokers: str, settings: Mapping[str, Any]) -> "KafkaTransport":

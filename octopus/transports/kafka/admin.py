@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.protocol.admin import (
     AlterConfigsRequest,
     CreatePartitionsRequest,
@@ -29,7 +28,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit, GroupInfo, GroupMember, Start, TopicInfo
-from octopus.transports.kafka.connection import ClientName
+from octopus.transports.kafka.client_name import ClientName
+from octopus.transports.kafka.clients import Client
+from octopus.transports.kafka.engine import CoordinationType
 from octopus.transports.kafka.errors import FOREIGN, mapped
 from octopus.transports.kafka.membership import NOT_THERE, LeaveGroup, assigned
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
@@ -37,7 +38,6 @@ from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries, text
 from octopus.transports.kafka.topic_ids import TopicIds
 
-_client: Any = AIOKafkaClient  # without types of its own
 _TOPIC = 2  # the resource type of topic settings
 _SET_ON_TOPIC = 1  # the source of a setting that was made for this topic
 _ALREADY_THERE, _NOT_CONTROLLER, _BAD_REPLICATION, _GROUP_UNKNOWN = 36, 41, 38, 69
@@ -58,7 +58,7 @@ class KafkaAdmin:
         """Connect."""
         options = self._settings.client_options()
         with mapped("connecting", self._settings.brokers, options["client_id"]):
-            client = _client(**options)
+            client = Client(**options)
             try:
                 await client.bootstrap()
             except BaseException:
@@ -304,7 +304,7 @@ class KafkaAdmin:
                 except kafka.KafkaError as error:
                     if not error.retriable:
                         raise
-                await asyncio.sleep(self._client._retry_backoff)
+                await asyncio.sleep(self._client.retry_backoff)
                 await self._client.force_metadata_update()
 
     @property

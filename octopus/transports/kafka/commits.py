@@ -9,13 +9,14 @@ from aiokafka.structs import OffsetAndMetadata
 
 from octopus.events import TopicPartition
 from octopus.transports.base import Commit
+from octopus.transports.kafka.engine import Coordinator
 from octopus.transports.kafka.stable import UNSTABLE, StableOffsetFetch, entries
 
 _NOT_COORDINATOR = 16
 
 
 async def store(
-    coordinator: Any, assignment: Any, offsets: Mapping[TopicPartition, Commit], owned: Callable[[], object]
+    coordinator: Coordinator, assignment: Any, offsets: Mapping[TopicPartition, Commit], owned: Callable[[], object]
 ) -> None:
     """Commit offsets, again and again until that works or cannot work.
 
@@ -35,19 +36,19 @@ async def store(
     stored = {partition: OffsetAndMetadata(*commit) for partition, commit in offsets.items()}
     while True:
         await coordinator.ensure_coordinator_known()
-        async with coordinator._commit_lock:
+        async with coordinator.commit_lock:
             if not assignment.active or not owned():
                 raise kafka.CommitFailedError("the partitions were taken away meanwhile")
             try:
                 # a request that was sent cannot be taken back; the lock keeps the next one behind it
-                request = asyncio.ensure_future(coordinator._do_commit_offsets(assignment, stored))
+                request = asyncio.ensure_future(coordinator.commit(assignment, stored))
                 request.add_done_callback(_forget)
                 await asyncio.shield(request)
                 return
             except kafka.KafkaError as error:
                 if not error.retriable:
                     raise
-        await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
+        await asyncio.sleep(coordinator.retry_backoff)
 
 
 def _forget(request: "asyncio.Future[Any]") -> None:
@@ -57,7 +58,7 @@ def _forget(request: "asyncio.Future[Any]") -> None:
 
 
 async def read(
-    coordinator: Any, group: str, partitions: Collection[TopicPartition]
+    coordinator: Coordinator, group: str, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, Commit | None]:
     """Return what a group has committed, None where it has not.
 
@@ -83,11 +84,11 @@ async def read(
     return found
 
 
-async def _ask(coordinator: Any, group: str, request: Any) -> Any:
+async def _ask(coordinator: Coordinator, group: str, request: Any) -> Any:
     while True:
         await coordinator.ensure_coordinator_known()
         try:
-            reply = await coordinator._send_req(request)
+            reply = await coordinator.ask(request)
             codes = [code for *_, code in entries(reply) if code]
             if _NOT_COORDINATOR in codes:
                 coordinator.coordinator_dead()
@@ -98,4 +99,4 @@ async def _ask(coordinator: Any, group: str, request: Any) -> Any:
         except kafka.KafkaError as error:
             if not error.retriable:
                 raise
-        await asyncio.sleep(coordinator._retry_backoff_ms / 1000)
+        await asyncio.sleep(coordinator.retry_backoff)

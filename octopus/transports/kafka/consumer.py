@@ -11,10 +11,8 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Literal
 
-import aiokafka
 import aiokafka.errors as kafka
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -23,7 +21,9 @@ from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, 
 from octopus.events import TopicPartition
 from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commit, Fetched, Start, Unreadable
 from octopus.transports.kafka import commits
-from octopus.transports.kafka.connection import ClientName
+from octopus.transports.kafka.client_name import ClientName
+from octopus.transports.kafka.clients import Consumer
+from octopus.transports.kafka.engine import error_in, records_in
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
@@ -40,7 +40,6 @@ _ASSIGNORS = {
     "roundrobin": RoundRobinPartitionAssignor,
     "sticky": StickyPartitionAssignor,
 }
-_engine: Any = aiokafka.AIOKafkaConsumer  # without types of its own
 _UNKNOWN_MEMBER = ""
 _FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
 
@@ -111,7 +110,7 @@ class KafkaConsumer:
             "max_poll_interval_ms": _FOREVER_MILLISECONDS,
         }
         self._committed_only = isolation == "read_committed"
-        self._engine: Any = None
+        self._engine: Consumer | None = None
         self._watch: FetchWatch | None = None
         self._topic_ids: TopicIds | None = None
         self._failure: BaseException | None = None
@@ -129,7 +128,7 @@ class KafkaConsumer:
         """Connect and take part in the group; the first assignment comes while `fetch` is called."""
         options = self._settings.client_options() | self._options
         with self._mapped("connecting", options["client_id"]):
-            self._engine = _engine(**options)
+            self._engine = Consumer(**options)
             try:
                 await self._engine.start()
                 self._membership = Membership(self._engine, self._instance, stays=self._stays)
@@ -138,10 +137,10 @@ class KafkaConsumer:
                     self._engine.subscribe(pattern=self._topics, listener=bridge)
                 else:
                     for topic in self._topics:
-                        await partitions_of(self._engine._client, topic, self._settings.metadata_timeout)
+                        await partitions_of(self._engine.client, topic, self._settings.metadata_timeout)
                     self._engine.subscribe(topics=self._topics, listener=bridge)
-                self._watch = FetchWatch.on(self._engine._fetcher, self._settings.metadata_timeout)
-                self._topic_ids = TopicIds(self._engine._client, self._engine._coordinator)
+                self._watch = FetchWatch.on(self._engine.fetcher, self._settings.metadata_timeout)
+                self._topic_ids = TopicIds(self._engine.client, self._engine.coordinator)
             except BaseException:
                 await self._engine.stop()
                 raise
@@ -151,7 +150,7 @@ class KafkaConsumer:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        engine._subscription._listener = None
+        engine.drop_listener()
         self._readable = {}
         self._buffers.clear()
         try:
@@ -187,14 +186,14 @@ class KafkaConsumer:
         wanted = partitions if isinstance(partitions, set | frozenset | dict) else frozenset(partitions)
         deadline = time.monotonic() + timeout
         while True:
-            self._check()
-            readable = wanted and not self._engine._subscription.reassignment_in_progress
-            if readable and (found := self._collect(wanted, max_records, max_bytes)):
+            engine = self._check()
+            readable = wanted and not engine.is_rebalancing
+            if readable and (found := self._collect(engine, wanted, max_records, max_bytes)):
                 return found
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return []
-            waiter = self._engine._fetcher._create_fetch_waiter()
+            waiter = engine.fetcher.create_waiter()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(remaining):
                     try:
@@ -209,39 +208,37 @@ class KafkaConsumer:
         """Return what went wrong, in our own words, where the engine has others for it or none."""
         return self._failure or (self._membership.failure if self._membership is not None else None)
 
-    def _check(self) -> None:
-        """Raise whatever went wrong behind our back since the last turn."""
+    def _check(self) -> Consumer:
+        """Raise whatever went wrong behind our back since the last turn; return the engine."""
         engine = self._running()
         if failure := self._failure_behind():
             raise failure
         with self._mapped(f"reading as a member of group {self._group!r}"):
-            engine._coordinator.check_errors()
-            for task in (
-                engine._fetcher._fetch_task,
-                engine._coordinator._coordination_task,
-                engine._client._sync_task,
-            ):
+            engine.coordinator.check_errors()
+            for task in engine.tasks:
                 if task is not None and task.done():
                     if not task.cancelled():
                         task.result()
                     # nothing is wrong with the broker or with us: a new client will do better
                     raise ConnectionFailed("One of the background tasks of the Kafka client ended without a word.")
-            failure = ClientName.of(engine._client).failure
+            failure = ClientName.of(engine.client).failure
             if isinstance(failure, kafka.SaslAuthenticationFailed):
                 raise failure
-        # the engine leaves the group when it thinks that nobody reads
-        engine._subscription._last_fetch_ended = time.monotonic()
+        engine.is_read()
+        return engine
 
-    def _collect(self, wanted: Collection[TopicPartition], max_records: int, max_bytes: int) -> list[Fetched]:
+    def _collect(
+        self, engine: Consumer, wanted: Collection[TopicPartition], max_records: int, max_bytes: int
+    ) -> list[Fetched]:
         """Take what is there; being cancelled here would lose what was taken."""
         found: list[Fetched] = []
-        fetched = self._engine._fetcher._records
+        fetched = engine.fetcher.results
         begun: dict[TopicPartition, Buffer] = {}
         most = max_records
         for key in fetched.keys() - self._buffers.keys():
             partition = self._readable.get(key)
             if partition is not None and partition in wanted:
-                taken = self._take(partition)
+                taken = self._take(engine, partition)
                 if isinstance(taken, Unreadable):
                     found.append(taken)
                 elif taken is not None:
@@ -251,7 +248,7 @@ class KafkaConsumer:
                 break
             partition = self._readable.get(key)
             if partition is None or partition not in wanted:
-                self._set_aside(key)
+                self._set_aside(key, fetched)
                 continue
             buffer = self._buffers.pop(partition, None)
             if buffer is None:
@@ -263,7 +260,7 @@ class KafkaConsumer:
                 max_bytes -= chunk.size_bytes
                 found.append(chunk)
             if buffer.error is not None:
-                self._engine._fetcher.seek_to(partition, buffer.next_offset)
+                engine.fetcher.seek_to(partition, buffer.next_offset)
                 found.append(Unreadable(partition, buffer.error))
             elif not buffer.finished:
                 (self._buffers if chunk is None else begun)[partition] = buffer
@@ -272,33 +269,32 @@ class KafkaConsumer:
             found.extend(self._persistent_errors(wanted))
         return found
 
-    def _set_aside(self, partition: Any) -> None:
+    def _set_aside(self, partition: Any, fetched: Mapping[Any, Any]) -> None:
         """Let go of the frames that hold records which nobody wants for now: a partition that hangs would keep them."""
         if (buffer := self._buffers.get(partition)) is not None:
             buffer.stand_alone()
-        result: Any = self._engine._fetcher._records.get(partition)
-        if isinstance(result, FetchResult) and result._partition_records is not None:
-            result._partition_records._records.stand_alone()
+        if (result := fetched.get(partition)) is not None and (records := records_in(result)) is not None:
+            records.batches.stand_alone()
 
-    def _take(self, partition: TopicPartition) -> Buffer | Unreadable | None:
+    def _take(self, engine: Consumer, partition: TopicPartition) -> Buffer | Unreadable | None:
         """Take over what the engine fetched for a partition, and let it fetch what follows."""
-        fetcher = self._engine._fetcher
-        result: Any = fetcher._records.pop(partition)
+        fetcher = engine.fetcher
+        result: Any = fetcher.results.pop(partition)
         state = self._state(partition)
         buffer = None
         error: TransportError | None = None
-        if isinstance(result, FetchError):
-            error = self._unreadable(partition, result._error)
+        if (failure := error_in(result)) is not None:
+            error = self._unreadable(partition, failure)
             if isinstance(error, BatchTooLarge):
                 state.seek(state.position - 1)  # the engine steps over what does not fit; we do not
-        elif result.check_assignment(partition) and result.has_more():
-            buffer = Buffer(partition, result._partition_records)
+        elif result.check_assignment(partition) and (records := records_in(result)) is not None:
+            buffer = Buffer(partition, records, self._settings.decompression_limit_bytes)
             state.consumed_to(buffer.until)
         # The engine asks a broker for more only when all that it sent is taken, and looks at every partition to find out: to
         # be woken for each would cost a thousand partitions four times what their records do.
-        leader = self._engine._client.cluster.leader_for_partition
-        if not any(leader(other) == leader(partition) for other in fetcher._records):
-            fetcher._notify(fetcher._wait_consume_future)
+        leader = engine.client.cluster.leader_for_partition
+        if not any(leader(other) == leader(partition) for other in fetcher.results):
+            fetcher.ask_for_more()
         return Unreadable(partition, error) if error is not None else buffer
 
     def _unreadable(self, partition: TopicPartition, error: BaseException) -> TransportError:
@@ -330,7 +326,7 @@ class KafkaConsumer:
         if own:
             with self._mapped(f"committing offsets of group {self._group!r}"):
                 async with self._in_time():
-                    await commits.store(engine._coordinator, assignment, own, lambda: self._held)
+                    await commits.store(engine.coordinator, assignment, own, lambda: self._held)
         if foreign := sorted(partition for partition in offsets if partition not in own):
             raise PartitionLost(
                 f"{', '.join(map(str, foreign))} belong to another member of group {self._group!r} now."
@@ -341,7 +337,7 @@ class KafkaConsumer:
         engine = self._running()
         with self._mapped(f"reading the committed offsets of group {self._group!r}"):
             async with self._in_time():
-                return await commits.read(engine._coordinator, self._group, partitions)
+                return await commits.read(engine.coordinator, self._group, partitions)
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         """Ask which topics these names stand for now."""
@@ -350,8 +346,8 @@ class KafkaConsumer:
         with self._mapped(f"asking for the ids of {', '.join(sorted(topics))}"):
             async with self._in_time():
                 found = await self._topic_ids.ask(topics, self._settings.metadata_timeout)
-        if found.keys() - engine._client.cluster.topics():
-            engine._client.force_metadata_update()  # it was away, and the group should have it again soon
+        if found.keys() - engine.client.cluster.topics():
+            engine.client.force_metadata_update()  # it was away, and the group should have it again soon
         return found
 
     async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
@@ -363,7 +359,7 @@ class KafkaConsumer:
             if self._watch is not None:
                 self._watch.expect(partition, topic_ids.get(partition.topic))
             self._buffers.pop(partition, None)
-            engine._fetcher.seek_to(partition, offset)
+            engine.fetcher.seek_to(partition, offset)
             self._positioned.add(partition)
 
     async def offsets(self, partitions: Collection[TopicPartition], start: Start) -> dict[TopicPartition, int]:
@@ -371,7 +367,7 @@ class KafkaConsumer:
         engine = self._running()
         with self._mapped(f"looking up offsets of {', '.join(sorted({p.topic for p in partitions}))}"):
             return await offsets_of(
-                engine._client, partitions, start, self._settings.metadata_timeout, committed_only=self._committed_only
+                engine.client, partitions, start, self._settings.metadata_timeout, committed_only=self._committed_only
             )
 
     def end_offset(self, partition: TopicPartition) -> int | None:
@@ -385,20 +381,20 @@ class KafkaConsumer:
     def known_partitions(self) -> set[TopicPartition]:
         """Return the partitions of the subscribed topics in the last metadata."""
         engine = self._running()
-        cluster = engine._client.cluster
+        cluster = engine.client.cluster
         return {
             TopicPartition(topic, number)
-            for topic in engine._subscription.topics
+            for topic in engine.subscribed
             for number in cluster.partitions_for_topic(topic) or ()
         }
 
     # rebalances, called by the engine's coordination task
 
-    async def _revoke(self, listener: AssignmentListener) -> None:
-        held = list(self._held)
+    async def _hear_revoked(self, listener: AssignmentListener) -> None:
+        held, engine = list(self._held), self._engine
         self._readable = {}
-        if held:
-            coordinator = self._engine._coordinator
+        if held and engine is not None:
+            coordinator = engine.coordinator
             # a member that the broker has forgotten is told so before the engine calls "revoked" for both cases
             gone = coordinator.member_id == _UNKNOWN_MEMBER or coordinator.generation < 0
             self._told.clear()
@@ -413,17 +409,19 @@ class KafkaConsumer:
         self._buffers.clear()
         self._wake()
 
-    async def _assign(self, listener: AssignmentListener, partitions: Collection[Any]) -> None:
+    async def _hear_assigned(self, listener: AssignmentListener, partitions: Collection[Any]) -> None:
         held = {TopicPartition(*partition): TopicPartition(*partition) for partition in partitions}
+        engine = self._running()
+        engine = self._running()
         self._held = held
         self._positioned.clear()
         if self._membership is not None:
-            await self._membership.watch_topics(self._engine._subscription.topics)
+            await self._membership.watch_topics(engine.subscribed)
         if self._watch is not None:
             self._watch.clear()
         for assignor in self._options["partition_assignment_strategy"]:
             if issubclass(assignor, StickyPartitionAssignor):
-                assignor.on_generation_assignment(self._engine._coordinator.generation)
+                assignor.on_generation_assignment(engine.coordinator.generation)
         if held:
             self._told.clear()
             try:
@@ -440,20 +438,17 @@ class KafkaConsumer:
 
     def _wake(self) -> None:
         if self._engine is not None:
-            fetcher = self._engine._fetcher
-            for waiter in list(fetcher._fetch_waiters):
-                fetcher._notify(waiter)
+            self._engine.fetcher.wake()
 
     # small things
 
-    def _running(self) -> Any:
+    def _running(self) -> Consumer:
         if self._engine is None:
             raise TransportError(f"The consumer of group {self._group!r} is not running.")
         return self._engine
 
     def _assignment(self) -> Any:
-        subscription = self._engine._subscription.subscription if self._engine is not None else None
-        return subscription.assignment if subscription is not None else None
+        return self._engine.assigned if self._engine is not None else None
 
     def _state(self, partition: TopicPartition) -> Any:
         assignment = self._assignment()
@@ -461,7 +456,7 @@ class KafkaConsumer:
 
     def _mapped(self, doing: str, name: Any = None) -> contextlib.AbstractContextManager[None]:
         if name is None and self._engine is not None:
-            name = ClientName.of(self._engine._client)
+            name = ClientName.of(self._engine.client)
         return mapped(doing, self._settings.brokers, name)
 
     @contextlib.asynccontextmanager
@@ -482,12 +477,12 @@ class _Listener(ConsumerRebalanceListener):
         self._listener = listener
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        await self._consumer._revoke(self._listener)
+        await self._consumer._hear_revoked(self._listener)
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        await self._consumer._assign(self._listener, assigned)
+        await self._consumer._hear_assigned(self._listener, assigned)
 
 
-async def _close_sockets(engine: Any) -> None:
+async def _close_sockets(engine: Consumer) -> None:
     with contextlib.suppress(*FOREIGN):
-        await engine._client.close()
+        await engine.client.close()

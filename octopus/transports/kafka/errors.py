@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import aiokafka.errors as kafka
 
 from octopus.errors import (
+    AuthError,
     BatchTooLarge,
     ConnectionFailed,
     CorruptBatch,
@@ -18,7 +19,7 @@ from octopus.errors import (
     TopicNotFound,
     TransportError,
 )
-from octopus.transports.kafka.connection import ClientName, refusal
+from octopus.transports.kafka.client_name import ClientName
 
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str], ...] = (
     (
@@ -126,7 +127,7 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
     failure = name.failure if name is not None else None
     if isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError) and failure is not None:
         error = failure
-    if (ours := refusal(error)) is not None:
+    if (ours := _refusal(error)) is not None:
         return ours
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotAuthorized(f"No trusted TLS connection to {address} while {doing}: {error}. Check ca_file.")
@@ -139,6 +140,12 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
             return kind(f"Kafka at {address} failed while {doing}: {_reason(error)}. {advice}")
     retryable = bool(getattr(error, "retriable", False))
     return TransportError(f"Kafka at {address} failed while {doing}: {_reason(error)}.", retryable=retryable)
+
+
+def _refusal(failure: BaseException) -> OctopusError | None:
+    """Return our own error behind a failed connection: of a token provider, or of who looks for the broker."""
+    cause = failure.__cause__
+    return cause if isinstance(cause, AuthError | ConnectionFailed) else None
 
 
 def translated_code(code: int, reason: str, doing: str, address: str) -> OctopusError:

@@ -15,6 +15,7 @@ from aiokafka.protocol.types import Schema
 
 from octopus.events import TopicPartition
 from octopus.transports.kafka.compact import length_of, text_of
+from octopus.transports.kafka.engine import fetch_limits, speaking
 from octopus.transports.kafka.topic_ids import id_bytes, id_text
 
 NO_SUCH_TOPIC = 3
@@ -62,6 +63,7 @@ class _Question(RequestStruct):
     SCHEMA = Schema(("body", _body))
 
 
+@speaking(_Question)
 class FetchById(FetchRequest):
     """Asks by topic id where the broker can be asked so, else as the request that it is made from.
 
@@ -79,17 +81,18 @@ class FetchById(FetchRequest):
         if request_struct_class is not _Question:
             return super().build(request_struct_class)
         by_id: dict[str, list[bytes]] = {}
-        for topic, partitions in self._topics:
+        for topic, partitions in self.topics:
             for number, offset, most_bytes in partitions:
                 entry = _PARTITION.pack(number, -1, offset, -1, -1, most_bytes) + _NO_TAGS
                 by_id.setdefault(self._topic_ids[TopicPartition(topic, number)], []).append(entry)
+        max_wait, least, most, isolation, rack = fetch_limits(self)
         parts = [
-            _HEAD.pack(-1, self._max_wait_ms, self._min_bytes, self._max_bytes, self._isolation_level, 0, -1),
+            _HEAD.pack(-1, max_wait, least, most, isolation, 0, -1),
             length_of(len(by_id)),
         ]
         for topic_id, entries in by_id.items():
             parts += [id_bytes(topic_id), length_of(len(entries)), *entries, _NO_TAGS]
-        parts += [length_of(0), text_of(self._rack_id), _NO_TAGS]  # nothing forgotten
+        parts += [length_of(0), text_of(rack), _NO_TAGS]  # nothing forgotten
         return _Question(b"".join(parts))
 
     def with_names(self, reply: Any, current: Mapping[TopicPartition, str]) -> Any:
@@ -110,9 +113,6 @@ class FetchById(FetchRequest):
             topics.append((topic, [_in_old_words(partition) for partition in wanted]))
         reply.topics = topics
         return reply
-
-
-FetchById._CLASSES = (*FetchRequest._CLASSES, _Question)  # type: ignore[assignment]  # as its base does
 
 
 def _in_old_words(partition: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import aiokafka.errors as kafka
-from aiokafka.record.default_records import DefaultRecordBatch
-from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from octopus.events import StoredRecord
 from octopus.transports.base import LARGE
 from octopus.transports.checksum import crc32c
 from octopus.transports.decompression import DECOMPRESSORS
+from octopus.transports.kafka import legacy
 from octopus.transports.kafka.compact import after_tags, bytes_at, length_at
+from octopus.transports.kafka.engine import DefaultRecordBatch, LegacyRecordBatch
 from octopus.transports.kafka.measuring import Measured, check_headers, share, take
 from octopus.transports.unpacked_sizes import unpacked_size
 
@@ -145,7 +145,7 @@ class Batch(NamedTuple):
     """A record batch where it lies.
 
     Attributes:
-        records: aiokafka's compiled reader for it.
+        records: aiokafka's compiled reader for it, or for the messages that were in it.
         view: Its bytes.
     """
 
@@ -188,19 +188,23 @@ class Batch(NamedTuple):
     def unpacked_size(self, limit: int) -> int:
         """Return how much it is at most when it is decompressed; `limit` when that cannot be told, or is more."""
         view = self.view
-        size = unpacked_size(self.codec, view[_RECORDS_AT:]) if view[_MAGIC_AT] >= 2 else None
+        size = unpacked_size(self.codec, view[_RECORDS_AT:] if view[_MAGIC_AT] >= 2 else legacy.payload_of(view))
         return limit if size is None else min(size, limit)
 
     def unpacked(self, limit: int) -> "Batch":
-        """Return the same batch without compression. One of the time before batches stays as it is: aiokafka unpacks it.
+        """Return the same batch without compression.
 
         Raises:
+            UnsupportedCodecError: Nobody knows how it is compressed.
             CorruptBatch: It does not decompress.
+            CorruptRecordException: It is one of the time before batches, and there are no messages in it.
             BatchTooLarge: It, or one record's headers, would take more than `limit` bytes.
         """
         view, codec = self.view, self.codec
-        if view[_MAGIC_AT] < 2 or codec not in DECOMPRESSORS:
-            return self
+        if view[_MAGIC_AT] < 2:
+            return Batch(*legacy.unpacked(view, limit))
+        if codec not in DECOMPRESSORS:
+            raise kafka.UnsupportedCodecError(f"there is no compression {codec}")
         out = DECOMPRESSORS[codec](view[_RECORDS_AT:], limit, _RECORDS_AT)
         out[:_RECORDS_AT] = view[:_RECORDS_AT]
         out[_ATTRIBUTES_AT] &= ~_CODEC_MASK & 0xFF

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
@@ -21,6 +20,7 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from octopus.errors import TransportError
 from octopus.events import TopicPartition
+from octopus.transports.kafka.engine import Consumer, name_member, partitions_in, speaking
 
 TELLING_TIMEOUT, LEAVE_TIMEOUT = 1.5, 2.5
 """Seconds that a listener has that is just being told of a change, and then the coordinator to hear that we leave."""
@@ -57,6 +57,7 @@ class _Question(RequestStruct):
     SCHEMA = Schema(("group", String("utf-8")), ("members", Array(*_MEMBER)))
 
 
+@speaking(_Question)
 class LeaveGroup(LeaveGroupRequest):
     """Takes members out of their group, in the version that can name a static one by its instance (3, KIP-345).
 
@@ -68,16 +69,14 @@ class LeaveGroup(LeaveGroupRequest):
 
     def __init__(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
         super().__init__(group, members[0][0])
+        self._of = group
         self._members = members
 
     def build(self, request_struct_class: Any) -> Any:
         """Return the request in a version."""
         if request_struct_class is not _Question:
             return super().build(request_struct_class)
-        return _Question(self._group, list(self._members))
-
-
-LeaveGroup._CLASSES = (*LeaveGroupRequest._CLASSES, _Question)  # type: ignore[assignment]  # as its base does
+        return _Question(self._of, list(self._members))
 
 
 def codes_of(reply: Any) -> list[int]:
@@ -97,26 +96,25 @@ class Membership:
         failure: Why it cannot be a member any more.
     """
 
-    def __init__(self, engine: Any, instance: str | None, *, stays: bool) -> None:
-        self._client = engine._client
-        self._coordinator = engine._coordinator
+    def __init__(self, engine: Consumer, instance: str | None, *, stays: bool) -> None:
+        self._client = engine.client
+        self._coordinator = engine.coordinator
         self._instance = instance
         self._stays = stays
         self._join: asyncio.Future[Any] | None = None
         self._id_before = ""  # of a static member: the last one it had, until the coordinator says that it is unknown
         self.failure: TransportError | None = None
-        self._send = self._coordinator._send_req
-        self._coordinator._send_req = self._follow
+        self._coordinator.between = self._follow
 
     async def _follow(self, request: Any) -> Any:
         if not isinstance(request, JoinGroupRequest):
-            return await self._send(request)
-        if self._instance is not None and not request._member_id:
+            return await self._coordinator.ask(request)
+        if self._instance is not None:
             # The engine forgets its id when the coordinator does not know it. A namesake would take it for a successor and
             # take the place back, for ever: with the id the coordinator can tell us apart.
-            request._member_id = self._id_before
+            name_member(request, self._id_before)
         # Shielded: the answer to a join that is given up says under which id the coordinator knows us all the same.
-        self._join = asyncio.ensure_future(self._send(request))
+        self._join = asyncio.ensure_future(self._coordinator.ask(request))
         self._join.add_done_callback(_look_at)
         reply = await asyncio.shield(self._join)
         self._id_before = "" if reply.error_code == UNKNOWN_MEMBER else reply.member_id
@@ -134,16 +132,14 @@ class Membership:
         notice any more. Whether some came meanwhile follows from what the group has dealt out.
         """
         coordinator = self._coordinator
-        if self._instance is None or coordinator._group_subscription is not None:
+        if self._instance is None or coordinator.watches_topics:
             return
         with contextlib.suppress(kafka.KafkaError):
-            reply = await self._send(DescribeGroupsRequest([coordinator.group_id]))
+            reply = await coordinator.ask(DescribeGroupsRequest([coordinator.group_id]))
             _, _, state, _, _, members, *_ = reply.groups[0]
             if state == "Stable":  # else everybody joins again in a moment
                 dealt = Counter(place.topic for _, _, _, _, assignment, *_ in members for place in assigned(assignment))
-                coordinator._group_subscription = {*topics}
-                coordinator._metadata_snapshot = {topic: dealt[topic] for topic in topics}
-                coordinator._handle_metadata_update(coordinator._cluster)
+                coordinator.watch_topics({topic: dealt[topic] for topic in topics})
 
     async def leave(self, told: asyncio.Event) -> None:
         """Take the member out of its group, whatever it is doing there; a coordinator that does not answer is let be.
@@ -162,7 +158,7 @@ class Membership:
         coordinator = self._coordinator
         # Neither may act for us any more: they would take the answer that we are unknown for a reason to join again. Again
         # and again, because the engine's tasks take it for their own when one is cancelled that they wait for.
-        for name in ("_coordination_task", "_heartbeat_task"):
+        for name in ("coordination_task", "heartbeat_task"):
             while (task := getattr(coordinator, name)) is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=LOOK_AGAIN)
@@ -201,8 +197,7 @@ def assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
     """Return the partitions in what a leader has dealt out to a member."""
     if not assignment:
         return ()
-    partitions = ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()
-    return tuple(sorted(TopicPartition(*partition) for partition in partitions))
+    return tuple(sorted(TopicPartition(*partition) for partition in partitions_in(assignment)))
 
 
 def _look_at(join: "asyncio.Future[Any]") -> None:

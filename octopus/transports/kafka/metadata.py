@@ -3,22 +3,22 @@
 import asyncio
 import time
 from collections.abc import Collection
-from typing import Any
 
 import aiokafka.errors as kafka
 from aiokafka.protocol.offset import OffsetRequest
 
 from octopus.events import TopicPartition
 from octopus.transports.base import Start
+from octopus.transports.kafka.engine import Client
 
 _LATEST, _EARLIEST = -1, -2  # Kafka's words for them in a request for a time
 
 
-async def partitions_of(client: Any, topic: str, timeout: float) -> set[int]:
+async def partitions_of(client: Client, topic: str, timeout: float) -> set[int]:
     """Return a topic's partitions, asking the cluster when they are not known yet.
 
     Args:
-        client: An `AIOKafkaClient`.
+        client: One of ours.
         topic: Topic name.
         timeout: How long it may be unknown, in seconds: a new topic takes a moment to reach every broker.
 
@@ -27,18 +27,18 @@ async def partitions_of(client: Any, topic: str, timeout: float) -> set[int]:
         TopicAuthorizationFailedError: It may not be seen.
     """
     deadline = time.monotonic() + timeout
-    pause = client._retry_backoff
+    pause = client.retry_backoff
     while True:
         partitions: set[int] | None = client.cluster.partitions_for_topic(topic)
         if partitions:
             return partitions
-        client._topics.add(topic)
+        client.followed_topics.add(topic)
         await client.force_metadata_update()
         if client.cluster.partitions_for_topic(topic):
             continue
         unauthorized = topic in client.cluster.unauthorized_topics
         if unauthorized or time.monotonic() >= deadline:
-            client._topics.discard(topic)  # or every later refresh asks, and complains, again
+            client.followed_topics.discard(topic)  # or every later refresh asks, and complains, again
             kind = kafka.TopicAuthorizationFailedError if unauthorized else kafka.UnknownTopicOrPartitionError
             raise kind(f"topic {topic!r}")
         await asyncio.sleep(pause)
@@ -46,7 +46,7 @@ async def partitions_of(client: Any, topic: str, timeout: float) -> set[int]:
 
 
 async def offsets_of(
-    client: Any, partitions: Collection[TopicPartition], start: Start, timeout: float, *, committed_only: bool
+    client: Client, partitions: Collection[TopicPartition], start: Start, timeout: float, *, committed_only: bool
 ) -> dict[TopicPartition, int]:
     """Resolve a start to offsets, asking each partition's leader.
 
@@ -66,7 +66,7 @@ async def offsets_of(
 
 
 async def _ask_leaders(
-    client: Any, partitions: Collection[TopicPartition], timestamp: int, timeout: float, committed_only: bool
+    client: Client, partitions: Collection[TopicPartition], timestamp: int, timeout: float, committed_only: bool
 ) -> dict[TopicPartition, int]:
     for topic in {partition.topic for partition in partitions}:
         await partitions_of(client, topic, timeout)
@@ -95,6 +95,6 @@ async def _ask_leaders(
         if len(found) < len(set(partitions)):
             if not getattr(error, "retriable", False) or time.monotonic() >= deadline:
                 raise error
-            await asyncio.sleep(client._retry_backoff)
+            await asyncio.sleep(client.retry_backoff)
             await client.force_metadata_update()
     return found

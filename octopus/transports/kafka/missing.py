@@ -1,15 +1,14 @@
-"""Partitions that have no leader, or are gone: what aiokafka's producer does with them too long, or too often."""
+"""Batches whose partition has no leader, or is gone: what aiokafka's producer does with them too long, or too often."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.client import CoordinationType
-from aiokafka.producer.sender import TxnOffsetCommitHandler
 
 from octopus.events import TopicPartition
-from octopus.transports.kafka.connection import ClientName
+from octopus.transports.kafka.client_name import ClientName
+from octopus.transports.kafka.engine import Accumulator, Producer
 
 LOOK_AFTER, LOOK_CLOSELY = 2.0, 0.5
 """Seconds between two looks at a batch without an answer: as long as its partition is known, and when it is missing."""
@@ -36,7 +35,7 @@ class BatchWatch:
     __slots__ = ("_batch", "_deadline", "_engine", "_loop", "_missing_since", "_timer", "_too_late")
 
     def __init__(
-        self, engine: Any, batch: Any, delivery_timeout: float, too_late: Callable[[ClientName], None]
+        self, engine: Producer, batch: Any, delivery_timeout: float, too_late: Callable[[ClientName], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._engine = engine
@@ -69,23 +68,11 @@ class BatchWatch:
 
     def _take_back(self) -> bool:
         """Fail the batch, unless it is on its way to a broker just now."""
-        batch, accumulator = self._batch, self._engine._message_accumulator
-        queued = accumulator._batches.get(batch.tp, ())
-        if batch not in queued:
-            return False
-        queued.remove(batch)
-        if not queued:
-            del accumulator._batches[batch.tp]
-        self._engine._txn_manager._pending_txn_partitions.discard(batch.tp)
-        if batch.retry_count:
-            accumulator._pending_batches.add(batch)  # from where its callback takes it
-        batch.failure(kafka.UnknownTopicOrPartitionError(f"{TopicPartition(*batch.tp)} is no longer there"))
-        if batch._drain_waiter.done():
-            batch._drain_waiter.exception()  # looked at, or asyncio would complain that nobody did
-        return True
+        gone = kafka.UnknownTopicOrPartitionError(f"{TopicPartition(*self._batch.tp)} is no longer there")
+        return self._engine.take_back(self._batch, gone)
 
 
-def pace(accumulator: Any) -> None:
+def pace(accumulator: Accumulator) -> None:
     """Let a producer ask for unknown leaders only so often: aiokafka asks again as soon as it has the answer, without end."""
     drain, loop = accumulator.drain_by_nodes, asyncio.get_running_loop()
     asked_at = -ASK_EVERY
@@ -100,46 +87,9 @@ def pace(accumulator: Any) -> None:
         if is_leader_unknown:
             if (wait := asked_at + ASK_EVERY - loop.time()) > 0:
                 is_leader_unknown = False
-                waking = loop.call_later(wait, accumulator._wakeup, accumulator._waiter_future)
+                waking = accumulator.wake_sender_in(wait)
             else:
                 asked_at = loop.time()
         return batches, is_leader_unknown
 
     accumulator.drain_by_nodes = drain_paced
-
-
-class _CommitOfOffsets(TxnOffsetCommitHandler):
-    """Fails where a topic is not there: aiokafka asks again until the transaction has taken too long, and is lost."""
-
-    def handle_response(self, resp: Any) -> float | None:
-        gone = [
-            TopicPartition(topic, partition)
-            for topic, codes in resp.errors
-            for partition, code in codes
-            if code == kafka.UnknownTopicOrPartitionError.errno
-        ]
-        if not gone:
-            wait: float | None = super().handle_response(resp)  # type: ignore[no-untyped-call]
-            return wait
-        manager = self._sender._txn_manager
-        manager.error_transaction(kafka.UnknownTopicOrPartitionError(", ".join(map(str, gone))))
-        # That forgets the group; but the broker has it in the transaction, which has to be ended there, too.
-        manager.consumer_group_added(self._group_id)
-        return None
-
-
-def refuse_offsets(sender: Any) -> None:
-    """Let a transaction fail whose offsets are of a topic that is gone."""
-
-    async def commit(offsets: Any, group: str) -> None:
-        if not offsets:
-            return
-        try:
-            node = await sender._find_coordinator(CoordinationType.GROUP, group)
-        except kafka.GroupAuthorizationFailedError as error:
-            sender._txn_manager.error_transaction(error)
-        else:
-            handler: Any = _CommitOfOffsets(sender, offsets, group)  # type: ignore[no-untyped-call]
-            await handler.do(node)
-
-    sender._do_txn_offset_commit = commit

@@ -7,6 +7,7 @@ from typing import Any
 from octopus.errors import OctopusError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
+from octopus.transports.kafka.engine import appender, finish
 from octopus.transports.partitioner import Partitioner
 
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
@@ -73,13 +74,12 @@ class Batch:
     def __init__(self, partition: TopicPartition, builder: Any) -> None:
         self.partition = partition
         self.builder = builder
-        self.append = builder._builder.append  # the compiled builder: its wrapper costs as much again
+        self.append = appender(builder)
         self.indexes: list[int] = []
 
     def close(self) -> Any:
         """Return the builder, complete."""
-        self.builder._relative_offset = len(self.indexes)
-        self.builder.close()
+        finish(self.builder, len(self.indexes))
         return self.builder
 
 

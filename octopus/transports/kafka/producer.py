@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
-import aiokafka
 import aiokafka.errors as kafka
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
@@ -15,7 +14,9 @@ from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, Record
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.kafka import missing
-from octopus.transports.kafka.connection import ClientName
+from octopus.transports.kafka.client_name import ClientName
+from octopus.transports.kafka.clients import Producer
+from octopus.transports.kafka.engine import departure
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Publication
@@ -24,7 +25,6 @@ from octopus.transports.partitioner import Partitioner
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
-_engine: Any = aiokafka.AIOKafkaProducer  # without types of its own
 _STATE_LOST = (
     kafka.OutOfOrderSequenceNumber,
     kafka.UnknownProducerId,
@@ -98,27 +98,26 @@ class KafkaProducer:
         self._engine = await self._connect()
         self._flusher = asyncio.create_task(self._flush_forever())
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> Producer:
         options = self._settings.client_options() | self._options
         with mapped("connecting", self._settings.brokers, options["client_id"]):
-            engine = _engine(**options)
+            engine = Producer(**options)
             try:
                 await engine.start()
             except BaseException:
                 await engine.stop()
                 raise
-        missing.pace(engine._message_accumulator)
-        missing.refuse_offsets(engine._sender)
-        engine._sender.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
+        missing.pace(engine.accumulator)
+        engine.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
         return engine
 
-    def _sender_ended(self, engine: Any, task: "asyncio.Task[Any]") -> None:
+    def _sender_ended(self, engine: Producer, task: "asyncio.Task[Any]") -> None:
         """Fail what waits: aiokafka would let it wait for ever."""
-        if not engine._closed:
+        if not engine.is_closed:
             error = None if task.cancelled() else task.exception()
             self._state_lost = True
-            _look_at_error(engine)
-            engine._message_accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
+            engine.look_at_transaction_error()
+            engine.accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
 
     async def stop(self) -> None:
         """Deliver what is queued, then close. Gives up after the delivery timeout."""
@@ -136,7 +135,7 @@ class KafkaProducer:
         if engine is not None:
             await self._close(engine)
 
-    async def _close(self, engine: Any) -> None:
+    async def _close(self, engine: Producer) -> None:
         try:
             async with asyncio.timeout(self._delivery_timeout):
                 await engine.stop()
@@ -210,10 +209,10 @@ class KafkaProducer:
                 self._room.clear()
                 await self._room.wait()
             if (queued := self._dispatch(engine, batch, publication)) is not None:
-                leaving.append(queued._drain_waiter)
+                leaving.append(departure(queued))
         return leaving
 
-    async def _ready(self) -> Any:
+    async def _ready(self) -> Producer:
         """Return the engine, a new one when the broker no longer knows the old one's sequence numbers."""
         if self._engine is None:
             raise TransportError("The producer is not running.")
@@ -228,9 +227,10 @@ class KafkaProducer:
             await self._engine.client.force_metadata_update()
             if (failure := ClientName.of(self._engine.client).failure) is not None:
                 raise translated(failure, "publishing", self._settings.brokers) from failure
-        return self._engine
+        engine: Producer = self._engine
+        return engine
 
-    async def _partitions(self, engine: Any, publication: Publication) -> dict[str, int]:
+    async def _partitions(self, engine: Producer, publication: Publication) -> dict[str, int]:
         """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
         found: dict[str, int] = {}
         for topic in set(map(attrgetter("topic"), publication.messages)):
@@ -270,20 +270,19 @@ class KafkaProducer:
                 accepted.append(index)
         return accepted
 
-    def _dispatch(self, engine: Any, batch: Batch, publication: Publication) -> Any:
+    def _dispatch(self, engine: Producer, batch: Batch, publication: Publication) -> Any:
         """Queue a batch behind the others of its partition; return aiokafka's batch, or None when it takes no more.
 
         `AIOKafkaProducer.send_batch` would wait until no other batch of the partition is queued, in no particular order.
         """
-        accumulator = engine._message_accumulator
-        if accumulator._closed or accumulator._exception is not None:
-            error = accumulator._exception or kafka.ProducerClosed()
+        accumulator = engine.accumulator
+        if (error := accumulator.refusal) is not None:
             publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
             return None
         builder = batch.close()
         size = builder.size()
         self._in_flight_bytes += size
-        message_batch = accumulator._append_batch(builder, KafkaTopicPartition(*batch.partition))
+        message_batch = accumulator.append(builder, KafkaTopicPartition(*batch.partition))
         watch = missing.BatchWatch(
             engine, message_batch, self._delivery_timeout, lambda name: self._too_late(batch, publication, name)
         )
@@ -309,7 +308,7 @@ class KafkaProducer:
         publication.fail(indexes, error)
 
     def _settle(
-        self, engine: Any, batch: Batch, publication: Publication, future: "asyncio.Future[Any]", *, was_sent: bool
+        self, engine: Producer, batch: Batch, publication: Publication, future: "asyncio.Future[Any]", *, was_sent: bool
     ) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
@@ -327,9 +326,7 @@ class KafkaProducer:
         elif isinstance(error, kafka.BrokerResponseError):
             # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
             # later batch of this partition would be out of order.
-            engine._txn_manager.increment_sequence_number(
-                KafkaTopicPartition(*batch.partition), -batch.builder.record_count()
-            )
+            engine.count_back(KafkaTopicPartition(*batch.partition), batch.builder.record_count())
         if isinstance(error, _TOO_LARGE) and len(batch.indexes) > 1:
             middle = len(batch.indexes) // 2
             for half in (batch.indexes[middle:], batch.indexes[:middle]):
@@ -337,7 +334,7 @@ class KafkaProducer:
         elif batch.indexes:
             publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
 
-    def _again(self, engine: Any, partition: TopicPartition, indexes: list[int], publication: Publication) -> None:
+    def _again(self, engine: Producer, partition: TopicPartition, indexes: list[int], publication: Publication) -> None:
         """Send part of a batch that was too large, before the batches of its partition that are queued already."""
         batch = Batch(partition, engine.create_batch())
         for index in indexes:
@@ -346,10 +343,9 @@ class KafkaProducer:
             batch.append(len(batch.indexes), message.timestamp, message.key, message.value, headers)
             batch.indexes.append(index)
         self._dispatch(engine, batch, publication)
-        if queued := engine._message_accumulator._batches.get(KafkaTopicPartition(*partition)):
-            queued.rotate(1)
+        engine.accumulator.put_last_first(KafkaTopicPartition(*partition))
 
-    def _translated(self, partition: TopicPartition, error: BaseException, engine: Any) -> OctopusError:
+    def _translated(self, partition: TopicPartition, error: BaseException, engine: Producer) -> OctopusError:
         if self._transactional_id is not None and isinstance(error, _STATE_LOST):
             ours: OctopusError = self._fenced(f"publishing to {partition}")
         else:
@@ -376,8 +372,8 @@ class KafkaProducer:
         """Drop everything of the transaction; readers of committed records never see it."""
         # After an error of one partition the engine takes the transaction for empty and would not end it at the broker:
         # what was written before would be part of the next one.
-        self._engine._txn_manager._txn_partitions.update(self._written)
-        _look_at_error(self._engine)
+        self._engine.note_written(self._written)
+        self._engine.look_at_transaction_error()
         async with self._step("aborting a transaction"):
             await self._engine.abort_transaction()
 
@@ -406,10 +402,3 @@ class KafkaProducer:
             f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
             f"{self._transactional_id!r} now, or this one's transaction took too long."
         )
-
-
-def _look_at_error(engine: Any) -> None:
-    """Look at the error of a transaction that nobody waits for, or asyncio would complain that nobody did."""
-    waiter = engine._txn_manager._transaction_waiter
-    if waiter is not None and waiter.done() and not waiter.cancelled():
-        waiter.exception()

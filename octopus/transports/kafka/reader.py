@@ -1,6 +1,6 @@
 """Reads fetched batches without aiokafka's `ConsumerRecord`, the most expensive thing on the path of a record.
 
-aiokafka's fetcher puts a `FetchResult` per partition into `_records`. It is taken from there at once and the position moved
+aiokafka's fetcher keeps a result per partition. It is taken from there at once and the position moved
 past it, so that the fetcher already asks for what follows while this is being read. What was taken is handed on in chunks:
 of whole batches that are read when their turn comes, where their headers say what is in them, else of aiokafka's own compiled
 records. At most two fetched buffers per partition are held: the one being read, and the next. What nobody wants for now is
@@ -16,13 +16,11 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
-
 from octopus.errors import BatchTooLarge, CorruptBatch, TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import MAX_BYTES, Chunk
+from octopus.transports.kafka.engine import PartitionRecords, is_abort
 from octopus.transports.kafka.fetched import Batch
-from octopus.transports.kafka.guards import guards
 from octopus.unread import Unread
 
 READ_COMMITTED = 1
@@ -36,7 +34,8 @@ class Buffer:
 
     Args:
         partition: Where it is from.
-        fetched: aiokafka's `PartitionRecords`, not iterated yet.
+        fetched: What a fetch brought.
+        limit: Bytes that a batch may be decompressed to.
 
     Attributes:
         next_offset: Of the next record to hand out.
@@ -52,6 +51,7 @@ class Buffer:
         "_batch",
         "_batches",
         "_committed_only",
+        "_limit",
         "_packed",
         "_records",
         "error",
@@ -62,12 +62,13 @@ class Buffer:
         "until",
     )
 
-    def __init__(self, partition: TopicPartition, fetched: Any) -> None:
+    def __init__(self, partition: TopicPartition, fetched: PartitionRecords, limit: int) -> None:
         self.partition = partition
+        self._limit = limit
         self.next_offset: int = fetched.next_fetch_offset
         self.error: TransportError | None = None
-        self._committed_only = fetched._isolation_level == READ_COMMITTED
-        self._aborted: deque[tuple[int, int]] = deque(fetched._aborted_transactions)
+        self._committed_only = fetched.isolation_level == READ_COMMITTED
+        self._aborted: deque[tuple[int, int]] = deque(fetched.aborted_transactions)
         self._aborted_producers: set[int] = set()
         self._alone = False
         self._batch: Any = None  # the first one
@@ -77,12 +78,10 @@ class Buffer:
         self.is_waiting = False
         self._batches: deque[Batch | Exception] = deque()
         try:
-            while (batch := fetched._records.next()) is not None:
+            while (batch := fetched.batches.next()) is not None:
                 self._batches.append(batch)
         except Exception as error:  # noqa: BLE001 - the bytes are not ours; any failure to frame them is corruption
             self._batches.append(error)
-        # it and the generator in it hold each other: until a garbage collection they would keep what was fetched
-        fetched._records_iterator = None
         whole = [batch for batch in self._batches if isinstance(batch, Batch)]
         self.until: int = max(self.next_offset, whole[-1].records.next_offset) if whole else self.next_offset
         """Where the fetcher goes on."""
@@ -166,7 +165,7 @@ class Buffer:
         """Begin to read the first batch, unpacked; return False when it has to wait for room."""
         batch = self._batch
         if batch.codec:
-            limit = guards.decompression_limit_bytes
+            limit = self._limit
             size = batch.unpacked_size(limit)
             if room is not None and size > room:
                 self.is_waiting = True
@@ -182,7 +181,7 @@ class Buffer:
                     return False
                 plain = batch.unpacked(limit)
             self._packed, self._batch = batch, plain
-            self.unpacked_bytes = len(plain.view) if plain is not batch else size
+            self.unpacked_bytes = len(plain.view)
         # a batch may be asked for an iterator only once, and `islice` would ask for one each time
         self._records = chain(self._batch.records)
         return True
@@ -229,12 +228,12 @@ class Buffer:
         return False
 
     def _is_aborted(self, batch: Any) -> bool:
-        """Follow the transactions up to this batch, as aiokafka's `PartitionRecords._unpack_records` does."""
+        """Follow the transactions up to this batch, as aiokafka's `PartitionRecords` does."""
         if not self._committed_only or batch.producer_id is None:
             return False
         while self._aborted and self._aborted[0][1] <= batch.base_offset:
             self._aborted_producers.add(self._aborted.popleft()[0])
-        if batch.is_control_batch and ControlRecord.parse(next(batch).key) == ABORT_MARKER:
+        if batch.is_control_batch and is_abort(batch):
             self._aborted_producers.discard(batch.producer_id)
         return bool(batch.is_transactional and batch.producer_id in self._aborted_producers)
 

@@ -9,7 +9,9 @@ import msgspec
 
 from octopus.auth.tokens import TokenProvider
 from octopus.errors import ConfigurationError
-from octopus.transports.kafka.connection import ClientName, Greeting, Password, TokenBridge
+from octopus.transports.kafka.authentication import Password, TokenBridge
+from octopus.transports.kafka.client_name import ClientName
+from octopus.transports.kafka.greeting import Greeting
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -36,7 +38,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         metadata_timeout: How long a topic may be unknown before that is an error.
         commit_timeout: For one commit, retries included.
         create_topics: Whether naming a topic creates it, where the broker allows that; else it is an error.
-        decompression_limit_bytes: A batch that decompresses to more is not read. One value for the process.
+        decompression_limit_bytes: A batch that decompresses to more is not read.
         locate: Returns where the only broker is now (`host:port`), asked for each connection; None where brokers stay put.
         greeting: What all clients made from these settings know of the cluster's first answer.
     """

@@ -12,6 +12,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from octopus.events import TopicPartition
+from octopus.transports.kafka.engine import speaking
 
 UNSTABLE = 88
 """Error code: an open transaction is going to commit, or drop, offsets of this partition. Ask again."""
@@ -63,6 +64,7 @@ class _Question(RequestStruct):
     )
 
 
+@speaking(_Question)
 class StableOffsetFetch(OffsetFetchRequest):
     """Asks in the latest version that the broker knows, of those up to 7.
 
@@ -81,9 +83,6 @@ class StableOffsetFetch(OffsetFetchRequest):
         if request_struct_class is not _Question:
             return super().build(request_struct_class)
         return _Question(self._group, [(topic, partitions, {}) for topic, partitions in self._topics], True, {})
-
-
-StableOffsetFetch._CLASSES = (*OffsetFetchRequest._CLASSES, _Question)  # type: ignore[assignment]  # as its base does
 
 
 def entries(reply: Any) -> Iterator[tuple[TopicPartition, int, str, int]]:

@@ -11,12 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 import aiokafka.errors as kafka
-from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Schema, TaggedFields
 
 from octopus.transports.kafka.compact import after_tags, bytes_at, length_at, text_at
+from octopus.transports.kafka.engine import Client, ConnectionGroup, Coordinator
 
 UNKNOWN_TOPICS = (3, 100)
 """Error codes: there is no topic of this name, or of this id."""
@@ -132,12 +132,12 @@ class TopicIds:
     """What brokers say a name stands for.
 
     Args:
-        client: An `AIOKafkaClient`.
-        member: A `GroupCoordinator`: to ask the node first, over the connection, that takes the group's commits. Those for
+        client: One of ours.
+        member: A member of a group: to ask the node first, over the connection, that takes the group's commits. Those for
             fetching wait for records, and may be throttled.
     """
 
-    def __init__(self, client: Any, member: Any = None) -> None:
+    def __init__(self, client: Client, member: Coordinator | None = None) -> None:
         self._client = client
         self._member = member
         self._last: dict[str, str | None] = {}  # without those that are not there

@@ -11,6 +11,7 @@ import aiokafka.errors as kafka
 from aiokafka.protocol.fetch import FetchRequest
 
 from octopus.events import TopicPartition
+from octopus.transports.kafka.engine import Fetcher
 from octopus.transports.kafka.fetch_by_id import FetchById
 
 _HANDLED = (1, 29)  # out of range, not authorized: aiokafka raises these
@@ -33,10 +34,9 @@ class FetchWatch:
         self.errors: dict[TopicPartition, tuple[int, float]] = {}
 
     @classmethod
-    def on(cls, fetcher: Any, patience: float) -> "FetchWatch":
+    def on(cls, fetcher: Fetcher, patience: float) -> "FetchWatch":
         """Watch a fetcher; errors that pass within `patience` seconds (elections, new topics) are nobody's business."""
-        watch = cls(fetcher._client, patience)
-        fetcher._client = watch
+        watch: FetchWatch = fetcher.stand_between(lambda client: cls(client, patience))
         return watch
 
     def expect(self, partition: TopicPartition, topic_id: str | None) -> None:

@@ -32,8 +32,8 @@ MUTATIONS = (
     Mutation(
         "a namesake takes its place back for ever",
         "octopus/transports/kafka/membership.py",
-        "request._member_id = self._id_before",
-        'request._member_id = ""',
+        "name_member(request, self._id_before)",
+        'name_member(request, "")',
         (LEAVING,),
         EMBEDDED,
     ),
@@ -70,9 +70,9 @@ MUTATIONS = (
     ),
     Mutation(
         "what has been read keeps its frame until a garbage collection",
-        "octopus/transports/kafka/reader.py",
-        "fetched._records_iterator = None",
-        "pass",
+        "octopus/transports/kafka/engine.py",
+        "return iter(())",
+        "return super()._unpack_records()",
         ("tests/transports/test_fetched.py",),
     ),
     Mutation(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from octopus.errors import ConfigurationError
-from octopus.transports.kafka.guards import TESTED
+from octopus.transports.aiokafka_version import TESTED
 from octopus.transports.opening import open_transport
 
 OTHER = "0.14.99"
@@ -17,7 +17,7 @@ OTHER = "0.14.99"
 async def test_another_aiokafka_is_refused_in_one_sentence_before_anything_connects(
     brokers: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("aiokafka.__version__", OTHER)
+    monkeypatch.setattr("octopus.transports.aiokafka_version.version", lambda package: OTHER)
     options = {"mode": "thread"} if brokers == "embedded://" else {}
     with pytest.raises(ConfigurationError, match=f"{re.escape(OTHER)} is installed.*pip install aiokafka=={TESTED}"):
         await open_transport(f"{brokers}{tmp_path}" if options else brokers, **options).open()
