@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
         records: In offset order; offsets may have gaps (compaction, transactions). May be empty when only the position moved.
             To be read once when they are `Unread`.
         next_offset: Where the next fetch of this partition starts, past control records and aborted transactions.
-        size_bytes: What the records take, approximately; what back-pressure counts.
+        size_bytes: Memory of the records, approximately; back-pressure counts it.
         large: Of those, the bytes of each record that is far larger than others, by offset: they are not to vanish in an average.
     """
 
@@ -72,7 +72,7 @@ LARGE = 64 * 1024
 """Bytes from which a record is counted by itself: so much at most an average can hide."""
 
 MAX_BYTES = 16 * 1024 * 1024
-"""What one `fetch` brings, unless the caller says otherwise. One record may be larger."""
+"""Most bytes of one `fetch`, unless the caller says otherwise. One record may be larger."""
 
 
 class Commit(NamedTuple):
@@ -106,11 +106,11 @@ class AssignmentListener(Protocol):
         ...
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """These partitions go to somebody else when this returns; commits are still accepted until then."""
+        """These partitions go to another member when this returns; commits are still accepted until then."""
         ...
 
     async def lost(self, partitions: Collection[TopicPartition]) -> None:
-        """These partitions are somebody else's already; commits are refused."""
+        """These partitions are another member's already; commits are refused."""
         ...
 
 
@@ -133,10 +133,10 @@ class Consumer(Protocol):
         timeout: float,
         max_bytes: int = MAX_BYTES,
     ) -> list[Fetched]:
-        """Return what is there for these partitions, waiting up to `timeout` seconds for the first of it.
+        """Return the records at hand for these partitions, waiting up to `timeout` seconds for the first.
 
         At most `max_records` in all, and none behind the one that makes them `max_bytes`, decompressed; partitions with more take
-        turns. Partitions that are not named keep what was prefetched for them. An empty collection only gives the group
+        turns. Partitions that are not named keep their prefetched records. An empty collection only gives the group
         machinery its turn (errors surface, the call waits up to `timeout`). Cancelling it loses nothing.
 
         Raises:
@@ -148,25 +148,25 @@ class Consumer(Protocol):
         """Store offsets.
 
         Raises:
-            PartitionLost: Some of the partitions are somebody else's; the offsets of the others were stored.
+            PartitionLost: Some of the partitions are another member's; the offsets of the others were stored.
             TransportError: Unknown whether they were stored when `.retryable`: commit the newest again.
         """
         ...
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed, None where nothing is. An error while reading is never "nothing"."""
+        """Return committed offsets, None where there is none. An error while reading is never "none"."""
         ...
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         """Ask the broker which topics these names stand for now.
 
         A topic that was deleted and made again has another id. One that is not there is left out; None where the broker has
-        no ids. Several brokers agree on what is new before it is returned.
+        no ids. Several brokers agree on a new id before it is returned.
         """
         ...
 
     async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
-        """Set positions; what was prefetched from elsewhere is dropped.
+        """Set positions; records prefetched from elsewhere are dropped.
 
         Args:
             offsets: Where to read on.
@@ -196,7 +196,7 @@ class Producer(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Deliver what is queued, then close."""
+        """Deliver the queued messages, then close."""
         ...
 
     async def send(self, message: Outgoing) -> Published:
@@ -217,20 +217,20 @@ class Producer(Protocol):
 
 
 SIZE_LIMIT = "max.message.bytes"
-"""What Kafka calls the setting of a topic for the most of one batch, as it is stored."""
+"""Kafka's name of a topic's setting for the largest batch, as stored."""
 
 
 class TransactionalProducer(Producer, Protocol):
     """Publishes, and commits a group's offsets, all or nothing.
 
-    `start` fences: whoever had this producer's transactional id before can do nothing more, what it had begun is ended
+    `start` fences: the producer that had this transactional id before can do nothing more, its open transaction is ended
     (aborted, or committed if that was decided already), and offsets that are read from now on are final. After any
     failure but that of `send_many` the outcome is unknown and nothing more is possible; only a new producer of the same
     id may go on.
     """
 
     async def begin(self) -> None:
-        """Begin a transaction; what is published from now on belongs to it.
+        """Begin a transaction; messages published from now on belong to it.
 
         Raises:
             PartitionLost: Another producer has this transactional id now. So do all others.
@@ -346,7 +346,7 @@ class Admin(Protocol):
         ...
 
     async def remove_members(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
-        """Take members out of a group, each named by its id, its instance, or both. Those who are gone already are fine."""
+        """Take members out of a group, each named by its id, its instance, or both. Members that are gone already are no error."""
         ...
 
     async def delete_group(self, group: str) -> None:
@@ -359,7 +359,7 @@ class Transport(Protocol):
 
     Attributes:
         name: `memory`, `embedded` or `kafka`.
-        address: What people should be told, e.g. `127.0.0.1:9092`.
+        address: For messages, e.g. `127.0.0.1:9092`.
     """
 
     name: str
@@ -372,7 +372,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release what `open` took."""
+        """Release the resources of `open`."""
         ...
 
     def consumer(self, group: str, topics: Collection[str] | Any, **options: Any) -> Consumer:

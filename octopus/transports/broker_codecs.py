@@ -1,4 +1,4 @@
-"""What compresses and decompresses for the embedded broker, which has the standard library only."""
+"""Compression for the embedded broker, which itself has the standard library only."""
 
 import struct
 
@@ -11,7 +11,7 @@ from octopus.transports.decompression import DECOMPRESSORS, Decompressor
 
 
 def codecs() -> Codecs:
-    """Return Kafka's codecs; those that take a level have Kafka's usual ones."""
+    """Return Kafka's codecs; codecs with levels have Kafka's defaults."""
     return {codec: Codec(_decompress(DECOMPRESSORS[codec]), compress) for codec, compress in _COMPRESSORS.items()}
 
 
@@ -32,7 +32,7 @@ def _gzip(data: bytes, level: int | None) -> bytes:
 
 
 def _snappy(data: bytes, _: int | None) -> bytes:
-    """Compress into the blocks of the Java library, which are what Kafka writes."""
+    """Compress into the blocks of the Java library, as Kafka writes them."""
     view = memoryview(data)
     blocks = [bytes(cramjam.snappy.compress_raw(view[at : at + _BLOCK])) for at in range(0, len(data), _BLOCK)]
     return _XERIAL + b"".join(struct.pack(">i", len(block)) + block for block in blocks)

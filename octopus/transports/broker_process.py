@@ -60,7 +60,7 @@ class BrokerProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended, for whatever reason."""
+        """Whether it has ended, for any reason."""
         return self._process is not None and self._process.poll() is not None
 
     def failure(self) -> str | None:
@@ -73,7 +73,7 @@ class BrokerProcess:
 
 
 class _Detached(subprocess.Popen[bytes]):
-    """A process that outlives whoever started it. That is meant, and nothing to warn of."""
+    """A process that outlives its starter. That is meant, so it warns of nothing."""
 
     def __del__(self) -> None:
         with warnings.catch_warnings():
@@ -96,7 +96,7 @@ def main(text: str) -> int:
     except LockedError:
         return _LOST_THE_RACE
     except ConfigurationError as error:
-        sys.stderr.write(f"{error}\n")  # what whoever started it hands on: its last line
+        sys.stderr.write(f"{error}\n")  # its starter passes on this last line
         return 2
     return 0
 

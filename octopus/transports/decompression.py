@@ -1,6 +1,6 @@
 """Decompressors of record batches that never use more memory than allowed: 13 KB of zstd can hold 400 MiB.
 
-By Kafka's codec numbers, as the broker takes them and the Kafka transport uses them. What they return was allocated once where
+By Kafka's codec numbers, as the broker takes them and the Kafka transport uses them. Their result is allocated once where
 the frames tell how much there can be (`unpacked_sizes.py`).
 """
 
@@ -20,7 +20,7 @@ class Decompressor(Protocol):
     """Decompresses the records of one batch."""
 
     def __call__(self, payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
-        """Return what is in a payload.
+        """Return the content of a payload.
 
         Args:
             payload: Compressed.
@@ -28,7 +28,7 @@ class Decompressor(Protocol):
             room: Bytes to leave in front of them.
 
         Raises:
-            CorruptBatch: It is not what it says.
+            CorruptBatch: It cannot be decompressed.
             BatchTooLarge: It comes to more.
         """
         ...
@@ -36,10 +36,10 @@ class Decompressor(Protocol):
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 
-_PART = 1024 * 1024  # of gzip, which is unpacked piece by piece: zlib would join what it has, and so hold it twice
+_PART = 1024 * 1024  # of gzip, which is unpacked piece by piece: zlib would join the pieces, and so hold them twice
 _PIECE = (
     16 * 1024
-)  # of what is handed to it, which copies what is not of a member: a megabyte may be fifty thousand members
+)  # of input at a time: zlib copies the rest behind each member, and a megabyte may be fifty thousand members
 _LEAST = 65_536
 
 
@@ -65,7 +65,7 @@ def gunzip(payload: bytes | memoryview, limit: int, room: int = 0) -> bytearray:
                 out[end : end + len(part)] = part
                 end += len(part)
             at -= len(stream.unused_data)
-            if bytes(view[at : at + 2]) != b"\x1f\x8b":  # what else follows is nobody's
+            if bytes(view[at : at + 2]) != b"\x1f\x8b":  # any other bytes behind it belong to no member
                 del out[end:]
                 return out
     except zlib.error as error:
@@ -128,10 +128,10 @@ def _into_growing(
 def _was_filled(
     decompress_into: Callable[[Any, Any], int], payload: bytes | memoryview, out: bytearray, room: int
 ) -> bool:
-    """Tell whether decompressing, which failed, wrote to the very end of what had been zeros, and so ran out of room."""
+    """Tell whether decompressing, which failed, wrote to the very end of the zeroed buffer, and so ran out of room."""
     if out[-1]:
         return True
-    out[-1] = 0xFF  # what it writes there may be a zero
+    out[-1] = 0xFF  # the last byte written may be a zero
     with contextlib.suppress(cramjam.DecompressionError):
         decompress_into(payload, memoryview(out)[room:])
     return not out[-1]

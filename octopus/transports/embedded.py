@@ -1,7 +1,7 @@
 """The embedded broker as a transport: found or started on this machine, then spoken to as to any Kafka.
 
-The default when no cluster is named. By directory it is durable and shared: whoever comes first starts it as a process of
-its own, others join by the address in the directory's lock file, and it ends when nobody has been connected for a while.
+The default when no cluster is named. By directory it is durable and shared: the first client starts it as a process of its
+own, others join by the address in the directory's lock file, and it ends when no client has been connected for a while.
 One that dies is started again by whichever client has to connect (`whereabouts.py`).
 """
 
@@ -63,7 +63,7 @@ class EmbeddedTransport:
         self._directory = place
         self._whereabouts = Whereabouts(
             place,
-            # a process that keeps records in memory on a free port could be found by nobody
+            # no client could find a process that keeps records in memory on a free port
             "thread" if place is None and not port else mode,
             BrokerSettings(host=host, port=int(port), default_partitions=int(partitions)),
             StorageSettings(
@@ -117,7 +117,7 @@ class EmbeddedTransport:
             await self._whereabouts.open()
 
     async def close(self) -> None:
-        """End a broker in this program; one in a process of its own ends when nobody is connected any more."""
+        """End a broker in this program; one in a process of its own ends when no client is connected any more."""
         self._kafka = None
         await self._whereabouts.close()
 

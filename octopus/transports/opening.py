@@ -58,7 +58,7 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
 
     Args:
         settings: No `brokers` means the embedded broker.
-        client_id: What the broker's logs call us; the app's name without.
+        client_id: Our name in the broker's logs; the app's name if None.
 
     Raises:
         ConfigurationError: It cannot be made from these settings.
@@ -76,7 +76,7 @@ def connect(settings: Settings, *, client_id: str | None = None) -> Transport:
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings, *, client_id: str) -> AsyncIterator[Transport]:
-    """Open the transport that the settings ask for, for as long as a block lasts; `connect` says which, and what it raises."""
+    """Open the transport that the settings ask for, for as long as a block lasts; `connect` documents which, and its errors."""
     transport = connect(settings, client_id=client_id)
     await transport.open()
     try:
@@ -148,7 +148,7 @@ def _token_provider(settings: Settings) -> TokenProvider | None:
 
 
 def producer_options(producer: ProducerSettings) -> dict[str, Any]:
-    """Return what `Transport.producer` takes."""
+    """Return the arguments of `Transport.producer`."""
     return {
         "linger": producer.linger,
         "max_batch_bytes": producer.max_batch_bytes,
@@ -160,12 +160,12 @@ def producer_options(producer: ProducerSettings) -> dict[str, Any]:
 
 
 def consumer_options(consumer: ConsumerSettings, worker: WorkerSettings, place: str | None = None) -> dict[str, Any]:
-    """Return what `Transport.consumer` takes beside group and topics.
+    """Return the arguments of `Transport.consumer` besides group and topics.
 
     Args:
         consumer: The settings of that name.
         worker: These, too.
-        place: What a supervisor calls this process in its groups.
+        place: The supervisor's name for this process in its groups.
     """
     options: dict[str, Any] = {
         "session_timeout": consumer.session_timeout,

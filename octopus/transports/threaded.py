@@ -61,7 +61,7 @@ class ThreadedConsumer:
         timeout: float,
         max_bytes: int = MAX_BYTES,
     ) -> list[Fetched]:
-        """Fetch; a cancelled call hands what it would have returned to the next one."""
+        """Fetch; a cancelled call leaves its result to the next one."""
         if self._fetching is None:
             # A copy: the caller's set changes under its own loop while ours iterates.
             wanted = frozenset(partitions)
@@ -81,7 +81,7 @@ class ThreadedConsumer:
         await self._there(self._started.commit(offsets))
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed."""
+        """Return committed offsets."""
         return await self._there(self._started.committed(frozenset(partitions)))
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
@@ -125,8 +125,8 @@ class ThreadedConsumer:
 
 
 class Parcel:
-    """What a fetch brings from one loop to the other. Each step in between, a task or a future, is one more turn of a loop:
-    they are what an event costs that comes alone (`scripts/bench latency:idle`).
+    """A fetch's result on its way between loops. Each step in between, a task or a future, is one more turn of a loop,
+    which is the latency of an event that comes alone (`scripts/bench latency:idle`).
 
     Args:
         home: Where it is waited for.
@@ -139,7 +139,7 @@ class Parcel:
         self._error: BaseException | None = None
 
     async def fill(self, work: Coroutine[Any, Any, list[Fetched]]) -> None:
-        """Run there what brings the contents, and send them home."""
+        """Run the fetch there, and send its result home."""
         contents: list[Fetched] = []
         error: BaseException | None = ConnectionFailed("The consumer has stopped.")  # as when this is cancelled
         try:
@@ -170,7 +170,7 @@ class Parcel:
 
     @property
     def contents(self) -> list[Fetched]:
-        """What was fetched; raises what fetching raised."""
+        """The fetched records; raises the fetch's error."""
         if self._error is not None:
             raise self._error
         return self._contents or []
@@ -186,7 +186,7 @@ def new_loop(home: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
 
 
 async def end_loop() -> None:
-    """Stop the running loop once everything in it has ended, so that nobody waits for an answer that never comes."""
+    """Stop the running loop once everything in it has ended, so that no caller waits for an answer that never comes."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

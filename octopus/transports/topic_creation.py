@@ -1,4 +1,4 @@
-"""A producer that sees to it that topics exist, and take what goes there."""
+"""A producer that creates missing topics, and raises limits that are too small for their messages."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ HEADROOM = 64 * 1024
 """Bytes that a dead letter or a retry may be larger than the event was, by the headers it gets."""
 
 LOOK_AGAIN = (0.1, 2.0)
-"""Seconds until the next look for a topic that somebody else must make, or a limit that must spread: first, longest."""
+"""Seconds until the next look for a topic that an administrator must make, or a limit that must spread: first, longest."""
 
 MENDS = 3
-"""How often one message is sent anew after something was done about what refused it."""
+"""How often one message is sent again after the cause of its refusal was mended."""
 
 
 class TopicCreatingProducer:
-    """Publishes through a transport's producer and creates what is missing, where that is allowed.
+    """Publishes through a transport's producer and creates missing topics, where that is allowed.
 
-    Most clusters do not create topics on demand, and a dead letter must not fail because nobody made its topic, nor because
+    Most clusters do not create topics on demand, and a dead letter must not fail because its topic is missing, nor because
     that takes less than the topic of the event. A topic that vanishes later is made again, or waited for.
 
     Args:
@@ -41,7 +41,7 @@ class TopicCreatingProducer:
         self._patience: float = options.get("delivery_timeout", 60.0)
         self._known: set[str] = set()
         self._vanished: dict[str, asyncio.Lock] = {}
-        self._asked_for: dict[tuple[str, int | None], int] = {}  # topics with their limits, and what they should be
+        self._asked_for: dict[tuple[str, int | None], int] = {}  # (topic, its limit) → the limit that the log asked for
         self._admin: Admin | None = None
         self._connecting = asyncio.Lock()
 
@@ -81,7 +81,7 @@ class TopicCreatingProducer:
         return await self._send_again(messages, refused)
 
     async def _send_again(self, messages: Sequence[Outgoing], error: TransportError) -> list[Published]:
-        """Send what was not stored once the cause is mended."""
+        """Send the messages that were not stored once the cause is mended."""
         published = [*(error.published or [None] * len(messages))]
         for _ in range(MENDS):
             missing = [at for at, stored in enumerate(published) if stored is None]
@@ -103,12 +103,12 @@ class TopicCreatingProducer:
 
         Args:
             topics: Their names.
-            sources: Of those that take copies of events, the topics of the events: what these take, they must take.
+            sources: For topics of copies, the topics of the events: a copy's topic takes records as large as theirs.
 
         Raises:
             NotAuthorized: A topic is missing and may not be created by this principal.
             TopicNotFound: A topic is missing and `topics.create` is off; `.retryable` when it was there before.
-            ConfigurationError: What cannot be the name of a topic.
+            ConfigurationError: The name of a topic is invalid.
         """
         wanted = {*topics} - self._known
         if not wanted:
@@ -122,17 +122,17 @@ class TopicCreatingProducer:
             await self._create(admin, topic, (sources or {}).get(topic, ()))
         self._known |= wanted
 
-    # ── what was refused ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def mend(self, error: TransportError, messages: Sequence[Outgoing]) -> bool:
-        """Do something about what a broker refused; tell whether the same messages may be taken now.
+        """Mend the cause of a broker's refusal; tell whether it may take the same messages now.
 
         Args:
             error: Why.
-            messages: Those that were not stored.
+            messages: The messages that were not stored.
 
         Raises:
-            TopicNotFound: Their topic has vanished and nobody has made it again so far; `.retryable`.
+            TopicNotFound: Their topic has vanished and has not been made again so far; `.retryable`.
         """
         if isinstance(error, TopicNotFound):
             return await self._mend_topics(messages)
@@ -146,23 +146,23 @@ class TopicCreatingProducer:
             self._known -= vanished
             await self._restore(vanished, sources_of(messages))
             return True
-        # The topic is there again, perhaps with fewer partitions: what has a key or nothing finds another one.
+        # The topic is there again, perhaps with fewer partitions: messages without a fixed one go to another.
         return any(message.partition is None for message in messages)
 
     async def _restore(self, topics: Collection[str], sources: Mapping[str, Collection[str]]) -> None:
-        """Make topics again that were there before, or wait until somebody has."""
+        """Make topics again that were there before, or wait until they are made."""
         admin = await self._connected_admin()
         for topic in sorted(topics):
             lock = self._vanished.setdefault(topic, asyncio.Lock())
             try:
-                async with asyncio.timeout(self._patience), lock:  # one looks for all who wait
+                async with asyncio.timeout(self._patience), lock:  # one task looks for all waiting ones
                     if topic not in self._known:
                         await self._bring_back(admin, topic, sources.get(topic, ()))
                         self._known.add(topic)
                         self._vanished.pop(topic, None)
             except TimeoutError:
                 raise TopicNotFound(
-                    f"topic {topic!r} has vanished from {self._transport.address}, and nobody made it again within "
+                    f"topic {topic!r} has vanished from {self._transport.address}, and was not made again within "
                     f"{self._patience:g} s. Make it: octopus topics create {topic}",
                     retryable=True,
                 ) from None
@@ -203,7 +203,7 @@ class TopicCreatingProducer:
             try:
                 limit = int((await admin.topic_config(topic))[SIZE_LIMIT])
                 wanted = max([largest, *[await self._limit(admin, source) or 0 for source in sources]]) + HEADROOM
-                if limit >= wanted:  # it was raised a moment ago, perhaps by somebody else
+                if limit >= wanted:  # it was raised a moment ago, perhaps by another process
                     await asyncio.sleep(LOOK_AGAIN[0])
                 elif not self._settings.create:
                     raise NotAuthorized("topics.create is off")
@@ -216,7 +216,7 @@ class TopicCreatingProducer:
         return mended
 
     def _ask_for(self, topic: str, limit: int | None, wanted: int, error: Exception) -> None:
-        """Say what a topic should take. A dead letter that sheds headers comes again, smaller: that is nothing to say."""
+        """Log the limit that a topic needs. A dead letter that sheds headers comes again, smaller, and is not logged."""
         if self._asked_for.get((topic, limit), 0) >= wanted:
             return
         self._asked_for[topic, limit] = wanted
@@ -277,7 +277,7 @@ class TopicCreatingProducer:
 
 
 def check_topic_names(topics: Iterable[str]) -> None:
-    """Refuse what cannot be the name of a topic, before a broker does so in its own words.
+    """Refuse an invalid topic name, before a broker does so in its own words.
 
     Raises:
         ConfigurationError: One of them cannot.

@@ -1,6 +1,6 @@
 """How much a compressed payload can become, as its frames tell, without decompressing any of it.
 
-Not what a frame announces, which may be a lie, but what its blocks can hold at most; so it costs a step for each block. By
+Not the size that a frame announces, which may be a lie, but the most that its blocks can hold: a step for each block. By
 Kafka's codec numbers. Sources: RFC 8878 (Zstandard), the LZ4 frame format 1.6.4, RFC 1952 (gzip).
 """
 
@@ -27,7 +27,7 @@ _LZ4_RATIO = 255  # a byte of a block stands for no more
 def unpacked_size(codec: int, payload: bytes | memoryview) -> int | None:
     """Return the most bytes that a payload decompresses to; None when its frames cannot be understood.
 
-    Exact for snappy. For gzip it is what its end says, which only decompressing can prove.
+    Exact for snappy. For gzip it is the size in its trailer, which only decompressing can prove.
     """
     size_of = _SIZES.get(codec)
     if size_of is None:
@@ -48,7 +48,7 @@ def _snappy(payload: memoryview) -> int:
 
 
 def snappy_blocks(payload: memoryview) -> Iterator[memoryview]:
-    """Yield what is compressed by itself: everything, or the blocks of the Java library.
+    """Yield the parts that are compressed by themselves: the whole, or the blocks of the Java library.
 
     Raises:
         struct.error: The last block's length is cut off.
@@ -117,7 +117,7 @@ def _zstd_frame(payload: memoryview, at: int) -> tuple[int, int]:
 
 
 def _frames(payload: memoryview, magic: int, frame: Callable[[memoryview, int], tuple[int, int]]) -> int:
-    """Add up the frames of a payload, but for those that decompressors step over."""
+    """Add up the frames of a payload, except frames that decompressors skip."""
     size = at = 0
     while at < len(payload):
         (found,) = _UINT32_LITTLE.unpack_from(payload, at)

@@ -1,7 +1,7 @@
 """Where the embedded broker is: found by its directory's lock file or by its port, else started.
 
 Asked when a transport opens, and again by each of its clients that has to connect anew (`KafkaSettings.locate`): a broker
-that died is started again by whoever notices first, and everybody else finds that one.
+that died is started again by the first client that notices, and all others find that one.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Whereabouts:
     async def again(self) -> str:
         """Return where the broker is now, for a client that has to connect; start one where the former one died.
 
-        Not where somebody stopped it: that was meant, and whoever begins anew starts it. And not where its records were in
+        Not where it was stopped: that was meant, and the next command that uses it starts it. And not where its records were in
         memory: an empty broker in its place would look as if all were well.
 
         Raises:
@@ -109,7 +109,7 @@ class Whereabouts:
         return await self._restarted(owner)
 
     async def close(self) -> None:
-        """End a broker in this program; one in a process of its own ends when nobody is connected any more."""
+        """End a broker in this program; one in a process of its own ends when no client is connected any more."""
         thread, self.thread, self.address = self.thread, None, None
         if thread is not None:
             await asyncio.to_thread(thread.stop)
@@ -140,7 +140,7 @@ class Whereabouts:
         """Return the address of a broker that is there already and answers."""
         address = None
         if self._directory is not None:
-            with contextlib.suppress(OSError):  # starting one will say what is wrong with the directory
+            with contextlib.suppress(OSError):  # starting one names the fault of the directory
                 owner = owner_of(self._directory)
                 address = owner.address if owner.lives else None
         elif self._broker.port:
@@ -154,7 +154,7 @@ class Whereabouts:
         try:
             address = await asyncio.to_thread(thread.start)
         except LockedError:
-            return await self._awaited(None)  # somebody else was quicker
+            return await self._awaited(None)  # another client was quicker
         except OSError as error:
             raise ConfigurationError(f"The embedded broker cannot start at {self._place}: {error}.") from error
         self.thread = thread
@@ -169,7 +169,7 @@ class Whereabouts:
             return self._child
 
     async def _awaited(self, child: BrokerProcess | None) -> str:
-        """Wait for the address of a broker that is starting, whoever started it."""
+        """Wait for the address of a broker that is starting, started by any client."""
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if address := await self._running():

@@ -117,7 +117,7 @@ async def test_whoever_waits_too_long_may_try_again(transport: Transport, admin:
         ensurer._patience = 0.5
         for _ in range(2):
             with pytest.raises(
-                TopicNotFound, match=f"nobody made it again within .*octopus topics create {fresh}"
+                TopicNotFound, match=f"was not made again within .*octopus topics create {fresh}"
             ) as caught:
                 await ensurer.send(Outgoing(fresh, b"waits"))
             assert caught.value.retryable

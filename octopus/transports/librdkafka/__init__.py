@@ -1,4 +1,4 @@
-"""A group member on librdkafka, for what aiokafka does not do: incremental rebalances and the new group protocol (KIP-848).
+"""A group member on librdkafka, for features that aiokafka lacks: incremental rebalances and the new group protocol (KIP-848).
 
 An extra: `pip install "octopus-fabric[librdkafka]"`, chosen by `consumer.engine`. Only consumers have a second engine.
 """

@@ -1,4 +1,4 @@
-"""What librdkafka delivered for one partition and nobody has taken yet."""
+"""The messages that librdkafka delivered for one partition and the consumer has not taken yet."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from octopus.transports.base import LARGE, MAX_BYTES, Chunk, Fetched, Unreadable
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A `StoredRecord`: what handlers always touch is here, the rest is asked for.
+    """A `StoredRecord`: the fields that handlers always touch are here, the others are asked for.
 
     Attributes:
         offset: Position in the partition.
@@ -39,7 +39,7 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     @property
     def headers(self) -> Headers:
         """Name and value pairs."""
-        found: Headers = self.message.headers() or ()  # type: ignore[assignment]  # bytes is what is stored
+        found: Headers = self.message.headers() or ()  # type: ignore[assignment]  # bytes are stored
         return found
 
 
@@ -47,12 +47,12 @@ class Backlog:
     """A partition's messages in order, and how far they go.
 
     Args:
-        partition: Whose.
+        partition: The partition of the messages.
         position: Where reading starts.
 
     Attributes:
         position: The next offset to hand out.
-        end: The next offset to come, past what leaves no message (aborted records, control records).
+        end: The next offset to come, past records without a message (aborted records, control records).
         size: Bytes of values held.
         high: The partition's end as last heard, None before that.
         error: Why it cannot be read on, until it was handed out.
@@ -98,7 +98,7 @@ class Backlog:
         return bool(self._messages) or self.end > self.position or self.error is not None
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Take in consecutive messages; what was there already is left out."""
+        """Take in consecutive messages; repeated ones are left out."""
         if self.is_broken:
             return
         if messages[0].offset() < self.end:  # type: ignore[operator]  # every fetched message has one
@@ -114,7 +114,7 @@ class Backlog:
             self.end = max(self.end, end)
 
     def fail(self, error: TransportError) -> None:
-        """Read no further; what is here is handed out first."""
+        """Read no further; messages at hand are handed out first."""
         if not self.is_broken:
             self.is_broken, self.error = True, error
 

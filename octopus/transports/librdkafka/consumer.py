@@ -1,4 +1,4 @@
-"""A group member on librdkafka, in the terms of the seam: requests and answers; what goes on meanwhile is the pump's."""
+"""A group member on librdkafka, in the terms of the seam: requests and answers; the work in between is the pump's."""
 
 import asyncio
 import contextlib
@@ -42,11 +42,11 @@ class LibrdkafkaConsumer:
         rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
         group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
         keeps_place: Whether a member with such a name keeps its partitions when it stops, for the next of that name.
-        assignor: How partitions are dealt out: `cooperative-sticky` when None, or what brokers choose.
+        assignor: How partitions are assigned: `cooperative-sticky` when None, or the brokers' choice.
         group_protocol: `classic`, or `consumer` for the protocol of KIP-848 (Kafka 4).
         isolation: Whether records of open and aborted transactions are seen.
         max_partition_fetch_bytes: One fetch of one partition; at least two of them may be held for each.
-        fetch_max_bytes: One fetch of one broker; what librdkafka queues; and what is held for all partitions together.
+        fetch_max_bytes: For one fetch of one broker, for librdkafka's queue, and for the backlogs of all partitions together.
         fetch_max_wait: How long a broker may wait for data before it answers an idle fetch.
     """
 
@@ -195,7 +195,7 @@ class LibrdkafkaConsumer:
             )
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed.
+        """Return committed offsets.
 
         Asked through aiokafka's client: librdkafka 2.16 hands metadata over without the zero at their end, and
         confluent-kafka reads on behind them.
@@ -208,12 +208,12 @@ class LibrdkafkaConsumer:
         return await self._reader.committed(self._group, asked)
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
-        """Ask which topics these names stand for now, through aiokafka's client: librdkafka tells nobody."""
+        """Ask which topics these names stand for now, through aiokafka's client: librdkafka does not tell."""
         self._check_running()
         return await self._reader.topic_ids(frozenset(topics))
 
     async def seek(self, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> None:
-        """Set positions; what was fetched from elsewhere is dropped.
+        """Set positions; messages fetched from elsewhere are dropped.
 
         librdkafka goes on in a topic that was made again, and cannot be told not to.
         """

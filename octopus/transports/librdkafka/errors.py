@@ -45,11 +45,11 @@ GENERATION_CHANGES = (
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.STALE_MEMBER_EPOCH,
 )
-"""What a commit meets while the group agrees on a new generation. Who keeps partitions over it commits in the next one."""
+"""Errors of a commit while the group agrees on a new generation. A member that keeps partitions commits in the next one."""
 
 
 def error_of(exception: KafkaException) -> KafkaError:
-    """Return what an exception is about."""
+    """Return the error that an exception carries."""
     error: KafkaError = exception.args[0]
     return error
 
@@ -66,8 +66,8 @@ def ours(error: KafkaError, doing: str, address: str) -> TransportError:
     """Return our error for one of librdkafka's.
 
     Args:
-        error: What it says.
-        doing: What was tried, as it reads after "Kafka at … failed while".
+        error: librdkafka's.
+        doing: The attempt, as it reads after "Kafka at … failed while".
         address: The brokers.
     """
     code, reason = error.code(), error.str().rstrip(".")

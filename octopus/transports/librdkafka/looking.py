@@ -1,4 +1,4 @@
-"""What librdkafka's callbacks want to know, looked up in an event loop."""
+"""Answers for librdkafka's callbacks, looked up in an event loop."""
 
 import asyncio
 import concurrent.futures
@@ -15,7 +15,7 @@ class Looking:
     def begin(
         self, look: Callable[[], Coroutine[Any, Any, None]], home: asyncio.AbstractEventLoop
     ) -> concurrent.futures.Future[None]:
-        """Look in that loop, unless that is going on already; return what is done when it ends. Called from any thread."""
+        """Look in that loop, unless a look is under way; return a future that is done when it ends. Called from any thread."""
         if self._running is None or self._running.done():
             self._running = asyncio.run_coroutine_threadsafe(look(), home)
         return self._running

@@ -10,14 +10,14 @@ from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.librdkafka.looking import Looking
 
 AWAY = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)
-"""What librdkafka says when it cannot connect."""
+"""librdkafka's errors when it cannot connect."""
 
 LOOK_AGAIN = 0.5
 """Seconds until a broker that is not found is looked for again."""
 
 
 class Moves:
-    """Looks for a broker that went away, and ends a consumer whose broker is elsewhere by now: the next one is told where.
+    """Looks for a broker that went away, and ends a consumer whose broker has moved: the next consumer gets the new address.
 
     Args:
         settings: With `locate`, or there is nothing to look for.
@@ -30,7 +30,7 @@ class Moves:
         self._looking = Looking()
 
     def look(self, home: asyncio.AbstractEventLoop) -> None:
-        """Look in that loop until the broker is found, unless somebody does."""
+        """Look in that loop until the broker is found, unless a look is under way."""
         if self._settings.locate is not None:
             self._looking.begin(self._look, home)
 

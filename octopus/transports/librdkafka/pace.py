@@ -8,7 +8,7 @@ PULL = 1000
 """Messages taken from librdkafka at once, at most."""
 
 AHEAD = 2000
-"""Messages that lie ready for those who ask before no more are taken."""
+"""Messages at hand for waiting readers; beyond that many, no more are taken from librdkafka."""
 
 FIRST_PULL = 16
 """The same as `PULL` before it is known how large messages are: librdkafka says so only of those it hands over."""
@@ -21,7 +21,7 @@ class Pace:
         self._most = FIRST_PULL
 
     def pull(self, client: Consumer) -> list[Message]:
-        """Take what is there, without waiting."""
+        """Take the messages at hand, without waiting."""
         messages = client.consume(self._most, 0)
         if messages:
             fitting = MAX_BYTES * len(messages) // (sum(map(len, messages)) or 1)

@@ -1,10 +1,10 @@
 """The thread that librdkafka is polled in: brings messages into backlogs and the group's decisions into the event loop.
 
-librdkafka has one queue for messages and callbacks, so somebody has to go on asking, also while handlers need no records.
-What comes for partitions that are held back meanwhile is kept; only a partition whose backlog outgrows its share is
-paused, because pausing throws away what librdkafka itself has fetched ahead.
+librdkafka has one queue for messages and callbacks, so a thread has to poll it, also while handlers need no records.
+Messages for partitions that are held back meanwhile are kept; only a partition whose backlog outgrows its share is
+paused, because pausing throws away the messages that librdkafka itself has fetched ahead.
 
-The client is called from this thread alone: confluent-kafka lets one thread in at a time, and nobody while a callback of
+The client is called from this thread alone: confluent-kafka lets one thread in at a time, and none while a callback of
 the group runs, in which we wait for the listener. So the listener's requests are served inside that callback. There,
 nothing may be called that gives way to callbacks itself (`poll`, `consume`, `list_topics`, `close`): confluent-kafka 2.16
 forgets then in which call it is, and the next callback ends the process.
@@ -39,10 +39,10 @@ IDLE_WAIT = 0.02
 """Seconds to wait for a message; how long a request may take to be noticed."""
 
 HELD_WAIT = 0.05
-"""Seconds between looks at the queue while nobody needs messages: the group's decisions come that way, too."""
+"""Seconds between polls of the queue while no reader needs messages: the group's decisions come that way, too."""
 
 ASK_AGAIN = 0.5
-"""Seconds until a partition that could not be read is read again, if somebody still asks for it."""
+"""Seconds until a partition that could not be read is read again, if a reader still asks for it."""
 
 TOKEN_LIFE = 60.0
 """Seconds for which librdkafka may use a token before it asks the provider, which knows when it really ends."""
@@ -58,14 +58,14 @@ class Pump:
         options: For librdkafka.
         settings: Where the cluster is.
         topics: Names, or a pattern that names match from their start.
-        incremental: Whether the group's decisions name what changes (cooperative, KIP-848) or everything (eager).
+        incremental: Whether the group's decisions name the changes (cooperative, KIP-848) or all partitions (eager).
         most_bytes: Of all backlogs together; each partition has an equal share.
         least_bytes: Of one backlog, however many there are.
 
     Attributes:
         failure: Why the whole consumer cannot go on.
         held: The partitions that the listener was told of and has not given back, with a number for each time.
-        requests: What the event loop wants of the client.
+        requests: The event loop's requests to the client.
         client: librdkafka's consumer while it runs.
     """
 
@@ -88,9 +88,9 @@ class Pump:
         self.failure: BaseException | None = None
         self.held: dict[TopicPartition, int] = {}
         self._lock = threading.Lock()
-        self._needed = threading.Event()  # somebody took something, or wants something done
+        self._needed = threading.Event()  # messages were taken, or there is a request
         self._backlogs: dict[TopicPartition, Backlog] = {}
-        self._news: dict[TopicPartition, Backlog] = {}  # those with something to hand out; who was served goes last
+        self._news: dict[TopicPartition, Backlog] = {}  # backlogs with messages; one that was served goes last
         self._wanted: Collection[TopicPartition] = ()
         self._pace = Pace()
         self.requests = Requests(settings.brokers, incremental=incremental, needed=self._needed)
@@ -145,7 +145,7 @@ class Pump:
         try:
             try:
                 self._connect()
-            except BaseException as error:  # noqa: BLE001 - belongs to whoever waits for the start
+            except BaseException as error:  # noqa: BLE001 - for the caller that waits for the start
                 if not self._started.cancelled():
                     self._started.set_exception(self._mapped(error, "connecting"))
                 return
@@ -214,7 +214,7 @@ class Pump:
         return token
 
     def _on_error(self, error: KafkaError) -> None:
-        """Hear of what concerns the whole client. Most of it passes: librdkafka connects again by itself."""
+        """Take note of an error of the whole client. Most pass: librdkafka connects again by itself."""
         if error.code() in AWAY:
             self._moves.look(self._home)
             self._topics.is_anybody_there &= error.code() != KafkaError._ALL_BROKERS_DOWN
@@ -237,7 +237,7 @@ class Pump:
     # messages
 
     def take(self, wanted: Collection[TopicPartition], max_records: int, max_bytes: int) -> list[Fetched]:
-        """Hand out what lies ready for these partitions; who is cut short goes first the next time but one."""
+        """Hand out the messages at hand for these partitions; one that is cut short goes first the next time but one."""
         found: list[Fetched] = []
         with self._lock:
             self._arrived.clear()
@@ -266,7 +266,7 @@ class Pump:
             self._home.call_soon_threadsafe(self._arrived.set)
 
     def _turn(self) -> None:
-        """Serve whoever waits, then take what librdkafka has, if anybody needs it."""
+        """Carry out requests, then take messages from librdkafka, if a reader needs them."""
         assert self.client is not None
         self._tend()
         if self._has_room():
@@ -309,7 +309,7 @@ class Pump:
                         self._news.setdefault(backlog.partition, backlog)
 
     def _hear(self, message: Message, backlog: Backlog | None) -> None:
-        """Take what is no message: the end of a partition, trouble with one, or with everything."""
+        """Take an event that is no message: the end of a partition, an error of one, or of the client."""
         error = message.error()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
@@ -354,7 +354,7 @@ class Pump:
                 self._news.pop(partition, None)
 
     def _tend(self) -> None:
-        """Do what was asked for and what time has come for."""
+        """Carry out requests, and chores that are due."""
         assert self.client is not None
         self.requests.serve(self.client, inside_callback=False)
         now = time.monotonic()
@@ -466,7 +466,7 @@ class Pump:
         what: Callable[[Collection[TopicPartition]], Any],
         partitions: list[TopicPartition],
     ) -> None:
-        """Let the listener act in its event loop, do what it asks for, and wait for it."""
+        """Let the listener act in its event loop, carry out its requests, and wait for it."""
         if self._closing:
             return
         try:

@@ -1,4 +1,4 @@
-"""What the event loop wants of the client: kept until the pump's thread has time for it, and tried again while that helps."""
+"""The event loop's requests to the client: kept until the pump's thread has time, and tried again while that helps."""
 
 import asyncio
 import concurrent.futures
@@ -35,7 +35,7 @@ class Requests:
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
         self._in_flight: _Request | None = None  # the one commit that is on its way
-        self._sent: set[Any] = set()  # what it stores
+        self._sent: set[Any] = set()  # the places that it stores
         self._is_closed = False
 
     # in the event loop
@@ -50,7 +50,7 @@ class Requests:
         return result
 
     async def commit(self, offsets: Callable[[], list[Any]], doing: str, timeout: float) -> None:
-        """Commit what `offsets` returns when its turn has come; messages go on coming meanwhile.
+        """Commit the result of `offsets` when its turn has come; messages go on coming meanwhile.
 
         A commit may take as long as a rebalance: librdkafka sends it behind its request to join, which is answered when
         the slowest member has joined. Commits keep their order.
@@ -136,13 +136,13 @@ class Requests:
             way(request)
         except KafkaException as exception:
             self._failed(request, error_of(exception))
-        except Exception as error:  # noqa: BLE001 - belongs to whoever asked
+        except Exception as error:  # noqa: BLE001 - for the caller
             request.fail(error)
 
     def _failed(self, request: "_Request", error: KafkaError) -> None:
         again_at = time.monotonic() + RETRY_PAUSE
-        # Incremental rebalances leave partitions where they are while the generation changes. Whoever is thrown out
-        # instead is told so, and the request finds that its partitions are lost.
+        # Incremental rebalances leave partitions where they are while the generation changes. A member that is
+        # removed instead is told so, and the request finds that its partitions are lost.
         is_between = self._incremental and error.code() in GENERATION_CHANGES
         if (is_passing(error) or is_between) and again_at < request.deadline:
             request.not_before = again_at
@@ -175,7 +175,7 @@ class _Request:
         self.not_before = 0.0
 
     def succeed(self, result: Any) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # no caller waits any more
             self.answer.set_result(result)
 
     def fail(self, error: BaseException) -> None:

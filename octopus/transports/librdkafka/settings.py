@@ -17,10 +17,10 @@ logger = get_logger("octopus.librdkafka")
 
 
 class Quiet:
-    """librdkafka's own log, for debugging: it repeats each attempt to connect, and what matters comes as errors, too."""
+    """librdkafka's own log, for debugging: it repeats each attempt to connect, and important messages come as errors, too."""
 
     def log(self, level: int, text: str, *arguments: object) -> None:
-        """Log one line, whatever librdkafka thinks of it."""
+        """Log one line, at any level of librdkafka's."""
         logger.debug(text, *arguments)
 
 
@@ -35,7 +35,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
             "ssl_context cannot be used with the engine librdkafka, which has a TLS of its own. "
             "Name files instead: ca_file, certificate_file, key_file."
         )
-    checked = settings.client_options()  # says what is missing, and that the TLS files can be read
+    checked = settings.client_options()  # raises if a setting is missing or a TLS file cannot be read
     options = {
         "bootstrap.servers": settings.brokers,
         "client.id": settings.client_id,
@@ -67,7 +67,7 @@ def group_options(
     assignor: str | None,
     group_protocol: str,
 ) -> dict[str, Any]:
-    """Return what makes a member of a group.
+    """Return the configuration of a member of a group.
 
     Raises:
         ConfigurationError: An assignor that the protocol does not have.
@@ -94,7 +94,7 @@ def group_options(
         raise ConfigurationError(f"assignor is {assignor!r}; with librdkafka it must be one of {', '.join(ASSIGNORS)}.")
     return options | {
         "session.timeout.ms": _milliseconds(session_timeout),
-        # a member hears of the second round of an incremental rebalance by its heartbeat; what moves waits for that
+        # a member hears of the second round of an incremental rebalance by its heartbeat; partitions that move wait for that
         "heartbeat.interval.ms": _milliseconds(heartbeat_interval or min(1.0, session_timeout / 3)),
         "partition.assignment.strategy": assignor,
     }

@@ -37,7 +37,7 @@ class Topics:
         self._is_outdated = False
 
     def find(self, client: Consumer, check: Callable[[], None]) -> Sequence[str]:
-        """Return what to subscribe to first; `check` raises what callbacks have heard of, or when there is no need any more.
+        """Return the first subscription; `check` raises errors of callbacks, or when there is no need any more.
 
         Raises:
             TopicNotFound: A topic is still unknown after `metadata_timeout`: a new one takes a moment to reach every broker.
@@ -55,7 +55,7 @@ class Topics:
         self.known = self.known.union(partitions)
 
     def refresh(self, client: Consumer) -> None:
-        """Look up the partitions of what is subscribed if some were new; what cannot be looked up now stays as it was."""
+        """Look up the partitions of subscribed topics if some were new; a topic that cannot be looked up now stays as it was."""
         if not self._is_outdated:
             return
         self._is_outdated = False

@@ -39,7 +39,7 @@ class Trust:
         self._doubts: list[float] = []
 
     def look(self, home: asyncio.AbstractEventLoop, error: KafkaError) -> concurrent.futures.Future[None]:
-        """Look in that loop, unless somebody does; return what is done when it ends."""
+        """Look in that loop, unless a look is under way; return a future that is done when it ends."""
         return self._looking.begin(partial(self._look, error), home)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ Subscription = frozenset[str] | re.Pattern[str]
 
 
 class Signal:
-    """Tells waiters, on whatever loop and thread they are, that something changed."""
+    """Tells waiters, on any loop and thread, about a change."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -42,7 +42,7 @@ class Signal:
                 self._waiters.discard(future)
 
     def notify(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiters."""
         with self._lock:
             self.version += 1
             waiters = list(self._waiters)
@@ -58,7 +58,7 @@ def _wake(future: "asyncio.Future[None]") -> None:
 
 
 class Faults:
-    """What should go wrong next.
+    """The next errors, for tests.
 
     Attributes:
         unreadable: From this offset on, a partition cannot be read: fetching it ends with this error.
@@ -71,13 +71,13 @@ class Faults:
     def fail_next(self, what: str, error: OctopusError, *, times: int = 1) -> None:
         """Let the next `times` calls of `what` raise `error`.
 
-        `what` is `fetch`, `commit`, `committed`, `topic_ids` or `send`; of transactions `begin`, `send_offsets`, `end` (nothing came
-        of it) or `ended` (it is committed, or aborted, and nobody was told).
+        `what` is `fetch`, `commit`, `committed`, `topic_ids` or `send`; of transactions `begin`, `send_offsets`, `end` (it had no
+        effect) or `ended` (it is committed, or aborted, and the answer is lost).
         """
         self._queued.setdefault(what, deque()).extend([error] * times)
 
     def check(self, what: str) -> None:
-        """Raise what was queued for `what`, once."""
+        """Raise the next error queued for `what`."""
         if queued := self._queued.get(what):
             raise queued.popleft()
 
@@ -132,7 +132,7 @@ class Member:
 
 
 class Group:
-    """Membership and committed offsets. Rebalances are eager: everybody gives back everything first."""
+    """Membership and committed offsets. Rebalances are eager: every member gives all partitions back first."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -172,13 +172,13 @@ class Group:
 
 
 class Transaction:
-    """What the broker knows of one transactional id: who may use it, and what is open.
+    """The broker's state of one transactional id: its producer, and its open transaction.
 
     Attributes:
         epoch: Of the producer that may use it; earlier ones are fenced.
         is_open: Whether a transaction is under way.
         written: Offsets it has written, by partition.
-        offsets: What it will commit, by group.
+        offsets: To be committed, by group.
     """
 
     def __init__(self, transactional_id: str) -> None:
@@ -337,7 +337,7 @@ class MemoryBroker:
         return Published(message.topic, number, offset)
 
     def check(self, message: Outgoing) -> None:
-        """Raise what storing a message would raise."""
+        """Raise the error of storing a message, if any."""
         self._check_size(message)
         self.ensure_topic(message.topic)
         if message.partition is not None:
@@ -360,7 +360,7 @@ class MemoryBroker:
     # groups
 
     def group(self, name: str) -> Group:
-        """Return a group, new when nobody used it yet."""
+        """Return a group, a new one at its first use."""
         return self.groups.setdefault(name, Group(name))
 
     def join(self, group: str, client_id: str, subscription: Subscription) -> Member:
@@ -373,7 +373,7 @@ class MemoryBroker:
         return member
 
     def leave(self, group: str, member: Member) -> None:
-        """Remove a member; the others share what it had."""
+        """Remove a member; the others share its partitions."""
         with self.lock:
             if self.group(group).members.pop(member.member_id, None) is not None:
                 self._rebalance(self.group(group))

@@ -13,7 +13,7 @@ class MemoryTransactionalProducer:
 
     Args:
         broker: Where to.
-        transactional_id: Whoever starts a producer of this id fences the one before.
+        transactional_id: Starting a producer of this id fences the one before.
     """
 
     def __init__(self, broker: MemoryBroker, transactional_id: str) -> None:
@@ -22,7 +22,7 @@ class MemoryTransactionalProducer:
         self._epoch = 0
 
     async def start(self) -> None:
-        """Fence the producer that had the id before, and abort what it left open."""
+        """Fence the producer that had the id before, and abort its open transaction."""
         with self._broker.lock:
             transaction = self._broker.transactions.setdefault(self._id, Transaction(self._id))
             transaction.epoch += 1
@@ -30,7 +30,7 @@ class MemoryTransactionalProducer:
             self._end(transaction, commit=False)
 
     async def stop(self) -> None:
-        """Do nothing: what is open is aborted by the next producer of this id."""
+        """Do nothing: the next producer of this id aborts an open transaction."""
 
     async def begin(self) -> None:
         """Begin a transaction."""
@@ -43,7 +43,7 @@ class MemoryTransactionalProducer:
         return (await self.send_many([message]))[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Store messages as part of the transaction; nobody sees them yet."""
+        """Store messages as part of the transaction, invisible so far."""
         with self._broker.lock:
             return self._broker.append(messages, self._current())
 
@@ -56,11 +56,11 @@ class MemoryTransactionalProducer:
             self._current().offsets.setdefault(group, {}).update(offsets)
 
     async def commit(self) -> None:
-        """Show what was written and store the offsets."""
+        """Make the messages visible and store the offsets."""
         self._finish(commit=True)
 
     async def abort(self) -> None:
-        """Drop what was written and the offsets."""
+        """Drop the messages and the offsets."""
         self._finish(commit=False)
 
     def _finish(self, *, commit: bool) -> None:

@@ -34,7 +34,7 @@ class MemoryTransport:
     """A way to an in-process broker.
 
     Args:
-        broker: Shared with whoever else should see the same topics; a new one without.
+        broker: Shared with other transports that see the same topics; a new one if None.
     """
 
     name = "memory"
@@ -77,9 +77,11 @@ class MemoryConsumer:
         self._subscription = subscription
         self._client_id = client_id
         self._positions: dict[TopicPartition, int] = {}
-        self._topic_ids: dict[TopicPartition, str | None] = {}  # what the positions belong to
-        self._held: frozenset[TopicPartition] = frozenset()  # what the listener was told of
-        self._readable: list[TopicPartition] = []  # of those, the ones with a position; who had a turn goes to the end
+        self._topic_ids: dict[TopicPartition, str | None] = {}  # the topic of each position
+        self._held: frozenset[TopicPartition] = frozenset()  # partitions that the listener was told of
+        self._readable: list[
+            TopicPartition
+        ] = []  # of those, the ones with a position; one that had its turn goes to the end
         self._task: asyncio.Task[None] | None = None
         self._member: Member | None = None
         self._failure: BaseException | None = None
@@ -108,7 +110,7 @@ class MemoryConsumer:
                 version = self._broker.changed.version
                 if not await self._follow(listener):
                     await self._broker.changed.changed(version, None)
-        except Exception as error:  # noqa: BLE001 - whatever a listener raises surfaces from the next fetch
+        except Exception as error:  # noqa: BLE001 - a listener's error surfaces from the next fetch
             self._failure = error
             self._broker.changed.notify()
 
@@ -208,7 +210,7 @@ class MemoryConsumer:
             self._broker.commit(self._group, self._member, offsets)
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
-        """Return what is committed."""
+        """Return committed offsets."""
         self._broker.faults.check("committed")
         stored = self._broker.group(self._group).offsets
         return {partition: stored.get(partition) for partition in partitions}
@@ -353,7 +355,7 @@ class MemoryAdmin:
         self._broker.group(group).offsets.update(offsets)
 
     async def remove_members(self, group: str, members: Sequence[tuple[str, str | None]]) -> None:
-        """Take members out of a group. Nobody has an instance here."""
+        """Take members out of a group. No member has an instance here."""
         known = self._broker.group(group).members
         for member_id in [each for each, _ in members if each in known]:
             self._broker.leave(group, known[member_id])
