@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Octopus(Application, Generic[S]):
-    """An application: handlers, timers and what they share.
+    """An application: handlers, timers and their shared state.
 
         app = Octopus("beamline")
 
@@ -37,13 +37,13 @@ class Octopus(Application, Generic[S]):
         name: Begins the names of its consumer groups, `<name>.<handler>`: workers with the same name share the work.
         brokers: Bootstrap servers, `host:port` or several; none means the embedded broker. Short for `settings`.
         settings: Anything of `octopus.Settings`, as a nested mapping. File, environment and command line override it.
-        codec: Writes what is published, unless it is bytes or text.
+        codec: Writes published values, except bytes and text.
         codecs: Further formats that can be read, chosen by the content-type header.
         lifespan: Called with the app; its context is entered before the first record and left after the last. What it
             yields becomes `state`, and type checkers know its type from there.
 
     Attributes:
-        state: Yours: whatever handlers share. A `SimpleNamespace` while no lifespan has yielded something else.
+        state: Yours, shared by handlers. A `SimpleNamespace` unless the lifespan has yielded another object.
         codec: As given.
         codecs: As given.
     """
@@ -102,7 +102,7 @@ class Octopus(Application, Generic[S]):
     async def connected(self, **overrides: Any) -> AsyncIterator[Connection]:
         """Publish without handling anything: `async with app.connected(): await app.publish(…)`.
 
-        Where the app runs, `app.publish` stays what it was, and only what this gives uses the new connection:
+        Where the app runs, `app.publish` stays as it was, and only the yielded object uses the new connection:
         `async with app.connected(brokers="elsewhere:9092") as elsewhere: await elsewhere.publish(…)`.
 
         Args:
@@ -116,7 +116,7 @@ class Octopus(Application, Generic[S]):
 
     @asynccontextmanager
     async def running(self, **overrides: Any) -> AsyncIterator["Octopus"]:
-        """Run the handlers inside somebody's asyncio program, until the block ends.
+        """Run the handlers inside an asyncio program, until the block ends.
 
         Never touches signal handlers or the event loop policy; several apps may run in one loop.
 

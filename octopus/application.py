@@ -1,6 +1,6 @@
 """An app as drivers see it: handlers and middleware as pipelines, a lifespan, and the publisher that serves it meanwhile.
 
-The façade that users import, `octopus.app.Octopus`, adds what starts drivers; it stands above them, and this below.
+The façade that users import, `octopus.app.Octopus`, starts drivers; it stands above them, and this module below.
 """
 
 import time
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 
 class Application(Router):
-    """Handlers, timers and what they share, as a driver sees them.
+    """Handlers, timers and their shared state, as a driver sees them.
 
     Args:
         name: Begins the names of its consumer groups, `<name>.<handler>`.
         settings: As a nested mapping, not yet merged with file, environment and command line.
-        codec: Writes what is published, unless it is bytes or text.
+        codec: Writes published values, except bytes and text.
         codecs: Further formats that can be read, chosen by the content-type header.
         lifespan: Called with the app; entered before the first record and left after the last.
 
@@ -49,7 +49,7 @@ class Application(Router):
         settings: As given.
         codec: As given.
         codecs: As given.
-        state: What the lifespan yielded; a `SimpleNamespace` while it has yielded nothing.
+        state: The object that the lifespan yielded; a `SimpleNamespace` while it has yielded none.
 
     Raises:
         ConfigurationError: The name cannot begin names of groups, or the lifespan is not one.
@@ -86,7 +86,7 @@ class Application(Router):
     def middleware(self, function: M) -> M:
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
 
-        The first registered is the outermost. It sees the handler's exceptions; what it raises counts as the handler's.
+        The first registered is the outermost. It sees the handler's exceptions; its own count as the handler's.
         A batch handler's middleware gets the whole `Batch`. `call_next.handler` and `call_next.attempt` say whom it is for.
 
         Raises:
@@ -147,7 +147,7 @@ class Application(Router):
 
     @contextmanager
     def captured(self, producer: Producer) -> Iterator[None]:
-        """Let `producer` have, too, what would open a connection of its own: `connected()` and `synchronous_publisher()`.
+        """Let `producer` serve `connected()` and `synchronous_publisher()`, too, which would open connections of their own.
 
         Args:
             producer: Started; used from any thread and event loop, and never stopped.
@@ -161,7 +161,7 @@ class Application(Router):
         """Compile the handlers into one pipeline per consumer group, and one for each retry topic.
 
         Args:
-            producer: For what handlers return, for dead letters and for retries that wait in a topic.
+            producer: For return values of handlers, dead letters and retries that wait in a topic.
             settings: For the dead-letter limit and for how much may wait in memory.
             only: Names of handlers; all when empty.
             clock: Seconds since the epoch, for when those are due.
@@ -193,7 +193,7 @@ class Application(Router):
                 if (retries := retry_topics.get(route.name)) is not None:
                     self._check_retries(route, pipeline, retries.name)
                     group = self.retry_group_of(route)
-                    # Half of what may be in flight: so what waits never keeps what is due from being read for long.
+                    # Half of the in-flight limits, so that waiting retries never keep due ones from being read for long.
                     room = WaitingRoom(settings.worker.in_flight_records // 2, settings.worker.in_flight_bytes // 2)
                     retrying.append(RetryPipeline(group, pipeline.group, route, retries, room, **given))
         return pipelines + retrying
@@ -230,7 +230,7 @@ class Application(Router):
 
 
 class Publishers:
-    """Who publishes for an app now.
+    """The current publishers of an app.
 
     Args:
         name: The app's, for sentences.
@@ -240,11 +240,11 @@ class Publishers:
         self._name = name
         self._drivers: list[tuple[Home, Publisher]] = []  # that run now; the latest one here publishes
         self._connections: list[tuple[Home, Publisher]] = []  # where no driver runs they publish
-        self._captors: list[Producer] = []  # get what would open a connection of its own
+        self._captors: list[Producer] = []  # serve calls that would open a connection of their own
 
     @property
     def captor(self) -> Producer | None:
-        """What gets everything that would open a connection of its own; None outside of tests."""
+        """The producer that serves calls which would open a connection of their own; None outside of tests."""
         return self._captors[-1] if self._captors else None
 
     def of_driver(self, publisher: Publisher) -> AbstractContextManager[None]:
@@ -266,7 +266,7 @@ class Publishers:
         """Return the publisher of this event loop and process.
 
         Raises:
-            ConfigurationError: There is none, or not here; the sentence says what to use.
+            ConfigurationError: There is none, or not here; the sentence names the alternative.
         """
         for publishers in (self._drivers, self._connections):
             for home, publisher in reversed(publishers):

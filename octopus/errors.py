@@ -4,15 +4,15 @@
     ├─ ConfigurationError        bad setting, bad import string, unknown transport URL
     ├─ PatternError              an event pattern does not compile: .path, .pattern
     ├─ DecodeError               bytes are not a T: .reason, .field
-    ├─ ResultRefused             a handler or middleware returned what cannot be used
+    ├─ ResultRefused             a handler or middleware returned an unusable value
     ├─ HandlerStopped            too much is dying, or nothing may be lost: processing stops
-    ├─ OperationFailed           what was asked cannot be done: nothing is there, or another thing is
+    ├─ OperationFailed           an operation cannot be done: its object is missing, or another one is there
     ├─ TransportError            .retryable
     │  ├─ ConnectionFailed
     │  ├─ NotAuthorized
     │  ├─ TopicNotFound
     │  ├─ TopicRecreated
-    │  ├─ CodecUnavailable       what a codec of the app needs is away
+    │  ├─ CodecUnavailable       a service that a codec of the app needs is away
     │  ├─ RecordTooLarge
     │  ├─ BatchTooLarge
     │  ├─ CorruptBatch
@@ -54,10 +54,10 @@ class PatternError(OctopusError):
 
 
 class DecodeError(OctopusError):
-    """Bytes are not what the handler's annotation says. Never retried: the same bytes fail again.
+    """Bytes do not fit the handler's annotation. Never retried: the same bytes fail again.
 
     Attributes:
-        reason: What was wrong, naming the field where one is known.
+        reason: The fault, with its field where one is known.
         field: JSON path of the offending field (`$.size`), or empty.
     """
 
@@ -68,32 +68,34 @@ class DecodeError(OctopusError):
 
 
 class ResultRefused(OctopusError):
-    """A handler or middleware returned what nothing can be made of. Never retried: it would return the same again."""
+    """A handler or middleware returned an unusable value. Never retried: it would return the same again."""
 
 
 class HandlerStopped(OctopusError):
-    """A handler's line was stopped because going on would lose or kill too many events."""
+    """Processing stopped for a handler, because going on would lose or give up too many events."""
 
     @classmethod
     def by(cls, error: BaseException) -> "HandlerStopped":
-        """Return why processing stops at SystemExit and its kind, from a handler, and at any error of ours: nothing may be settled, and
-        nothing can be known about what else is broken."""
+        """Return why processing stops: at SystemExit and its kind from a handler, and at any error of ours.
+
+        Nothing may be settled then, since other parts may be broken, too.
+        """
         stopped = cls(f"{type(error).__name__} is not a failure to retry: {error}")
         stopped.__cause__ = error
         return stopped
 
 
 class OperationFailed(OctopusError):
-    """What somebody asked for cannot be done, for a reason that is neither usage nor the broker's."""
+    """An operation cannot be done, for a reason that is neither usage nor the broker's."""
 
 
 class TransportError(OctopusError):
-    """A broker could not do what was asked.
+    """A broker could not carry out a request.
 
     Attributes:
-        retryable: Whether the same request may succeed later without anybody changing anything.
-        published: Of messages that were sent together, where each was stored, None for those that were not. None where
-            nothing is known about the others.
+        retryable: Whether the same request may succeed later without any change.
+        published: Of messages that were sent together, where each was stored, None for one that was not. None as a
+            whole where that is unknown.
     """
 
     retryable = False
@@ -112,13 +114,13 @@ class ConnectionFailed(TransportError):
 
 
 class CodecUnavailable(TransportError):
-    """What a codec of the app needs to decode, such as a schema registry, is away: no fault of the record's."""
+    """A service that a codec of the app needs, such as a schema registry, is away: no fault of the record's."""
 
     retryable = True
 
 
 class NotAuthorized(TransportError):
-    """The broker knows who asks and refuses."""
+    """The broker knows the principal and refuses it."""
 
 
 class TopicNotFound(TransportError):
@@ -130,7 +132,7 @@ class TopicRecreated(TransportError):
 
 
 class RecordTooLarge(TransportError):
-    """One record exceeds what the broker accepts."""
+    """One record exceeds the broker's limit."""
 
 
 class BatchTooLarge(TransportError):
@@ -154,7 +156,7 @@ class AuthError(OctopusError):
 
 
 class LoginRequired(AuthError):
-    """Nobody is logged in; the message says which command to run."""
+    """No user is logged in; the message names the command to run."""
 
 
 class TokenExpired(AuthError):

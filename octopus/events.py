@@ -1,7 +1,7 @@
-"""What travels: coordinates, records, events, messages.
+"""Coordinates, records, events, messages.
 
 A **record** is bytes at a coordinate, as stored. An **event** is a decoded record as a handler sees it.
-A **message** is what somebody wants published.
+A **message** is a value to be published.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ class TopicPartition(NamedTuple):
 
 
 class StoredRecord(Protocol):
-    """A record inside its partition: what a client library hands over, read without copying it into an object of ours.
+    """A record inside its partition, as a client library hands it over, without a copy into an object of ours.
 
-    On the hot path only `value` and `offset` are touched; everything else is fetched when somebody asks for it.
+    On the hot path only `value` and `offset` are touched; the other fields are fetched on demand.
 
     Attributes:
         offset: Position in the partition.
@@ -239,7 +239,7 @@ class Message(Generic[T]):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """Where a message was stored, once acknowledged. Unpacks like a tuple; `dict(published)` is what `json.dumps` takes.
+    """Where a message was stored, once acknowledged. Unpacks like a tuple; `json.dumps` takes `dict(published)`.
 
     msgspec, pydantic and FastAPI take it as it is, also as a field and as a return annotation.
 
@@ -268,7 +268,7 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Tell pydantic, when it asks, that this is an object with three fields."""
-        from pydantic_core import core_schema  # who asks has it
+        from pydantic_core import core_schema  # the caller is pydantic
 
         fields = core_schema.typed_dict_schema(
             {

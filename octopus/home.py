@@ -39,8 +39,8 @@ class Home:
         """Refuse to be used from elsewhere.
 
         Args:
-            what: Begins the sentence: whose home this is.
-            instead: What to do elsewhere; a whole sentence or more.
+            what: Begins the sentence: the owner of this home.
+            instead: The remedy elsewhere; a whole sentence or more.
 
         Raises:
             ConfigurationError: This is another process, or another event loop.
@@ -50,12 +50,12 @@ class Home:
 
 
 def elsewhere(what: str, process: int, instead: str) -> ConfigurationError:
-    """Return what is wrong with using something where it was not opened.
+    """Return the error of using an object where it was not opened.
 
     Args:
         what: Begins the sentence.
         process: The one that opened it.
-        instead: What to do here; a whole sentence or more.
+        instead: The remedy here; a whole sentence or more.
     """
     if process != os.getpid():
         reason = (

@@ -11,11 +11,11 @@ from octopus.errors import ConfigurationError
 
 
 class Lifespan:
-    """Enters and leaves a lifespan, and notes at what it raises where that was.
+    """Enters and leaves a lifespan, and notes the file and line of its exceptions.
 
     Args:
         function: The user's.
-        app: What it is called with.
+        app: The lifespan's argument.
         name: The app's.
     """
 
@@ -25,7 +25,7 @@ class Lifespan:
         self._name = name
 
     async def __aenter__(self) -> Any:
-        """Return what it yields."""
+        """Return the object that it yields."""
         try:
             self._context = _enterable(self._function(self._app))
             return await self._context.__aenter__()
@@ -63,7 +63,7 @@ def _enterable(context: Any) -> AbstractAsyncContextManager[Any]:
 
 
 def check_lifespan(function: Any) -> None:
-    """Refuse what cannot be entered, before anything runs.
+    """Refuse a lifespan that cannot be entered, before any of it runs.
 
     Raises:
         ConfigurationError: It is a generator or coroutine function, or cannot be called.

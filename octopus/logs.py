@@ -1,8 +1,8 @@
 """Loggers of ours, and how they get along with those of the program around them.
 
-What our log calls pass on may come from outside (an exception's text, a topic's name): it is made harmless here, before any
+Arguments of our log calls may come from outside (an exception's text, a topic's name): they are made harmless here, before any
 handler sees it, tracebacks included. And a program that sets up logging disables, by default, every logger there is
-(`logging.config.dictConfig`); ours stay: what they say is that events are not handled.
+(`logging.config.dictConfig`); ours stay, because they report events that are not handled.
 """
 
 import logging
@@ -29,7 +29,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 class _Logger(logging.Logger):
-    """Cannot be disabled by accident, and passes on harmless text only. Its level decides what is said."""
+    """Cannot be disabled by accident, and passes on harmless text only. Its level decides which records pass."""
 
     @property
     def disabled(self) -> bool:
@@ -55,7 +55,7 @@ def _harmless(value: object) -> object:
         return value
     try:
         return visible(str(value))
-    except Exception:  # noqa: BLE001 - code of whoever wrote the exception
+    except Exception:  # noqa: BLE001 - an exception's own code
         return f"({type(value).__name__} whose text cannot be read)"
 
 
@@ -69,7 +69,7 @@ def traceback_of(record: logging.LogRecord) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Formats records so that only the first line of each begins at the margin, whoever logged it."""
+    """Formats records so that only the first line of each begins at the margin, from any logger."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format all but the traceback."""

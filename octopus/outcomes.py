@@ -1,4 +1,4 @@
-"""What became of a record. Closed: done, skipped, retry, deferred, dead letter; nothing else exists.
+"""The outcomes of a record. Closed: done, skipped, retry, deferred, dead letter; there are no others.
 
 A handler says no by raising `RetryLater` or `Reject`: answers, not failures, so they stand beside the error tree.
 """
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The handler finished and what it returned is published."""
+    """The handler finished and its return value is published."""
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -33,17 +33,17 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Deferred(msgspec.Struct, frozen=True):
-    """It waits in the retry topic. Whoever returns this outcome has its copy there acknowledged, so it is settled here.
+    """It waits in the retry topic. Its copy there is acknowledged before this outcome is returned, so it is settled here.
 
     Attributes:
-        retry: What it waits for.
+        retry: The retry that waits there.
     """
 
     retry: Retry
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Give up on the record. Whoever returns this outcome has its copy in the dead-letter topic acknowledged.
+    """Give up on the record. Its copy in the dead-letter topic is acknowledged before this outcome is returned.
 
     Attributes:
         reason: One sentence.

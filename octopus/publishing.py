@@ -1,4 +1,4 @@
-"""From values to records on a topic: what `app.publish`, `to=` and the synchronous publisher share."""
+"""From values to records on a topic, for `app.publish`, `to=` and the synchronous publisher."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ class Publisher:
         )
 
     async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Publish what is encoded already, in order; return once all are acknowledged."""
+        """Publish encoded messages, in order; return once all are acknowledged."""
         if len(messages) == 1:
             return [await self._producer.send(messages[0])]  # shares batches with concurrent ones
         return await self._producer.send_many(messages)
@@ -63,12 +63,12 @@ class Publisher:
 
         Args:
             topic: Where to, unless the message says.
-            message: What.
+            message: The value, or a `Message`.
             key: Its key, unless the message says.
 
         Raises:
             TypeError: It cannot be encoded.
-            ConfigurationError: Nobody said where to.
+            ConfigurationError: No topic is given.
         """
         if not isinstance(message, Message):
             if topic is None:
@@ -98,10 +98,10 @@ class Publisher:
 
 
 class Connection:
-    """What `async with app.connected() as connection:` gives: publishes through that connection, whatever else the app does.
+    """The result of `async with app.connected() as connection:`, which publishes through that connection only.
 
     Args:
-        name: Of its app, for what it says when it cannot be used.
+        name: Of its app, for its errors.
         home: Where it was opened.
         publisher: Of its producer.
     """
@@ -168,7 +168,7 @@ class SynchronousPublisher:
     Args:
         connect: Opens a started producer and closes it again.
         codec: For values that are neither bytes nor text.
-        name: Whose it is, for what it says when it cannot be used.
+        name: Of its app, for its errors.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class SynchronousPublisher:
 
     def __exit__(self, *error: object) -> None:
         if self._process != os.getpid():
-            return  # the thread stayed behind, and what is queued is its parent's to deliver
+            return  # the thread stayed in the parent, which delivers the queued messages
         assert self._producer is not None
         with self._submitting:
             self._publisher = None

@@ -6,15 +6,15 @@ from octopus.errors import CodecUnavailable, DecodeError, ResultRefused
 from octopus.outcomes import DeadLetter, Outcome, Reject, Retry, RetryLater
 
 CODEC_WAIT = 5.0
-"""Seconds, at most, before a record is decoded again whose codec could not reach what it needs. It counts as no attempt: what is away is
-no reason to give up on a record."""
+"""Seconds, at most, before a record is decoded again whose codec could not reach a service. It counts as no attempt: an
+outage is no reason to give up on a record."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often and when a failed event runs again before it goes to the dead-letter topic.
 
     The wait before attempt n+1 is `backoff * factor ** (n - 1)`, at most `maximum`, made shorter at random by up to the
-    fraction `jitter` so that what failed together does not come back together.
+    fraction `jitter` so that events that failed together do not come back together.
 
     Attributes:
         attempts: Runs in all, the first included; 0 means for ever.
@@ -60,11 +60,11 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return full * (1 - self.jitter * chance)
 
     def decide(self, attempt: int, error: Exception, chance: float) -> Outcome:
-        """Return what becomes of a record whose handling raised.
+        """Return the outcome of a record whose handling raised.
 
         Args:
             attempt: The attempt that failed, from 1.
-            error: What it raised.
+            error: The exception.
             chance: A random number, 0 to 1.
         """
         match error:

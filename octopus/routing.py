@@ -101,15 +101,15 @@ class Router:
         Args:
             topic: A topic, several, or a compiled regular expression that whole topic names must match.
             filter: An EventBridge event pattern; events that do not match are skipped without calling the handler.
-            to: Topic that gets what the handler returns: None publishes nothing, a list each of its items, a `Message`
-                what it says. A plain value keeps the key of the event it came from.
+            to: Topic for the handler's return value: None publishes nothing, a list each of its items, a `Message` its
+                value to its own topic. A plain value keeps the key of its event.
             group: Consumer group; `<app>.<name>` when None. Handlers that name the same group share its consumer.
             batch: Hand over up to this many events at once, as a list.
             within: Longest wait for a batch to fill, seconds.
             ordering: `partition`: one event of a partition after the other. `key`: one event of a key after the other.
                 `none`: no order.
             concurrency: Events handled at once in this process, at most.
-            retry: What to do about exceptions; an int is a number of attempts.
+            retry: The policy for exceptions; an int is a number of attempts.
             retry_topic: Let retries that wait longer than `RetryPolicy.defer_beyond` do so in a topic instead of in their
                 lane: they survive a restart and hold up nothing, and come back out of order. True for
                 `<app>.<name>.retry`, or a topic's name.
@@ -118,13 +118,13 @@ class Router:
             timeout: Seconds after which a run of the handler is cancelled and counts as failed.
             start: Where the group starts when it has committed nothing: the end or the beginning of the log, a time
                 (aware datetime), or that long ago (timedelta).
-            delivery: `exactly_once`: what an event leads to through `to=`, `app.publish` and dead letters becomes visible
+            delivery: `exactly_once`: an event's outputs through `to=`, `app.publish` and dead letters become visible
                 exactly once, together with the commit of its offset, in one Kafka transaction. Effects elsewhere stay
                 at least once, as everything is by default.
             name: The handler's name in groups, logs and dead letters; the function's when None.
 
         Raises:
-            ConfigurationError: Something about the handler or an argument cannot work; the sentence says what.
+            ConfigurationError: The handler or an argument cannot work; the sentence names the fault.
             PatternError: The filter does not compile.
         """
         if callable(topic):
@@ -189,7 +189,7 @@ class Router:
         """Add another router's handlers and timers.
 
         Args:
-            router: What to add, as it is now.
+            router: To add, as it is now.
             prefix: Put before its topics, `to=` and named dead-letter and retry topics, and before handler names, so that
                 one router can be included several times.
         """
@@ -425,7 +425,7 @@ def _check_timer(function: Any, name: str) -> None:
     except TypeError as error:
         raise ConfigurationError(f"timer {name!r} is called with nothing, which it cannot take: {error}.") from error
     except ValueError:
-        return  # nobody can tell
+        return  # its signature is unknown
 
 
 def _name_of(function: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a handler's signature says: what it wants, one event or a batch, async or not. Mistakes are found at decoration."""
+"""Read a handler's signature: its argument, one event or a batch, async or not. Mistakes are found at decoration."""
 
 import collections
 import collections.abc
@@ -28,12 +28,12 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Parameter(NamedTuple):
-    """What a handler is called with.
+    """A handler's argument.
 
     Attributes:
         kind: The decoded value, or an `Event` around it.
         batch: A list of them.
-        type: What each record is decoded into; Any where nothing is annotated.
+        type: The type that each record is decoded into; Any without an annotation.
     """
 
     kind: Literal["value", "event"]
@@ -46,8 +46,8 @@ class Signature(NamedTuple):
 
     Attributes:
         name: The function's own name; for a callable object, its class's.
-        parameter: What it wants.
-        is_async: Calling it gives a coroutine. A sync function may still return an awaitable: look at what it returned.
+        parameter: Its argument.
+        is_async: Calling it gives a coroutine. A sync function may still return an awaitable: look at its result.
         returns: The return annotation; Any where there is none, or where it cannot be resolved.
     """
 
@@ -58,7 +58,7 @@ class Signature(NamedTuple):
 
     @property
     def type(self) -> Any:
-        """What each record is decoded into."""
+        """The type that each record is decoded into."""
         return self.parameter.type
 
     @property
@@ -75,7 +75,7 @@ def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signat
         batch: Whether it is registered with `batch=`.
 
     Raises:
-        ConfigurationError: It cannot be a handler; the sentence says why and what to change.
+        ConfigurationError: It cannot be a handler; the sentence gives the reason and the remedy.
     """
     name = _name(function)
     called = _called(function, name)
@@ -102,7 +102,7 @@ def inspect_handler(function: Callable[..., Any], batch: bool = False) -> Signat
         ) from error
     is_async = inspect.iscoroutinefunction(called)
     if hasattr(_decorated(function), "__wrapped__"):
-        return Signature(name, found, is_async, Any)  # what is around it may return otherwise
+        return Signature(name, found, is_async, Any)  # a decorator may return another type
     try:
         returns = _resolve(called, "return", inspect.signature(function).return_annotation, name)
     except ConfigurationError:
@@ -198,7 +198,7 @@ def _called(function: Any, name: str) -> Any:
         elif isinstance(called, types.MethodType | staticmethod):
             called = called.__func__
         elif isinstance(type(called).__call__, types.WrapperDescriptorType):
-            break  # written in C, as what lru_cache makes
+            break  # written in C, as lru_cache's wrapper
         else:
             called = type(called).__call__
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
@@ -207,7 +207,7 @@ def _called(function: Any, name: str) -> Any:
 
 
 def _decorated(function: Any) -> Any:
-    """Look through partials: what a decorator returned says itself what it is around."""
+    """Look through partials: a decorated function itself names the function it wraps."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -257,7 +257,7 @@ def _event_parameter(function: Any, name: str) -> inspect.Parameter:
 
 
 def _own_signature(function: Any) -> inspect.Signature:
-    """Read the signature of what is called, not of what that says it wraps: a decorator may give the others itself."""
+    """Read the signature of the callable itself, not of the function it wraps: a decorator may pass further arguments."""
     try:
         return inspect.signature(_readable(function), follow_wrapped=False)
     except ValueError:  # it is written in C, and has none
@@ -277,7 +277,7 @@ def _readable(function: Any) -> Any:
 
 
 def _wrapped_parameter(function: Any, name: str) -> inspect.Parameter | None:
-    """Return the parameter of what a decorator is around that gets what it hands on: of the same name, else the first."""
+    """Return the wrapped function's parameter that gets a decorator's argument: of the same name, else the first."""
     if not hasattr(_decorated(function), "__wrapped__"):
         return None
     try:
@@ -289,7 +289,7 @@ def _wrapped_parameter(function: Any, name: str) -> inspect.Parameter | None:
 
 
 def _resolve(function: Any, parameter: str, annotation: Any, name: str) -> Any:
-    """Evaluate one annotation on its own: others may name what only a type checker knows."""
+    """Evaluate one annotation on its own: others may have names that only a type checker knows."""
     if annotation is inspect.Parameter.empty:
         return Any
     holder = types.SimpleNamespace(__annotations__={parameter: annotation})
@@ -305,10 +305,10 @@ def _resolve(function: Any, parameter: str, annotation: Any, name: str) -> Any:
 
 
 def _local_names(function: Any) -> Mapping[str, Any]:
-    """Collect what the function's surroundings call local, as far as they are still running or closed over.
+    """Collect the local names around the function, as far as their scopes are still running or closed over.
 
     `from __future__ import annotations` turns a type that is local to a function into a mere name. At decoration the
-    defining scope is a frame on the stack: the one whose code holds this code as a constant.
+    defining scope is a frame on the stack: the frame whose code holds this code as a constant.
     """
     if "<locals>" not in getattr(function, "__qualname__", "") or not inspect.isfunction(function):
         return {}
@@ -324,7 +324,7 @@ def _local_names(function: Any) -> Mapping[str, Any]:
 
 
 def _cells(function: Any) -> dict[str, Any]:
-    """Return what a function closes over, as far as it has a value yet."""
+    """Return the variables that a function closes over and that have a value yet."""
     names = getattr(function, "__code__", None)
     cells = zip(names.co_freevars if names else (), getattr(function, "__closure__", None) or (), strict=False)
     found = {}
@@ -343,7 +343,7 @@ def _defines(outer: types.CodeType, code: types.CodeType) -> bool:
 
 
 def _meant(annotation: Any) -> Any:
-    """Look through `Annotated` and `type X = …`, and let what nothing can be compared with stand for anything."""
+    """Look through `Annotated` and `type X = …`, and let an annotation that cannot be hashed stand for anything."""
     annotation = plain(annotation)
     return annotation if isinstance(annotation, collections.abc.Hashable) else Any
 

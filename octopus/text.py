@@ -1,6 +1,6 @@
 """Text from outside, made harmless for terminals and logs: events, names and exceptions may say anything.
 
-Control characters (C0 and C1, escape sequences among them), characters that turn or hide what stands beside them, and
+Control characters (C0 and C1, escape sequences among them), characters that turn or hide their neighbours, and
 bytes that are not UTF-8 become escapes. So nothing moves a cursor, rings a bell, or begins a line that it did not write.
 """
 

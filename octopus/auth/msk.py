@@ -99,7 +99,7 @@ class MskTokenProvider:
         return found if found is not None else self._of_boto3()
 
     def _of_boto3(self) -> Credentials:
-        """Ask boto3's chain: profiles, containers, instance roles. Its session renews what it found."""
+        """Ask boto3's chain: profiles, containers, instance roles. Its session renews the credentials."""
         try:
             import boto3
             import botocore.exceptions
@@ -148,7 +148,7 @@ def msk_token(region: str, credentials: Credentials, now: datetime, user_agent: 
 
     Args:
         region: The clusters' region.
-        credentials: Who connects.
+        credentials: Of the principal that connects.
         now: Time of signing, with a time zone.
         user_agent: Added after signing, as Amazon's signers do.
     """

@@ -30,7 +30,7 @@ class Token(NamedTuple):
     """A bearer token.
 
     Attributes:
-        value: What is sent.
+        value: The token as sent.
         expires_at: Seconds since the epoch; None when it does not say.
     """
 
@@ -92,7 +92,7 @@ class CachedTokens:
             except asyncio.CancelledError:
                 if not waiting_for.cancelled():
                     raise
-                # who was asking gave up: somebody else has to ask
+                # the asking caller gave up: another one has to ask
 
     async def _renew(self, result: "concurrent.futures.Future[Token]", current: Token | None) -> Token:
         try:
@@ -156,7 +156,7 @@ class FixedToken:
 
 
 class TokenFile:
-    """The token in a file that somebody else renews (a mounted secret, a login helper); read whenever it is needed.
+    """The token in a file that another program renews (a mounted secret, a login helper); read whenever it is needed.
 
     Args:
         path: The file: a token and nothing else.

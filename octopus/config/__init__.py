@@ -1,7 +1,7 @@
 """Settings: a frozen tree, and one pure loader from a mapping to it.
 
 Four sources, each overriding the one before: arguments in code, `octopus.toml` (or `[tool.octopus]` in
-`pyproject.toml`), `OCTOPUS_*` variables, the command line. Whoever starts the program reads the file and the
+`pyproject.toml`), `OCTOPUS_*` variables, the command line. The starter of the program reads the file and the
 environment, and merges once:
 
     load(merge(arguments, from_toml(text), from_environment(environ), command_line))
@@ -52,4 +52,4 @@ __all__ = [
 TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
 TOPIC_NAME_RULE = "1 to 249 letters, digits, '.', '_' or '-'"
 GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
-"""What a consumer group's name may be made of, so that every tool and AWS take it."""
+"""The characters of a consumer group's name that every tool and AWS accept."""

@@ -1,4 +1,4 @@
-"""What an address of a broker looks like, so that one that is none is refused where it was written."""
+"""The form of a broker's address, so that an invalid one is refused where it was written."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ EXAMPLE = "Write host:port, as in localhost:9092; several with commas; nothing f
 
 
 def check_addresses(addresses: Iterable[str]) -> None:
-    """Refuse what names no broker.
+    """Refuse addresses that name no broker.
 
     Args:
         addresses: Each `host:port`, `[v6]:port`, a host alone, or an address with one of our schemes.
 
     Raises:
-        ConfigurationError: One of them is something else; the sentence says what is wrong with it.
+        ConfigurationError: One of them is no address; the sentence names the fault.
     """
     for address in addresses:
         scheme, separator, rest = address.partition("://")
@@ -30,7 +30,7 @@ def check_addresses(addresses: Iterable[str]) -> None:
 
 
 def _wrong_with(place: str) -> str | None:
-    """Return what keeps `place` from being a host and a port, or None."""
+    """Return the reason why `place` is no host and port, or None."""
     if any(character.isspace() for character in place):
         return "there is a space in it"
     if "/" in place:

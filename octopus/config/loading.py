@@ -1,4 +1,4 @@
-"""From mappings to `Settings`. Pure: files and the environment are read by whoever starts the program."""
+"""From mappings to `Settings`. Pure: the starter of the program reads files and the environment."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from octopus.errors import ConfigurationError
 
 
 class SettingRefused(ConfigurationError):
-    """A setting cannot be what it is.
+    """A setting has a value that it cannot have.
 
     Attributes:
         path: Which: `worker.drain_timeout`.
@@ -55,7 +55,7 @@ def load_from(*sources: Source) -> Settings:
         places = [s.place(error.path) for s in reversed(sources) if _has(s.settings, error.path.split("."))]
         if not places:
             raise
-        # What does not go together in a section may come from several; of a setting the last one counts.
+        # Settings of a section that contradict each other may come from several; of one setting the last source counts.
         shown = " and ".join(places if error.path in sections() else places[:1])
         raise SettingRefused(f"{error} It comes from {shown}.", error.path) from error
 
@@ -73,7 +73,7 @@ def load(mapping: Mapping[str, Any]) -> Settings:
 
     Raises:
         ConfigurationError: An unknown name (with a suggestion), or a value that does not fit: the sentence says which
-            setting, its value unless it is secret, and what is expected.
+            setting, its value unless it is secret, and the expected form.
     """
     values = _load(mapping, tree(), "")
     _check_brokers(mapping.get("brokers"), values.get("brokers", ()))
@@ -173,7 +173,7 @@ def _check_brokers(given: Any, brokers: Iterable[str]) -> None:
 
 
 def _refuse_secrets(brokers: Iterable[str]) -> None:
-    # Addresses are printed and logged everywhere, so no address may hold what must not be.
+    # Addresses are printed and logged everywhere, so no address may hold a secret.
     for address in brokers:
         _, _, query = address.partition("?")
         if "@" in address or any(word in query.lower() for word in ("password", "token", "secret")):

@@ -1,4 +1,4 @@
-"""Every setting, with its default, its unit and what it is for. The reference pages are made from this file.
+"""Every setting, with its default, its unit and its purpose. The reference pages are made from this file.
 
 Durations are seconds, sizes bytes. Kafka's own names are kept where Kafka has one.
 """
@@ -19,7 +19,7 @@ MEBIBYTE = 2**20
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach the brokers and who to be there. What is left on "auto" follows from the rest."""
+    """How to reach the brokers and as which principal. A setting left on "auto" follows from the rest."""
 
     protocol: Annotated[
         Literal["auto", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
@@ -41,7 +41,7 @@ class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
     key_password: Annotated[Secret | None, "Opens the private key."] = None
 
     def __post_init__(self) -> None:
-        # Struct keeps __setattr__ closed; what is derived is set once, here, before anybody sees the object.
+        # Struct keeps __setattr__ closed; derived fields are set once, here, before any code sees the object.
         msgspec.structs.force_setattr(self, "mechanism", self._derived_mechanism())
         msgspec.structs.force_setattr(self, "protocol", self._derived_protocol())
         self._check()
@@ -104,7 +104,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
         "consumer: brokers deal partitions out and watch sessions (KIP-848: Kafka 4, engine librdkafka).",
     ] = "classic"
     session_timeout: Annotated[Seconds, "Without a heartbeat for so long, a member has left its group."] = 45.0
-    rebalance_timeout: Annotated[Seconds, "What all members have for draining and joining again."] = 60.0
+    rebalance_timeout: Annotated[Seconds, "Time for all members to drain and join again."] = 60.0
     fetch_max_wait: Annotated[
         Seconds, "How long a broker may wait for records before it answers that there are none."
     ] = 0.1
@@ -113,7 +113,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     assignor: Annotated[
         Literal["auto", "sticky", "range", "roundrobin", "cooperative-sticky", "uniform"],
         "How partitions are dealt out among the members of a group. auto: sticky with aiokafka, cooperative-sticky with "
-        "librdkafka, what brokers choose with group_protocol consumer.",
+        "librdkafka, the brokers' choice with group_protocol consumer.",
     ] = "auto"
     isolation: Annotated[
         Literal["read_committed", "read_uncommitted"], "Whether records of open or aborted transactions are left out."
@@ -163,13 +163,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     commit_interval: Annotated[Seconds, "Offsets are committed at least this often while records settle."] = 1.0
     commit_every: Annotated[Count, "And after so many settled records."] = 20_000
     transaction_interval: Annotated[
-        Seconds, 'What handlers with delivery="exactly_once" publish becomes visible this often; more often costs more.'
+        Seconds, 'How often outputs of delivery="exactly_once" become visible; more often costs more.'
     ] = 0.1
     in_flight_bytes: Annotated[Bytes, "Fetched and not settled; then fetching pauses."] = 64 * MEBIBYTE
     in_flight_records: Annotated[Count, "The same, as a count."] = 10_000
     commit_timeout: Annotated[Seconds, "For one commit; after that it counts as unknown and is repeated."] = 10.0
-    drain_timeout: Annotated[Seconds, "What running handlers have after the first stop signal."] = 30.0
-    revoke_budget: Annotated[Seconds, "What they have when partitions are taken away; all partitions together."] = 10.0
+    drain_timeout: Annotated[Seconds, "Time for running handlers after the first stop signal."] = 30.0
+    revoke_budget: Annotated[
+        Seconds, "Time for running handlers when partitions are taken away; all partitions together."
+    ] = 10.0
     loop_block_warning: Annotated[Seconds, "A handler that blocks the event loop longer is logged."] = 1.0
     stall_timeout: Annotated[
         Seconds, "Without any progress for so long, the worker starts its client again or exits."
@@ -189,21 +191,21 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Topics that are read or published to and do not exist yet."""
 
     create: Annotated[bool, "Create them; otherwise a missing topic is an error."] = True
-    partitions: Annotated[Count, "Of those that are created: how many workers can share one."] = 4
-    replication: Annotated[int, "Copies of those that are created; -1 is the cluster's default."] = -1
+    partitions: Annotated[Count, "Partitions of created topics: at most that many workers share one."] = 4
+    replication: Annotated[int, "Copies of created topics; -1 is the cluster's default."] = -1
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The embedded broker, which serves when `brokers` names none."""
 
     directory: Annotated[
-        str | None, 'Where records are kept; whoever names the same directory shares the broker. "none": in memory.'
+        str | None, 'Where records are kept; programs that name the same directory share the broker. "none": in memory.'
     ] = "~/.local/state/octopus/broker"
     host: Annotated[str, "Address it listens on."] = "127.0.0.1"
-    port: Annotated[Port, "Port it listens on; 0 takes a free one, which its directory tells those who join."] = 0
+    port: Annotated[Port, "Port it listens on; 0 takes a free one, which clients find in its directory."] = 0
     durability: Annotated[
         Literal["fsync", "os"],
-        "What is acknowledged survives a power cut (fsync) or the end of the process only (os).",
+        "Acknowledged records survive a power cut (fsync) or only the end of the process (os).",
     ] = "fsync"
     partitions: Annotated[Count, "Of topics that other programs create by first using them."] = 4
     retention: Annotated[Seconds | None, 'Older records are deleted; "none" keeps them.'] = 7 * 86400.0
@@ -211,7 +213,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program says about itself."""
+    """The program's own log."""
 
     level: Annotated[Literal["debug", "info", "warning", "error", "critical"], "The least that is written."] = "info"
     format: Annotated[Literal["text", "json"], "For people or for machines."] = "text"

@@ -23,7 +23,7 @@ def environment_name(path: str) -> str:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings among environment variables, nested. Empty ones count as not set.
 
-    Variables of others that begin with `OCTOPUS_` are left alone, but not those that look like a mistake of ours.
+    Other variables that begin with `OCTOPUS_` are left alone, except misspellings of ours.
 
     Raises:
         ConfigurationError: A variable is nearly one of ours.
@@ -54,7 +54,7 @@ def in_environment(environ: Mapping[str, str]) -> Source:
 
 
 def in_file(settings: Mapping[str, Any], name: str) -> Source:
-    """Return what a file says as a source."""
+    """Return the settings of a file as a source."""
     return Source(settings, lambda path: f"{path} in {name}")
 
 

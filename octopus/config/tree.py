@@ -1,4 +1,4 @@
-"""What the settings are, read off their classes: for the loader, for the sources and for the reference pages."""
+"""The tree of settings, read off their classes: for the loader, the sources and the reference pages."""
 
 import types
 import typing
@@ -17,7 +17,7 @@ class Setting(NamedTuple):
 
     Attributes:
         path: Dotted, as in `consumer.session_timeout`.
-        type: What it takes, in words.
+        type: Its values, in words.
         default: As it would be written.
         doc: What it is for.
     """
@@ -50,7 +50,7 @@ class Leaf(NamedTuple):
     doc: str
 
     def expected(self) -> str:
-        """Say what it takes."""
+        """Describe its values."""
         match self.kind, self.unit:
             case _, "seconds":
                 words = "seconds as a number, or text such as '250ms', '10s', '5m', '2h', '7d'"
@@ -121,7 +121,7 @@ def _node(annotation: Any, default: Any) -> "Leaf | Tree":
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """Yield what is annotated anywhere in a type, innermost last."""
+    """Yield the annotations anywhere in a type, innermost last."""
     if typing.get_origin(annotation) is typing.Annotated:
         yield from annotation.__metadata__
         yield from _metadata(annotation.__origin__)

@@ -29,7 +29,7 @@ def read_network(text: str) -> Network:
     """Read `address/bits`; bits of the host part are ignored.
 
     Raises:
-        ValueError: With a sentence that says what is wrong.
+        ValueError: With a sentence that names the fault.
     """
     written, slash, mask = text.partition("/")
     address = read_address(written)

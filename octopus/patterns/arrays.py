@@ -4,10 +4,10 @@
 *chain*: which element of which array it was found in, from the outermost array inwards. Two values agree
 unless their chains pass through different elements of one array.
 
-The paths are taken in sorted order. What has been chosen so far is a set of *places* (elements of arrays),
+The paths are taken in sorted order. The choice so far is a set of *places* (elements of arrays),
 kept only as long as a later path may disagree with it, so that a long event costs its length and not the
 product of its arrays. Absence (`exists: false`) is judged against the places chosen so far, not against
-those still to come: so the engine behind EventBridge rules, and so do we.
+those still to come, as in the engine behind EventBridge rules.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ _SCALARS = frozenset({str, bool, int, float, RawNumber, type(None)})
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a rule asks of one path; `absent` tells whether it may be missing."""
+    """A rule's condition on one path; `absent` tells whether it may be missing."""
 
     path: str
     table: Table
@@ -83,7 +83,7 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
     Raises:
         DecodeError: An event mixes arrays under dotted and nested names so that the choices multiply.
     """
-    # Tests cost least, and mostly decide: what comes after them looks at the values that are accepted, which are few.
+    # Tests cost least, and mostly decide: the steps after them look at accepted values only, which are few.
     accepted_chains: list[set[Chain]] = []
     for requirement in requirements:
         values, table = found.get(requirement.path, ()), requirement.table
@@ -101,7 +101,7 @@ def satisfies(requirements: tuple[Requirement, ...], found: Found) -> bool:
             for array, _ in chain:
                 first_use.setdefault(array, index)
                 last_use[array] = index
-    # An array that a single path looks into binds nobody else: any of its elements will do.
+    # An array that a single path looks into binds no other path: any of its elements will do.
     shared = {array for array, index in first_use.items() if index < last_use[array]}
 
     # Arrays within arrays are taken one after the other, so each value extends few choices, unless dotted
@@ -139,7 +139,7 @@ def accepts(table: Table, value: object) -> bool:
 
 
 class _Tree:
-    """Chains by the places they pass through, so that those which agree are found without trying the others."""
+    """Chains by the places they pass through, so that chains which agree are found without trying the others."""
 
     __slots__ = ("_arrays", "_ends")
 
@@ -171,7 +171,7 @@ class _Tree:
 
 
 def _plain(value: object) -> object:
-    """Turn an instance of a subclass, such as an enumeration, into what a JSON decoder returns."""
+    """Turn an instance of a subclass, such as an enumeration, into a type that JSON decoders return."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

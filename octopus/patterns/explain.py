@@ -18,7 +18,7 @@ class Explanation:
     """The verdict on one event, and for each path of the pattern the reason; `str()` gives it as text.
 
     Attributes:
-        matches: What `Pattern.matches` says.
+        matches: As `Pattern.matches`.
         lines: One per path, headed by one per alternative where `$or` gives several.
     """
 
@@ -30,7 +30,7 @@ class Explanation:
 
 
 def explain(rules: tuple[Rule, ...], requirements: list[tuple[Requirement, ...]], found: Found) -> Explanation:
-    """Explain what `arrays.satisfies` decides about the values found in an event."""
+    """Explain the decision of `arrays.satisfies` about the values found in an event."""
     lines: list[str] = []
     verdicts = []
     for index, (rule, wanted) in enumerate(zip(rules, requirements, strict=True), 1):

@@ -14,19 +14,19 @@ Choice = tuple[int, ...]
 def index_patterns(patterns: Sequence[Pattern | None]) -> tuple[Callable[[bytes], Choice], Callable[[object], Choice]]:
     """Compile patterns into one choice.
 
-    Without an index, what a record costs grows with the number of handlers in its group, most of which do not want it.
+    Without an index, a record's cost grows with the number of handlers in its group, most of which do not want it.
 
     Args:
         patterns: None matches everything.
 
     Returns:
-        From an event's bytes, or from a decoded event, to the patterns that match. Both raise what `Pattern.matches` does.
+        From an event's bytes, or from a decoded event, to the patterns that match. Both raise the errors of `Pattern.matches`.
     """
     tests = [pattern.matches if pattern is not None else None for pattern in patterns]
     everyone = tuple(range(len(patterns)))
     matching_anything = tuple(number for number in everyone if tests[number] is None)
     name, by_value, others = _most_telling(patterns)
-    # Patterns that ask for nothing but this field: among those that its text does not rule out they match.
+    # Patterns on this field only: where its text does not rule them out, they match.
     settled = {
         number
         for number, pattern in enumerate(patterns)
@@ -67,7 +67,7 @@ def index_patterns(patterns: Sequence[Pattern | None]) -> tuple[Callable[[bytes]
         """Look at the one field that decides about all of them."""
         try:
             value = peek(data)._
-        except Exception:  # noqa: BLE001 - `among_bytes` says what is wrong
+        except Exception:  # noqa: BLE001 - `among_bytes` raises the right error
             return among_bytes(data)
         return by_value.get(value, others) if type(value) is str else among_bytes(data)
 
@@ -78,7 +78,7 @@ def _most_telling(patterns: Sequence[Pattern | None]) -> tuple[str, dict[str, Ch
     """Choose the top-level field that most patterns want to be one of certain texts.
 
     Returns:
-        Its name; for each text the patterns that it, alone, does not rule out; and those that no text rules out.
+        Its name; for each text the patterns that only this text does not rule out; and the patterns that no text rules out.
     """
     wanted = [pattern.texts() if pattern is not None else {} for pattern in patterns]
     popular = Counter(name for texts in wanted for name in texts).most_common(1)

@@ -69,7 +69,7 @@ def read(pattern: Mapping[str, object] | str | bytes) -> Object:
 
 
 def write(node: Node) -> str:
-    """Write what `read` read, as compact JSON with every name and number as it was spelled.
+    """Write the result of `read` as compact JSON with every name and number as it was spelled.
 
     Raises:
         PatternError: A string holds half of a surrogate pair, which no UTF-8 text can.

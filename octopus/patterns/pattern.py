@@ -27,9 +27,9 @@ class Pattern:
         source: The pattern as compact JSON, with names, their order and numbers as they were written.
         fields: The top-level names the pattern looks at, dotted ones included. An object with only these
             fields matches exactly when the whole event does, so a reader need decode no others.
-        matches_bytes: What `matches` does with JSON text in bytes, as one closure: the way for hot paths.
-        one_text: For hot paths, too, when all that is asked is that one top-level field is one of some texts, as is commonest:
-            what reads that field of an event's bytes (`build_peek`), and the texts. Any other value is for `matches_bytes`.
+        matches_bytes: `matches` for JSON text in bytes, as one closure, for hot paths.
+        one_text: Also for hot paths, where the pattern only asks that one top-level field is one of some texts, the commonest
+            case: a reader of that field (`build_peek`), and the texts. Any other value is for `matches_bytes`.
     """
 
     source: str
@@ -50,7 +50,7 @@ class Pattern:
                 spelling of numbers that no double represents.
 
         Raises:
-            PatternError: It is not a pattern; the message says what to write instead.
+            PatternError: It is not a pattern; the message names the correct form.
         """
         try:
             root = read(pattern)
@@ -86,7 +86,7 @@ class Pattern:
         Raises:
             DecodeError: Bytes are not JSON, or nest too deeply. (Of fields the pattern does not look at, only
                 the structure is checked.)
-            TypeError: The value at a field of the pattern is not what a JSON decoder returns.
+            TypeError: The value at a field of the pattern is not of a type that JSON decoders return.
         """
         if type(value) is bytes:
             return self.matches_bytes(value)
@@ -112,7 +112,7 @@ class Pattern:
         return is_portable(self._rules)
 
     def lint(self) -> list[Lint]:
-        """Remark on what is not understood everywhere, and on what to write instead."""
+        """Remark on matchers that some services do not understand, and on their replacements."""
         return lint(self._rules)
 
     def pushdown(self) -> str | None:
@@ -144,7 +144,7 @@ class Pattern:
         return type(self).compile, (self.source,)
 
     def _read(self, value: object) -> dict[str, Any] | None:
-        """Read the event's fields that matter; None for what is not an object."""
+        """Read the event's fields that matter; None if it is not an object."""
         if isinstance(value, bytes | bytearray | memoryview):
             return self._reader.read(value)
         return dict(value) if isinstance(value, Mapping) else None

@@ -2,8 +2,8 @@
 
 A decoder for a type that names only some fields skips the others without building them, at a fraction of
 the cost. Which fields is the pattern's to say: a path `a.b` may stand in an event as b in a or as the one
-name `a.b`, so both are read. Values that could matter are read as whatever they are; where only
-what is inside of an object matters, scalars are dropped and lists are read whole.
+name `a.b`, so both are read. Values that could matter are read with any type; where only
+the content of an object matters, scalars are dropped and lists are read whole.
 """
 
 import json
@@ -23,7 +23,7 @@ class Reader(NamedTuple):
     """The two ways to read an event's bytes.
 
     Attributes:
-        decode: The decoder itself: right for most events, and it raises, whatever it likes, for all others.
+        decode: The decoder itself: right for most events; for all others it raises an error of any type.
         read: Right for every event: its fields, or None for JSON that is not an object. It raises DecodeError.
     """
 
@@ -76,18 +76,18 @@ def build_test(reader: Reader, predicate: Callable[[dict[str, Any]], bool]) -> C
 
 
 def build_peek(field: str) -> Callable[[bytes], Any]:
-    """Build what reads one top-level field and skips the others, without a dictionary.
+    """Build a reader of one top-level field that skips the others, without a dictionary.
 
     Returns:
-        From JSON text to something whose `_` is the field's value, UNSET when there is none; it raises, whatever it likes,
-        for what is no object.
+        From JSON text to an object whose `_` is the field's value, UNSET when there is none; it raises an error of any type
+        for JSON that is no object.
     """
     peek = msgspec.defstruct("Peek", [("_", Any, UNSET)], rename={"_": field}, gc=False)
     return msgspec.json.Decoder(peek).decode
 
 
 def _object_type(paths: Iterable[str], levels: int) -> Any:
-    inside: dict[str, set[str]] = {}  # by the first step of a path, what may follow
+    inside: dict[str, set[str]] = {}  # by the first step of a path, the second ones
     whole = set()
     for path in paths:
         step, dot, rest = path.partition(".")
@@ -95,7 +95,7 @@ def _object_type(paths: Iterable[str], levels: int) -> Any:
             inside.setdefault(step, set()).add(rest)
         else:
             whole.add(path)
-        # A dotted name is rare: it is read whole, whatever it leads to.
+        # A dotted name is rare: it is read whole, with any value.
         whole.update(
             path[:index] for index in range(len(step) + 1, len(path) + 1) if path[index : index + 1] in (".", "")
         )

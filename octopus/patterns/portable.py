@@ -36,7 +36,7 @@ MAX_FILTER_LENGTH = 4096
 
 
 class Tier(IntEnum):
-    """Who understands a matcher; each tier includes those above it in this list."""
+    """The services that understand a matcher; each tier includes the tiers above it in this list."""
 
     PORTABLE = 0  #: event source mappings, Pipes, the event bus and Octopus
     PIPES = 1  #: Pipes, the event bus and Octopus
@@ -88,7 +88,7 @@ def tier_of(matcher: Matcher) -> Tier:
 
 
 def lint(rules: tuple[Rule, ...]) -> list[Lint]:
-    """Remark on what is not understood everywhere, in the order of the pattern, each matcher once."""
+    """Remark on matchers that some services do not understand, in the order of the pattern, each once."""
     remarks = {
         (path, matcher): remark
         for rule in rules
@@ -135,7 +135,7 @@ def push_down(rules: tuple[Rule, ...]) -> str | None:
     fields = [_nest(common)] if common else []
     alternatives = {_nest({path: leaf for path, leaf in rule.items() if path not in common}): None for rule in loosened}
     if "" not in alternatives:
-        # One alternative is no alternative; it comes from one rule, so it nests together with what is common.
+        # One alternative is no alternative; it comes from one rule, so it nests together with the common fields.
         fields = [_nest(loosened[0])] if len(alternatives) == 1 else [*fields, _alternatives(list(alternatives))]
     text = f'{{"value":{{{",".join(fields)}}}}}'
     return text if len(text) <= MAX_FILTER_LENGTH else None
@@ -146,7 +146,7 @@ def _alternatives(written: list[str]) -> str:
 
 
 def _loosen(rules: list[Rule]) -> list[Rule]:
-    """Drop what cannot be pushed down, and what would become stricter by that."""
+    """Drop fields that cannot be pushed down, and fields whose rule would become stricter by that."""
     while True:
         common = _common(rules)
         uses = Counter(path for rule in rules for path in rule if path not in common)

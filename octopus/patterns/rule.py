@@ -1,9 +1,9 @@
 """Rules as one predicate: a short loop for plain events, the array algorithm for the rest.
 
 Most events are objects of scalars, most rules look at a few top-level fields; then a rule is one `dict.get`,
-one table look-up and one test per field. Whatever could make that wrong (a list that other paths lead
-through, a dotted name that may stand for nested objects, a foreign type) is noticed on the way, and
-`arrays.satisfies` decides, which is right for every event.
+one table look-up and one test per field. The loop notices events for which that would be wrong (a list that other paths
+lead through, a dotted name that may stand for nested objects, a foreign type) and leaves them to
+`arrays.satisfies`, which is right for every event.
 """
 
 from collections.abc import Callable
@@ -41,8 +41,8 @@ def build_predicate(rules: list[tuple[Requirement, ...]], alive: frozenset[str])
     """Join rules, of which one must hold, into a predicate of a decoded JSON object.
 
     Args:
-        rules: What `requirements_of` made.
-        alive: Every dotted prefix of their paths: what to look at in an event.
+        rules: From `requirements_of`.
+        alive: Every dotted prefix of their paths: the parts of an event to look at.
     """
     if len(rules) == 1:
         (requirements,) = rules
@@ -113,7 +113,7 @@ def _build_check(
     """Build the check of some of a rule's requirements by the tables, for values of every type."""
 
     def is_alone(path: str) -> bool:
-        """Tell whether no other path leads through this one: then a list here binds nobody else."""
+        """Tell whether no other path leads through this one: then a list here binds no other path."""
         return not any(other.path.startswith(f"{path}.") for other in requirements)
 
     checks = tuple((_build_finder(one.path), one.table, is_alone(one.path)) for one in some)

@@ -1,4 +1,4 @@
-"""What a pattern says, once parsed: matchers at paths.
+"""A pattern, once parsed: matchers at paths.
 
 A leaf of the pattern is a tuple of *matchers*, any of which may accept a value; a *rule* is a leaf for
 each path, all of which must be satisfied; a pattern is one or more rules (`$or` is multiplied out),
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as written: the text decides what a double cannot."""
+    """A number as written: its text decides where a double cannot."""
 
     text: str
 
@@ -69,7 +69,7 @@ class Numeric:
 
 @dataclass(frozen=True, slots=True)
 class AnythingBut:
-    """None of the values: strings or numbers themselves, or what `operator` makes of the strings."""
+    """None of the values: strings or numbers themselves, or `operator` applied to the strings."""
 
     values: tuple[str, ...] | tuple[Number, ...]
     operator: str = ""

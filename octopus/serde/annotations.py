@@ -1,4 +1,4 @@
-"""Annotations as people write them: what an alias stands for, what is inside, how one is spelled."""
+"""Annotations as people write them: the meaning of aliases, their parts, their spelling."""
 
 import types
 import typing
@@ -12,7 +12,7 @@ def is_alias(annotation: Any) -> bool:
 
 
 def unaliased(annotation: Any) -> Any:
-    """Return what stands behind the names that `type X = …` makes."""
+    """Return the annotation behind names that `type X = …` makes."""
     while is_alias(annotation):
         annotation = annotation.__value__
     return annotation
@@ -37,7 +37,7 @@ def is_union(annotation: Any) -> bool:
 
 
 def inside(annotation: Any) -> Iterator[Any]:
-    """Give an annotation, what its aliases stand for, and all of their type arguments."""
+    """Yield an annotation, its aliases' meanings, and all of their type arguments."""
     aliases, waiting = [], [annotation]
     while waiting:
         each = waiting.pop()
@@ -50,13 +50,13 @@ def inside(annotation: Any) -> Iterator[Any]:
 
 
 def arguments(annotation: Any) -> tuple[Any, ...]:
-    """Return the type arguments of an annotation: not the values of a `Literal`, nor what is noted with `Annotated`."""
+    """Return the type arguments of an annotation, without values of a `Literal` and notes of `Annotated`."""
     origin, given = typing.get_origin(annotation), typing.get_args(annotation)
     return () if origin is typing.Literal else given[:1] if origin is typing.Annotated else given
 
 
 def is_name(annotation: Any) -> bool:
-    """Whether it is still a text: who resolves annotations stops where a name refers to itself."""
+    """Whether it is still a text: resolving annotations stops where a name refers to itself."""
     return isinstance(annotation, str | typing.ForwardRef)
 
 

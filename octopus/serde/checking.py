@@ -1,4 +1,4 @@
-"""What cannot be decoded is known at decoration: which part of the annotation, why, and what to write instead."""
+"""Refuses annotations that cannot be decoded, at decoration: with the part, the reason, and the replacement."""
 
 import datetime
 import decimal
@@ -57,7 +57,7 @@ def check_annotation(annotation: Any) -> None:
     """Check that msgspec can decode into an annotation, down to the last field.
 
     Raises:
-        ConfigurationError: It cannot; the sentence names the part, where it stands, and what to write instead.
+        ConfigurationError: It cannot; the sentence names the part, its place, and the replacement.
     """
     reason = _reason(annotation)
     if reason is None:
@@ -87,7 +87,7 @@ def is_text(kind: Any) -> bool:
 
 
 def strangers(annotation: Any) -> Iterator[type]:
-    """Give the classes in an annotation that msgspec does not know, but for `object`. It raises what msgspec raises."""
+    """Yield the classes in an annotation that msgspec does not know, except `object`. It raises msgspec's errors."""
     seen: set[int] = set()
     waiting: list[Any] = [msgspec.inspect.type_info(annotation)]
     while waiting:  # a description may be cyclic
@@ -112,7 +112,7 @@ def _reason(annotation: Any) -> str | None:
         return f"{error}; define it before its use."
     except RecursionError:
         return _BOTTOMLESS
-    except Exception as error:  # noqa: BLE001 - whatever it says, it is about the annotation
+    except Exception as error:  # noqa: BLE001 - any error here is about the annotation
         return _about_union(annotation) or _about_alias(annotation) or str(error)
     if not unknown:
         return None
@@ -138,7 +138,7 @@ def _innermost(refused: _Refused, seen: list[Any]) -> _Refused | None:
 
 
 def _parts(annotation: Any) -> Iterator[tuple[str, Any]]:
-    """Give what an annotation is made of; of a class its fields, each with its place."""
+    """Yield the parts of an annotation; of a class its fields, each with its place."""
     if is_alias(annotation):
         yield "", annotation.__value__
     elif isinstance(annotation, typing.NewType):
@@ -154,7 +154,7 @@ def _parts(annotation: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _about_union(annotation: Any) -> str | None:
-    """Say what does not go together in a union; None where only msgspec can."""
+    """Describe the types that contradict each other in a union; None where only msgspec can."""
     union = plain(annotation)
     if not is_union(union):
         return None

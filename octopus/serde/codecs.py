@@ -39,7 +39,7 @@ class JsonCodec:
     """JSON: the default.
 
     Attributes:
-        content_type: `application/json`; also what a record without a content-type header is taken for.
+        content_type: `application/json`; also the type of a record without a content-type header.
     """
 
     content_type = "application/json"
@@ -50,7 +50,7 @@ class JsonCodec:
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
         """Compile an annotation: msgspec's own bound method where that can be, for speed.
 
-        What the function raises on bad bytes is the library's business; `Decoder.decode` says it as `DecodeError`.
+        The function raises its library's errors on bad bytes; `Decoder.decode` turns them into `DecodeError`.
 
         Raises:
             ConfigurationError: The annotation cannot be decoded.
@@ -99,13 +99,13 @@ def pydantic_validator(annotation: Any) -> Any | None:
     except ConfigurationError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0]  # what follows is about pydantic
+        reason = str(error).partition("\n")[0]  # the lines behind it are about pydantic
         raise ConfigurationError(f"{spell(annotation)} cannot be decoded: {reason}") from error
     return None
 
 
 def _hook(annotation: Any) -> Callable[[type, Any], Any] | None:
-    """Return what reads the texts in an annotation; None without them, because every `object` in it would be asked about, too."""
+    """Return the hook that reads the texts in an annotation; None without them, because every `object` in it would be asked about, too."""
     return _from_text if any(map(is_text, strangers(annotation))) else None
 
 

@@ -38,7 +38,7 @@ class Decoder(Generic[T]):
     """Decodes the records of one handler; compiled once from its annotation.
 
     The hot path of a driver needs no call of ours: a record without headers goes to `direct`, and anything that raises
-    is decided again by `decode`, which returns the value or says what is wrong.
+    is decided again by `decode`, which returns the value or raises the right error.
 
         if not record.headers:
             try:
@@ -48,13 +48,13 @@ class Decoder(Generic[T]):
         return decoder.decode(record.value, record.headers)
 
     Args:
-        annotation: What the handler wants: a type, a union, `T | None` where tombstones are welcome, Any.
+        annotation: The handler's: a type, a union, `T | None` where tombstones are welcome, Any.
         codecs: Codecs of the app, chosen by the content-type header, before the built-in ones.
         default: The codec for records without that header.
 
     Attributes:
-        direct: From value bytes to the value, content type not looked at. It raises what the library below raises, and
-            on None always raises.
+        direct: From value bytes to the value, without a look at the content type. It raises the errors of the library below,
+            and on None always raises.
         is_raw: The value is handed over as text or bytes: nothing is parsed and headers do not matter.
         fields: Names of the top-level fields as the bytes spell them, when the annotation is one class with fields.
 
@@ -92,9 +92,9 @@ class Decoder(Generic[T]):
             headers: The record's headers; only `content-type` is looked at, the last one counts.
 
         Raises:
-            DecodeError: The bytes are not what the annotation says, their content type is unknown, or the record is a
+            DecodeError: The bytes do not fit the annotation, their content type is unknown, or the record is a
                 tombstone and the annotation leaves no room for None.
-            CodecUnavailable: A codec of the app could not reach what it needs, such as a schema registry.
+            CodecUnavailable: A codec of the app could not reach a service that it needs, such as a schema registry.
         """
         if value is None:
             return self._tombstone()
@@ -159,7 +159,7 @@ class Decoder(Generic[T]):
 
 
 def announces_type(headers: Headers) -> bool:
-    """Tell whether a record says what its bytes are; one that does not is read by the default codec."""
+    """Tell whether a record names its content type; one that does not is read by the default codec."""
     for name, _ in headers:  # noqa: SIM110 - a generator would cost every record with headers a third of a microsecond
         if len(name) == 12 and name.lower() == "content-type":
             return True

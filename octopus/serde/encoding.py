@@ -8,11 +8,11 @@ from typing import Any
 from octopus.serde.codecs import JSON, Codec
 
 DEEPEST = 50
-"""Levels that the search for what cannot be written goes down."""
+"""Levels that the search for a value that cannot be written goes down."""
 
 
 def encode(value: Any, codec: Codec = JSON) -> bytes | None:
-    """Return what is stored for a value.
+    """Return the stored bytes of a value.
 
     Args:
         value: None is a tombstone; bytes and text go as they are (text as UTF-8); anything else is the codec's.
@@ -52,7 +52,7 @@ def _culprit(value: Any, codec: Codec, error: Exception) -> tuple[str, Exception
         for step, part in _parts(value):
             try:
                 codec.encode(part)
-            except Exception as deeper:  # noqa: BLE001 - that is what is looked for
+            except Exception as deeper:  # noqa: BLE001 - this is the value searched for
                 path, value, error = path + step, part, deeper
                 break
         else:
@@ -61,7 +61,7 @@ def _culprit(value: Any, codec: Codec, error: Exception) -> tuple[str, Exception
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give what a value is made of, each with how a path spells it."""
+    """Yield the parts of a value, each with its spelling in a path."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"), part
@@ -77,7 +77,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 @lru_cache(maxsize=256)
 def _form(kind: type) -> type | None:
-    """Tell what values of a type are written as: text, bytes, or what the codec makes of them."""
+    """Tell the form in which values of a type are written: text, bytes, or the codec's."""
     if issubclass(kind, Enum):
         return None
     return str if issubclass(kind, str) else bytes if issubclass(kind, bytes | bytearray | memoryview) else None

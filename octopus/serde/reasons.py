@@ -10,19 +10,19 @@ from octopus.errors import DecodeError
 LONGEST_REASON = 500
 """Characters. Reasons travel in dead-letter headers, and libraries quote the offending data at any length."""
 
-# Texts, not compiled patterns: most programs never refuse a record, and `re` keeps what it has compiled.
+# Texts, not compiled patterns: most programs never refuse a record, and `re` caches compiled patterns.
 _MALFORMED = r"(?:JSON|MessagePack data) is malformed: (.*) \(byte (\d+)\)"
 _LOCATED = r"(.*) - at `(\$.*)`"
 _FIELD = r"Object (missing required|contains unknown) field `(.*)`"
 
 
 def explain(error: Exception, value: bytes, form: str = "JSON") -> DecodeError:
-    """Turn what a decoder raised into a `DecodeError` that names the field and the reason.
+    """Turn a decoder's error into a `DecodeError` that names the field and the reason.
 
     Args:
         error: Raised by msgspec, by pydantic, by a codec or by a validator of the user's.
         value: The bytes it was raised for.
-        form: What the bytes were taken for, as people call it.
+        form: The expected format of the bytes, as people call it.
     """
     try:
         reason, field = _reason(error, value, form)

@@ -182,7 +182,7 @@ class TopicCreatingProducer:
             if not waits:
                 waits = True
                 logger.warning(
-                    "topic %r has vanished from %s and cannot be made again (%s); what goes there waits. Make it: octopus "
+                    "topic %r has vanished from %s and cannot be made again (%s); events for it wait. Make it: octopus "
                     "topics create %s",
                     topic,
                     self._transport.address,

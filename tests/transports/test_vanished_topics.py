@@ -95,7 +95,7 @@ async def test_what_is_waited_for_is_said_and_holds_up_no_other_topic(
         waiting = [asyncio.create_task(ensurer.send(message)) for message in keyed(fresh, 10)]
 
         async def is_said() -> bool:
-            return "cannot be made again (topics.create is off); what goes there waits" in caplog.text
+            return "cannot be made again (topics.create is off); events for it wait" in caplog.text
 
         await until(is_said)
         for number in range(5):
@@ -106,7 +106,7 @@ async def test_what_is_waited_for_is_said_and_holds_up_no_other_topic(
         await ensurer.send(Outgoing(fresh, b"after"))
         assert await values(admin, fresh) == 11
     assert f"topic {fresh!r} is there again" in caplog.text
-    assert caplog.text.count("what goes there waits") == 1, "once for all who wait"
+    assert caplog.text.count("events for it wait") == 1, "once for all who wait"
 
 
 async def test_whoever_waits_too_long_may_try_again(transport: Transport, admin: Admin, fresh: str) -> None:

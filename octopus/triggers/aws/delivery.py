@@ -23,9 +23,9 @@ class Delivery:
     """Runs records through a pipeline until all are settled, left open, or time is up.
 
     Args:
-        pipeline: What to run.
+        pipeline: To run the records through.
         stop_at: Loop time from which on no record is started.
-        cancel_at: Loop time at which what runs is cancelled.
+        cancel_at: Loop time at which running handlers are cancelled.
         retry_in_process: Whether a retry that falls due before `stop_at` runs here.
     """
 
@@ -33,7 +33,7 @@ class Delivery:
         self._pipeline = pipeline
         self._stop_at = stop_at
         self._cancel_at = cancel_at
-        # What is left then is shared by the clean-up of handlers and the answer.
+        # The clean-up of handlers and the answer share the time that is left then.
         self._clean_up_time = (cancel_at - stop_at) / 2 if math.isfinite(stop_at) else CLOSE_TIMEOUT
         self._retry_in_process = retry_in_process
         self._clock = asyncio.get_running_loop().time
@@ -82,13 +82,13 @@ class Delivery:
         if not unsettled or self._pipeline.ordering != "partition":
             return unsettled
         # The service delivers single records again, behind those that are settled: the order of the partition is kept
-        # only if everything from the first open record on comes again, also what its batch has finished already.
+        # only if all records from the first open one on come again, including finished ones of its batch.
         return [offset for offset in self._received[assignment.partition] if offset >= unsettled[0]]
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the pipeline's road, which takes records while there is time and leaves open what is left."""
+        """Return the pipeline's road, which takes records while there is time and leaves the others open."""
         inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
         has_end = math.isfinite(stop_at)
 
@@ -100,7 +100,7 @@ class Delivery:
                 outcome = await inner(claim)
             except HandlerStopped as reason:
                 # A worker would stop here; a function has the next invocation, and its service has a destination for
-                # what fails for good.
+                # records that fail for good.
                 logger.error(  # noqa: TRY400
                     "%s leaves %s@%d open: %s", self._pipeline.group, partition, claim.current.offset, reason
                 )

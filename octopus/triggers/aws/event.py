@@ -12,7 +12,7 @@ from octopus.errors import ConfigurationError
 from octopus.events import Headers, Record, TopicPartition
 
 SOURCES = ("aws:kafka", "SelfManagedKafka", "aws:SelfManagedKafka")
-"""What `eventSource` says: Amazon MSK, self-managed clusters, and an older spelling of these."""
+"""Values of `eventSource`: Amazon MSK, self-managed clusters, and an older spelling of these."""
 
 
 class KafkaEvent(NamedTuple):

@@ -26,7 +26,7 @@ Failures = dict[str, list[dict[str, dict[str, Any]]]]
 
 
 class Context(Protocol):
-    """What Lambda tells about an invocation, as far as it matters here."""
+    """The part of Lambda's context that matters here."""
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the invocation is cut off."""
@@ -45,10 +45,10 @@ def handler(
     """Return the app as a Lambda function for a Kafka event source mapping: `lambda_handler = handler(app)`.
 
     Every handler that reads the record's topic gets it, and the record succeeds when all of them have settled it; so one
-    that fails brings it to the others again, which a function for each (`only`) avoids. What
-    failed, what was not reached in time and what must wait behind it is reported as batch item failures and so delivered
-    again: with `ordering="partition"` everything of that partition from the first open record on, else the open records
-    only. Retries and their waits are the service's; `attempt` is 1 in every invocation.
+    that fails brings it to the others again, which a function for each (`only`) avoids. Records that failed, that were
+    not reached in time or that must wait behind these are reported as batch item failures and so delivered again: with
+    `ordering="partition"` all records of that partition from the first open one on, else the open records only. The
+    service does retries and their waits; `attempt` is 1 in every invocation.
 
     Settings come from the app, `OCTOPUS_*` variables and `settings`. The Kafka client is connected by the first message
     published, to `brokers` or else to the cluster the event came from.
@@ -57,9 +57,9 @@ def handler(
     environment is shut down; it should not hold a task group, because each invocation is a task of its own.
 
     Args:
-        app: What to run.
+        app: To run.
         only: Names of handlers; all when empty.
-        margin: Seconds before the deadline from which on no record is started; half of them are left to those that run.
+        margin: Seconds before the deadline from which on no record is started; half of them are left to running ones.
         report_failures: Whether the event source mapping has ReportBatchItemFailures. If not, the invocation fails as a
             whole when one record does.
         retry_in_process: Whether a retry that falls due in time runs in the same invocation.
@@ -101,7 +101,7 @@ class Trigger:
                 continue
             if route.retry_topic:
                 raise ConfigurationError(
-                    f"handler {route.name!r} has a retry topic, which a function cannot wait for: nobody would call it when a "
+                    f"handler {route.name!r} has a retry topic, which a function cannot wait for: no process would call it when a "
                     "retry is due. Leave out retry_topic= and let the service deliver again, or run the handler in a worker."
                 )
             if route.delivery == "exactly_once":
@@ -119,7 +119,9 @@ class Trigger:
         self._report_failures = report_failures
         self._retry_in_process = retry_in_process
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._context = contextvars.copy_context()  # shared by all invocations: what the lifespan sets, handlers see
+        self._context = (
+            contextvars.copy_context()
+        )  # shared by all invocations: handlers see variables that the lifespan sets
         self._stack: AsyncExitStack | None = None
         self._pipelines: list[Pipeline] = []
         self._producer: LazyProducer | None = None

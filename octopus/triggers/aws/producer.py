@@ -29,8 +29,8 @@ class LazyProducer:
     """Publishes through a connection that is made on first use and made again when it has grown stale.
 
     Args:
-        settings: Whose brokers go before those of the event.
-        client_id: What the broker's logs call us.
+        settings: Their brokers go before those of the event.
+        client_id: Our name in the broker's logs.
 
     Attributes:
         bootstrap_servers: The cluster that the event came from; used when the settings name none.
@@ -49,7 +49,7 @@ class LazyProducer:
         """Do nothing: the first message connects."""
 
     async def stop(self) -> None:
-        """Deliver what is queued, then close."""
+        """Deliver the queued messages, then close."""
         self._producer = None
         await self._stack.aclose()
 
