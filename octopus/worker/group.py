@@ -18,7 +18,6 @@ from octopus.errors import (
     HandlerStopped,
     OctopusError,
     OffsetOutOfRange,
-    PartitionLost,
     TopicNotFound,
     TransportError,
 )
@@ -26,10 +25,11 @@ from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
 from octopus.runner import Assignment, Runner
-from octopus.runner.commit_metadata import decode_map, metadata_of, without_topic_id
-from octopus.transports.base import Chunk, Commit, Consumer, Fetched, Unreadable
+from octopus.runner.commit_metadata import decode_map, without_topic_id
+from octopus.transports.base import Chunk, Consumer, Fetched, Unreadable
 from octopus.types import RunClaim
 from octopus.unread import Unread
+from octopus.worker.commits import CommitContext, Commits, MakeCommits, PlainCommits
 from octopus.worker.committing import CommitHealth
 from octopus.worker.endings import commit_at_last, finish_running
 from octopus.worker.intake import FETCH_RECORDS, Intake
@@ -67,6 +67,7 @@ class GroupWorker:
         settings: Limits and intervals.
         now: Seconds since the epoch, for starts that are given as a time span.
         known: The topics that the group has read; shared by the workers that one group has one after the other.
+        commits: Makes what stores the group's progress: plain commits, or transactions.
 
     Attributes:
         stopped: Why processing stopped, or None.
@@ -83,6 +84,7 @@ class GroupWorker:
         settings: WorkerSettings,
         now: float,
         known: KnownTopics | None = None,
+        commits: MakeCommits = PlainCommits,
     ) -> None:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
@@ -106,20 +108,22 @@ class GroupWorker:
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._totals = Totals()
         self.earlier = Totals()
-        self._committing = asyncio.Lock()
         self._changing = asyncio.Lock()  # which partitions are ours, and where they are read
         self._known = known or KnownTopics()
         self._starts = Starts(pipeline.group, consumer, self._known, pipeline.start)
         self._commit_wanted = asyncio.Event()
-        self._uncommitted: set[Assignment] = set()  # may have something to commit
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._drained_by: float | None = None
         self._last: GroupStatus | None = None  # before partitions were given back
         self._fetched_at = self._loop.time()
-        self._commits = CommitHealth(pipeline.group, self._fetched_at)
+        self._health = CommitHealth(pipeline.group, self._fetched_at)
         self._intake = Intake(
-            settings, pipeline.batch, is_full=self._is_full, flush_batch=self._runner.flush_batch, now=self._fetched_at
+            settings,
+            pipeline.batch,
+            is_full=lambda each: self._commits.is_full(each),
+            flush_batch=self._runner.flush_batch,
+            now=self._fetched_at,
         )
         self._rescue = Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
         self._topics = TopicWatch(
@@ -132,10 +136,15 @@ class GroupWorker:
             patience=settings.commit_timeout,
             clock=lambda: self._epoch + self._loop.time(),
         )
+        self._commits: Commits = commits(
+            CommitContext(
+                pipeline, consumer, settings, self._assignments, self._topics, self._health, lambda: self.outlook
+            )
+        )
 
     def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind(partition)
+        return self._commits.bind(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,7 +166,10 @@ class GroupWorker:
                 await finish_running(self.pipeline.group, self._runner, held, self._rescue, committer, limit)
                 self._note_stop()
             finally:  # whoever cancels a second time cuts the drain short, not the leaving
-                await self._leave()
+                try:
+                    await self._leave()
+                finally:
+                    await self._commits.finish()
 
     async def _leave(self) -> None:
         try:
@@ -227,7 +239,7 @@ class GroupWorker:
                 self._runner.submit(assignment, records, next_offset, size_bytes - sum(large.values()))
                 assignment.large.update(large)
                 self._intake.busy.add(assignment)
-                self._uncommitted.add(assignment)
+                self._commits.expect(assignment)
             case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):
                 self._topics.doubt(assignment, error)
                 self._commit_wanted.set()
@@ -240,14 +252,10 @@ class GroupWorker:
             self._intake.refuse(assignment.partition, error)
             say_unreadable(self.pipeline.group, [assignment.partition], error)
 
-    def _is_full(self, assignment: Assignment) -> bool:
-        """Tell whether a partition has no room for a reason that the flow does not know of."""
-        return False
-
     # ── commit ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _commit_regularly(self) -> None:
-        interval = max(self._settings.commit_interval, SHORTEST_COMMIT_INTERVAL)
+        interval = max(self._commits.interval, SHORTEST_COMMIT_INTERVAL)
         while True:
             try:
                 async with asyncio.timeout(interval):
@@ -257,41 +265,21 @@ class GroupWorker:
             self._commit_wanted.clear()
             for assignment in self._intake.busy:
                 assignment.lanes.stand_alone()  # what has waited up to now may wait for long
-            await self._commit(self._uncommitted)
-            self._uncommitted = {
-                assignment
-                for assignment in self._uncommitted
-                if assignment.counts and (assignment.ledger.in_flight or assignment.has_progress)
-            }
+            self._settled_at_commit = self._settled
+            try:
+                await self._commits.commit_due()
+            except HandlerStopped as error:
+                self.stopped = error
+                raise
             await self._tend_topics()
 
     async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
-        """Store what is settled; return what went wrong. That is not final: the next commit brings the same or a higher offset."""
-        async with self._committing:
-            self._settled_at_commit = self._settled
-            due = [assignment for assignment in assignments if assignment.counts and assignment.has_progress]
-            if not due:
-                self._commits.succeed(self._loop.time())
-                return None
-            try:
-                async with asyncio.timeout(self._settings.commit_timeout):
-                    due = await self._topics.same(due)
-                    ahead = [assignment.ledger.ahead for assignment in due]
-                    offsets = {
-                        each.partition: Commit(each.ledger.committable, metadata_of(each.ledger, each.topic_id))
-                        for each in due
-                    }
-                    if offsets:
-                        await self._consumer.commit(offsets)
-            except PartitionLost as error:
-                logger.info("%s: not committed, the group has moved on: %s", self.pipeline.group, error)
-            except (TransportError, TimeoutError) as error:
-                return self._commits.fail(error, self.outlook, self._loop.time())
-            else:
-                self._commits.succeed(self._loop.time())
-                for assignment, count in zip(due, ahead, strict=True):
-                    assignment.note_committed(offsets[assignment.partition].offset, count)
-        return None
+        """Commit before assignments are given back; return what went wrong."""
+        try:
+            return await self._commits.commit(assignments)
+        except HandlerStopped as error:
+            self.stopped = self.stopped or error
+            return None
 
     # ── topics that are made again ────────────────────────────────────────────────────────────────────────────────
 
@@ -306,8 +294,8 @@ class GroupWorker:
             )
 
     def _is_idle(self, assignment: Assignment) -> bool:
-        """Whether everything that was read of a partition is finished."""
-        return not assignment.ledger.in_flight
+        """Tell whether everything that was read of a partition is finished, and what it publishes is visible."""
+        return not assignment.ledger.in_flight and self._commits.is_published(assignment)
 
     async def _begin_anew(self, outdated: Collection[Assignment]) -> None:
         """Give partitions back to ourselves: they begin as if they had just been assigned."""
@@ -333,6 +321,7 @@ class GroupWorker:
                 await self._begin(partitions)
 
     async def _begin(self, partitions: Collection[TopicPartition]) -> None:
+        await self._commits.begin(partitions)
         self._rests_since = self.waits_for = None
         try:
             beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())
@@ -345,7 +334,7 @@ class GroupWorker:
             if beginning.is_stored:
                 assignment.note_committed(offset)
             self._assignments[partition] = assignment
-            self._uncommitted.add(assignment)
+            self._commits.open(assignment)
             self._intake.open(partition)
         outdated = {self._assignments[each]: new.there for each, new in beginnings.items() if new.is_outdated}
         self._topics.take_out(outdated, is_marked=True)
@@ -381,16 +370,16 @@ class GroupWorker:
             self._close(partitions)
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
-        leaving = []
-        for partition in [*partitions]:
+        partitions, leaving = [*partitions], []
+        for partition in partitions:
             assignment = self._assignments.pop(partition, None)
             self._intake.close(partition, assignment)
             if assignment is not None:
-                self._uncommitted.discard(assignment)
                 self._topics.forget(assignment, is_kept=self._rescue.keep(assignment))
                 self._totals.add(assignment)
                 leaving.append(assignment)
         self._runner.revoke(leaving)
+        self._commits.close(partitions, leaving)
         if not self._assignments:
             self._rests_since = self._loop.time()
 
@@ -442,7 +431,8 @@ class GroupWorker:
 
     def _is_settled(self, assignment: Assignment, end: int | None) -> bool:
         begins_anew = assignment.is_outdated and self._known.recreated != "stop"
-        return assignment.is_open and not begins_anew and self._is_through(assignment, end)
+        is_theirs = self._commits.is_visible(assignment)
+        return assignment.is_open and not begins_anew and is_theirs and self._is_through(assignment, end)
 
     def _is_through(self, assignment: Assignment, end: int | None) -> bool:
         """Tell whether everything before `end` is settled; None for everything that could be read."""
@@ -463,7 +453,7 @@ class GroupWorker:
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
         stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
-        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._commits.at))
+        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._health.at))
         if self._last is not None:
             return msgspec.structs.replace(
                 self._last,
@@ -497,5 +487,5 @@ class GroupWorker:
             lags=lags,
             since_fetch=since_fetch,
             since_commit=since_commit,
-            commit_error=str(self._commits.error) if self._commits.error else None,
+            commit_error=str(self._health.error) if self._health.error else None,
         )

@@ -1,4 +1,4 @@
-"""A consumer group whose outputs and offsets share transactions: `delivery="exactly_once"`.
+"""Commits of a consumer group whose outputs and offsets share transactions: `delivery="exactly_once"`.
 
 Every partition has a transactional producer of its own, whose transactional id is `group/topic/partition`. Starting one
 fences whoever had the partition before and ends what that left open; only then are the committed offsets read. So at any
@@ -15,10 +15,8 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
-from octopus.config import WorkerSettings
 from octopus.errors import (
     ConnectionFailed,
-    HandlerStopped,
     NotAuthorized,
     PartitionLost,
     RecordTooLarge,
@@ -27,14 +25,12 @@ from octopus.errors import (
 )
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
-from octopus.pipeline import Pipeline
 from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
-from octopus.transports.base import Commit, Consumer, Outgoing, TransactionalProducer
+from octopus.transports.base import Commit, Outgoing, TransactionalProducer
 from octopus.types import RunClaim
-from octopus.worker.group import SHORTEST_COMMIT_INTERVAL, GroupWorker
-from octopus.worker.known_topics import KnownTopics
+from octopus.worker.commits import CommitContext
 from octopus.worker.plans import Plan, plan_transaction
 
 logger = get_logger("octopus.worker")
@@ -227,50 +223,46 @@ def _note_end(task: asyncio.Task[bool]) -> None:
         task.exception()
 
 
-class ExactlyOnceGroup(GroupWorker):
-    """Runs one pipeline on one consumer, as `GroupWorker`, and commits in transactions.
+class TransactionalCommits:
+    """Commits outputs and offsets together, one transaction for each partition: exactly once.
 
-    Any failure of a transaction ends it, and a new one begins from the committed offsets.
+    Any failure of a transaction ends it, and a new member begins from the committed offsets. Its consumer must read committed
+    records only.
 
     Args:
-        pipeline: What to run.
-        consumer: The group member; it must read committed records only.
-        settings: Limits and intervals.
-        now: Seconds since the epoch, for starts that are given as a time span.
-        known: As `GroupWorker`.
+        context: What commits need of their group.
         producer: Makes transactional producers.
         mend: Makes topics again that have vanished, and raises their limits.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        consumer: Consumer,
-        settings: WorkerSettings,
-        now: float,
-        known: KnownTopics,
-        producer: MakeProducer,
-        mend: Mend,
-    ) -> None:
-        super().__init__(pipeline, consumer, settings, now, known)
+    def __init__(self, context: CommitContext, producer: MakeProducer, mend: Mend) -> None:
+        self._context = context
+        self._group = context.pipeline.group
+        self._settings = context.settings
         self._make_producer = producer
-        self._checked_at = -math.inf  # in loop time: when topics were last seen to be the same
         self._mend = mend
+        self._checked_at = -math.inf  # in loop time: when topics were last seen to be the same
         self._transactions: dict[TopicPartition, PartitionTransactions] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at what is due."""
+        return self._settings.transaction_interval
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled path for the records of one partition."""
-        return self.pipeline.bind(partition, self._transactions[partition].outbox)
+        """Return the compiled path for the records of one partition, which puts outputs into its outbox."""
+        return self._context.pipeline.bind(partition, self._transactions[partition].outbox)
 
-    async def _begin(self, partitions: Collection[TopicPartition]) -> None:
-        """Fence former owners first: committed offsets are final only then."""
+    async def begin(self, partitions: Collection[TopicPartition]) -> None:
+        """Fence former owners: committed offsets are final only then."""
         now = self._loop.time()
         opened = {
             partition: PartitionTransactions(
-                self.pipeline.group,
+                self._group,
                 partition,
-                self._make_producer(transactional_id(self.pipeline.group, partition)),
+                self._make_producer(transactional_id(self._group, partition)),
                 now,
                 self._mend,
             )
@@ -282,121 +274,42 @@ class ExactlyOnceGroup(GroupWorker):
                 await _all(each.start() for each in opened.values())
         except TimeoutError as error:
             raise ConnectionFailed(
-                f"the transactional producers of {self.pipeline.group} did not start within {START_TIMEOUT:g} s"
+                f"the transactional producers of {self._group} did not start within {START_TIMEOUT:g} s"
             ) from error
-        await super()._begin(partitions)
-        for partition, transactions in opened.items():
-            transactions.note_start(self._assignments[partition])
 
-    def _is_through(self, assignment: Assignment, end: int | None) -> bool:
-        """Tell whether everything before `end` is settled and its outputs are visible."""
-        is_committed = assignment.is_outdated or not assignment.has_progress
-        return is_committed and super()._is_through(assignment, end)
+    def open(self, assignment: Assignment) -> None:
+        """Commit for an assignment from now on."""
+        self._transactions[assignment.partition].note_start(assignment)
 
-    async def _leave(self) -> None:
-        try:
-            await super()._leave()
-        finally:
-            self._close_transactions([*self._transactions])
-            if self._closing:
-                await asyncio.wait(self._closing, timeout=2 * self._settings.commit_timeout)
+    def expect(self, assignment: Assignment) -> None:
+        """Do nothing: every assignment is looked at."""
 
-    def _close(self, partitions: Iterable[TopicPartition]) -> None:
-        partitions = [*partitions]
-        super()._close(partitions)
-        self._close_transactions(partitions)
+    async def commit_due(self) -> None:
+        """Commit the transactions that are due, side by side."""
+        assignments = self._context.assignments
+        due = await self._still_due([each for each in assignments.values() if self.is_due(each)])
+        await _all(self._transact(assignment, self._transactions[assignment.partition]) for assignment in due)
+        if not any(each.counts and each.has_progress for each in assignments.values()):
+            self._context.health.succeed(self._loop.time())
 
-    def _close_transactions(self, partitions: Iterable[TopicPartition]) -> None:
-        for partition in partitions:
-            transactions = self._transactions.pop(partition, None)
-            if transactions is not None:
-                closing = asyncio.create_task(transactions.stop(self._settings.commit_timeout))
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-
-    def _is_full(self, assignment: Assignment) -> bool:
-        return self._transactions[assignment.partition].outbox.size_bytes > MAX_WAITING_BYTES
-
-    async def _commit_regularly(self) -> None:
-        interval = max(self._settings.transaction_interval, SHORTEST_COMMIT_INTERVAL)
-        while True:
-            try:
-                async with asyncio.timeout(interval):
-                    await self._commit_wanted.wait()
-            except TimeoutError:
-                pass
-            self._commit_wanted.clear()
-            self._settled_at_commit = self._settled
-            due = await self._still_due([each for each in self._assignments.values() if self._is_due(each)])
-            await _all(self._transact(assignment, self._transactions[assignment.partition]) for assignment in due)
-            if not any(each.counts and each.has_progress for each in self._assignments.values()):
-                self._commits.succeed(self._loop.time())
-            await self._tend_topics()
-
-    async def _still_due(self, due: list[Assignment], *, at_last: bool = False) -> list[Assignment]:
-        """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
-
-        Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
-        At the end of assignments that is also so where nobody has made the topic again so far: nobody will run their records.
-        """
-        now = self._loop.time()
-        if not due or now - self._checked_at < self._settings.commit_interval:
-            return [each for each in due if each.is_outdated or each.partition.topic not in self._topics.missing]
-        self._checked_at = now
-        try:
-            async with asyncio.timeout(self._settings.commit_timeout):
-                same = await self._topics.same(due)
-        except (TransportError, TimeoutError) as error:
-            self._commits.fail(error, self.outlook, now)
-            return []
-        if at_last:
-            for assignment in due:
-                assignment.is_outdated |= assignment.partition.topic in self._topics.missing
-        return [assignment for assignment in due if assignment in same or assignment.is_outdated]
-
-    def _is_idle(self, assignment: Assignment) -> bool:
-        """Whether everything that was read of a partition is finished, and its outputs are committed."""
-        return super()._is_idle(assignment) and not self._transactions[assignment.partition].outbox
-
-    def _is_due(self, assignment: Assignment) -> bool:
+    def is_due(self, assignment: Assignment) -> bool:
         """Outputs are waited for; offsets alone are not, so they go as seldom as without transactions."""
         if not assignment.has_progress:
             return False
         transactions = self._transactions[assignment.partition]
         return bool(transactions.outbox) or self._loop.time() - transactions.ended_at >= self._settings.commit_interval
 
-    async def _transact(self, assignment: Assignment, transactions: PartitionTransactions) -> None:
-        try:
-            if not await transactions.commit(assignment):
-                self._checked_at = -math.inf
-                return
-        except HandlerStopped as error:
-            self.stopped = error
-            raise
-        except TransportError as error:
-            if not assignment.is_open:  # it went to somebody else meanwhile
-                logger.info("%s: no transaction for %s: %s", self.pipeline.group, assignment.partition, error)
-                return
-            self._commits.fail(error, self.outlook, self._loop.time())
-            if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
-                raise
-            # Nothing is known about the transaction, but all about what is committed: begin there.
-            raise TransportError(f"a transaction failed: {error}", retryable=True) from error
-        self._commits.succeed(self._loop.time())
-
-    async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
+    async def commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
         assignments = [*assignments]
         try:
             # A topic that goes between the look and the commit is gone at the second look.
             if not (await self._commit_rest(assignments) or await self._commit_rest(assignments)):
                 return TransportError("a topic that is there is said to be gone", retryable=True)
-        except HandlerStopped as error:
-            self.stopped = self.stopped or error
         except (TransportError, TimeoutError) as error:
             why = str(error) or "it took too long"
             # What became of it is not known, so there is nothing to repeat.
-            logger.warning("%s: the last transaction failed: %s", self.pipeline.group, why)
+            logger.warning("%s: the last transaction failed: %s", self._group, why)
             return TransportError(f"a transaction failed: {why}", retryable=False)
         return None
 
@@ -407,6 +320,72 @@ class ExactlyOnceGroup(GroupWorker):
         due = await self._still_due(due, at_last=True)
         async with asyncio.timeout(self._settings.commit_timeout):
             return all(await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due))
+
+    async def _transact(self, assignment: Assignment, transactions: PartitionTransactions) -> None:
+        try:
+            if not await transactions.commit(assignment):
+                self._checked_at = -math.inf
+                return
+        except TransportError as error:
+            if not assignment.is_open:  # it went to somebody else meanwhile
+                logger.info("%s: no transaction for %s: %s", self._group, assignment.partition, error)
+                return
+            self._context.health.fail(error, self._context.outlook(), self._loop.time())
+            if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
+                raise
+            # Nothing is known about the transaction, but all about what is committed: begin there.
+            raise TransportError(f"a transaction failed: {error}", retryable=True) from error
+        self._context.health.succeed(self._loop.time())
+
+    async def _still_due(self, due: list[Assignment], *, at_last: bool = False) -> list[Assignment]:
+        """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
+
+        Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
+        At the end of assignments that is also so where nobody has made the topic again so far: nobody will run their records.
+        """
+        now = self._loop.time()
+        if not due or now - self._checked_at < self._settings.commit_interval:
+            return [
+                each for each in due if each.is_outdated or each.partition.topic not in self._context.topics.missing
+            ]
+        self._checked_at = now
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout):
+                same = await self._context.topics.same(due)
+        except (TransportError, TimeoutError) as error:
+            self._context.health.fail(error, self._context.outlook(), now)
+            return []
+        if at_last:
+            for assignment in due:
+                assignment.is_outdated |= assignment.partition.topic in self._context.topics.missing
+        return [assignment for assignment in due if assignment in same or assignment.is_outdated]
+
+    def is_full(self, assignment: Assignment) -> bool:
+        """Tell whether many outputs wait for the next transaction."""
+        return self._transactions[assignment.partition].outbox.size_bytes > MAX_WAITING_BYTES
+
+    def is_published(self, assignment: Assignment) -> bool:
+        """Tell whether no output waits for a transaction."""
+        return not self._transactions[assignment.partition].outbox
+
+    def is_visible(self, assignment: Assignment) -> bool:
+        """Tell whether everything that is settled is committed, and so its outputs are visible."""
+        return assignment.is_outdated or not assignment.has_progress
+
+    def close(self, partitions: Collection[TopicPartition], assignments: Collection[Assignment]) -> None:
+        """Stop the producers of partitions, after the transactions that are under way."""
+        for partition in partitions:
+            transactions = self._transactions.pop(partition, None)
+            if transactions is not None:
+                closing = asyncio.create_task(transactions.stop(self._settings.commit_timeout))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+    async def finish(self) -> None:
+        """Stop all producers, and wait until they have stopped."""
+        self.close([*self._transactions], ())
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=2 * self._settings.commit_timeout)
 
 
 def transactional_id(group: str, partition: TopicPartition) -> str:

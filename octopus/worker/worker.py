@@ -36,7 +36,7 @@ from octopus.worker.group import GroupWorker
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import BrokerWatch
 from octopus.worker.status import WorkerStatus, unreadable_of
-from octopus.worker.transactions import ExactlyOnceGroup
+from octopus.worker.transactions import TransactionalCommits
 from octopus.worker.watchdog import LoopWatchdog
 
 logger = get_logger("octopus.worker")
@@ -282,14 +282,13 @@ class Worker:
         def producer(transactional_id: str) -> TransactionalProducer:
             return self._transport.transactional_producer(transactional_id, **producer_options(self.settings.producer))
 
-        return ExactlyOnceGroup(
+        return GroupWorker(
             pipeline,
             self._consumer(pipeline, options),
             self.settings.worker,
             time.time(),
             known,
-            producer,
-            self._mend,
+            partial(TransactionalCommits, producer=producer, mend=self._mend),
         )
 
     def _consumer(self, pipeline: Pipeline, options: dict[str, Any]) -> Consumer:

@@ -20,7 +20,8 @@ from octopus.transports.memory.transactions import MemoryTransactionalProducer
 from octopus.triggers.aws import handler
 from octopus.types import Next
 from octopus.worker import Worker
-from octopus.worker.transactions import ExactlyOnceGroup
+from octopus.worker.group import GroupWorker
+from octopus.worker.transactions import TransactionalCommits
 from tests.staged import P0, committed, dead_letters, publish, record, until, working
 
 QUICK = RetryPolicy(attempts=3, backoff=0.1, jitter=0)
@@ -463,17 +464,24 @@ async def test_an_owner_that_is_fenced_begins_anew(virtual_time: VirtualTime) ->
 async def test_a_partition_that_is_lost_in_the_moment_before_its_transaction_is_no_failure(
     virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker, is_due, losing = MemoryBroker(), ExactlyOnceGroup._is_due, []
+    broker, is_due, losing = MemoryBroker(), TransactionalCommits.is_due, []
+    groups: list[GroupWorker] = []
+    run = GroupWorker.run
 
-    def is_due_and_lost(group: ExactlyOnceGroup, assignment: Assignment) -> bool:
+    async def run_and_be_known(group: GroupWorker) -> None:
+        groups.append(group)
+        await run(group)
+
+    def is_due_and_lost(commits: TransactionalCommits, assignment: Assignment) -> bool:
         """Lose the partition once, between the decision for a transaction and its beginning."""
-        due = is_due(group, assignment)
+        due = is_due(commits, assignment)
         if due and not losing:
-            losing.append(asyncio.ensure_future(group.lost([assignment.partition])))
+            losing.append(asyncio.ensure_future(groups[-1].lost([assignment.partition])))
             broker.expel(GROUP)
         return due
 
-    monkeypatch.setattr(ExactlyOnceGroup, "_is_due", is_due_and_lost)
+    monkeypatch.setattr(GroupWorker, "run", run_and_be_known)
+    monkeypatch.setattr(TransactionalCommits, "is_due", is_due_and_lost)
     publish(broker, *range(5))
     async with working(copying(), broker) as worker:
         await until(lambda: committed(broker, GROUP) == 5, 60)

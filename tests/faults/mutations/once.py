@@ -54,7 +54,8 @@ MUTATIONS = (
         "offsets are committed before their transaction, as trials with real processes see it",
         "octopus/worker/transactions.py",
         "            if not await transactions.commit(assignment):\n",
-        "            await GroupWorker._commit(self, [assignment])\n            assignment.committed = None\n"
+        "            from octopus.worker.commits import PlainCommits\n\n"
+        "            await PlainCommits(self._context).commit([assignment])\n            assignment.committed = None\n"
         "            if not await transactions.commit(assignment):\n",
         (f"{ONCE_TRIALS}::test_outputs_of_killed_workers_are_visible_once",),
     ),
@@ -70,16 +71,13 @@ MUTATIONS = (
     ),
     Mutation(
         "committed offsets are read before the former owner is fenced",
-        "octopus/worker/transactions.py",
-        "        try:\n"
-        "            async with asyncio.timeout(START_TIMEOUT):\n"
-        "                await _all(each.start() for each in opened.values())\n"
-        "        except TimeoutError as error:\n"
-        "            raise ConnectionFailed(\n"
-        '                f"the transactional producers of {self.pipeline.group} did not start within {START_TIMEOUT:g} s"\n'
-        "            ) from error\n"
-        "        await super()._begin(partitions)\n",
-        "        await super()._begin(partitions)\n        await _all(each.start() for each in opened.values())\n",
+        "octopus/worker/group.py",
+        "        await self._commits.begin(partitions)\n"
+        "        self._rests_since = self.waits_for = None\n        try:\n"
+        "            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())\n",
+        "        self._rests_since = self.waits_for = None\n        try:\n"
+        "            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())\n"
+        "            await self._commits.begin(partitions)\n",
         (ONCE, SCHEDULES),
     ),
     Mutation(

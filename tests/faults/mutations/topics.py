@@ -49,15 +49,15 @@ MUTATIONS = (
     ),
     Mutation(
         "a commit is made without a look at the topic",
-        "octopus/worker/group.py",
-        "                    due = await self._topics.same(due)\n",
+        "octopus/worker/commits.py",
+        "                    due = await context.topics.same(due)\n",
         "",
         (RECREATED,),
     ),
     Mutation(
         "a transaction is made without a look at the topic",
         "octopus/worker/transactions.py",
-        "same = await self._topics.same(due)",
+        "same = await self._context.topics.same(due)",
         "same = due",
         (RECREATED,),
     ),
