@@ -128,7 +128,7 @@ def _link(middleware: Middleware, call_next: Next, *, is_outermost: bool) -> Cal
 
 
 def checked(outcome: Any, middleware: Middleware, handler: str) -> Outcome:
-    """Return what middleware returned, if that can be an outcome. Nothing has buried what it calls a dead letter.
+    """Return what middleware returned, if that can be an outcome. What it calls a dead letter is in no topic yet.
 
     Args:
         outcome: What it returned.

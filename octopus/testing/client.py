@@ -49,8 +49,8 @@ class TestClient(Views):
     Args:
         app: What to test.
         raise_errors: Whether a handler's exception is raised in the test once its event is given up. `Reject`,
-            `RetryLater` and values that do not decode are answers, not errors: look at `dead_letters()`. That a line
-            stopped is always raised.
+            `RetryLater` and values that do not decode are answers, not errors: look at `dead_letters()`. That
+            processing stopped is always raised.
         only: Names of handlers; all when empty. Timers run only when it is empty.
         partitions: Of topics that are created by their first use.
         broker: Topics and committed offsets that are there already; an empty broker when None. A second client of the

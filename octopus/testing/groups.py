@@ -234,7 +234,7 @@ class Group:
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether there is something left to do; a line that stopped does nothing any more."""
+        """Whether there is something left to do; a group that stopped does nothing any more."""
         return not self._runner.stopped.done() and any(
             assignment.ledger.in_flight for assignment in self._assignments.values()
         )

@@ -140,7 +140,11 @@ class Views:
         Args:
             topic: Of events from this topic only.
         """
-        found = [_buried(record, self._journal.codecs) for record in self._journal.sent.values() if _is_buried(record)]
+        found = [
+            _dead_lettered(record, self._journal.codecs)
+            for record in self._journal.sent.values()
+            if _is_dead_letter(record)
+        ]
         return [dead_lettered for dead_lettered in found if topic is None or dead_lettered.source == topic]
 
     def outcomes(self, handler: str) -> list[tuple[Record, Outcome]]:
@@ -153,11 +157,11 @@ class Views:
         return [*self._journal.failures]
 
 
-def _is_buried(record: Record) -> bool:
+def _is_dead_letter(record: Record) -> bool:
     return any(name == PREFIX + "reason" for name, _ in record.headers)
 
 
-def _buried(record: Record, codecs: Sequence[Codec]) -> DeadLettered:
+def _dead_lettered(record: Record, codecs: Sequence[Codec]) -> DeadLettered:
     # The last of each: an event that dies twice carries the headers of both deaths.
     said = {name.removeprefix(PREFIX): (value or b"").decode() for name, value in record.headers}
     event = Event(_decoded(record, Any, codecs), _with_headers(record, original_headers(record.headers)))

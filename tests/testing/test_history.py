@@ -99,7 +99,7 @@ def test_a_run_that_went_well_is_not_accused() -> None:
     assert (report.records, report.finished, report.dead_lettered, report.duplicates) == (3, 3, 0, 0)
 
 
-def test_a_record_without_effect_or_grave_is_lost() -> None:
+def test_a_record_without_effect_or_dead_letter_is_lost() -> None:
     told = Telling()
     told.stored(0, 1, 2)
     told.polled(0, 1, 2)
@@ -301,7 +301,7 @@ def test_a_run_that_a_kill_ended_is_not_at_once_with_the_next() -> None:
 
 # ── exactly once: outputs are effects ─────────────────────────────────────────────────────────────────────────────────
 
-OUT, GRAVES = TopicPartition("out", 0), TopicPartition("t.dead-letter", 0)
+OUT, DEAD_LETTERS = TopicPartition("out", 0), TopicPartition("t.dead-letter", 0)
 
 
 class Transacting(Telling):
@@ -309,7 +309,7 @@ class Transacting(Telling):
 
     def __init__(self) -> None:
         super().__init__()
-        self._written: dict[TopicPartition, list[tuple[int, str]]] = {OUT: [], GRAVES: []}
+        self._written: dict[TopicPartition, list[tuple[int, str]]] = {OUT: [], DEAD_LETTERS: []}
 
     def transaction(
         self,
@@ -319,7 +319,7 @@ class Transacting(Telling):
         offset: int | None = 0,
         dead_lettered: Sequence[int] = (),
     ) -> None:
-        for at, each in [*((OUT, each) for each in offsets), *((GRAVES, each) for each in dead_lettered)]:
+        for at, each in [*((OUT, each) for each in offsets), *((DEAD_LETTERS, each) for each in dead_lettered)]:
             write = f"{name}/{each}"
             self.add(Offered, id=write, topic=at.topic, transaction=name, of=f"0-{each}")
             self.add(Stored, id=write, at=at, offset=len(self._written[at]))
