@@ -1,8 +1,8 @@
-"""Whose cancellation it is: that of whoever runs a handler, or one that the handler brought upon itself.
+"""Tells cancellations by the runner of a handler from those that the handler brought upon itself.
 
-A task says how often it was asked to end, not by whom. So who runs handlers says before they begin how to tell whether
-their end is wanted. Any other cancellation is the handler's doing (`asyncio.current_task().cancel()`, a library that never
-takes a request back), and so its failure.
+A task knows how often it was cancelled, not by which caller. So the runner declares, before handlers begin, how to tell
+whether their end is wanted. Any other cancellation is the handler's doing (`asyncio.current_task().cancel()`, a library that
+never takes a request back), and so its failure.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ class Judge(Protocol):
     """Knows about the task in which handlers run.
 
     Attributes:
-        is_alone: Whether one record only has run since somebody last looked for requests. If not, the request may be
-            the doing of one that has finished.
+        is_alone: Whether only one record has run since the last look for requests. If not, the request may come from a
+            record that has finished.
     """
 
     is_alone: bool
@@ -29,18 +29,18 @@ _judge: ContextVar[Judge | None] = ContextVar("octopus cancellation", default=No
 
 
 def judge_by(judge: Judge) -> None:
-    """Let `judge` say, from now on in this task, whose cancellation one is."""
+    """Let `judge` decide, from now on in this task, which cancellations are wanted."""
     _judge.set(judge)
 
 
 def is_wanted() -> bool:
-    """Tell whether the running task is to end. Where nobody has said how to tell, it is."""
+    """Tell whether the running task is to end; without a judge, it is."""
     judge = _judge.get()
     return judge is None or judge.is_to_end()
 
 
 def is_alone() -> bool:
-    """Tell whether it can only be the record that runs now which has cancelled the running task."""
+    """Tell whether only the record that runs now can have cancelled the running task."""
     judge = _judge.get()
     return judge is None or judge.is_alone
 

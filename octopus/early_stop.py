@@ -1,4 +1,4 @@
-"""Stop signals that come before anything listens: nothing has begun, so the process ends. Imports nothing that takes time."""
+"""Stop signals before the process has handlers for them: no work has begun, so it ends. Imports nothing that takes time."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class EarlyStop:
-    """Ends the process at a signal, with an exit code and without a word, until somebody else listens to that signal.
+    """Ends the process at a signal, with an exit code and without a message, until another handler takes the signal over.
 
-    At once, as a signal does that nobody listens to: an exception in the midst of an import may be taken for that of the import,
-    or get lost.
+    It does so at once, as the kernel does without a handler: an exception in the midst of an import may be taken for one of
+    the import, or get lost.
 
     Args:
         codes: The exit code of each signal.
@@ -26,7 +26,7 @@ class EarlyStop:
         self._before = {number: signal.signal(number, self) for number in self._codes}
 
     def call_off(self) -> None:
-        """Let signals mean what they meant before."""
+        """Restore the handlers of before."""
         for number, before in self._before.items():
             signal.signal(number, before)
 
@@ -34,11 +34,11 @@ class EarlyStop:
         os._exit(self._codes[signal.Signals(number)])
 
     def before(self, number: int) -> Any:
-        """Return what a signal meant before."""
+        """Return a signal's handler of before."""
         return self._before[number]
 
 
 def replace_handler(number: signal.Signals, handler: Any) -> Any:
-    """Listen to a signal from now on; return what it meant before, where `EarlyStop` is nobody."""
+    """Set the handler of a signal; return the one before, and in place of an `EarlyStop` the one before that."""
     before = signal.signal(number, handler)
     return before.before(number) if isinstance(before, EarlyStop) else before

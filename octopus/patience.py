@@ -38,7 +38,7 @@ class Patience:
 
         Args:
             send: Makes one attempt.
-            failed: What a first attempt came to that was made already.
+            failed: The error of a first attempt, if one was made already.
 
         Raises:
             TransportError: An attempt failed for good: the error is not retryable.

@@ -22,10 +22,10 @@ async def call_regularly(timer: Timer, note_failure: Callable[[Timer, Exception]
 
     Args:
         timer: Which.
-        note_failure: Called with what a call raised.
+        note_failure: Called with the exception of a call.
     """
     loop = asyncio.get_running_loop()
-    context = contextvars.copy_context()  # what a call sets there is for the next one
+    context = contextvars.copy_context()  # variables that a call sets are there in the next one
     due = loop.time() + timer.seconds
     while True:
         await asyncio.sleep(max(0.0, due - loop.time()))
@@ -63,7 +63,7 @@ def _error_of(call: "asyncio.Task[None]") -> Exception | None:
     """Return a call's failure.
 
     Raises:
-        BaseException: It raised what is no failure.
+        BaseException: It raised one that is no `Exception`.
     """
     if call.cancelled():
         return RuntimeError("it ended with CancelledError although nobody cancelled it, or cancelled its own task")

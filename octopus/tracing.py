@@ -1,4 +1,4 @@
-"""Trace headers travel on: from the record that a handler runs for to what it publishes.
+"""Trace headers travel on: from the record that a handler runs for to the messages that it publishes.
 
 A context variable, because `app.publish` is not told why it is called. It is set for records with headers only, so others cost nothing.
 Sources: W3C Trace Context and W3C Baggage; in Kafka their names are lower case.
@@ -26,7 +26,7 @@ def trace_of(headers: Headers) -> list[tuple[str, bytes | None]]:
 
 
 def traced(headers: Headers) -> Headers:
-    """Return a message's headers, and behind them the trace of what it is published for, unless it has one of its own."""
+    """Return a message's headers, and behind them the trace of its record or batch, unless it has one of its own."""
     around = current.get()
     if not around or not (trace := trace_of(around)):
         return headers
@@ -35,6 +35,6 @@ def traced(headers: Headers) -> Headers:
 
 
 def common_trace(records: Iterable[StoredRecord]) -> Headers:
-    """Return the trace headers of a batch's records if all of them have the same: what a batch publishes is of all its records."""
+    """Return the trace headers of a batch's records if all of them have the same: a batch publishes for all its records."""
     traces = {tuple(trace_of(record.headers)) for record in records}
     return traces.pop() if len(traces) == 1 else ()

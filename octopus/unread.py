@@ -2,7 +2,7 @@
 
 A record that is read long before it runs is written to memory and fetched from there again; one that is read by the two
 hundred just before it runs never leaves the processor's cache. So a fetch may bring thousands of them without making each
-more expensive, and what waits takes no more memory than its bytes.
+more expensive, and waiting records take no more memory than their bytes.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ READ_AT_ONCE = 256
 
 
 class UnreadBatch(Protocol):
-    """A batch that nobody has begun to read. Its offsets are consecutive."""
+    """A batch of which no record has been read. Its offsets are consecutive."""
 
     @property
     def records(self) -> Iterable[StoredRecord]:
@@ -27,11 +27,11 @@ class UnreadBatch(Protocol):
 
     @property
     def offsets(self) -> range:
-        """What the batch's header says that the records' are."""
+        """The records' offsets, from the batch's header."""
         ...
 
     def alone(self) -> "UnreadBatch":
-        """Return a copy that does not keep what the batch came in."""
+        """Return a copy that does not keep the frame of the batch."""
         ...
 
 
@@ -39,8 +39,8 @@ class Unread:
     """Consecutive records of one partition, each read once, in order.
 
     Args:
-        batches: What they are in, each beginning where the one before ends.
-        translate: Makes the error that tells what cannot be read, from the offset and what was raised.
+        batches: The batches of the records, each beginning where the one before ends.
+        translate: Makes the error that names the unreadable record, from the offset and the exception.
 
     Attributes:
         offsets: Of the records that have not been read.
@@ -58,7 +58,7 @@ class Unread:
         self._batches = deque(batches)
         self._records: Iterator[StoredRecord] = iter(())
         self._is_alone = False
-        self._batch = range(0)  # what is left of the one that is being read
+        self._batch = range(0)  # the rest of the batch that is being read
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -83,7 +83,7 @@ class Unread:
         return found
 
     def stand_alone(self) -> None:
-        """Copy what is left, once, so that it does not keep the frame that it came in."""
+        """Copy the rest, once, so that it does not keep its frame."""
         if self._is_alone:
             return
         self._is_alone = True

@@ -25,8 +25,8 @@ class Codec(Protocol):
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
         """Return a function from bytes to a value of the annotated type.
 
-        Whatever it raises becomes a `DecodeError`, but for `TransportError`: a schema registry that is away is no
-        reason to give up on a record.
+        Its errors become `DecodeError`, except `TransportError`: a schema registry that is away is no reason to give up on
+        a record.
         """
         ...
 

@@ -1,15 +1,15 @@
-"""The only aiokafka that Octopus takes, asked for before anything of it is imported."""
+"""The only version of aiokafka that Octopus takes, checked before any of it is imported."""
 
 from importlib.metadata import version
 
 from octopus.errors import ConfigurationError
 
 TESTED = "0.14.0"
-"""Its inside is read (`kafka/engine.py`). With another one nobody could say that no event is lost."""
+"""Its inside is read (`kafka/engine.py`). No test shows that another version loses no event."""
 
 
 def check_aiokafka() -> None:
-    """Look which one is installed.
+    """Check the installed version.
 
     Raises:
         ConfigurationError: It is not the version that was tested.
