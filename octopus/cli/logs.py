@@ -4,17 +4,21 @@ import logging
 import os
 import re
 import sys
+import time
 from datetime import datetime
 from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from octopus.cli.failures import exit_code
+from octopus.cli.screen import print_traceback
 from octopus.config import LogSettings
 from octopus.logs import LineFormatter, show, traceback_of
 from octopus.text import block, visible
-from octopus.worker.log_lines import JsonFormatter, timestamp
+from octopus.worker.log_lines import JsonFormatter, json_line, timestamp
 from octopus.worker.parent import WORKER_VARIABLE
+from octopus.worker.process import last_fields
 from octopus.worker.reports import is_looked_at
 
 _LOG_LINE = re.compile(r"(\d\d:\d\d:\d\d) (debug|info|warning|error|critical) ")
@@ -43,6 +47,21 @@ def configure_logs(settings: LogSettings, console: Console) -> None:
         prefix = f"[{number}] " if number else ""
         handler.setFormatter(_Plain(f"{prefix}%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     show(handler, settings.level.upper())
+
+
+def log_error(error: Exception, *, has_traceback: bool) -> int:
+    """Write why a run ends as the last line of a log in JSON; return its exit code.
+
+    Args:
+        error: Why.
+        has_traceback: Whether to show where it comes from.
+    """
+    if has_traceback:
+        print_traceback(error)
+    code, sentence = exit_code(error)
+    fields = last_fields(code)["fields"]
+    sys.stderr.write(f"{json_line(time.time(), 'ERROR', 'octopus', sentence, fields)}\n")
+    return code
 
 
 class _Plain(LineFormatter):

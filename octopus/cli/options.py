@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from octopus import config
 from octopus.config import Settings, Source
 from octopus.errors import ConfigurationError
-from octopus.worker.process import read_sources
+from octopus.worker.process import is_json_asked_for, read_sources
 
 COMMON = Group("Common options", sort_key=100)
 
@@ -59,6 +59,16 @@ class Options:
     def sources_outside(self) -> list[Source]:
         """Return everything that is set outside of code, the file first."""
         return [*read_sources(), Source(self.overrides(), self._option_of)]
+
+    def logs_json(self, base: Mapping[str, Any]) -> bool:
+        """Tell whether the log of a run is JSON, also where the settings are refused: that is logged, too.
+
+        Args:
+            base: Settings of the app.
+        """
+        given = [text.partition("=") for text in self.config]
+        asked = [value for name, _, value in given if name.strip() == "log.format"]
+        return self.json or is_json_asked_for(base, {"log": {"format": asked[-1]}} if asked else {})
 
     def _option_of(self, path: str) -> str:
         """Return the option that gave a setting; the last one that did."""

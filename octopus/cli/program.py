@@ -95,8 +95,10 @@ def run_program(arguments: Sequence[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a sentence
         if wants_traceback:
-            _trace(error)
-        return _explain(error, is_log=arguments[:1] == ["run"] and "--json" in arguments)
+            from octopus.cli.screen import print_traceback
+
+            print_traceback(error)
+        return _explain(error)
     return code if isinstance(code, int) else 0
 
 
@@ -137,27 +139,10 @@ def _unknown(name: str, chain: tuple[str, ...], app: Iterable[str] | None) -> st
     return f"There is no command {' '.join((*chain, name))!r}. {hint}"
 
 
-def _trace(error: Exception) -> None:
-    import traceback
-
-    from octopus.cli.screen import note
-
-    note("".join(traceback.format_exception(error)).rstrip())
-
-
-def _explain(error: Exception, *, is_log: bool) -> int:
+def _explain(error: Exception) -> int:
     from octopus.cli.failures import exit_code
     from octopus.cli.screen import print_error
 
     code, sentence = exit_code(error)
-    if is_log:  # every line of it is JSON, the last one, too
-        import time
-
-        from octopus.worker.log_lines import json_line
-        from octopus.worker.process import last_fields
-
-        fields = last_fields(code)["fields"]
-        sys.stderr.write(f"{json_line(time.time(), 'ERROR', 'octopus', sentence, fields)}\n")
-    else:
-        print_error(sentence)
+    print_error(sentence)
     return code

@@ -15,7 +15,7 @@ from octopus import config
 from octopus.app import Octopus
 from octopus.cli.live import LiveStatus, topics_of
 from octopus.cli.live_workers import LiveWorkers
-from octopus.cli.logs import configure_logs
+from octopus.cli.logs import configure_logs, log_error
 from octopus.cli.options import DEFAULTS, Options
 from octopus.cli.screen import is_terminal, notices
 from octopus.config import Settings
@@ -30,7 +30,7 @@ from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
 from octopus.worker.process import Companion, ExitCode, grace_of, last_fields, run_process, this_command
 from octopus.worker.reports import is_looked_at
-from octopus.worker.supervisor import run_processes
+from octopus.worker.supervisor import Supervisor
 
 logger = get_logger("octopus.worker")
 
@@ -67,22 +67,34 @@ def run(
         sys.stdout.reconfigure(
             line_buffering=True
         )  # a person waits for what handlers print, although it goes through a pipe
+    found: Octopus | None = None
+    try:
+        _check_count(workers)
+        if reload:
+            from octopus.cli.reloading import run_reloading
+
+            settings = _settings(options)
+            configure_logs(settings.log, notices())
+            again = this_command(*_arguments(app, only, workers, drain, watch, options))
+            return run_reloading(again, source_directory(app), grace=grace_of(settings))
+        found = find_app(app)
+        _check_names(found, only)
+        settings = _settings(options, found)
+        if workers > 1:
+            again = this_command(*_arguments(app, only, 1, drain, watch, options))
+            return _run_several(workers, found, settings, again, drain, is_quiet=options.quiet)
+        return _run_one(found, settings, only, drain, watch, options)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if not options.logs_json({} if found is None else found.settings):
+            raise
+        return log_error(error, has_traceback=options.traceback)
+
+
+def _check_count(workers: int) -> None:
     if workers < 1:
         raise ConfigurationError(f"--workers {workers} runs nothing: at least 1.")
-    if reload:
-        from octopus.cli.reloading import run_reloading
-
-        settings = _settings(options)
-        configure_logs(settings.log, notices())
-        again = this_command(*_arguments(app, only, workers, drain, watch, options))
-        return run_reloading(again, source_directory(app), grace=grace_of(settings))
-    found = find_app(app)
-    _check_names(found, only)
-    settings = _settings(options, found)
-    if workers > 1:
-        again = this_command(*_arguments(app, only, 1, drain, watch, options))
-        return _run_several(workers, found, settings, again, is_quiet=options.quiet)
-    return _run_one(found, settings, only, drain, watch, options)
 
 
 def _check_names(app: Octopus, only: Sequence[str]) -> None:
@@ -120,7 +132,9 @@ def _run_one(
     return run_process(app, settings, only=only, until_caught_up=drain, companions=companions)
 
 
-def _run_several(count: int, app: Octopus, settings: Settings, command: Sequence[str], *, is_quiet: bool) -> int:
+def _run_several(
+    count: int, app: Octopus, settings: Settings, command: Sequence[str], drain: bool, *, is_quiet: bool
+) -> int:
     console = notices()
     configure_logs(settings.log, console)
     logger.info("%s runs in %d processes", app.name, count)
@@ -128,17 +142,19 @@ def _run_several(count: int, app: Octopus, settings: Settings, command: Sequence
     if _is_watched(console, settings, is_quiet):
         brokers = ", ".join(settings.brokers) or "the embedded broker"
         with LiveWorkers(console, app.name, brokers, topics_of(app)) as audience:
-            code = run_processes(command, count, grace=grace, places=places, audience=audience)
+            supervisor = Supervisor(command, count, grace=grace, places=places, audience=audience)
+            code = supervisor.run()
         is_held_up = audience.is_held_up
     else:
         is_held_up = False
-        code = run_processes(command, count, grace=grace, places=places)
+        supervisor = Supervisor(command, count, grace=grace, places=places)
+        code = supervisor.run()
     logger.log(
         logging.ERROR if code else logging.INFO,
         "%s: its processes have ended, exit code %d",
         app.name,
         code,
-        extra=last_fields(code),
+        extra=last_fields(code, is_caught_up=drain and not supervisor.was_stopped),
     )
     if is_held_up:
         end_process(code, "the terminal takes nothing any more")

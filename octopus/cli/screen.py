@@ -5,6 +5,7 @@ harmless first: a payload must not move the cursor, change colours or ring the b
 """
 
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -56,6 +57,11 @@ def warn(text: str) -> None:
 def print_error(text: str) -> None:
     """Print an error: one sentence, red."""
     notices().print(Text.assemble(("error: ", "bold red"), (block(text), "red")))
+
+
+def print_traceback(error: Exception) -> None:
+    """Print where an error comes from, beside the result."""
+    note("".join(traceback.format_exception(error)).rstrip())
 
 
 def document(value: Any) -> None:

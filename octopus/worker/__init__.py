@@ -2,16 +2,16 @@
 
 from octopus.worker.process import ExitCode, read_sources, run, run_process
 from octopus.worker.status import GroupStatus, WorkerStatus
-from octopus.worker.supervisor import run_processes
+from octopus.worker.supervisor import Supervisor
 from octopus.worker.worker import Worker
 
 __all__ = [
     "ExitCode",
     "GroupStatus",
+    "Supervisor",
     "Worker",
     "WorkerStatus",
     "read_sources",
     "run",
     "run_process",
-    "run_processes",
 ]

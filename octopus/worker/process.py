@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from octopus import config
@@ -87,19 +88,19 @@ def run(app: Application, overrides: Mapping[str, Any]) -> None:
     code = ExitCode.CONFIGURATION
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    if is_json_asked_for(app.settings, overrides):
+        handler.setFormatter(JsonFormatter())
     show(handler, "INFO")
     try:
         here = config.Source(overrides, lambda setting: f"{setting} in the call of run()")
         settings = config.load_from(config.in_code(app.settings), *read_sources(), here)
-        if settings.log.format == "json":
-            handler.setFormatter(JsonFormatter())
         show(handler, settings.log.level.upper())
         code = run_process(app, settings)
     except ConfigurationError as error:
-        logger.error("%s", error)  # noqa: TRY400 - a sentence says it all
+        logger.error("%s", error, extra=last_fields(code))  # noqa: TRY400 - a sentence says it all
     except OctopusError as error:
-        logger.error("%s", error)  # noqa: TRY400
         code = ExitCode.UNREACHABLE
+        logger.error("%s", error, extra=last_fields(code))  # noqa: TRY400
     if code:
         raise SystemExit(code)
 
@@ -109,8 +110,10 @@ def read_sources(directory: Path | None = None) -> list[config.Source]:
 
     The file is `octopus.toml`, or else `[tool.octopus]` of `pyproject.toml`, in `directory` (the current one when None).
     """
-    here = directory or Path.cwd()
-    sources = []
+    return [*_read_file(directory or Path.cwd()), config.in_environment(os.environ)]
+
+
+def _read_file(here: Path) -> list[config.Source]:
     for name, pyproject in (("octopus.toml", False), ("pyproject.toml", True)):
         path = here / name
         if path.is_file():
@@ -118,9 +121,31 @@ def read_sources(directory: Path | None = None) -> list[config.Source]:
                 found = config.from_toml(path.read_text(encoding="utf-8"), pyproject=pyproject)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{path.name}: {error}") from error
-            sources.append(config.in_file(found, name))
-            break
-    return [*sources, config.in_environment(os.environ)]
+            return [config.in_file(found, name)]
+    return []
+
+
+def is_json_asked_for(base: Mapping[str, Any], overrides: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Tell whether the log is to be JSON. It may be asked where settings are refused, or cannot be read: that is logged, too.
+
+    Args:
+        base: The settings in the app's code.
+        overrides: Those that override file and environment.
+    """
+    places: tuple[Callable[[], Sequence[Mapping[str, Any]]], ...] = (
+        lambda: [base],
+        lambda: [source.settings for source in _read_file(Path.cwd())],
+        lambda: [config.in_environment(os.environ).settings],
+        lambda: [overrides],
+    )
+    is_asked = False
+    for read in places:
+        with contextlib.suppress(ConfigurationError):  # it is what will be logged
+            for settings in read():
+                log = settings.get("log")
+                if isinstance(log, Mapping) and "format" in log:
+                    is_asked = log["format"] == "json"
+    return is_asked
 
 
 def run_process(

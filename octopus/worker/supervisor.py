@@ -46,15 +46,8 @@ class Audience(Protocol):
         """Take note of how they are."""
 
 
-def run_processes(
-    command: Sequence[str],
-    count: int,
-    *,
-    grace: float,
-    places: Places | None = None,
-    audience: Audience | None = None,
-) -> int:
-    """Run `command` in `count` processes and keep them: one that dies is replaced, a stop is passed on to all.
+class Supervisor:
+    """A few equal processes and their end: one that dies is replaced, a stop is passed on to all.
 
     Args:
         command: What each process runs.
@@ -62,21 +55,18 @@ def run_processes(
         grace: Seconds from the first stop signal to SIGKILL.
         places: What they are called in their groups, so that a replacement is not a newcomer there.
         audience: Has what they print and report; without one they print where this process does.
-
-    Returns:
-        The highest exit code of those that meant to end, or that ended in a stop; 128 + n where signal n ended one (137:
-        it had to be killed), or where a second signal n ended all. 0 when all ended well.
     """
-    return _Supervisor(command, count, grace, places, audience).run()
-
-
-class _Supervisor:
-    """A few equal processes and their end."""
 
     CRASH_WAIT = 1.0
 
     def __init__(
-        self, command: Sequence[str], count: int, grace: float, places: Places | None, audience: Audience | None
+        self,
+        command: Sequence[str],
+        count: int,
+        *,
+        grace: float,
+        places: Places | None = None,
+        audience: Audience | None = None,
     ) -> None:
         self._command = [*command]
         self._count = count
@@ -95,7 +85,18 @@ class _Supervisor:
         self._worst = 0
         self._interrupted = 0
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._signals.stopped_at is not None
+
     def run(self) -> int:
+        """Run them until all have ended.
+
+        Returns:
+            The highest exit code of those that meant to end, or that ended in a stop; 128 + n where signal n ended one (137:
+            it had to be killed), or where a second signal n ended all. 0 when all ended well.
+        """
         with self._signals:
             try:
                 for number in range(1, self._count + 1):
@@ -121,7 +122,7 @@ class _Supervisor:
         restarts = before.restarts + (before.code is not None)
         self._states[number] = ProcessState(number=number, pid=child.pid, code=before.code, restarts=restarts)
         self._numbers[child.pid] = number
-        if self._signals.stopped_at is not None:
+        if self.was_stopped:
             child.terminate()  # the signal came in between, and did not reach this one
 
     def _replace(self, number: int) -> None:
@@ -172,7 +173,7 @@ class _Supervisor:
 
     def _ended(self, number: int, code: int, lived: float) -> None:
         self._states[number] = ProcessState(number=number, code=code, restarts=self._states[number].restarts)
-        if self._signals.stopped_at is not None:
+        if self.was_stopped:
             if code != ExitCode.OK:
                 self._killed.add(number)
             if -code in STOP_SIGNALS:

@@ -173,7 +173,14 @@ EXITS = "async def handle(value: dict) -> None: raise SystemExit(7)"
         ),
         pytest.param(EXITS, (), 0, {"exit_code": 7, "reason": "failed"}, id="a handler that exits"),
         pytest.param(CALM, ("--brokers=127.0.0.1:1",), 0, {"exit_code": 3, "reason": "unreachable"}, id="unreachable"),
-        pytest.param(CALM, ("--drain", "--workers=2"), 0, {"exit_code": 0, "reason": "stopped"}, id="several"),
+        pytest.param(CALM, ("--drain", "--workers=2"), 0, {"exit_code": 0, "reason": "caught up"}, id="several"),
+        pytest.param(
+            SLOW,
+            ("--drain", "--workers=2", "--config=worker.drain_timeout=0.1s"),
+            1,
+            {"exit_code": 0, "reason": "stopped"},
+            id="several, stopped before",
+        ),
         pytest.param(
             f"{CALM}\n@app.on('bad name')\nasync def other(value: dict) -> None: pass",
             (),
@@ -213,6 +220,47 @@ def test_the_last_line_of_a_run_has_fields_for_machines(
     wanted = {name: [f"{topic}.handle"] if value == ["GROUP"] else value for name, value in fields.items()}
     assert {name: last[name] for name in fields} == wanted
     assert last.keys() >= {"time", "level", "logger", "message"}
+
+
+WRONG = ("--config", "worker.drain_timeout=soon")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param(("--json", *WRONG), 2, id="--json"),
+        pytest.param(("--config", "log.format=json", *WRONG), 2, id="--config"),
+        pytest.param(("--config=log.format=json", "--config", "nonsense"), 2, id="beside a --config that is none"),
+        pytest.param(("--config", "log.format=json", "--workers", "0"), 2, id="a count that is none"),
+        pytest.param(("--config", "log.format=json", "--brokers", "127.0.0.1:1"), 3, id="unreachable"),
+    ],
+)
+def test_a_run_that_is_refused_says_so_in_the_log_that_was_asked_for(
+    octopus: Octopus, write_app: Write, arguments: tuple[str, ...], code: int
+) -> None:
+    write_app("from octopus import Octopus\napp = Octopus('a')\n@app.on('t')\nasync def h(value: dict) -> None: pass\n")
+    result = octopus("run", *arguments, brokers=None)
+    last = json.loads(result.err.splitlines()[-1])
+    assert all(json.loads(line) for line in result.err.splitlines())
+    assert (last["level"], last["exit_code"], result.code) == ("error", code, code)
+
+
+@pytest.mark.parametrize("place", ["file", "environment", "code", "beside a file that is none"])
+def test_a_run_that_is_refused_says_so_in_json_wherever_that_is_set(
+    octopus: Octopus, write_app: Write, nowhere: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    code = ", settings={'log': {'format': 'json'}}" if place == "code" else ""
+    write_app(
+        f"from octopus import Octopus\napp = Octopus('a'{code})\n@app.on('t')\nasync def h(value: dict) -> None: pass\n"
+    )
+    if place == "file":
+        (nowhere / "octopus.toml").write_text("log.format = 'json'\n")
+    if place.startswith("beside"):
+        (nowhere / "octopus.toml").write_text("nonsense")
+    if place not in ("file", "code"):
+        monkeypatch.setenv("OCTOPUS_LOG__FORMAT", "json")
+    result = octopus("run", *WRONG, brokers=None)
+    assert json.loads(result.err)["exit_code"] == result.code == 2
 
 
 @pytest.mark.parametrize("flag", ["--json", "--raw"])

@@ -199,14 +199,14 @@ async def test_lasting_places_are_kept_when_everybody_is_stopped(supervised: Sup
 FAMILY = """
 import sys
 sys.path.insert(0, {root!r})
-from octopus.worker import run_processes
+from octopus.worker import Supervisor
 
 class Places:
     def name(self, number): return f"place-{{number}}"
     def left(self, number): print("left", number, flush=True)
     def end(self, killed): print("killed", *sorted(killed), flush=True)
 
-sys.exit(run_processes([sys.executable, "-c", {child!r}], 3, grace=5, places=Places()))
+sys.exit(Supervisor([sys.executable, "-c", {child!r}], 3, grace=5, places=Places()).run())
 """
 
 CHILD = """

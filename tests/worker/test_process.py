@@ -145,6 +145,22 @@ def test_the_exit_code_tells_how_it_ended(start: Callable[[str], Program], mode:
     assert program.committed == (20 if mode == "quick" else 0)
 
 
+WRONG = """
+from octopus import Octopus
+app = Octopus("app", settings={"log": {"format": "json"}, "worker": {"drain_timeout": "soon"}})
+app.run()
+"""
+
+
+def test_an_app_that_is_run_with_settings_that_cannot_be_says_so_in_the_log_that_was_asked_for(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.resolve().parents[2])}
+    ended = subprocess.run(
+        [sys.executable, "-c", WRONG], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    last = json.loads(ended.stderr)
+    assert (last["exit_code"], last["reason"], ended.returncode) == (2, "configuration", 2)
+
+
 AWAY = """
 import logging, sys
 from octopus import Octopus, config
@@ -192,9 +208,9 @@ def test_an_app_runs_itself(start: Callable[[str], Program]) -> None:
 FAMILY = """
 import sys
 sys.path.insert(0, {root!r})
-from octopus.worker import run_processes
+from octopus.worker import Supervisor
 {prelude}
-sys.exit(run_processes([sys.executable, "-c", {child!r}], {count}, grace={grace}))
+sys.exit(Supervisor([sys.executable, "-c", {child!r}], {count}, grace={grace}).run())
 """
 CHILD = """
 import os, pathlib, signal, sys, time
