@@ -95,7 +95,7 @@ class Connection(engine.Connection):
     async def authenticate(self) -> None:
         """Begin a session, and plan its renewal."""
         self._authenticator = None
-        self._session.begin()
+        self._session.listen()
         try:
             await super().authenticate()
         except SaslAuthenticationFailed as error:
@@ -103,7 +103,7 @@ class Connection(engine.Connection):
                 self._authenticator.explain(error)
             raise
         finally:
-            self._session.end_of_beginning()
+            self._session.stop_listening()
         if self.transport is not None:
             self._session.plan(self.loop)
 

@@ -61,18 +61,18 @@ class Session:
     def __init__(self, connection: Callable[[], Authenticated | None]) -> None:
         self._connection = connection
         self.gate: asyncio.Event | None = None
-        self._is_beginning = False
+        self._listens = False
         self._milliseconds = 0
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Listen from now on for how long it will last."""
-        self._milliseconds, self._is_beginning = 0, True
+    def listen(self) -> None:
+        """Note from now on how long the next session lasts, as answers say."""
+        self._milliseconds, self._listens = 0, True
 
-    def end_of_beginning(self) -> None:
-        """Listen no more."""
-        self._is_beginning = False
+    def stop_listening(self) -> None:
+        """Note it no more: the session has begun, or was refused."""
+        self._listens = False
 
     def plan(self, loop: asyncio.AbstractEventLoop) -> None:
         """Renew it in time, if it has an end."""
@@ -80,8 +80,8 @@ class Session:
             self._timer = loop.call_later(self._milliseconds / 1000 * random.uniform(*EARLIER), self._renew)
 
     def heard(self, answer: Awaitable[Any]) -> Awaitable[Any]:
-        """Return an answer, of which is noted what it says of the session if that is about to begin."""
-        return self._note(answer) if self._is_beginning else answer
+        """Return an answer to come, whose word on the session is noted while this listens."""
+        return self._note(answer) if self._listens else answer
 
     async def _note(self, answer: Awaitable[Any]) -> Any:
         response = await answer
