@@ -32,9 +32,7 @@ def new(directory: Path, /, *, options: Options = DEFAULTS) -> None:
     """
     name = directory.absolute().name
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9._-]*", name):
-        raise ConfigurationError(
-            f"{name!r} cannot name a project: a dead letter, then letters, digits, '.', '_' or '-'."
-        )
+        raise ConfigurationError(f"{name!r} cannot name a project: a letter, then letters, digits, '.', '_' or '-'.")
     if directory.exists() and not directory.is_dir():
         raise ConfigurationError(f"{str(directory)!r} is a file.")
     if taken := [path for path in FILES if (directory / path).exists()]:
