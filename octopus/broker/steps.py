@@ -1,8 +1,8 @@
 """Long changes a step at a time, so that other requests do not wait for them.
 
 A change is a generator. It yields work for the disk, which touches nothing but files and so may be done in another thread,
-and `None` where others may have their turn. What it does in between happens at one moment: it sees the result of its own
-work, and nothing that another change is in the middle of.
+and `None` where others may have their turn. Its steps in between are atomic: each sees the result of its own work, and no
+half of another change.
 """
 
 import asyncio

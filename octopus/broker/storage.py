@@ -262,8 +262,8 @@ class Storage:
     def maintain(self, now: int, active_groups: Collection[str] = ()) -> None:
         """Apply retention, compaction and expiry; `now` in ms. Groups with members keep their offsets.
 
-        In an event loop compactions run in a thread, one a log, and show when they are done. Nothing is raised: what the
-        disk refuses is logged and tried again the next time.
+        In an event loop compactions run in a thread, one a log, and show when they are done. Nothing is raised: a refusal
+        of the disk is logged, and the chore tried again the next time.
         """
         for log in self.topic_store.logs():
             attempt(partial(log.retain, now), "retention")

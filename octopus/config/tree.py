@@ -19,7 +19,7 @@ class Setting(NamedTuple):
         path: Dotted, as in `consumer.session_timeout`.
         type: Its values, in words.
         default: As it would be written.
-        doc: What it is for.
+        doc: Its purpose.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Leaf(NamedTuple):
         unit: `seconds`, `bytes` or nothing.
         is_optional: Whether it may be None.
         default: Its default.
-        doc: What it is for.
+        doc: Its purpose.
     """
 
     annotation: Any

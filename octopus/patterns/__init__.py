@@ -4,8 +4,8 @@
     pattern.matches(b'{"event": "created", "size": 2000000}')  # True
 
 A pattern is read (`parse`) into rules of matchers (`tree`), compiled into a predicate (`rule`, `accept`, and
-`arrays` for events that have them), and can say what of it other services understand (`portable`) and
-why an event matches (`explain`). Many patterns over the same events are asked at once (`index`).
+`arrays` for events that have them), and can tell the part that other services understand (`portable`) and
+why an event matches (`explain`). Many patterns over the same events are evaluated at once (`index`).
 """
 
 from octopus.patterns.explain import Explanation

@@ -170,7 +170,7 @@ class Consumer(Protocol):
 
         Args:
             offsets: Where to read on.
-            topic_ids: The topics that these offsets are of, by name. What has another id is not read, and in the end
+            topic_ids: The topics that these offsets are of, by name. A topic with another id is not read, and in the end
                 `Unreadable`, where the client can fetch by id; elsewhere only `topic_ids` tells.
         """
         ...

@@ -1,6 +1,6 @@
 """An in-process broker: topics, groups and faults without a socket. Tests and examples run on it.
 
-`memory://name` is one broker per name and process, for all threads and loops. Only what a record needs is here; the
+`memory://name` is one broker per name and process, for all threads and loops. It has only what records need; the
 embedded transport is the one with durability and Kafka's wire protocol.
 """
 

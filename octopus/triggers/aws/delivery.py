@@ -106,7 +106,7 @@ class Delivery:
                 )
                 return LEFT_OPEN
             if outcome is DONE or outcome is SKIPPED:
-                # What is left was not taken because time was up: the first of it is taken for all.
+                # Records are left because time was up: the first of them stands for all.
                 return outcome if next(records, None) is None else LEFT_OPEN
             match outcome:
                 case Retry(after) if not self._fits(after):
