@@ -26,7 +26,7 @@ from octopus.transports.broker_codecs import codecs
 from octopus.transports.broker_process import BrokerProcess
 from octopus.transports.checksum import crc32c
 from octopus.transports.opening import administering
-from octopus.worker.process import ExitCode
+from octopus.worker.exit_codes import ExitCode
 
 verb = App(name="broker", help="Start, find and stop the embedded broker.", help_epilogue="")
 

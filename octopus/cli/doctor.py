@@ -14,7 +14,7 @@ from octopus.operations.apps import USUAL
 from octopus.operations.checkups import Finding, Origin, State, examine
 from octopus.operations.spelling import spell_count
 from octopus.text import visible
-from octopus.worker.process import ExitCode
+from octopus.worker.exit_codes import ExitCode
 
 verb = App(name="doctor", help_epilogue="")
 

@@ -8,7 +8,7 @@ from octopus.errors import (
     PatternError,
     TransportError,
 )
-from octopus.worker.process import ExitCode
+from octopus.worker.exit_codes import ExitCode
 
 CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ConfigurationError, ExitCode.CONFIGURATION),

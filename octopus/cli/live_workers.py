@@ -22,9 +22,9 @@ from octopus.cli.live import REFRESH, Rates, draw, drawing
 from octopus.cli.logs import line_of_worker
 from octopus.logs import prints
 from octopus.worker import GroupStatus, WorkerStatus
+from octopus.worker.exit_codes import spell
 from octopus.worker.gathering import gathered
 from octopus.worker.health import JOIN_TIME
-from octopus.worker.process import spell
 from octopus.worker.reports import REPORT_EVERY, STDERR, STDOUT, Report, Wiring, read_report
 from octopus.worker.supervisor import ProcessState
 

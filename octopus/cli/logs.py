@@ -16,9 +16,9 @@ from octopus.cli.screen import print_traceback
 from octopus.config import LogSettings
 from octopus.logs import LineFormatter, show, traceback_of
 from octopus.text import block, visible
+from octopus.worker.exit_codes import last_fields
 from octopus.worker.log_lines import JsonFormatter, json_line, timestamp
 from octopus.worker.parent import WORKER_VARIABLE
-from octopus.worker.process import last_fields
 from octopus.worker.reports import is_looked_at
 
 _LOG_LINE = re.compile(r"(\d\d:\d\d:\d\d) (debug|info|warning|error|critical) ")

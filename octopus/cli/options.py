@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from octopus import config
 from octopus.config import Settings, Source
 from octopus.errors import ConfigurationError
-from octopus.worker.process import is_json_asked_for, read_sources
+from octopus.worker.launch import is_json_asked_for, read_sources
 
 COMMON = Group("Common options", sort_key=100)
 

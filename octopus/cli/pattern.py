@@ -13,7 +13,7 @@ from octopus.cli.screen import document, say
 from octopus.errors import ConfigurationError, DecodeError
 from octopus.patterns import Pattern
 from octopus.text import visible
-from octopus.worker.process import ExitCode
+from octopus.worker.exit_codes import ExitCode
 
 verb = App(name="pattern", help="Check, try and explain event patterns.", help_epilogue="")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import watchfiles
 
 from octopus.logs import get_logger
+from octopus.worker.exit_codes import ExitCode, spell
 from octopus.worker.parent import environment_of_child
-from octopus.worker.process import ExitCode, spell
 from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
 logger = get_logger("octopus.reload")

@@ -25,10 +25,12 @@ from octopus.logs import get_logger
 from octopus.operations.apps import find_app, source_directory
 from octopus.transports.topic_creation import check_topic_names
 from octopus.worker import Worker
+from octopus.worker.exit_codes import ExitCode, last_fields
+from octopus.worker.launch import this_command
 from octopus.worker.overtime import end_process
 from octopus.worker.parent import WORKER_VARIABLE
 from octopus.worker.places import Places
-from octopus.worker.process import Companion, ExitCode, grace_of, last_fields, run_process, this_command
+from octopus.worker.process import Companion, grace_of, run_process
 from octopus.worker.reports import is_looked_at
 from octopus.worker.supervisor import Supervisor
 

@@ -1,4 +1,4 @@
-"""A worker as a process: signals, uvloop, exit codes; and several of them."""
+"""A worker as a process: its loop, its signals, and its end, whatever hangs."""
 
 import asyncio
 import contextlib
@@ -6,31 +6,26 @@ import logging
 import os
 import select
 import signal
-import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import IntEnum
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-from octopus import config
 from octopus.application import Application
 from octopus.config import Settings
-from octopus.errors import AuthError, ConfigurationError, HandlerStopped, OctopusError, TransportError
-from octopus.logs import LineFormatter, get_logger, show
+from octopus.errors import AuthError, HandlerStopped, OctopusError, TransportError
+from octopus.logs import get_logger
 from octopus.transports.opening import connect
 from octopus.worker.collector import patient_collector
+from octopus.worker.exit_codes import ExitCode, exit_code, last_fields
 from octopus.worker.health import health_endpoints
-from octopus.worker.log_lines import JsonFormatter, end_fields, json_line
+from octopus.worker.log_lines import end_fields, json_line
 from octopus.worker.overtime import Overtime, end_process
 from octopus.worker.parent import WORKER_VARIABLE, Parent
 from octopus.worker.places import client_id, place_of
 from octopus.worker.reports import Reports
 from octopus.worker.signals import StopSignals
-from octopus.worker.status import WorkerStatus, last_line, unreadable_of
+from octopus.worker.status import last_line
 from octopus.worker.worker import Worker
 
 logger = get_logger("octopus.worker")
@@ -47,105 +42,6 @@ STDERR = 2
 
 CLEAN_UP_TIME = 1.0
 """Seconds for tasks and threads that had their time already."""
-
-
-class ExitCode(IntEnum):
-    """How a process ends. Documented in docs/operating.md."""
-
-    OK = 0
-    FAILED = 1
-    CONFIGURATION = 2
-    UNREACHABLE = 3
-    PROCESSING_STOPPED = 4
-    INTERRUPTED = 130
-
-
-REASONS: dict[int, str] = {
-    ExitCode.CONFIGURATION: "configuration",
-    ExitCode.UNREACHABLE: "unreachable",
-    ExitCode.PROCESSING_STOPPED: "processing stopped",
-}
-"""What an exit code means, in the JSON of a run's last line; others have failed."""
-
-
-def run(app: Application, overrides: Mapping[str, Any]) -> None:
-    """Run an app as a process until it is stopped, with settings from file and environment. Called by `app.run`.
-
-    Raises:
-        ConfigurationError: An event loop runs here already, or this is not the main thread.
-        SystemExit: With an exit code other than 0.
-    """
-    if asyncio._get_running_loop() is not None:
-        raise ConfigurationError(
-            f"app.run() of {app.name} was called inside a running event loop, and it needs one of its own. Here use "
-            "`async with app.running():`."
-        )
-    if threading.current_thread() is not threading.main_thread():
-        raise ConfigurationError(
-            f"app.run() of {app.name} was called in thread {threading.current_thread().name!r}, but signals, which stop it, "
-            "reach the main thread only. Call it there, or use `async with app.running():` in an event loop of this thread."
-        )
-    code = ExitCode.CONFIGURATION
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    if is_json_asked_for(app.settings, overrides):
-        handler.setFormatter(JsonFormatter())
-    show(handler, "INFO")
-    try:
-        here = config.Source(overrides, lambda setting: f"{setting} in the call of run()")
-        settings = config.load_from(config.in_code(app.settings), *read_sources(), here)
-        show(handler, settings.log.level.upper())
-        code = run_process(app, settings)
-    except ConfigurationError as error:
-        logger.error("%s", error, extra=last_fields(code))  # noqa: TRY400 - a sentence says it all
-    except OctopusError as error:
-        code = ExitCode.UNREACHABLE
-        logger.error("%s", error, extra=last_fields(code))  # noqa: TRY400
-    if code:
-        raise SystemExit(code)
-
-
-def read_sources(directory: Path | None = None) -> list[config.Source]:
-    """Return the settings of the file, if there is one, and of the environment, in the order in which they override.
-
-    The file is `octopus.toml`, or else `[tool.octopus]` of `pyproject.toml`, in `directory` (the current one when None).
-    """
-    return [*_read_file(directory or Path.cwd()), config.in_environment(os.environ)]
-
-
-def _read_file(here: Path) -> list[config.Source]:
-    for name, pyproject in (("octopus.toml", False), ("pyproject.toml", True)):
-        path = here / name
-        if path.is_file():
-            try:
-                found = config.from_toml(path.read_text(encoding="utf-8"), pyproject=pyproject)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{path.name}: {error}") from error
-            return [config.in_file(found, name)]
-    return []
-
-
-def is_json_asked_for(base: Mapping[str, Any], overrides: Mapping[str, Any] = MappingProxyType({})) -> bool:
-    """Tell whether the log is to be JSON. It may be asked where settings are refused, or cannot be read: that is logged, too.
-
-    Args:
-        base: The settings in the app's code.
-        overrides: Those that override file and environment.
-    """
-    places: tuple[Callable[[], Sequence[Mapping[str, Any]]], ...] = (
-        lambda: [base],
-        lambda: [source.settings for source in _read_file(Path.cwd())],
-        lambda: [config.in_environment(os.environ).settings],
-        lambda: [overrides],
-    )
-    is_asked = False
-    for read in places:
-        with contextlib.suppress(ConfigurationError):  # it is what will be logged
-            for settings in read():
-                log = settings.get("log")
-                if isinstance(log, Mapping) and "format" in log:
-                    is_asked = log["format"] == "json"
-    return is_asked
 
 
 def run_process(
@@ -344,32 +240,6 @@ class _Run:
         return failures
 
 
-def exit_code(failures: Sequence[BaseException], status: WorkerStatus) -> ExitCode:
-    """Return what tells the truth about a run.
-
-    Args:
-        failures: Why groups ended, and what else went wrong.
-        status: How the worker left.
-    """
-    if any(isinstance(failure, HandlerStopped) for failure in failures) or unreadable_of(status):
-        return ExitCode.PROCESSING_STOPPED
-    if any(isinstance(failure, OctopusError) for failure in failures):
-        return ExitCode.UNREACHABLE
-    return ExitCode.FAILED if failures or any(group.stranded for group in status.groups) else ExitCode.OK
-
-
-def last_fields(code: int, status: WorkerStatus | None = None, is_caught_up: bool = False) -> dict[str, Any]:
-    """Return what comes with the log record of a run's last line.
-
-    Args:
-        code: How the process ends.
-        status: How the worker left; None where it had not begun.
-        is_caught_up: Whether it ended because there was nothing left to do.
-    """
-    well = "caught up" if is_caught_up else "stopped"
-    return {"fields": end_fields(code, REASONS.get(code, "failed") if code else well, status)}
-
-
 def grace_of(settings: Settings) -> float:
     """Return the seconds that whoever stops a worker process should leave it: a little more than it leaves itself."""
     return settings.worker.drain_timeout + END_MARGIN + 5
@@ -399,16 +269,3 @@ def _loop_factory() -> Iterator[Callable[[], asyncio.AbstractEventLoop] | None]:
         yield None
     else:
         yield uvloop.new_event_loop
-
-
-def spell(code: int) -> str:
-    """Say how a process ended, from its return code: a negative one is a signal."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def this_command(*arguments: str) -> list[str]:
-    """Return the command line that runs `octopus` with these arguments in this interpreter."""
-    # -P: a file in the current directory that is called like a module of the standard library must not take its place. The console
-    # script does not look there either; `python -m octopus` does.
-    does_look_here = "-m" in sys.orig_argv and not sys.flags.safe_path
-    return [sys.executable, *([] if does_look_here else ["-P"]), "-m", "octopus", *arguments]

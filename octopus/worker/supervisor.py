@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import msgspec
 
 from octopus.logs import get_logger
+from octopus.worker.exit_codes import ExitCode, spell
 from octopus.worker.parent import WORKER_VARIABLE, Parent, environment_of_child
 from octopus.worker.places import PLACE_VARIABLE, Places
-from octopus.worker.process import ExitCode, spell
 from octopus.worker.signals import STOP_SIGNALS, StopSignals
 
 logger = get_logger("octopus.worker")

@@ -16,7 +16,7 @@ from octopus.testing import VirtualTime
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.triggers.aws import handler
-from octopus.worker.process import ExitCode, exit_code
+from octopus.worker.exit_codes import ExitCode, exit_code
 from octopus.worker.status import last_line
 from tests import staged
 from tests.staged import committed, dead_letters, publish, until
