@@ -14,7 +14,6 @@ import msgspec
 
 from octopus.config import WorkerSettings
 from octopus.errors import (
-    ConnectionFailed,
     HandlerStopped,
     OctopusError,
     OffsetOutOfRange,
@@ -32,27 +31,17 @@ from octopus.unread import Unread
 from octopus.worker.commits import CommitContext, Commits, MakeCommits, PlainCommits
 from octopus.worker.committing import CommitHealth
 from octopus.worker.endings import commit_at_last, finish_running
-from octopus.worker.intake import FETCH_RECORDS, Intake
+from octopus.worker.fetching import Fetching
+from octopus.worker.intake import Intake
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
+from octopus.worker.progress import Progress
 from octopus.worker.rescue import Rescue
 from octopus.worker.starts import Starts
 from octopus.worker.status import GroupStatus, Totals, total_lag
 from octopus.worker.topic_watch import TopicWatch, say_unreadable
 
 logger = get_logger("octopus.worker")
-
-FETCH_WAIT = 0.5
-"""Seconds an idle fetch waits."""
-
-UNASSIGNED_WAIT = 0.05
-"""The same while no partition is ours: the first one should not have to wait for its first fetch."""
-
-SHORT_WAIT = 0.01
-"""The same while other partitions are full: they may have room again soon."""
-
-DEMAND_WAIT = 0.1
-"""The same while it is for the handlers to go on."""
 
 SHORTEST_COMMIT_INTERVAL = 0.01
 """Seconds; an interval of 0 means as often as possible, not a loop that does nothing else."""
@@ -74,7 +63,6 @@ class GroupWorker:
         failure: What the consumer broke with, or None.
         unsaved: Why what was finished at the end could not be committed, or None.
         outlook: What is known of the broker; whoever keeps it up to date puts it here.
-        earlier: What the workers counted that the group had before.
     """
 
     def __init__(
@@ -106,8 +94,6 @@ class GroupWorker:
         )
         self._loop = asyncio.get_running_loop()
         self._assignments: dict[TopicPartition, Assignment] = {}
-        self._totals = Totals()
-        self.earlier = Totals()
         self._changing = asyncio.Lock()  # which partitions are ours, and where they are read
         self._known = known or KnownTopics()
         self._starts = Starts(pipeline.group, consumer, self._known, pipeline.start)
@@ -125,6 +111,7 @@ class GroupWorker:
             flush_batch=self._runner.flush_batch,
             now=self._fetched_at,
         )
+        self._fetching = Fetching(consumer, self._intake, self._runner, settings)
         self._rescue = Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
         self._topics = TopicWatch(
             pipeline.group,
@@ -140,6 +127,9 @@ class GroupWorker:
             CommitContext(
                 pipeline, consumer, settings, self._assignments, self._topics, self._health, lambda: self.outlook
             )
+        )
+        self._progress = Progress(
+            pipeline, consumer, self._assignments, self._intake, self._known, self._commits, lambda: self.outlook
         )
 
     def bind(self, partition: TopicPartition) -> RunClaim:
@@ -192,14 +182,14 @@ class GroupWorker:
             if committer.done():
                 committer.result()  # raises: what settles must not pile up uncommitted in silence
             self._intake.balance()
-            arrived = await self._fetch()
+            arrived = await self._fetching.fetch(is_assigned=bool(self._assignments))
             for fetched in arrived:
                 self._accept(fetched)
             self._fetched_at = self._loop.time()
             if arrived:
                 self._intake.end_turn(self._fetched_at, is_quick=not self._runner.suspends)
             before, enough = self._settled_at_commit, self._settings.commit_every
-            if self._accepted - before >= enough <= self._settled - before:
+            if self._accepted - before >= enough <= self._progress.settled - before:
                 self._commit_wanted.set()
         self._note_stop()
 
@@ -207,25 +197,6 @@ class GroupWorker:
         if self.stopped is None and self._runner.stopped.done():
             self.stopped = self._runner.stopped.result()
             logger.error("%s stopped: %s", self.pipeline.group, self.stopped)
-
-    async def _fetch(self) -> list[Fetched]:
-        flow = self._intake
-        if (flow.held and not flow.ready) or flow.is_exhausted or self._runner.supply >= FETCH_RECORDS:
-            # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
-            # of it would only be cold by the time its turn comes. But give the group machinery its turn.
-            if await self._runner.wait_for_demand(DEMAND_WAIT):
-                return []
-            return await self._consumer.fetch((), max_records=0, timeout=0.0)
-        wait = SHORT_WAIT if flow.held else FETCH_WAIT if self._assignments else UNASSIGNED_WAIT
-        try:
-            async with asyncio.timeout(self._settings.stall_timeout or None):
-                return await self._consumer.fetch(
-                    flow.ready, max_records=flow.records, max_bytes=flow.bytes, timeout=wait
-                )
-        except TimeoutError as error:
-            raise ConnectionFailed(
-                f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
-            ) from error
 
     def _accept(self, fetched: Fetched) -> None:
         assignment = self._assignments.get(fetched.partition)
@@ -265,7 +236,7 @@ class GroupWorker:
             self._commit_wanted.clear()
             for assignment in self._intake.busy:
                 assignment.lanes.stand_alone()  # what has waited up to now may wait for long
-            self._settled_at_commit = self._settled
+            self._settled_at_commit = self._progress.settled
             try:
                 await self._commits.commit_due()
             except HandlerStopped as error:
@@ -376,7 +347,7 @@ class GroupWorker:
             self._intake.close(partition, assignment)
             if assignment is not None:
                 self._topics.forget(assignment, is_kept=self._rescue.keep(assignment))
-                self._totals.add(assignment)
+                self._progress.close(assignment)
                 leaving.append(assignment)
         self._runner.revoke(leaving)
         self._commits.close(partitions, leaving)
@@ -400,17 +371,6 @@ class GroupWorker:
         """What runs the handlers."""
         return self._runner
 
-    @property
-    def _settled(self) -> int:
-        return self._totals.settled + sum([each.written.settled_count for each in self._assignments.values()])
-
-    def _lags(self) -> dict[str, int | None]:
-        """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
-        return {
-            str(partition): self.outlook.lag(partition, self._consumer.end_offset(partition), assignment.done_before)
-            for partition, assignment in self._assignments.items()
-        }
-
     async def ping(self) -> None:
         """Ask the broker something small, to see that it answers.
 
@@ -422,33 +382,16 @@ class GroupWorker:
 
     async def is_caught_up(self) -> bool:
         """Ask the broker whether everything published until now is settled, as far as it can be read."""
-        assignments = {**self._assignments}
-        if not assignments:
-            return False
-        readable = assignments.keys() - self._intake.unreadable.keys()
-        ends = await self._consumer.offsets(readable, "latest") if readable else {}
-        return all(self._is_settled(assignment, ends.get(partition)) for partition, assignment in assignments.items())
-
-    def _is_settled(self, assignment: Assignment, end: int | None) -> bool:
-        begins_anew = assignment.is_outdated and self._known.recreated != "stop"
-        is_theirs = self._commits.is_visible(assignment)
-        return assignment.is_open and not begins_anew and is_theirs and self._is_through(assignment, end)
-
-    def _is_through(self, assignment: Assignment, end: int | None) -> bool:
-        """Tell whether everything before `end` is settled; None for everything that could be read."""
-        return self._reached(assignment) >= (assignment.ledger.position if end is None else end)
-
-    def _reached(self, assignment: Assignment) -> int:
-        """Return the offset before which nothing is left to do now; deferred records that wait are for later."""
-        waiting = self.pipeline.waiting
-        if waiting and waiting == sum(each.ledger.in_flight for each in self._assignments.values()):
-            return assignment.ledger.position
-        return assignment.ledger.committable
+        return await self._progress.is_caught_up()
 
     @property
     def counts(self) -> Totals:
         """What became of records, since the start of the process."""
-        return self.earlier.plus(self._totals).with_open(self._assignments.values())
+        return self._progress.counts
+
+    def continue_from(self, counts: Totals) -> None:
+        """Count on from what the workers counted that the group had before."""
+        self._progress.earlier = counts
 
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
@@ -463,7 +406,7 @@ class GroupWorker:
                 since_commit=since_commit,
                 stranded=len(self.pipeline.stranded),
             )
-        totals, lags = self.counts, self._lags()
+        totals, lags = self.counts, self._progress.lags()
         return GroupStatus(
             group=self.pipeline.group,
             handlers=self.pipeline.handlers,
@@ -479,7 +422,7 @@ class GroupWorker:
             retried=totals.retried,
             dead=totals.dead_lettered,
             deferred=totals.deferred,
-            in_flight=sum(assignment.ledger.in_flight for assignment in self._assignments.values()),
+            in_flight=self._progress.in_flight,
             running=len(self._runner.running),
             delayed=self._runner.delayed,
             stranded=len(self.pipeline.stranded),

@@ -238,7 +238,7 @@ class Worker:
             before = self._groups.get(pipeline.group)
             worker = self._groups[pipeline.group] = self._group(pipeline, known)
             if before is not None:
-                worker.earlier = before.counts
+                worker.continue_from(before.counts)
             worker.outlook = self._broker_watch.outlook
             began = time.monotonic()
             try:

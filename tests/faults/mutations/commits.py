@@ -11,7 +11,7 @@ KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
 MUTATIONS = (
     Mutation(
         "an unreadable partition is waited for",
-        "octopus/worker/group.py",
+        "octopus/worker/progress.py",
         "readable = assignments.keys() - self._intake.unreadable.keys()",
         "readable = assignments.keys()",
         (ENDINGS,),

@@ -9,7 +9,7 @@ MUTATIONS = (
     Mutation(
         "a new consumer of a group counts from nothing",
         "octopus/worker/worker.py",
-        "worker.earlier = before.counts",
+        "worker.continue_from(before.counts)",
         "pass",
         ("tests/worker/test_status.py",),
     ),

@@ -1,0 +1,65 @@
+"""When to fetch, and for how long to wait: for the broker, or for handlers."""
+
+import asyncio
+
+from octopus.config import WorkerSettings
+from octopus.errors import ConnectionFailed
+from octopus.runner import Runner
+from octopus.transports.base import Consumer, Fetched
+from octopus.worker.intake import FETCH_RECORDS, Intake
+
+FETCH_WAIT = 0.5
+"""Seconds an idle fetch waits."""
+
+UNASSIGNED_WAIT = 0.05
+"""The same while no partition is ours: the first one should not have to wait for its first fetch."""
+
+SHORT_WAIT = 0.01
+"""The same while other partitions are full: they may have room again soon."""
+
+DEMAND_WAIT = 0.1
+"""The same while it is for the handlers to go on."""
+
+
+class Fetching:
+    """The fetches of one group.
+
+    Args:
+        consumer: The group member.
+        intake: How much there is room for, and of which partitions.
+        runner: Handles what comes.
+        settings: Limits.
+    """
+
+    def __init__(self, consumer: Consumer, intake: Intake, runner: Runner, settings: WorkerSettings) -> None:
+        self._consumer = consumer
+        self._intake = intake
+        self._runner = runner
+        self._settings = settings
+
+    async def fetch(self, *, is_assigned: bool) -> list[Fetched]:
+        """Fetch records for which there is room; wait a little where there are none.
+
+        Args:
+            is_assigned: Whether any partition is ours.
+
+        Raises:
+            TransportError: The consumer as a whole cannot go on.
+        """
+        flow = self._intake
+        if (flow.held and not flow.ready) or flow.is_exhausted or self._runner.supply >= FETCH_RECORDS:
+            # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
+            # of it would only be cold by the time its turn comes. But give the group machinery its turn.
+            if await self._runner.wait_for_demand(DEMAND_WAIT):
+                return []
+            return await self._consumer.fetch((), max_records=0, timeout=0.0)
+        wait = SHORT_WAIT if flow.held else FETCH_WAIT if is_assigned else UNASSIGNED_WAIT
+        try:
+            async with asyncio.timeout(self._settings.stall_timeout or None):
+                return await self._consumer.fetch(
+                    flow.ready, max_records=flow.records, max_bytes=flow.bytes, timeout=wait
+                )
+        except TimeoutError as error:
+            raise ConnectionFailed(
+                f"a fetch of {wait:g} s did not come back for {self._settings.stall_timeout:g} s"
+            ) from error
