@@ -28,7 +28,7 @@ def end_of(log: Log, epoch: int) -> tuple[int, int]:
 
 
 def has_diverged(log: Log, epoch: int, offset: int) -> bool:
-    """Say whether a client that fetches from `offset`, its last record from a leader of `epoch`, has read records that are not here.
+    """Say whether a client that fetches from `offset`, its last record from a leader of `epoch`, has records that are not here.
 
     Raises:
         BrokerError: 1 the end of that epoch is unknown.

@@ -105,7 +105,7 @@ def pydantic_validator(annotation: Any) -> Any | None:
 
 
 def _hook(annotation: Any) -> Callable[[type, Any], Any] | None:
-    """Return the hook that reads the texts in an annotation; None without them, because every `object` in it would be asked about, too."""
+    """Return the hook that reads the texts in an annotation; None without them, as msgspec would ask about `object`, too."""
     return _from_text if any(map(is_text, strangers(annotation))) else None
 
 
