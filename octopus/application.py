@@ -87,7 +87,8 @@ class Application(Router):
         """Register middleware: `async def timed(record, call_next): … return await call_next(record)`.
 
         The first registered is the outermost. It sees the handler's exceptions; its own count as the handler's.
-        A batch handler's middleware gets the whole `Batch`. `call_next` has the name of its handler and the `attempt`.
+        A batch handler's middleware gets the whole `Batch`. `call_next.handler` is the handler's name, `call_next.attempt`
+        the number of the attempt.
 
         Raises:
             ConfigurationError: It cannot be called with a record and the rest of the chain.
