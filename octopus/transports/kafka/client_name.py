@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
+from weakref import WeakSet
 
 from octopus.transports.kafka.greeting import Greeting
 
@@ -18,12 +19,16 @@ class ClientName(str):
         create_topics: Whether asking for the metadata of a topic may create it.
         locate: Returns where the only broker is now; None where brokers stay put.
         greeting: What the clients of a cluster know of its first answer.
+        opened: Connections that were opened for the client and may still be open.
+        is_closed: Whether the client was closed: it opens no connection any more.
     """
 
-    __slots__ = ("create_topics", "failure", "greeting", "locate", "throttled_at")
+    __slots__ = ("create_topics", "failure", "greeting", "is_closed", "locate", "opened", "throttled_at")
 
     create_topics: bool
     greeting: Greeting
+    is_closed: bool
+    opened: "WeakSet[Any]"
     failure: BaseException | None
     locate: Locate | None
     throttled_at: float
@@ -42,6 +47,8 @@ class ClientName(str):
         made.failure = None
         made.locate = locate
         made.throttled_at = -math.inf
+        made.opened = WeakSet()
+        made.is_closed = False
         return made
 
     @classmethod

@@ -1,12 +1,21 @@
 """aiokafka's clients with our parts: connections, and what reads the batches that they fetch."""
 
 from octopus.transports.kafka import engine
+from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.connection import create_connection
 from octopus.transports.kafka.fetched import FetchedBatches
 
 
 class Client(engine.Client, open_connection=create_connection):
     """A client over our connections."""
+
+    async def close(self) -> None:
+        """Close, with every connection: aiokafka forgets one that is being made, and that of a start that was cancelled."""
+        name = ClientName.of(self)
+        name.is_closed = True
+        await super().close()
+        for connection in [each for each in name.opened if each.transport is not None]:
+            await connection.close()
 
 
 class Consumer(engine.Consumer, client=Client, read_batches=FetchedBatches):

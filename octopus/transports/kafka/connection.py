@@ -185,5 +185,9 @@ async def create_connection(host: str, port: int, *, client_id: ClientName, **op
             raise client_id.failure from error
         host, port = host.strip("[]"), int(number)
     connection = Connection(host, port, client_id=client_id, **options)
+    client_id.opened.add(connection)
     await connection.connect()
+    if client_id.is_closed:  # while this connection was made: nothing else would close it
+        await connection.close()
+        raise KafkaConnectionError(f"The client was closed while it connected to {host}:{port}.")
     return connection
