@@ -15,7 +15,7 @@ from typing import Any
 import aiokafka
 import msgspec
 
-import octopus.worker.worker
+import octopus.worker.process
 from octopus import Event, Octopus, Reject, RetryPolicy, config
 from octopus.events import TopicPartition
 from octopus.testing.faults import die, end_with_parent
@@ -214,8 +214,8 @@ def main(arguments: Sequence[str]) -> int:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     plan = msgspec.json.decode(arguments[0], type=Plan)
-    connect = octopus.worker.worker.connect
-    octopus.worker.worker.connect = lambda *given, **options: MortalTransport(  # type: ignore[assignment,return-value]
+    connect = octopus.worker.process.connect
+    octopus.worker.process.connect = lambda *given, **options: MortalTransport(  # type: ignore[assignment,return-value]
         connect(*given, **options), plan.mortality
     )
     return int(run_process(app_of(plan), settings_of(plan)))
