@@ -50,7 +50,12 @@ def guard(handle: Handle, conclude: Conclude) -> Run:
             return await handle(stored, attempt)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
-        return await conclude(stored, attempt, error)
+        try:
+            return await conclude(stored, attempt, error)
+        finally:
+            del (
+                error
+            )  # its traceback holds this frame: together they would stay, and the record, until a garbage collection
 
     return run
 
@@ -86,6 +91,12 @@ def guard_batches(
             return outcome
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
+        try:
+            return await conclude_batch(batch, attempt, error)
+        finally:
+            del error  # as in `guard`; nor may this frame hold outcomes, which have the error, too
+
+    async def conclude_batch(batch: Batch, attempt: int, error: BaseException) -> BatchOutcome:
         decision = await judge(policy, attempt, error)
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)

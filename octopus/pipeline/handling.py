@@ -107,7 +107,10 @@ class Handling:
                 if conclude is None:
                     raise
                 error = raised
-            return await conclude(stored, attempt, error)
+            try:
+                return await conclude(stored, attempt, error)
+            finally:
+                del error  # its traceback holds this frame: together they would stay, and the record, until a garbage collection
 
         return handle
 
@@ -178,7 +181,10 @@ class Handling:
             finally:
                 if skipped:
                     claim.skipped += skipped
-            return await conclude(stored, claim.attempt_of(stored), error)
+            try:
+                return await conclude(stored, claim.attempt_of(stored), error)
+            finally:
+                del error  # as in `bind_single`
 
         return handle
 

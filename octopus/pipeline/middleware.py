@@ -80,7 +80,12 @@ def claim_through(
             return outcome
         except (Exception, CancelledError) as raised:  # noqa: BLE001 - the boundary decides
             error = raised
-        return await conclude(stored, claim.attempt_of(stored), error)
+        try:
+            return await conclude(stored, claim.attempt_of(stored), error)
+        finally:
+            del (
+                error
+            )  # its traceback holds this frame: together they would stay, and the record, until a garbage collection
 
     return run_claim
 

@@ -239,10 +239,14 @@ class Runner:
         task = slots.tasks[slot]
         cancellation.judge_by(slot)
         until_look, looked = stride, self._await_turn()
+        records: Sequence[StoredRecord]
+        outcome: Outcome | BatchOutcome
         while True:
             claimed = schedule.claim(until_look)
             if claimed is None:
                 slot.assignment = None
+                claim.begin((), 1)  # a slot that rests keeps neither what it ran nor how that ended
+                records, outcome = (), DONE
                 await slots.rest()
                 until_look, looked = stride, self._await_turn()
                 continue

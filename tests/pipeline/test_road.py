@@ -1,6 +1,9 @@
 """One road for a record: every driver is given the same form of it, by the one place that chooses."""
 
 import asyncio
+import gc
+import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -219,3 +222,47 @@ async def test_a_driver_without_transactions_is_given_no_road_that_wants_them_an
         app.include(router)
         with pytest.raises(ConfigurationError, match="which cannot be had here"):
             pipeline_of(app).bind(P0, outbox)
+
+
+class NotNowError(Exception):
+    """What a handler raises."""
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_failed_record_is_not_kept_by_its_exception_until_a_garbage_collection(case: Case) -> None:
+    raised: list[weakref.ref[NotNowError]] = []
+
+    def fail() -> None:
+        error = NotNowError()
+        raised.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def failing(file: File) -> None:
+        fail()
+
+    async def failing_batch(files: list[File]) -> None:
+        fail()
+
+    app, broker = Octopus("app", settings={"topics": {"partitions": 1}}), MemoryBroker()
+    broker.ensure_topic("t")
+    if case.middleware:
+        app.middleware(passing)
+    for number, options in enumerate(case.routes):
+        options = {**options, "retry": RetryPolicy(attempts=1), "filter": None}
+        app.on("t", name=f"handler{number}", **options)(failing_batch if case.batch else failing)
+    publish(broker, *({"size": size} for size in range(10)))
+    logging.disable()  # what captures logs here keeps the exceptions that are in them
+    gc.collect()
+    gc.disable()
+    try:
+        async with working(app, broker) as worker:
+            await worker.caught_up()
+            kept = sum(each() is not None for each in raised)
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
+    assert len(raised) >= len(case.routes)
+    assert kept <= 1  # the last one, in the outcome that its slot looks at

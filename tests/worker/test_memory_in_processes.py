@@ -21,13 +21,16 @@ pytestmark = [
 MEBIBYTE = 1024 * 1024
 IN_FLIGHT = 64 * MEBIBYTE
 BOUND = 2 * IN_FLIGHT + 150_000_000
+OF_TWO_GROUPS = (
+    BOUND + 2 * IN_FLIGHT
+)  # a handler's, and the one that reads its retries: each may have so much in flight
 """What the guide promises, the interpreter and everything in it included."""
 
 HUGE = bytes(32 * MEBIBYTE)
 
 APP = """
 import asyncio
-from octopus import Event, Octopus
+from octopus import Event, Octopus, RetryPolicy
 
 app = Octopus("app")
 
@@ -79,6 +82,23 @@ def with_headers(topic: str) -> list[list[Outgoing]]:
     return [[Outgoing(topic, b"", headers=headers, partition=0)] * 500 for _ in range(6)]
 
 
+ORIGIN = [
+    (f"octopus-dead-letter-{name}", value) for name, value in (("topic", b"t"), ("partition", b"0"), ("offset", b"7"))
+]
+
+
+def dead_bombs(topic: str) -> list[list[Outgoing]]:
+    """Dead letters of 32 MB, one in each batch."""
+    return [[Outgoing(topic, HUGE, headers=ORIGIN, partition=0)] for _ in range(24)]
+
+
+def dead_letters(topic: str) -> list[list[Outgoing]]:
+    """Batches of 20 MB of dead letters."""
+    return [[Outgoing(topic, bytes(10_000), headers=ORIGIN, partition=0)] * 2_000 for _ in range(24)]
+
+
+COMPRESSED = ("--config=producer.compression=zstd", f"--config=producer.max_batch_bytes={len(HUGE) * 2}")
+
 SHAPES = {
     **{f"bombs, {codec}": Shape(bombs, 24, codec) for codec in ("gzip", "snappy", "lz4", "zstd")},
     "bombs in many partitions": Shape(bombs_everywhere, 24, partitions=24),
@@ -98,20 +118,26 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embe
 def topic_of(broker: EmbeddedBroker) -> Callable[[Shape], Awaitable[str]]:
     """Make a topic of a shape."""
 
-    async def make(shape: Shape) -> str:
-        topic = f"t-{secrets.token_hex(4)}"
+    async def fill(shape: Shape, suffix: str = "") -> str:
+        topic = f"t-{secrets.token_hex(4)}{suffix}"
         transport = KafkaTransport(KafkaSettings(brokers=broker.address))
-        admin, producer = transport.admin(), transport.producer(compression=shape.codec, max_batch_bytes=len(HUGE) * 2)
-        await admin.start()
-        await admin.create_topic(topic, partitions=shape.partitions, config={"max.message.bytes": str(len(HUGE) * 2)})
-        await admin.stop()
+        await make(transport, topic, limit=len(HUGE) * 2, partitions=shape.partitions)
+        producer = transport.producer(compression=shape.codec, max_batch_bytes=len(HUGE) * 2)
         await producer.start()
         for messages in shape.messages(topic):
             await producer.send_many(messages)
         await producer.stop()
         return topic
 
-    return make
+    return fill
+
+
+async def make(transport: KafkaTransport, topic: str, *, limit: int, partitions: int = 1) -> None:
+    """Make a topic that takes batches of so many bytes."""
+    admin = transport.admin()
+    await admin.start()
+    await admin.create_topic(topic, partitions=partitions, config={"max.message.bytes": str(limit)})
+    await admin.stop()
 
 
 async def most_memory(*arguments: str, directory: Path) -> tuple[int, str]:
@@ -157,6 +183,73 @@ async def test_so_does_one_of_any_kind(
     app = app_in(tmp_path, await topic_of(SHAPES["bombs, zstd"]), options=options, event=event)
     size, written = await most_memory("run", app, "--drain", "--brokers", broker.address, directory=tmp_path)
     assert "24 done" in written
+    assert size < BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["", 'delivery="exactly_once"'], ids=["as it comes", "exactly once"])
+async def test_so_does_one_that_passes_over_aborted_transactions(
+    options: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = f"t-{secrets.token_hex(4)}"
+    transport = KafkaTransport(KafkaSettings(brokers=broker.address))
+    await make(transport, topic, limit=len(HUGE) * 2)
+    owner = transport.transactional_producer(topic, compression="zstd", max_batch_bytes=len(HUGE) * 2)
+    await owner.start()
+    for number in range(24):
+        await owner.begin()
+        await owner.send(Outgoing(topic, HUGE, partition=0))
+        await (owner.commit() if number % 8 == 7 else owner.abort())
+    await owner.stop()
+    app = app_in(tmp_path, topic, options=options, body="await asyncio.sleep(0)")
+    read = ("--config=consumer.isolation=read_committed",) if not options else ()
+    run = ("run", app, "--drain", "--brokers", broker.address, *read)
+    size, written = await most_memory(*run, directory=tmp_path)
+    assert "3 done" in written
+    assert size < BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waits", [0.2, 3600], ids=["that come back", "that wait"])
+async def test_so_does_one_whose_retries_wait_in_a_topic(
+    waits: float, topic_of: Any, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = await topic_of(SHAPES["bombs, zstd"])
+    options = f"retry=RetryPolicy(attempts=2, backoff={waits}, jitter=0, defer_beyond=0), retry_topic=True"
+    body = "if event.attempt == 1: raise OSError('not yet')"
+    app = app_in(tmp_path, topic, options=options, body=body)
+    run = ("run", app, "--drain", "--brokers", broker.address, *COMPRESSED)
+    size, written = await most_memory(*run, directory=tmp_path)
+    assert "24 deferred" in written
+    assert size < OF_TWO_GROUPS
+    again, _ = await most_memory(*run, directory=tmp_path)  # it finds them all there at once
+    assert again < OF_TWO_GROUPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["bombs, zstd", "bombs in many partitions", "long batches in many partitions"])
+async def test_so_does_the_command_line_that_publishes_events_again(
+    shape: str, topic_of: Any, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = await topic_of(SHAPES[shape])
+    await make(KafkaTransport(KafkaSettings(brokers=broker.address)), f"{topic}-again", limit=len(HUGE) * 2)
+    replay = ("replay", topic, "--from", "earliest", "--into", f"{topic}-again", "--yes", *COMPRESSED)
+    size, written = await most_memory(*replay, "--brokers", broker.address, directory=tmp_path)
+    assert f"Published {SHAPES[shape].records:,} events" in written
+    assert size < BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [dead_bombs, dead_letters], ids=["bombs", "many in a batch"])
+async def test_so_does_the_command_line_that_puts_dead_letters_back(
+    shape: Callable[[str], list[list[Outgoing]]], topic_of: Any, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    count = sum(map(len, shape("t")))
+    topic = await topic_of(Shape(shape, count), suffix=".dead-letter")
+    await make(KafkaTransport(KafkaSettings(brokers=broker.address)), "back", limit=len(HUGE) * 2)
+    replay = ("dead-letters", "replay", topic, "--to", "back", "--yes", *COMPRESSED)
+    size, written = await most_memory(*replay, "--brokers", broker.address, directory=tmp_path)
+    assert f"{count:,}" in written
     assert size < BOUND
 
 
