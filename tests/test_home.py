@@ -108,7 +108,7 @@ async def test_a_worker_belongs_to_the_loop_that_started_it() -> None:
     with pytest.raises(ConfigurationError, match="has not been started: use it in `async with`"):
         await worker.wait()
     async with worker:
-        for method in (worker.wait, worker.caught_up, worker.reach):
+        for method in (worker.wait, worker.caught_up, worker.ping):
             said = await asyncio.to_thread(raised, lambda method=method: asyncio.run(method()))
             assert said.startswith("The worker of app was opened in another event loop")
             assert "async with app.running()" in said
