@@ -120,7 +120,7 @@ def test_a_handler_that_swallows_every_cancellation_does_not_keep_a_stopped_proc
     assert result.code == 0
     assert "some handlers do not end although they were cancelled" in result.err
     assert "ended: 0 done, 0 skipped, 1 left" in result.err
-    assert "ended without octopus lane 0, which does not end" in result.err
+    assert "ended without octopus slot 0, which does not end" in result.err
 
 
 def test_a_thread_of_a_handler_that_does_not_end_does_not_keep_a_stopped_process_alive(
