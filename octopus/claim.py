@@ -49,7 +49,13 @@ class Claim:
     @property
     def current(self) -> StoredRecord:
         """The record that runs."""
-        records = self.records  # read once: a watchdog may ask from another thread
+        return self.current_of(self.records)
+
+    def current_of(self, records: Sequence[StoredRecord]) -> StoredRecord:
+        """Return the record that runs, of the claim's records as the caller has read them.
+
+        A watchdog asks from another thread, where the claim may meanwhile have begun with others, or with none.
+        """
         return records[min(max(self.taken, 1), len(records)) - 1]
 
     def attempt_of(self, record: StoredRecord) -> int:

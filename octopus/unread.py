@@ -98,9 +98,8 @@ class Unread:
         if not self._batch:
             batch = self._batches.popleft()
             self._batch = batch.offsets
-            self._records = chain(
-                batch.records
-            )  # some may be asked for an iterator only once, and `islice` asks each time
+            # Some may be asked for an iterator only once, and `islice` asks each time.
+            self._records = chain(batch.records)
         expected = self._batch[:limit]
         records = list(islice(self._records, limit))
         if not records or (records[0].offset, records[-1].offset, len(records)) != (

@@ -177,6 +177,6 @@ def publish(broker: MemoryBroker, *values: Any, topic: str = "t", key: bytes | N
 
 
 def dead_letters(broker: MemoryBroker, topic: str = "t") -> list[Record]:
-    """Return what was buried."""
+    """Return what was dead-lettered."""
     logs = broker.topics.get(f"{topic}.dead-letter", [])
     return [each for log in logs for each in log.records if each is not None]

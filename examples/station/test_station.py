@@ -48,7 +48,10 @@ def test_lines_are_read_as_objects_are(client: SynchronousTestClient, database: 
 
 def test_a_line_that_is_none_is_a_dead_letter_of_both_handlers(client: SynchronousTestClient, database: Path) -> None:
     client.publish("south.readings", b"s3", headers=AS_LINE)
-    assert {letter.handler for letter in client.dead_letters("south.readings")} == {"south.warn", "south.store"}
+    assert {dead_letter.handler for dead_letter in client.dead_letters("south.readings")} == {
+        "south.warn",
+        "south.store",
+    }
     assert stored(database) == []
 
 
@@ -65,8 +68,8 @@ def test_a_locked_database_is_tried_ten_times(client: SynchronousTestClient, dat
         other.execute("BEGIN EXCLUSIVE")
         client.publish("north.readings", Reading("s1", 4.2))
         other.rollback()
-    (letter,) = client.dead_letters("north.readings")
-    assert (letter.handler, letter.attempts) == ("north.store", 10)
+    (dead_letter,) = client.dead_letters("north.readings")
+    assert (dead_letter.handler, dead_letter.attempts) == ("north.store", 10)
 
 
 def test_a_report_comes_every_minute_and_says_who_saw_what(client: SynchronousTestClient) -> None:

@@ -16,7 +16,6 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES = 61
 LENGTH_OFFSET = 12  # the length field counts the bytes behind it
 CHECKSUM_START = 21  # the checksum covers from the attributes to the end
-MINIMUM_LENGTH = HEADER_BYTES - LENGTH_OFFSET
 MAXIMUM_SEQUENCE = 2**31 - 1
 COORDINATOR_EPOCH = 0
 """Of the one transaction coordinator that there is; in every marker."""

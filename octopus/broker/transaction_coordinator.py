@@ -152,9 +152,8 @@ class TransactionCoordinator:
 
     async def _carry_out(self, state: TransactionState) -> TransactionState:
         """Write the markers and apply the offsets of a decision; may be repeated after a failure or a crash."""
-        state = (
-            self._storage.producers.get(state.transactional_id) or state
-        )  # without the offsets of topics deleted since
+        # Without the offsets of topics deleted since.
+        state = self._storage.producers.get(state.transactional_id) or state
         if not transactions.is_decided(state):
             return state
         now, commit = self._clock(), state.phase == "prepare_commit"

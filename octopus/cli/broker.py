@@ -71,9 +71,8 @@ def start(
         logging.getLogger("octopus.broker").setLevel("INFO" if not options.quiet else "WARNING")
         run_broker(*arguments, checksum=crc32c, codecs=codecs())
         return
-    configure_logs(
-        LogSettings(level="debug" if options.verbose else "warning"), notices()
-    )  # clients say it does not answer yet
+    # At "warning" because clients say that it does not answer yet.
+    configure_logs(LogSettings(level="debug" if options.verbose else "warning"), notices())
     child = BrokerProcess(*arguments, idle_exit=float("inf"))
     child.start(sys.executable)
     deadline = time.monotonic() + START_WAIT
@@ -81,7 +80,7 @@ def start(
         if (failure := child.failure()) is not None:
             raise ConfigurationError(f"The broker did not start: {failure}")
         running = meant_broker(settings)
-        if running is not None and running.address is not None and asyncio.run(_answers(settings, running.address)):
+        if running is not None and running.address is not None and asyncio.run(_answers(running.address)):
             _report(running, "runs", options)
             return
         time.sleep(0.1)
@@ -180,7 +179,7 @@ def _report(running: RunningBroker, what: str, options: Options) -> None:
         say(f"The broker{where} {what} (process {running.pid}, {kept}).", "green")
 
 
-async def _answers(settings: Settings, address: str) -> bool:
+async def _answers(address: str) -> bool:
     from octopus.transports.opening import open_transport
 
     transport = open_transport(address)

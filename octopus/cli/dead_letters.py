@@ -19,9 +19,9 @@ from octopus.operations.dead_letters import (
     DeadLetter,
     count_dead_letters,
     find_waiting,
-    read_letters,
+    read_dead_letters,
     read_place,
-    show_letter,
+    show_dead_letter,
 )
 from octopus.operations.putting_back import Choice, put_back
 from octopus.operations.spelling import spell_count
@@ -37,11 +37,11 @@ verb = App(name="dead-letters", help="List, show and put back the events that we
 @verb.default
 def default(*, options: Options = DEFAULTS) -> None:
     """List, show and put back the events that were given up."""
-    list_letters(options=options)
+    list_dead_letters(options=options)
 
 
 @verb.command(name="list")
-def list_letters(
+def list_dead_letters(
     topic: str | None = None,
     /,
     *,
@@ -56,7 +56,7 @@ def list_letters(
         all: Also those that were put back already.
         most: The newest so many of each partition.
     """
-    run_async(options, _list_topics(all, options) if topic is None else _list_letters(topic, all, most, options))
+    run_async(options, _list_topics(all, options) if topic is None else _list_dead_letters(topic, all, most, options))
 
 
 async def _list_topics(all: bool, options: Options) -> None:
@@ -72,13 +72,13 @@ async def _list_topics(all: bool, options: Options) -> None:
         note("See them: octopus dead-letters list TOPIC. Put them back: octopus dead-letters replay TOPIC")
 
 
-async def _list_letters(topic: str, all: bool, most: int, options: Options) -> None:
+async def _list_dead_letters(topic: str, all: bool, most: int, options: Options) -> None:
     settings = options.settings()
     dead_letters: list[DeadLetter] = []
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
             span = await find_waiting(admin, topic, stored=all, address=transport.address)
-        async for _, run in read_letters(transport, settings, span.newest(most)):
+        async for _, run in read_dead_letters(transport, settings, span.newest(most)):
             dead_letters += run
     dead_letters.sort(key=lambda dead_letter: dead_letter.record.timestamp)
     if options.json:
@@ -119,7 +119,7 @@ async def _show(text: str, options: Options) -> None:
     place, offset = read_place(text)
     settings = options.settings()
     async with reaching(settings) as transport:
-        dead_letter = await show_letter(transport, settings, place, offset)
+        dead_letter = await show_dead_letter(transport, settings, place, offset)
     if options.json:
         document(dead_letter.readable)
         return

@@ -66,9 +66,8 @@ def run(
         app: module:app or path/to/file.py:app; the name can be left out where there is only one. Without, app.py or main.py.
     """
     if is_looked_at(os.environ) and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            line_buffering=True
-        )  # a person waits for what handlers print, although it goes through a pipe
+        # A person waits for what handlers print, although it goes through a pipe.
+        sys.stdout.reconfigure(line_buffering=True)
     found: Octopus | None = None
     try:
         _check_count(workers)

@@ -105,7 +105,7 @@ class Waiting(NamedTuple):
         return Waiting({place: max(first, self.end[place] - most) for place, first in self.first.items()}, self.end)
 
 
-def read_letter(place: TopicPartition, record: StoredRecord) -> DeadLetter:
+def read_dead_letter(place: TopicPartition, record: StoredRecord) -> DeadLetter:
     """Return a record of a dead-letter topic with its cause."""
     cause = {
         name.removeprefix(PREFIX): (value or b"").decode("utf-8", "backslashreplace")
@@ -161,7 +161,7 @@ async def find_waiting(admin: Admin, topic: str, *, stored: bool = False, addres
     raise TopicNotFound(f"There is no topic {topic!r} on {address}. See octopus dead-letters list.")
 
 
-async def read_letters(
+async def read_dead_letters(
     transport: Transport, settings: Settings, span: Waiting
 ) -> AsyncIterator[tuple[TopicPartition, list[DeadLetter]]]:
     """Yield the dead letters of a span, in runs of one partition, in order.
@@ -180,10 +180,10 @@ async def read_letters(
         return
     async with Reader(transport, settings, places, Offsets(span.first), Offsets(span.end)) as reader:
         async for place, records in reader:
-            yield place, [read_letter(place, record) for record in records]
+            yield place, [read_dead_letter(place, record) for record in records]
 
 
-async def show_letter(transport: Transport, settings: Settings, place: TopicPartition, offset: int) -> DeadLetter:
+async def show_dead_letter(transport: Transport, settings: Settings, place: TopicPartition, offset: int) -> DeadLetter:
     """Return one dead letter.
 
     Args:
@@ -202,7 +202,9 @@ async def show_letter(transport: Transport, settings: Settings, place: TopicPart
         first = (await admin.offsets([place], "earliest"))[place]
     found: list[DeadLetter] = []
     if first <= offset < end:
-        async for _, dead_letters in read_letters(transport, settings, Waiting({place: offset}, {place: offset + 1})):
+        async for _, dead_letters in read_dead_letters(
+            transport, settings, Waiting({place: offset}, {place: offset + 1})
+        ):
             found += dead_letters
     if not found:
         raise OperationFailed(f"There is nothing at {place}@{offset}; {place} holds {first} to {end - 1}.")

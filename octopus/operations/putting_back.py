@@ -7,7 +7,7 @@ import msgspec
 
 from octopus.config import Settings
 from octopus.events import StoredRecord, TopicPartition
-from octopus.operations.dead_letters import REPLAY_GROUP, DeadLetter, Waiting, read_letters
+from octopus.operations.dead_letters import REPLAY_GROUP, DeadLetter, Waiting, read_dead_letters
 from octopus.operations.progress import Advance, unseen
 from octopus.operations.records import is_match
 from octopus.patterns import Pattern
@@ -94,7 +94,7 @@ async def put_back(
     back: Counter[str] = Counter()
     homeless = 0
     async with administering(transport) as admin, producing(transport, settings) as producer:
-        async for place, dead_letters in read_letters(transport, settings, span):
+        async for place, dead_letters in read_dead_letters(transport, settings, span):
             advance(len(dead_letters))
             messages = []
             for dead_letter in filter(choice.includes, dead_letters):

@@ -53,9 +53,8 @@ def guard(handle: Handle, conclude: Conclude) -> Run:
         try:
             return await conclude(stored, attempt, error)
         finally:
-            del (
-                error
-            )  # its traceback holds this frame: together they would stay, and the record, until a garbage collection
+            # Its traceback holds this frame: together they would stay, and the record, until a garbage collection.
+            del error
 
     return run
 

@@ -83,9 +83,8 @@ def claim_through(
         try:
             return await conclude(stored, claim.attempt_of(stored), error)
         finally:
-            del (
-                error
-            )  # its traceback holds this frame: together they would stay, and the record, until a garbage collection
+            # Its traceback holds this frame: together they would stay, and the record, until a garbage collection.
+            del error
 
     return run_claim
 

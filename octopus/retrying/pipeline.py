@@ -44,9 +44,8 @@ class RetryPipeline(Pipeline):
         self.keeps_waiting = True
         self._retries = retries
         self._room = room
-        self._waiting: WeakValueDictionary[TopicPartition, WaitingPartition] = (
-            WeakValueDictionary()
-        )  # of the last assignment
+        # of the last assignment of each
+        self._waiting: WeakValueDictionary[TopicPartition, WaitingPartition] = WeakValueDictionary()
         self._sources = route.topics if isinstance(route.topics, tuple) else ()
 
     @property

@@ -38,7 +38,7 @@ class Assignment:
         topic_id: The id of the topic that it reads, None when that is not known.
         is_outdated: That topic is gone, and another one has its name. What was read is still handled; its offsets mean nothing
             any more.
-        claims: Records that run back to back now; of those a lane runs by themselves nothing is to be said.
+        claims: Of several records, those that slots run now. Of one record nothing is to be said before it ends.
     """
 
     __slots__ = (

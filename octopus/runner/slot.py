@@ -38,7 +38,7 @@ class Slot:
         self.is_told = False
 
     def end(self, task: asyncio.Task[None]) -> None:
-        """Tell the lane's task to end, whatever its handler makes of that."""
+        """Tell the slot's task to end, whatever its handler makes of that."""
         self.is_told = True
         task.cancel()
 

@@ -74,9 +74,9 @@ class Slots:
         """The records whose handlers are running, with a number that changes from record to record."""
         seen = [(slot.assignment, slot.claim, slot.serial) for slot in self]
         return [
-            (assignment, claim.current, (serial << 16) + claim.taken)
+            (assignment, claim.current_of(records), (serial << 16) + claim.taken)
             for assignment, claim, serial in seen
-            if assignment is not None and claim.records
+            if assignment is not None and (records := claim.records)
         ]
 
     def start_next_soon(self) -> None:

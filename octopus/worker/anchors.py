@@ -39,7 +39,7 @@ class Anchor(NamedTuple):
         return f"{ANCHOR} {self.partitions} {self.time:.3f}"
 
 
-def births_of(committed: Mapping[TopicPartition, Commit | None]) -> dict[str, Anchor | None]:
+def anchors_of(committed: Mapping[TopicPartition, Commit | None]) -> dict[str, Anchor | None]:
     """Return when a group began with each topic that it has committed something of; None where no anchor is left."""
     anchors: dict[str, Anchor | None] = {}
     for partition, commit in committed.items():
@@ -62,7 +62,7 @@ def starts_of(
 
     Args:
         fresh: Those partitions.
-        births: When the group began, of topics that it knows.
+        anchors: When the group began, of topics that it knows.
         start: As registered.
         otherwise: What to take for the beginning of the others.
     """

@@ -60,7 +60,7 @@ class Commits(Protocol):
         ...
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled path for the records of one partition."""
+        """Return the compiled road for the records of one partition."""
         ...
 
     async def begin(self, partitions: Collection[TopicPartition]) -> None:
@@ -139,7 +139,7 @@ class PlainCommits:
         return self._context.settings.commit_interval
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled path for the records of one partition."""
+        """Return the compiled road for the records of one partition."""
         return self._context.pipeline.bind(partition)
 
     async def begin(self, partitions: Collection[TopicPartition]) -> None:

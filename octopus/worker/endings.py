@@ -33,7 +33,7 @@ async def finish_running(
         timeout: Seconds they have.
 
     Raises:
-        Exception: What committing broke with, if that is neither the broker's doing nor the line's end: those are known.
+        Exception: What committing broke with, if that is neither the broker's doing nor a stop of processing: those are known.
     """
     until = asyncio.get_running_loop().time() + timeout
     try:

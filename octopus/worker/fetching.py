@@ -46,18 +46,18 @@ class Fetching:
         Raises:
             TransportError: The consumer as a whole cannot go on.
         """
-        flow = self._intake
-        if (flow.held and not flow.ready) or flow.is_exhausted or self._runner.supply >= FETCH_RECORDS:
+        intake = self._intake
+        if (intake.held and not intake.ready) or intake.is_exhausted or self._runner.supply >= FETCH_RECORDS:
             # Wait for handlers instead of the broker: nothing has room, or what they could start is there already, and more
             # of it would only be cold by the time its turn comes. But give the group machinery its turn.
             if await self._runner.wait_for_demand(DEMAND_WAIT):
                 return []
             return await self._consumer.fetch((), max_records=0, timeout=0.0)
-        wait = SHORT_WAIT if flow.held else FETCH_WAIT if is_assigned else UNASSIGNED_WAIT
+        wait = SHORT_WAIT if intake.held else FETCH_WAIT if is_assigned else UNASSIGNED_WAIT
         try:
             async with asyncio.timeout(self._settings.stall_timeout or None):
                 return await self._consumer.fetch(
-                    flow.ready, max_records=flow.records, max_bytes=flow.bytes, timeout=wait
+                    intake.ready, max_records=intake.records, max_bytes=intake.bytes, timeout=wait
                 )
         except TimeoutError as error:
             raise ConnectionFailed(

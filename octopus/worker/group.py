@@ -133,7 +133,7 @@ class GroupWorker:
         )
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled path for the records of one partition."""
+        """Return the compiled road for the records of one partition."""
         return self._commits.bind(partition)
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,14 +28,14 @@ class Intake:
     Args:
         settings: The limits.
         batch: Records in a batch, if handlers take batches.
-        is_full: Whether a partition has no room for another reason.
-        hurry: Called with each partition that has no room: nothing more comes for now.
+        is_full: Whether an assignment has no room for another reason.
+        flush_batch: Called with each assignment that has no room: nothing more comes for now.
         now: In loop time.
 
     Attributes:
         ready: Partitions to ask for.
         unreadable: Those that cannot be read on, and why.
-        busy: Generations that may have records in flight.
+        busy: Assignments that may have records in flight.
         is_exhausted: Whether there is no room for anybody, not even for a little.
     """
 
@@ -56,7 +56,7 @@ class Intake:
         self._most_records, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
         self._most_waiting = max(FETCH_RECORDS, batch or 0)
         self._is_full = is_full
-        self._hurry = flush_batch
+        self._flush_batch = flush_batch
         self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
         self._turn = FETCH_RECORDS
         self._turn_at = now
@@ -112,7 +112,7 @@ class Intake:
             has_room = is_idle if throttled else not self._has_enough(assignment, count, weight)
             if not has_room:
                 self.ready.discard(assignment.partition)
-                self._hurry(assignment)
+                self._flush_batch(assignment)
             elif assignment.partition not in self.unreadable:
                 self.ready.add(assignment.partition)
             if is_idle and has_room:

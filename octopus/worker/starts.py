@@ -12,7 +12,7 @@ from octopus.logs import get_logger
 from octopus.routing import StartAt
 from octopus.runner.commit_metadata import with_topic_id
 from octopus.transports.base import Commit, Consumer
-from octopus.worker.anchors import Anchor, births_of, starts_of
+from octopus.worker.anchors import Anchor, anchors_of, starts_of
 from octopus.worker.known_topics import KnownTopics, is_another
 
 logger = get_logger("octopus.worker")
@@ -160,14 +160,14 @@ class Starts:
             return {}
         counts = self._counts(fresh)
         first = {partition.topic: Anchor(counts[partition.topic], now) for partition in fresh}
-        born = births_of(siblings)
-        starts = starts_of([each for each in fresh if each not in outdated], born, self._start, first)
+        known = anchors_of(siblings)
+        starts = starts_of([each for each in fresh if each not in outdated], known, self._start, first)
         if anew := [each for each in fresh if each in outdated]:
             starts.setdefault("earliest", []).extend(anew)
         anchors: dict[TopicPartition, Commit] = {}
         for start, partitions in starts.items():
             for partition, offset in (await self._consumer.offsets(partitions, start)).items():
-                anchor = born.get(partition.topic, first[partition.topic])
+                anchor = known.get(partition.topic, first[partition.topic])
                 if partition in outdated:
                     anchor = Anchor(0, now)  # all partitions of the new topic appeared when the group was there
                 anchors[partition] = Commit(

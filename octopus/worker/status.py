@@ -170,7 +170,7 @@ def _left(groups: Iterable[GroupStatus]) -> list[str]:
 
 
 def last_line(status: WorkerStatus, is_well: bool, is_caught_up: bool) -> str:
-    """Say in one line how a run ended: what was done and is left, which lines stopped, what cannot be read or reached.
+    """Say in one line how a run ended: what was done and is left, which groups stopped, what cannot be read or reached.
 
     Args:
         status: How the worker left.

@@ -31,7 +31,7 @@ class TopicWatch:
         consumer: The group member.
         known: What the group has read; says what to do with a topic that was made again.
         starts: Leaves word for whoever comes next.
-        flow: What is asked for.
+        intake: What is asked for.
         assignments: By partition, as they are now.
         patience: Seconds that brokers have for an answer.
         clock: Seconds since the epoch.
@@ -47,7 +47,7 @@ class TopicWatch:
         consumer: Consumer,
         known: KnownTopics,
         starts: Starts,
-        flow: Intake,
+        intake: Intake,
         assignments: Mapping[TopicPartition, Assignment],
         *,
         patience: float,
@@ -59,7 +59,7 @@ class TopicWatch:
         self._consumer = consumer
         self._known = known
         self._starts = starts
-        self._intake = flow
+        self._intake = intake
         self._assignments = assignments
         self._patience = patience
         self._clock = clock
@@ -67,9 +67,8 @@ class TopicWatch:
         self._unmarked: set[Assignment] = set()  # outdated, and what is committed does not say so
         self._doubtful: dict[Assignment, TransportError] = {}
         self._gone: set[str] = set()  # topics, as last said
-        self._said: dict[
-            TopicPartition, str | None
-        ] = {}  # which new topic each is of, as last said; rebalances change nothing
+        # which new topic each is of, as last said; rebalances change nothing
+        self._said: dict[TopicPartition, str | None] = {}
         self._looked_at = self._loop.time()
         self._mark_again_at = -math.inf
 
@@ -127,7 +126,7 @@ class TopicWatch:
         """Read no more of partitions whose topic was made again, and commit no more for them. It is said once for each topic.
 
         Args:
-            outdated: Generations of old topics, and the ids of the new ones.
+            outdated: Assignments of old topics, and the ids of the new ones.
             is_marked: Whether what is committed says that it is of the old one.
         """
         now = self._clock()

@@ -3,7 +3,7 @@
 Every partition has a transactional producer of its own, whose transactional id is `group/topic/partition`. Starting one
 fences whoever had the partition before and ends what that left open; only then are the committed offsets read. So at any
 moment one process at most can commit for a partition, whatever it believes about its membership: a frozen owner that
-thaws, a commit that is late, a network that heals. Kafka's alternative, the group assignment in the offset commit
+thaws, a commit that is late, a network that heals. Kafka's alternative, the group's generation in the offset commit
 (KIP-447), needs requests that the client library does not speak.
 
 A transaction is open only while it is written. Handlers run outside of it; what they publish waits in an `Outbox` until
@@ -60,7 +60,7 @@ class PartitionTransactions:
     """The transactions of one assignment of one partition.
 
     After a failure it is finished: nothing is known about the transaction, and what its outbox held is gone. The records
-    come again from the committed offset, through another one.
+    come again from the committed offset, through another assignment.
 
     Args:
         group: Consumer group.
@@ -252,7 +252,7 @@ class TransactionalCommits:
         return self._settings.transaction_interval
 
     def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled path for the records of one partition, which puts outputs into its outbox."""
+        """Return the compiled road for the records of one partition, which puts outputs into its outbox."""
         return self._context.pipeline.bind(partition, self._transactions[partition].outbox)
 
     async def begin(self, partitions: Collection[TopicPartition]) -> None:

@@ -187,9 +187,8 @@ class Worker:
         if self._failures:
             raise self._failures[0]
         if unreadable := unreadable_of(self.status()):
-            await (
-                self._broker_watch.ask()
-            )  # what cannot be read has told nobody where it ends, and that is what is left
+            # What cannot be read has told nobody where it ends, and that is what is left.
+            await self._broker_watch.ask()
             raise HandlerStopped(f"not everything can be read: {'; '.join(unreadable)}")
 
     @property

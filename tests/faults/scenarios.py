@@ -104,7 +104,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             INJECTED,
         ),
         9: Scenario(
-            "a late end in an old generation",
+            "a late end in an assignment that is over",
             {
                 HANDLERS: ["a_late_end_of_a_handler_that_lost_its_partition_counts_for_nothing"],
                 "worker/test_rebalance": ["a_late_result_of_a_thread_settles_nothing"],

@@ -11,9 +11,9 @@ from octopus.operations.dead_letters import (
     DeadLetterCount,
     count_dead_letters,
     find_waiting,
-    read_letters,
+    read_dead_letters,
     read_place,
-    show_letter,
+    show_dead_letter,
 )
 from octopus.operations.putting_back import ALL, Choice, PutBack, put_back
 from octopus.operations.reading import Offsets, Reader
@@ -42,10 +42,10 @@ async def topic(admin: Admin, publish: Publish, fresh: str) -> str:
     return fresh
 
 
-async def all_letters(transport: Transport, admin: Admin, settings: Settings, topic: str) -> list[DeadLetter]:
+async def all_dead_letters(transport: Transport, admin: Admin, settings: Settings, topic: str) -> list[DeadLetter]:
     """Return what waits."""
     span = await find_waiting(admin, topic, address="here")
-    return [each async for _, letters in read_letters(transport, settings, span) for each in letters]
+    return [each async for _, dead_letters in read_dead_letters(transport, settings, span) for each in dead_letters]
 
 
 async def values_of(transport: Transport, admin: Admin, settings: Settings, topic: str) -> list[bytes | None]:
@@ -64,7 +64,7 @@ async def test_they_are_counted_by_topic(admin: Admin, topic: str) -> None:
 async def test_they_are_found_by_either_topic_and_read_with_their_causes(
     transport: Transport, admin: Admin, settings: Settings, topic: str, suffix: str
 ) -> None:
-    found = await all_letters(transport, admin, settings, topic + suffix)
+    found = await all_dead_letters(transport, admin, settings, topic + suffix)
     assert [(each.origin, each.cause["handler"]) for each in found] == [
         (f"{topic}[0]@0", "picky"),
         (f"{topic}[0]@1", "fussy"),
@@ -90,7 +90,7 @@ async def test_a_topic_without_dead_letters_has_none_and_one_that_is_not_there_i
 
 
 async def test_one_is_shown_by_its_place(transport: Transport, settings: Settings, topic: str) -> None:
-    found = await show_letter(transport, settings, *read_place(f"{topic}{SUFFIX}[0]@1"))
+    found = await show_dead_letter(transport, settings, *read_place(f"{topic}{SUFFIX}[0]@1"))
     assert (found.record.value, found.cause["handler"]) == (b'{"n": 1}', "fussy")
 
 
@@ -99,7 +99,7 @@ async def test_where_nothing_is_the_sentence_says_what_is_there(
 ) -> None:
     place = TopicPartition(topic + SUFFIX, 0)
     with pytest.raises(OperationFailed) as caught:
-        await show_letter(transport, settings, place, 3)
+        await show_dead_letter(transport, settings, place, 3)
     assert str(caught.value) == f"There is nothing at {place}@3; {place} holds 0 to 2."
 
 
@@ -173,7 +173,7 @@ async def test_what_says_nothing_of_where_it_was_is_passed_over_unless_it_is_tol
 
 
 async def test_results_are_the_json_of_the_command_line(transport: Transport, settings: Settings, topic: str) -> None:
-    found = await show_letter(transport, settings, TopicPartition(topic + SUFFIX, 0), 1)
+    found = await show_dead_letter(transport, settings, TopicPartition(topic + SUFFIX, 0), 1)
     decoded = msgspec.json.decode(msgspec.json.encode(found.readable))
     assert [*decoded] == [
         *("topic", "partition", "offset", "timestamp", "key", "headers", "encoding", "value", "cause"),

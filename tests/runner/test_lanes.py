@@ -25,7 +25,7 @@ def one(lanes: LaneQueue) -> StoredRecord:
     return taken
 
 
-def test_a_partition_lane_hands_out_one_stretch_at_a_time() -> None:
+def test_a_partition_lane_hands_out_one_claim_at_a_time() -> None:
     lane = PartitionLane()
     lane.put(records(3))
     assert lane.take(2) == records(2)
@@ -82,7 +82,7 @@ def test_what_key_lanes_take_back_is_ready_but_for_what_has_the_key_of_the_runni
     assert lanes.take(9) == [record(4, b"c"), record(7, b"c")]
 
 
-def test_a_stretch_of_key_lanes_is_in_the_order_of_offsets() -> None:
+def test_a_claim_of_key_lanes_is_in_the_order_of_offsets() -> None:
     lanes = KeyLanes()
     lanes.put([record(0, b"a"), record(1, b"b"), record(2, b"a"), record(3, b"c"), record(4, b"b")])
     assert [one(lanes), one(lanes)] == [record(0, b"a"), record(1, b"b")]

@@ -119,7 +119,7 @@ def test_an_answer_that_is_cut_anywhere_is_an_error_and_no_other_answer(answer: 
 
 
 @given(answers(), st.data())
-def test_an_answer_of_noise_is_read_or_refused_in_no_time(answer: Any, data: st.DataObject) -> None:
+def test_an_answer_of_noise_is_read_or_refused(answer: Any, data: st.DataObject) -> None:
     kind, frame = answer
     noisy = bytearray(frame)
     for at in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=8)):
@@ -172,7 +172,7 @@ def test_a_compact_answer_says_what_was_written(answer: tuple[Any, bytes]) -> No
 
 
 @given(compact_answers(), st.data())
-def test_a_compact_answer_that_is_cut_or_noisy_is_read_or_refused_in_no_time(
+def test_a_compact_answer_that_is_cut_or_noisy_is_read_or_refused(
     answer: tuple[Any, bytes], data: st.DataObject
 ) -> None:
     _, frame = answer

@@ -153,7 +153,7 @@ async def test_a_limit_that_may_not_be_raised_is_said_with_what_to_do(
     assert f"--topic t.dead-letter --add-config {SIZE_LIMIT}={2000 + HEADROOM}" in caplog.text
 
 
-async def test_a_letter_that_sheds_until_it_fits_asks_for_one_limit_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_dead_letter_that_sheds_until_it_fits_asks_for_one_limit_once(caplog: pytest.LogCaptureFixture) -> None:
     transport = MemoryTransport(MemoryBroker())
     for name in ("t", "t.dead-letter"):
         transport.broker.create_topic(name, 1, {SIZE_LIMIT: "1000"})

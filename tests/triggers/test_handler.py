@@ -206,7 +206,7 @@ def test_a_failed_batch_is_reported_with_everything_behind_it(app: Octopus) -> N
     assert invoke(handler(app), records(0, 1, 2, 3, 4, 5, topic="files")) == failures(2, 3, 4, 5)
 
 
-def test_bad_records_of_a_batch_are_buried_and_the_others_handled(
+def test_bad_records_of_a_batch_are_dead_lettered_and_the_others_handled(
     app: Octopus, broker: MemoryBroker, address: str
 ) -> None:
     seen = []

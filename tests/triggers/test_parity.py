@@ -211,7 +211,7 @@ def look(done: dict[str, list[tuple[int, str]]], broker: MemoryBroker) -> Seen:
         }
         kept = tuple(pair for pair in dead_letter.headers if not pair[0].startswith(PREFIX))
         place = (said["handler"], int(said["offset"]))
-        assert place not in dead, "buried twice"
+        assert place not in dead, "dead-lettered twice"
         dead[place] = (said["reason"], said["attempts"], (dead_letter.key, dead_letter.value, kept))
     return Seen({name: sorted({*each}) for name, each in done.items()}, published, dead)
 

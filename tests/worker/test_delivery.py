@@ -309,7 +309,7 @@ async def test_a_dead_letter_broker_that_is_away_is_waited_for(virtual_time: Vir
         assert len(dead_letters(broker)) == 1
 
 
-async def test_a_dead_letter_topic_that_refuses_stops_the_line(virtual_time: VirtualTime) -> None:
+async def test_a_dead_letter_topic_that_refuses_stops_processing(virtual_time: VirtualTime) -> None:
     app, broker = Octopus("app"), MemoryBroker()
 
     @app.on("t", retry=1)
@@ -354,7 +354,7 @@ async def test_dead_letters_that_come_slowly_do_not_stop_the_line(virtual_time: 
     assert len(dead_letters(broker)) == 8
 
 
-async def test_without_a_dead_letter_topic_the_line_stops_and_a_no_is_enough(virtual_time: VirtualTime) -> None:
+async def test_without_a_dead_letter_topic_processing_stops_and_a_no_is_enough(virtual_time: VirtualTime) -> None:
     app, broker = Octopus("app"), MemoryBroker()
 
     @app.on("t", retry=1, dead_letter=False)

@@ -364,7 +364,7 @@ async def test_a_run_that_is_cancelled_from_outside_leaves_nothing_behind() -> N
         return DONE
 
     async def publish_dead_letter(stored: Record, dead_letter: DeadLetter, attempt: int) -> None:
-        await CapturingProducer(unused).send(Outgoing("graves", b"%d" % attempt))
+        await CapturingProducer(unused).send(Outgoing("unused", b"%d" % attempt))
 
     unused = MemoryTransport(MemoryBroker()).producer()
     run = outbox.settling(fails_late)
@@ -537,7 +537,7 @@ def test_the_test_client_shows_outputs_of_attempts_that_succeed_only() -> None:
         assert len(client.outcomes("follow")) == 3
 
 
-def test_the_test_client_buries_an_event_whose_outputs_a_broker_would_refuse() -> None:
+def test_the_test_client_dead_letters_an_event_whose_outputs_a_broker_would_refuse() -> None:
     app = Octopus("app", settings={"producer": {"max_record_bytes": 1000}})
 
     @app.on("t", to="out", delivery="exactly_once")

@@ -112,7 +112,7 @@ async def test_a_worker_that_works_is_live_and_ready_and_says_what_it_does() -> 
         await probe.get("/live")
 
 
-async def test_a_stopped_line_is_not_ready_at_once_and_not_live_after_the_stall_timeout() -> None:
+async def test_a_stopped_group_is_not_ready_at_once_and_not_live_after_the_stall_timeout() -> None:
     broker = MemoryBroker()
     publish(broker, -1)
     async with probing(handling_app(retry=1, dead_letter=False), broker, stall_timeout=1) as probe:

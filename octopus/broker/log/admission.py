@@ -100,7 +100,7 @@ def admit(
     try:
         records = unpacked(header, data, limit, environment.codecs)
         if records is not None:
-            _check_records(header, data, records, config, now)
+            _check_records(header, records, config, now)
             if config.codec not in (None, header.codec):
                 data, header = _repacked(header, data, records, config, environment)
     except TooLarge as error:
@@ -143,9 +143,7 @@ def _repacked(
     return batch, read_header(batch)
 
 
-def _check_records(
-    header: Header, data: bytes | memoryview, records: bytes | memoryview, config: LogConfig, now: int
-) -> None:
+def _check_records(header: Header, records: bytes | memoryview, config: LogConfig, now: int) -> None:
     """Refuse records that differ from the header, or that the topic does not take.
 
     Only where the header or the topic asks for it does this look further than at the lengths of the records.

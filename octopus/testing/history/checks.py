@@ -312,7 +312,7 @@ def _lost_writes(history: _History) -> Iterator[Anomaly]:
             if history.polled and offset > highest.get(at, -1):
                 yield Anomaly("unseen", f"{names} at {_spell(place)} was stored and never read")
             else:
-                yield Anomaly("lost-write", f"{names} at {_spell(place)} has no effect and no grave")
+                yield Anomaly("lost-write", f"{names} at {_spell(place)} has no effect and no dead letter")
 
 
 def _commits(history: _History) -> Iterator[Anomaly]:
@@ -439,7 +439,7 @@ def _order(history: _History, ordering: Ordering | Literal["batch"]) -> Iterator
                 if not (ordering == "batch" and together):
                     lane = f"key {key!r} of {at}" if key is not None else str(at)
                     yield Anomaly("order-broken", f"{offset} of {lane} began before {latest_offset} was settled")
-            # Of a batch, what cannot be decoded never begins, and what is given up is buried after the rest of it ran.
+            # Of a batch, what cannot be decoded never begins, and what is given up is dead-lettered after the rest of it ran.
             settled = history.ends.get(place) if ordering == "batch" else history.settled(place) or float("inf")
             if settled is not None and settled > latest:
                 latest, latest_offset = settled, offset

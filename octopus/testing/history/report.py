@@ -45,7 +45,7 @@ class Report(msgspec.Struct, kw_only=True):
         anomalies: In the order of the checks.
         records: Acknowledged or seen.
         finished: Records with an effect.
-        buried: Records in the dead-letter topic.
+        dead_lettered: Records in the dead-letter topic.
         duplicates: Effects beyond the first of a record.
         events: All of them.
         notes: How often each `Note.what` was noted.

@@ -119,9 +119,8 @@ class Trigger:
         self._report_failures = report_failures
         self._retry_in_process = retry_in_process
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._context = (
-            contextvars.copy_context()
-        )  # shared by all invocations: handlers see variables that the lifespan sets
+        # Shared by all invocations: handlers see variables that the lifespan sets.
+        self._context = contextvars.copy_context()
         self._stack: AsyncExitStack | None = None
         self._pipelines: list[Pipeline] = []
         self._producer: LazyProducer | None = None
