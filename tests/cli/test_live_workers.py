@@ -60,7 +60,7 @@ REPLACED = ProcessState(number=2, pid=7, code=-9, restarts=1)
         pytest.param(RUNS, [report(7, partitions=())], "running", id="a spare one"),
         pytest.param(RUNS, [report(7)], "running", id="it runs"),
         pytest.param(RUNS, [report(7, is_ending=True)], "stopping", id="it drains"),
-        pytest.param(RUNS, [report(7, stopped="no")], "a group has stopped", id="a line has stopped"),
+        pytest.param(RUNS, [report(7, stopped="no")], "a group has stopped", id="a group has stopped"),
         pytest.param(RUNS, [report(7, outage="no")], "waiting for the broker", id="an outage"),
         pytest.param(
             REPLACED,

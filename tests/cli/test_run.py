@@ -135,7 +135,7 @@ def test_a_thread_of_a_handler_that_does_not_end_does_not_keep_a_stopped_process
     assert "a function in thread" in result.err
 
 
-def test_a_line_that_stops_is_exit_code_4(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+def test_a_group_that_stops_is_exit_code_4(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
     body = "raise ValueError('no')"
     write_app(app_of(topic, topic, body, ", dead_letter=False, retry=RetryPolicy(attempts=1)"))
     octopus("publish", topic, '{"n": 1}')

@@ -181,11 +181,11 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         20: Scenario(
             "the dead-letter limit",
-            {HANDLERS: ["a_line_that_stops_drops_nothing_and_goes_on_when_it_may"]},
+            {HANDLERS: ["a_group_that_stops_drops_nothing_and_goes_on_when_it_may"]},
         ),
         21: Scenario(
             "no dead-letter topic",
-            {HANDLERS: ["a_line_that_stops_drops_nothing_and_goes_on_when_it_may"]},
+            {HANDLERS: ["a_group_that_stops_drops_nothing_and_goes_on_when_it_may"]},
         ),
         22: Scenario(
             "a handler raises what is no `Exception`",

@@ -100,7 +100,7 @@ async def test_errors_poison_and_rejections_end_where_they_should_and_hold_nobod
 
 @across("partition")
 @pytest.mark.parametrize("why", ["too many dead letters", "no dead-letter topic"])
-async def test_a_line_that_stops_drops_nothing_and_goes_on_when_it_may(why: str, mode: str, begin: Begin) -> None:
+async def test_a_group_that_stops_drops_nothing_and_goes_on_when_it_may(why: str, mode: str, begin: Begin) -> None:
     async with begin(ordering=mode, attempts=1) as trial:
         if why == "no dead-letter topic":
             trial.start("one", dead_letter=False)

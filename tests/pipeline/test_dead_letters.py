@@ -109,7 +109,7 @@ async def test_headers_that_are_too_large_alone_stay_behind() -> None:
     assert dead_letter.value == b"v"
 
 
-async def test_a_value_that_is_too_large_alone_stops_the_line() -> None:
+async def test_a_value_that_is_too_large_alone_stops_processing() -> None:
     broker = MemoryBroker(max_record_bytes=1002)
     with pytest.raises(
         HandlerStopped, match=r"cannot write the dead letter of t\[2\]@7 to 't.dead-letter'.* over the limit"
@@ -126,7 +126,7 @@ def test_shedding_comes_to_an_end() -> None:
     assert len(sizes) <= 4
 
 
-async def test_the_dead_letters_of_a_topic_whose_name_is_too_long_for_theirs_stop_the_line() -> None:
+async def test_the_dead_letters_of_a_topic_whose_name_is_too_long_for_theirs_stop_processing() -> None:
     broker = MemoryBroker()
     with pytest.raises(HandlerStopped, match=r"has 250 characters and 249 are possible\. Name one with dead_letter="):
         await dead_letters(broker).publish(Record("t" * 238, 0, 0, 0, None, b"v"), FAILED, 1)

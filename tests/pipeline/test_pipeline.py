@@ -55,7 +55,7 @@ async def run_with(app: Octopus, stored: Any) -> Any:
     return await one_by_one(pipeline.bind(P0))(stored, 1)
 
 
-async def test_a_line_without_a_place_for_its_dead_letter_stops() -> None:
+async def test_processing_stops_where_a_dead_letter_has_no_place() -> None:
     app = Octopus("app")
 
     @app.on("t", dead_letter=False, retry=1)

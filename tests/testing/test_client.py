@@ -368,7 +368,7 @@ async def test_answers_are_not_raised(app: Octopus) -> None:
         assert client.failures == []
 
 
-async def test_a_line_that_stops_is_always_raised(app: Octopus) -> None:
+async def test_a_stop_of_processing_is_always_raised(app: Octopus) -> None:
     @app.on("files", retry=1, dead_letter=False)
     async def broken(file: File) -> None:
         raise OSError("disk full")

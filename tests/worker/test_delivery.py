@@ -324,7 +324,7 @@ async def test_a_dead_letter_topic_that_refuses_stops_processing(virtual_time: V
     assert committed(broker, "app.handle") == 0
 
 
-async def test_too_many_dead_letters_stop_the_line_and_nothing_is_dropped(virtual_time: VirtualTime) -> None:
+async def test_too_many_dead_letters_stop_processing_and_nothing_is_dropped(virtual_time: VirtualTime) -> None:
     app, broker = Octopus("app"), MemoryBroker()
 
     @app.on("t", retry=1)
@@ -340,7 +340,7 @@ async def test_too_many_dead_letters_stop_the_line_and_nothing_is_dropped(virtua
     assert committed(broker, "app.handle") == 3
 
 
-async def test_dead_letters_that_come_slowly_do_not_stop_the_line(virtual_time: VirtualTime) -> None:
+async def test_dead_letters_that_come_slowly_do_not_stop_processing(virtual_time: VirtualTime) -> None:
     app, broker = Octopus("app"), MemoryBroker()
 
     @app.on("t", retry=1)
@@ -371,7 +371,7 @@ async def test_without_a_dead_letter_topic_processing_stops_and_a_no_is_enough(v
     assert dead_letters(broker) == []
 
 
-async def test_one_line_that_stops_leaves_the_others_running(virtual_time: VirtualTime) -> None:
+async def test_one_group_that_stops_leaves_the_others_running(virtual_time: VirtualTime) -> None:
     app, broker, seen = Octopus("app"), MemoryBroker(), []
 
     @app.on("t", retry=1, dead_letter=False)

@@ -1,4 +1,4 @@
-"""What ends a run is told: lines that stop while others finish, commits that fail at the end, groups that nobody can read."""
+"""What ends a run is told: groups that stop while others finish, commits that fail at the end, groups that nobody can read."""
 
 import asyncio
 from collections import Counter
@@ -94,7 +94,7 @@ async def test_a_group_that_the_broker_refuses_is_said_when_the_others_caught_up
     assert seen["one" if refused == "app.two" else "two"] == 5
 
 
-async def test_a_line_that_stops_while_it_drains_has_stopped(virtual_time: VirtualTime) -> None:
+async def test_a_group_that_stops_while_it_drains_has_stopped(virtual_time: VirtualTime) -> None:
     app, broker, began = Octopus("app"), MemoryBroker(), []
 
     @app.on("t", retry=1, dead_letter=False)

@@ -183,7 +183,7 @@ async def test_a_drain_does_not_wait_for_what_is_not_due_but_runs_what_is() -> N
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
-async def test_a_line_that_stops_stops_its_retries_and_the_other_way_round(attempt: int) -> None:
+async def test_a_group_that_stops_stops_its_retries_and_the_other_way_round(attempt: int) -> None:
     app, broker = Octopus("app"), MemoryBroker(clock=clock)
 
     @app.on("t", retry=PATIENT, retry_topic=True, dead_letter=False)

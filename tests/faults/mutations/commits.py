@@ -31,7 +31,7 @@ MUTATIONS = (
         (ENDINGS,),
     ),
     Mutation(
-        "a line that stops while it drains is nobody's failure",
+        "a group that stops while it drains is nobody's failure",
         "octopus/worker/worker.py",
         "for each in (worker.stopped, worker.unsaved) if each is not None]",
         "for each in (worker.unsaved,) if each is not None]",
