@@ -302,22 +302,26 @@ class TransactionalCommits:
     async def commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Commit once more before partitions are given back. What fails is left to the next owner, who begins before it."""
         assignments = [*assignments]
-        try:
-            # A topic that goes between the look and the commit is gone at the second look.
-            if not (await self._commit_rest(assignments) or await self._commit_rest(assignments)):
-                return TransportError("a topic that is there is said to be gone", retryable=True)
-        except (TransportError, TimeoutError) as error:
-            why = str(error) or "it took too long"
-            # What became of it is not known, so there is nothing to repeat.
-            logger.warning("%s: the last transaction failed: %s", self._group, why)
-            return TransportError(f"a transaction failed: {why}", retryable=False)
-        return None
+        # A topic that goes between the look and the commit is gone at the second look.
+        for _ in range(2):
+            self._checked_at = -math.inf
+            rest = [assignment for assignment in assignments if assignment.is_open and assignment.has_progress]
+            try:
+                due = await self._still_due(rest, at_last=True)
+            except TransportError as error:
+                return error  # no transaction has begun, so this can be repeated
+            try:
+                if await self._commit_rest(due):
+                    return None
+            except (TransportError, TimeoutError) as error:
+                why = str(error) or "it took too long"
+                # What became of it is not known, so there is nothing to repeat.
+                logger.warning("%s: the last transaction failed: %s", self._group, why)
+                return TransportError(f"a transaction failed: {why}", retryable=False)
+        return TransportError("a topic that is there is said to be gone", retryable=True)
 
-    async def _commit_rest(self, assignments: Collection[Assignment]) -> bool:
+    async def _commit_rest(self, due: Collection[Assignment]) -> bool:
         """Commit what has no next time; tell whether the topics were there, or known to be gone."""
-        due = [assignment for assignment in assignments if assignment.is_open and assignment.has_progress]
-        self._checked_at = -math.inf
-        due = await self._still_due(due, at_last=True)
         async with asyncio.timeout(self._settings.commit_timeout):
             return all(await _all(self._transactions[assignment.partition].commit(assignment) for assignment in due))
 
@@ -342,6 +346,9 @@ class TransactionalCommits:
 
         Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
         At the end of assignments that is also so where nobody has made the topic again so far: nobody will run their records.
+
+        Raises:
+            TransportError: Nobody says which topics are there, and there is no next time.
         """
         now = self._loop.time()
         if not due or now - self._checked_at < self._settings.commit_interval:
@@ -349,11 +356,16 @@ class TransactionalCommits:
                 each for each in due if each.is_outdated or each.partition.topic not in self._context.topics.missing
             ]
         self._checked_at = now
+        failed: TransportError | None = None
+        same: list[Assignment] = []
         try:
             async with asyncio.timeout(self._settings.commit_timeout):
                 same = await self._context.topics.same(due)
         except (TransportError, TimeoutError) as error:
-            self._context.health.fail(error, self._context.outlook(), now)
+            failed = self._context.health.fail(error, self._context.outlook(), now)
+        if failed is not None:
+            if at_last:
+                raise failed
             return []
         if at_last:
             for assignment in due:

@@ -134,17 +134,23 @@ async def test_what_finishes_while_it_drains_is_committed_at_once(virtual_time: 
     assert committed(broker, "app.handle") == 2
 
 
-async def test_a_last_commit_that_fails_is_tried_again(virtual_time: VirtualTime) -> None:
+@pytest.mark.parametrize(
+    ("delivery", "step"), [("at_least_once", "commit"), ("at_least_once", "topic_ids"), ("exactly_once", "topic_ids")]
+)
+async def test_a_last_commit_that_fails_is_tried_again(
+    delivery: Delivery, step: str, virtual_time: VirtualTime
+) -> None:
     app, broker, seen = Octopus("app"), MemoryBroker(), []
 
-    @app.on("t")
+    @app.on("t", delivery=delivery)
     async def handle(value: int) -> None:
         seen.append(value)
 
     publish(broker, 0, 1)
-    async with working(app, broker, worker={"commit_interval": 3600}) as worker:
+    slow = {"commit_interval": 3600, "transaction_interval": 3600}
+    async with working(app, broker, worker=slow) as worker:
         await until(lambda: len(seen) == 2)
-        broker.faults.fail_next("commit", ConnectionFailed("away"), times=3)
+        broker.faults.fail_next(step, ConnectionFailed("away"), times=3)
     assert committed(broker, "app.handle") == 2
     assert worker.failures == []
 
@@ -167,6 +173,25 @@ async def test_what_cannot_be_committed_at_the_end_is_a_failure(delivery: Delive
     assert [type(each) for each in worker.failures] == [
         ConnectionFailed if delivery == "at_least_once" else TransportError
     ]
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_where_nobody_says_which_topics_are_there_the_last_commit_is_a_failure(
+    delivery: Delivery, virtual_time: VirtualTime
+) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+
+    @app.on("t", delivery=delivery)
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    publish(broker, 0, 1)
+    slow = {"commit_interval": 3600, "transaction_interval": 3600}
+    async with working(app, broker, worker=slow) as worker:
+        await until(lambda: len(seen) == 2)
+        broker.faults.fail_next("topic_ids", ConnectionFailed("away"), times=10_000)
+    assert committed(broker, "app.handle") == 0
+    assert [type(each) for each in worker.failures] == [ConnectionFailed]
 
 
 async def test_groups_that_somebody_cancels_have_not_ended_well(virtual_time: VirtualTime) -> None:
