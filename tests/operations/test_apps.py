@@ -1,5 +1,6 @@
 """Finding the app: what is tried, and what is said when it is not there."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,16 +14,24 @@ TWO = ONE + "other = Octopus('two')\n"
 Write = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget modules and paths that a test imports."""
-    import sys
+ROOT = Path(__file__).parents[2]
+OURS = tuple(map(str, (ROOT / "octopus", ROOT / "tests", ROOT / "benchmarks", sys.prefix, sys.base_prefix)))
 
-    before, path = set(sys.modules), [*sys.path]
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """Forget modules and paths that a test imports, and modules that tests before it left behind under the same names."""
+    path = [*sys.path]
+    forget_apps()
     yield
     sys.path[:] = path
-    for name in set(sys.modules) - before:
-        if "octopus." not in name:
+    forget_apps()
+
+
+def forget_apps() -> None:
+    for name, module in [*sys.modules.items()]:
+        file = getattr(module, "__file__", None)
+        if file is not None and not str(file).startswith(OURS):
             del sys.modules[name]
 
 
