@@ -61,6 +61,7 @@ def cases() -> list[Case]:
                 figure="produce_p99_ratio",
                 workload=Workload(1000, 1, 0, False, 1_000),
                 fill=False,
+                every_core=True,  # the broker is its child
                 options={"kind": kind},
             )
             for kind in ("thousands of partitions", "announced bytes", "idle connections")
