@@ -69,6 +69,6 @@ def spell(annotation: Any) -> str:
     """Write an annotation as its author did."""
     if isinstance(annotation, typing.ForwardRef):
         return annotation.__forward_arg__
-    return (
-        annotation.__qualname__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
-    )
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__qualname__
+    return str(annotation).replace("pathlib._local.", "pathlib.")  # Python 3.13 names the file that they stand in
