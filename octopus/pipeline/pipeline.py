@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from octopus.errors import ConfigurationError
-from octopus.events import StoredRecord, TopicPartition
+from octopus.events import TopicPartition
 from octopus.pipeline.claims import in_turn, one_by_one
 from octopus.pipeline.dead_letters import DeadLetters
 from octopus.pipeline.deadlines import Deadlines
@@ -38,9 +38,6 @@ class Pipeline:
             retries.
         handlers: Names for people.
         roads: Its handlers, compiled.
-        keeps_waiting: Whether what waits in memory was in a topic of its own, so that it can be written there again.
-        stranded: Records that are in memory only, because that topic is gone, with the attempts that are next; by topic id,
-            partition and offset.
 
     Raises:
         ConfigurationError: The routes cannot share a group.
@@ -71,8 +68,6 @@ class Pipeline:
         self.delivery = first.delivery
         self.concurrency = max(route.concurrency for route in routes)
         self.topics = subscription(routes)
-        self.keeps_waiting = False
-        self.stranded: dict[tuple[str | None, TopicPartition, int], tuple[StoredRecord, int]] = {}
         self.roads: list[Road] = []
         for route in routes:
             deadlines = Deadlines(route.timeout) if route.timeout is not None else None
@@ -133,35 +128,13 @@ class Pipeline:
     # ── what drivers ask ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def waiting(self) -> int:
-        """How many records are held here only because their time has not come."""
-        return 0
-
-    async def save(self, stored: StoredRecord, attempt: int) -> bool:
-        """Write a record that waits to the topic that is there now; tell whether it has it."""
-        return False
-
-    def abandon(self, partition: TopicPartition) -> bool:
-        """Hear that a partition's topic is gone; tell whether what waits is written elsewhere when it runs next."""
-        return False
-
-    @property
     def topics_by_name(self) -> tuple[str, ...]:
         """The topics that the group reads by their names; none when it reads by a pattern."""
         return self.topics if isinstance(self.topics, tuple) else ()
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Topics from which what it reads was copied."""
-        return ()
-
     def reads(self, topic: str) -> bool:
         """Tell whether the group reads a topic."""
         return is_among(topic, self.topics)
-
-    def origin(self, stored: StoredRecord, attempt: int) -> tuple[StoredRecord, int]:
-        """Return a record as its handler sees it, and which attempt this is."""
-        return stored, attempt
 
 
 def settled(run: Run, outbox: Outbox | None) -> RunClaim:

@@ -31,6 +31,11 @@ class RetryPipeline(Pipeline):
         retries: Its retry topic.
         room: Bounds what waits in memory.
         **given: As `Pipeline`.
+
+    Attributes:
+        sources: The topics from which its records were copied, as far as they have names.
+        stranded: Records that are in memory only, because their topic is gone, with the attempts that are next; by topic id,
+            partition and offset.
     """
 
     def __init__(
@@ -41,17 +46,12 @@ class RetryPipeline(Pipeline):
         self.stops_with = stops_with
         self.handlers = (route.name + RETRY_SUFFIX,)
         self.topics = (retries.name,)
-        self.keeps_waiting = True
+        self.stranded: dict[tuple[str | None, TopicPartition, int], tuple[StoredRecord, int]] = {}
+        self.sources = route.topics if isinstance(route.topics, tuple) else ()
         self._retries = retries
         self._room = room
         # of the last assignment of each
         self._waiting: WeakValueDictionary[TopicPartition, WaitingPartition] = WeakValueDictionary()
-        self._sources = route.topics if isinstance(route.topics, tuple) else ()
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Topics from which what it reads was copied."""
-        return self._sources
 
     @property
     def waiting(self) -> int:
@@ -59,7 +59,7 @@ class RetryPipeline(Pipeline):
         return len(self._room)
 
     async def save(self, stored: StoredRecord, attempt: int) -> bool:
-        """Write a record that waits to the topic that is there now; tell whether it has it."""
+        """Write a record that waits to the topic that is there now; return whether that has it."""
         try:
             record = read_deferred(stored)
         except ValueError:
@@ -70,7 +70,7 @@ class RetryPipeline(Pipeline):
         return isinstance(await self._retries.move(record, again, attempt + record.next_attempt - 1), Deferred)
 
     def abandon(self, partition: TopicPartition) -> bool:
-        """Write what waits to the topic that is there now."""
+        """Hear that a partition's topic is gone; return whether its waiting records are written to the new one when they run next."""
         waiting = self._waiting.get(partition)
         if waiting is not None:
             waiting.is_abandoned = True

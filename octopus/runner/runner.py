@@ -146,7 +146,11 @@ class Runner:
         self._schedule.hasten(assignments)
 
     def withdraw(self, assignments: Collection[Assignment]) -> tuple[Unfinished, Unfinished]:
-        """Begin nothing more of these assignments; return what waits, and what runs and may still finish, with the attempts."""
+        """Begin nothing more of these assignments; return what waits, and what runs and may still finish, with the attempts.
+
+        Only with `ordering="none"`: in any other order, lanes do not hand out a record while the one before it runs.
+        """
+        assert self._lanes is LANES["none"], "ordered lanes do not hand out everything that waits"
         waiting: Unfinished = defaultdict(list)
         running: Unfinished = defaultdict(list)
         for slot in self._slots:

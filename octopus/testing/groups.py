@@ -10,7 +10,7 @@ from octopus.outcomes import SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
 from octopus.pipeline.claims import in_turn, one_by_one
 from octopus.pipeline.outputs import CapturingProducer, Outbox
-from octopus.retrying import Clock
+from octopus.retrying import Clock, RetryPipeline
 from octopus.routing import Timer
 from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, metadata_of, topic_id_of, without_topic_id
@@ -160,6 +160,7 @@ class Group:
         observed = Observed(partition, handlers, topics.journal)
         # Records run one by one, because a claim says only how many of its records were skipped.
         run = one_by_one(pipeline.bind(partition, outbox, observed.observe))
+        origin = pipeline.origin if isinstance(pipeline, RetryPipeline) else _unchanged
 
         async def run_observed(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             self._runs += 1
@@ -169,7 +170,7 @@ class Group:
                 outcome = await run(stored, attempt)
                 if outbox is not None:
                     await topics.send_outputs(outbox)
-                observed.note(*pipeline.origin(stored, attempt), outcome)
+                observed.note(*origin(stored, attempt), outcome)
             finally:
                 topics.progress.set()
             return outcome
@@ -308,3 +309,7 @@ def start_timer(timer: Timer, journal: Journal) -> Callable[[], Awaitable[None]]
         await asyncio.gather(task, return_exceptions=True)
 
     return end
+
+
+def _unchanged(stored: StoredRecord, attempt: int) -> tuple[StoredRecord, int]:
+    return stored, attempt

@@ -39,7 +39,7 @@ class CommitContext:
         assignments: Those that the group has now.
         topics: Tells which topics are still the ones that were read.
         health: Hears how commits fare.
-        outlook: Returns what is known of the broker.
+        outlook: What is known of the broker.
     """
 
     pipeline: Pipeline
@@ -48,7 +48,7 @@ class CommitContext:
     assignments: Mapping[TopicPartition, Assignment]
     topics: TopicWatch
     health: CommitHealth
-    outlook: Callable[[], Outlook]
+    outlook: Outlook
 
 
 class Commits(Protocol):
@@ -183,7 +183,7 @@ class PlainCommits:
             except PartitionLost as error:
                 logger.info("%s: not committed, the group has moved on: %s", context.pipeline.group, error)
             except (TransportError, TimeoutError) as error:
-                return context.health.fail(error, context.outlook(), self._loop.time())
+                return context.health.fail(error, context.outlook, self._loop.time())
             else:
                 context.health.succeed(self._loop.time())
                 for assignment, count in zip(due, ahead, strict=True):

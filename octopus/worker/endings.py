@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from octopus.errors import OctopusError, TransportError
 from octopus.logs import get_logger
 from octopus.runner import Assignment, Runner
-from octopus.worker.rescue import Rescue
+from octopus.worker.rescue import NoRescue, Rescue
 
 logger = get_logger("octopus.worker")
 
@@ -18,7 +18,7 @@ async def finish_running(
     group: str,
     runner: Runner,
     assignments: Collection[Assignment],
-    rescue: Rescue,
+    rescue: Rescue | NoRescue,
     committer: asyncio.Task[None],
     timeout: float,
 ) -> None:

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Collection, Iterable
 from functools import partial
 
-import msgspec
-
 from octopus.config import WorkerSettings
 from octopus.errors import (
     HandlerStopped,
@@ -23,6 +21,7 @@ from octopus.errors import (
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
+from octopus.retrying import RetryPipeline
 from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, without_topic_id
 from octopus.transports.base import Chunk, Consumer, Fetched, Unreadable
@@ -36,9 +35,10 @@ from octopus.worker.intake import Intake
 from octopus.worker.known_topics import KnownTopics
 from octopus.worker.outlook import Outlook
 from octopus.worker.progress import Progress
-from octopus.worker.rescue import Rescue
+from octopus.worker.rescue import NoRescue, Rescue
+from octopus.worker.snapshots import Snapshots
 from octopus.worker.starts import Starts
-from octopus.worker.status import GroupStatus, Totals, total_lag
+from octopus.worker.status import GroupStatus, Totals
 from octopus.worker.topic_watch import TopicWatch, say_unreadable
 
 logger = get_logger("octopus.worker")
@@ -56,13 +56,15 @@ class GroupWorker:
         settings: Limits and intervals.
         now: Seconds since the epoch, for starts that are given as a time span.
         known: The topics that the group has read; shared by the workers that one group has one after the other.
+        outlook: What is known of the broker, kept up to date elsewhere.
         commits: Makes what stores the group's progress: plain commits, or transactions.
 
     Attributes:
         stopped: Why processing stopped, or None.
         failure: What the consumer broke with, or None.
         unsaved: Why what was finished at the end could not be committed, or None.
-        outlook: What is known of the broker; whoever keeps it up to date puts it here.
+        outlook: What is known of the broker.
+        waits_for: The members for which the group waits before anybody gets partitions again, or None.
     """
 
     def __init__(
@@ -72,13 +74,14 @@ class GroupWorker:
         settings: WorkerSettings,
         now: float,
         known: KnownTopics | None = None,
+        outlook: Outlook | None = None,
         commits: MakeCommits = PlainCommits,
     ) -> None:
         self.pipeline = pipeline
         self.stopped: HandlerStopped | None = None
         self.failure: OctopusError | None = None
         self.unsaved: TransportError | None = None
-        self.outlook = Outlook()
+        self.outlook = outlook or Outlook()
         self.waits_for: str | None = None
         self._joined_at: float | None = None
         self._rests_since: float | None = None  # loop time
@@ -101,18 +104,21 @@ class GroupWorker:
         self._accepted = 0  # records, from the start
         self._settled_at_commit = 0
         self._drained_by: float | None = None
-        self._last: GroupStatus | None = None  # before partitions were given back
         self._fetched_at = self._loop.time()
         self._health = CommitHealth(pipeline.group, self._fetched_at)
         self._intake = Intake(
             settings,
             pipeline.batch,
-            is_full=lambda each: self._commits.is_full(each),
+            is_full=self._is_full,
             flush_batch=self._runner.flush_batch,
             now=self._fetched_at,
         )
         self._fetching = Fetching(consumer, self._intake, self._runner, settings)
-        self._rescue = Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
+        self._rescue = (
+            Rescue(pipeline, self._runner, consumer, settings.commit_timeout)
+            if isinstance(pipeline, RetryPipeline)
+            else NoRescue()
+        )
         self._topics = TopicWatch(
             pipeline.group,
             consumer,
@@ -121,20 +127,35 @@ class GroupWorker:
             self._intake,
             self._assignments,
             patience=settings.commit_timeout,
-            clock=lambda: self._epoch + self._loop.time(),
+            clock=self._clock,
         )
         self._commits: Commits = commits(
-            CommitContext(
-                pipeline, consumer, settings, self._assignments, self._topics, self._health, lambda: self.outlook
-            )
+            CommitContext(pipeline, consumer, settings, self._assignments, self._topics, self._health, self.outlook)
         )
         self._progress = Progress(
-            pipeline, consumer, self._assignments, self._intake, self._known, self._commits, lambda: self.outlook
+            pipeline, consumer, self._assignments, self._intake, self._known, self._commits, self.outlook
+        )
+        self._snapshots = Snapshots(
+            pipeline,
+            self._runner,
+            self._assignments,
+            self._intake,
+            self._progress,
+            self._health,
+            self._rescue,
+            self.outlook,
         )
 
     def bind(self, partition: TopicPartition) -> RunClaim:
         """Return the compiled road for the records of one partition."""
         return self._commits.bind(partition)
+
+    def _is_full(self, assignment: Assignment) -> bool:
+        return self._commits.is_full(assignment)
+
+    def _clock(self) -> float:
+        """Return seconds since the epoch."""
+        return self._epoch + self._loop.time()
 
     # ── lifetime ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,7 +188,7 @@ class GroupWorker:
             self.unsaved = await commit_at_last(self.pipeline.group, partial(self._commit, mine), mine, limit)
             await self._topics.mark()
             with contextlib.suppress(TransportError):  # it had not come as far as to know its lag
-                self._last = self.status()
+                self._snapshots.keep(self.status())
         finally:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
@@ -295,7 +316,7 @@ class GroupWorker:
         await self._commits.begin(partitions)
         self._rests_since = self.waits_for = None
         try:
-            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())
+            beginnings = await self._starts.find(partitions, self._clock())
         except TopicNotFound as error:  # it went just now: without it there is something else to be given
             raise TransportError(str(error), retryable=True) from error
         for partition, beginning in beginnings.items():
@@ -395,40 +416,11 @@ class GroupWorker:
 
     def status(self) -> GroupStatus:
         """Return a snapshot for people and health checks; once it has left its group, how it left."""
-        stopped, failure = (str(cause) if cause else None for cause in (self.stopped, self.failure))
-        since_fetch, since_commit = (self._loop.time() - moment for moment in (self._fetched_at, self._health.at))
-        if self._last is not None:
-            return msgspec.structs.replace(
-                self._last,
-                stopped=stopped,
-                failure=failure,
-                since_fetch=since_fetch,
-                since_commit=since_commit,
-                stranded=len(self.pipeline.stranded),
-            )
-        totals, lags = self.counts, self._progress.lags()
-        return GroupStatus(
-            group=self.pipeline.group,
-            handlers=self.pipeline.handlers,
-            partitions=tuple(sorted(self._assignments)),
-            stopped=stopped,
-            failure=failure,
+        return self._snapshots.take(
+            self._loop.time(),
+            stopped=self.stopped,
+            failure=self.failure,
             waits_for=self.waits_for,
-            since_join=None if self._joined_at is None else self._loop.time() - self._joined_at,
-            unreadable={str(each): str(error) for each, error in sorted(self._intake.unreadable.items())},
-            silent={str(each): why for each, why in self.outlook.silent.items() if each in self._assignments},
-            settled=totals.settled,
-            skipped=totals.skipped,
-            retried=totals.retried,
-            dead=totals.dead_lettered,
-            deferred=totals.deferred,
-            in_flight=self._progress.in_flight,
-            running=len(self._runner.running),
-            delayed=self._runner.delayed,
-            stranded=len(self.pipeline.stranded),
-            lag=total_lag(lags),
-            lags=lags,
-            since_fetch=since_fetch,
-            since_commit=since_commit,
-            commit_error=str(self._health.error) if self._health.error else None,
+            joined_at=self._joined_at,
+            fetched_at=self._fetched_at,
         )

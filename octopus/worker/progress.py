@@ -1,9 +1,10 @@
 """How far one group is: what became of its records, and what is left before it is caught up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from octopus.events import TopicPartition
 from octopus.pipeline import Pipeline
+from octopus.retrying import RetryPipeline
 from octopus.runner import Assignment
 from octopus.transports.base import Consumer
 from octopus.worker.commits import Commits
@@ -23,7 +24,7 @@ class Progress:
         intake: Tells which partitions cannot be read on.
         known: Whether topics that are made again are to be read.
         commits: Tell whether what is settled is visible.
-        outlook: Returns what is known of the broker.
+        outlook: What is known of the broker.
 
     Attributes:
         earlier: What the workers counted that the group had before.
@@ -37,7 +38,7 @@ class Progress:
         intake: Intake,
         known: KnownTopics,
         commits: Commits,
-        outlook: Callable[[], Outlook],
+        outlook: Outlook,
     ) -> None:
         self.earlier = Totals()
         self._totals = Totals()
@@ -70,9 +71,8 @@ class Progress:
 
     def lags(self) -> dict[str, int | None]:
         """Records between the committable offsets and the ends; None while an end is not known, or not any more."""
-        outlook = self._outlook()
         return {
-            str(partition): outlook.lag(partition, self._consumer.end_offset(partition), assignment.done_before)
+            str(partition): self._outlook.lag(partition, self._consumer.end_offset(partition), assignment.done_before)
             for partition, assignment in self._assignments.items()
         }
 
@@ -94,7 +94,7 @@ class Progress:
 
     def _reached(self, assignment: Assignment) -> int:
         """Return the offset before which nothing is left to do now; deferred records that wait are for later."""
-        waiting = self._pipeline.waiting
+        waiting = self._pipeline.waiting if isinstance(self._pipeline, RetryPipeline) else 0
         if waiting and waiting == self.in_flight:
             return assignment.ledger.position
         return assignment.ledger.committable

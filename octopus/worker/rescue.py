@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from octopus.errors import TransportError
 from octopus.events import StoredRecord, TopicPartition
 from octopus.logs import get_logger
-from octopus.pipeline import Pipeline
+from octopus.retrying import RetryPipeline
 from octopus.runner import Assignment, Runner
 from octopus.text import first_few
 from octopus.transports.base import Consumer
@@ -27,13 +27,13 @@ class Rescue:
     else, as soon as there is a topic.
 
     Args:
-        pipeline: Whose retries they are; any other has nothing to rescue.
+        pipeline: Of these retries.
         runner: What they wait in.
         consumer: The group member.
         patience: Seconds that brokers have to say which topics are there.
     """
 
-    def __init__(self, pipeline: Pipeline, runner: Runner, consumer: Consumer, patience: float) -> None:
+    def __init__(self, pipeline: RetryPipeline, runner: Runner, consumer: Consumer, patience: float) -> None:
         self._pipeline = pipeline
         self._runner = runner
         self._consumer = consumer
@@ -42,6 +42,11 @@ class Rescue:
         self._running: dict[Assignment, list[tuple[StoredRecord, int]]] = {}  # and may still finish; with attempts
         self._said = 0  # how many are stranded, as last said
         self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def stranded(self) -> int:
+        """How many records are in memory only."""
+        return len(self._pipeline.stranded)
 
     def tend(self, outdated: Collection[Assignment]) -> None:
         """Write what waits in assignments of topics that were made again, and what is left of others, from now on."""
@@ -67,7 +72,7 @@ class Rescue:
             timeout: Seconds in which somebody must say so.
         """
         in_flight = [each for each in assignments if each.is_open and each.ledger.in_flight]
-        if self._pipeline.keeps_waiting and in_flight:
+        if in_flight:
             self._take(await self._find_gone(in_flight, timeout))
             self.tend(())
 
@@ -141,3 +146,22 @@ class Rescue:
     async def _save(self, place: tuple[str | None, TopicPartition, int]) -> None:
         if await self._pipeline.save(*self._pipeline.stranded[place]):
             del self._pipeline.stranded[place]
+
+
+class NoRescue:
+    """Takes the place of a rescue in groups whose records can all be read again: they have nothing to rescue."""
+
+    stranded = 0
+
+    def tend(self, outdated: Collection[Assignment]) -> None:
+        """Do nothing."""
+
+    async def before_drain(self, assignments: Collection[Assignment], timeout: float) -> None:
+        """Do nothing."""
+
+    def keep(self, assignment: Assignment) -> bool:
+        """Keep nothing."""
+        return False
+
+    async def finish(self, timeout: float) -> None:
+        """Do nothing."""

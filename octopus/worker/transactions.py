@@ -334,7 +334,7 @@ class TransactionalCommits:
             if not assignment.is_open:  # it went to somebody else meanwhile
                 logger.info("%s: no transaction for %s: %s", self._group, assignment.partition, error)
                 return
-            self._context.health.fail(error, self._context.outlook(), self._loop.time())
+            self._context.health.fail(error, self._context.outlook, self._loop.time())
             if isinstance(error, NotAuthorized | PartitionLost) or error.retryable:
                 raise
             # Nothing is known about the transaction, but all about what is committed: begin there.
@@ -362,7 +362,7 @@ class TransactionalCommits:
             async with asyncio.timeout(self._settings.commit_timeout):
                 same = await self._context.topics.same(due)
         except (TransportError, TimeoutError) as error:
-            failed = self._context.health.fail(error, self._context.outlook(), now)
+            failed = self._context.health.fail(error, self._context.outlook, now)
         if failed is not None:
             if at_last:
                 raise failed

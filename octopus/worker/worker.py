@@ -25,6 +25,7 @@ from octopus.home import Home
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
 from octopus.pipeline.outputs import CapturingProducer
+from octopus.retrying import RetryPipeline
 from octopus.routing import Timer
 from octopus.timers import call_regularly
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
@@ -231,51 +232,58 @@ class Worker:
         """Run a group; replace its consumer when that breaks and a new one may do better."""
         wait, longest = REBUILD_WAIT
         # A retry topic is ours: if it is gone, so is what waited in it, and a new one is read from its beginning.
-        is_ours = pipeline.stops_with != pipeline.group
-        known = KnownTopics("earliest" if is_ours else self.settings.consumer.recreated_topics)
+        known = KnownTopics(
+            "earliest" if isinstance(pipeline, RetryPipeline) else self.settings.consumer.recreated_topics
+        )
         while True:
             before = self._groups.get(pipeline.group)
             worker = self._groups[pipeline.group] = self._group(pipeline, known)
             if before is not None:
                 worker.continue_from(before.counts)
-            worker.outlook = self._broker_watch.outlook
             began = time.monotonic()
-            try:
-                await worker.run()
-            except (OctopusError, asyncio.CancelledError) as raised:
-                try:
-                    error = worker.failure = _failure_of(raised)
-                except asyncio.CancelledError:
-                    # What went wrong while it left has nobody else who would notice.
-                    self._failures += [each for each in (worker.stopped, worker.unsaved) if each is not None]
-                    raise
-                if worker.stopped is not None:
-                    self._failures.append(worker.stopped)
+            error = await self._failure_of(worker)
+            match worker.stopped, error:
+                case HandlerStopped() as stopped, _:
+                    _raise_through(stopped.__cause__)
+                    self._failures.append(stopped)
                     return
-                if not _is_passing(error):
-                    logger.error("%s ends: %s", pipeline.group, error)  # noqa: TRY400 - a sentence says it all
+                case None, OctopusError() if _is_passing(error):
+                    if time.monotonic() - began > longest:
+                        wait = REBUILD_WAIT[0]
+                    level = logging.WARNING if worker.outlook.trouble is None else logging.DEBUG  # said already
+                    logger.log(level, "%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
+                    await self._broker_watch.pause(wait)
+                    wait = min(wait * 2, longest)
+                case None, OctopusError():
+                    logger.error("%s ends: %s", pipeline.group, error)
                     self._failures.append(error)
                     return
-                if time.monotonic() - began > longest:
-                    wait = REBUILD_WAIT[0]
-                level = logging.WARNING if self._broker_watch.outlook.trouble is None else logging.DEBUG  # said already
-                logger.log(level, "%s: %s; connecting again in %.1f s", pipeline.group, error, wait)
-                await self._broker_watch.pause(wait)
-                wait = min(wait * 2, longest)
-            else:
-                assert worker.stopped is not None
-                cause = worker.stopped.__cause__
-                # What is no Exception goes all the way. SystemExit and KeyboardInterrupt did so already: they leave the
-                # event loop from whatever task raises them.
-                if cause is not None and not isinstance(cause, Exception | SystemExit | KeyboardInterrupt):
-                    raise cause
-                self._failures.append(worker.stopped)
-                return
+                case _:
+                    raise AssertionError("a group runs until it is stopped, cancelled, or something breaks")
+
+    async def _failure_of(self, worker: GroupWorker) -> OctopusError | None:
+        """Run a group until its processing stops or its consumer breaks; return what that broke with."""
+        try:
+            await worker.run()
+        except OctopusError as error:
+            worker.failure = error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                # What went wrong while the group left reaches nobody else.
+                self._failures += [each for each in (worker.stopped, worker.unsaved) if each is not None]
+                raise
+            # Nobody asked for it: the client lost a task of its own.
+            worker.failure = ConnectionFailed("the client was cancelled from inside")
+        return worker.failure
 
     def _group(self, pipeline: Pipeline, known: KnownTopics) -> GroupWorker:
         options = consumer_options(self.settings.consumer, self.settings.worker, self._place)
+        outlook = self._broker_watch.outlook
         if pipeline.delivery == "at_least_once":
-            return GroupWorker(pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), known)
+            return GroupWorker(
+                pipeline, self._consumer(pipeline, options), self.settings.worker, time.time(), known, outlook
+            )
         options["isolation"] = "read_committed"  # what is aborted must not be handled either
 
         def producer(transactional_id: str) -> TransactionalProducer:
@@ -287,6 +295,7 @@ class Worker:
             self.settings.worker,
             time.time(),
             known,
+            outlook,
             partial(TransactionalCommits, producer=producer, mend=self._mend),
         )
 
@@ -299,7 +308,8 @@ class Worker:
 
     async def _create_topics(self, producer: TopicCreatingProducer, pipelines: Sequence[Pipeline]) -> None:
         topics = {topic for pipeline in pipelines for topic in pipeline.topics_by_name}
-        sources = {topic: pipeline.sources for pipeline in pipelines for topic in pipeline.topics_by_name}
+        retries = [pipeline for pipeline in pipelines if isinstance(pipeline, RetryPipeline)]
+        sources = {topic: pipeline.sources for pipeline in retries for topic in pipeline.topics_by_name}
         await producer.ensure(topics, sources)
 
     # ── side by side with the groups ──────────────────────────────────────────────────────────────────────────────
@@ -353,18 +363,13 @@ class Worker:
         ]
 
 
-def _failure_of(raised: OctopusError | asyncio.CancelledError) -> OctopusError:
-    """Return what a group ended with. A cancellation that nobody asked us for is a client's, which lost a task of its own.
+def _raise_through(cause: BaseException | None) -> None:
+    """Raise what stopped processing and is no Exception: it goes all the way.
 
-    Raises:
-        CancelledError: Somebody did.
+    SystemExit and KeyboardInterrupt did so already: they leave the event loop from whatever task raises them.
     """
-    if isinstance(raised, OctopusError):
-        return raised
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise raised
-    return ConnectionFailed("the client was cancelled from inside")
+    if cause is not None and not isinstance(cause, Exception | SystemExit | KeyboardInterrupt):
+        raise cause
 
 
 def _is_passing(error: OctopusError) -> bool:

@@ -75,7 +75,7 @@ MUTATIONS = (
     Mutation(
         "a commit that failed counts as done",
         "octopus/worker/commits.py",
-        "                return context.health.fail(error, context.outlook(), self._loop.time())",
+        "                return context.health.fail(error, context.outlook, self._loop.time())",
         "                for assignment in due:\n                    assignment.note_committed(offsets[assignment.partition].offset)",
         (DELIVERY,),
     ),

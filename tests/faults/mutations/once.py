@@ -74,9 +74,9 @@ MUTATIONS = (
         "octopus/worker/group.py",
         "        await self._commits.begin(partitions)\n"
         "        self._rests_since = self.waits_for = None\n        try:\n"
-        "            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())\n",
+        "            beginnings = await self._starts.find(partitions, self._clock())\n",
         "        self._rests_since = self.waits_for = None\n        try:\n"
-        "            beginnings = await self._starts.find(partitions, self._epoch + self._loop.time())\n"
+        "            beginnings = await self._starts.find(partitions, self._clock())\n"
         "            await self._commits.begin(partitions)\n",
         (ONCE, SCHEDULES),
     ),
