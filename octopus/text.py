@@ -5,7 +5,7 @@ bytes that are not UTF-8 become escapes. So nothing moves a cursor, rings a bell
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 INDENT = "    "
 """Before every line of a block but the first one."""
@@ -29,10 +29,11 @@ def block(text: str) -> str:
     return visible_lines(text).replace("\n", f"\n{INDENT}")
 
 
-def first_few(names: Sequence[str], most: int = 8) -> str:
+def first_few(names: Iterable[object], most: int = 8) -> str:
     """Return names in a row, of many the first ones and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def printable_json(text: str) -> str:

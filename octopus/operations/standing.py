@@ -54,7 +54,7 @@ class Misplaced(NamedTuple):
     @property
     def sentence(self) -> str:
         """Say which, and why."""
-        return f"{self.group} cannot read {first_few([*map(str, self.partitions)])}: {_WHY[self.location]}"
+        return f"{self.group} cannot read {first_few(self.partitions)}: {_WHY[self.location]}"
 
     @property
     def mend(self) -> str:

@@ -12,23 +12,9 @@ from typing import Any
 
 from msgspec import UnsetType
 
+from octopus.patterns import tree
 from octopus.patterns.addresses import read_address, read_network
 from octopus.patterns.numbers import MAX_EXACT_INTEGER, RawNumber, read_integer, read_number
-from octopus.patterns.tree import (
-    AnythingBut,
-    Cidr,
-    EqualsIgnoreCase,
-    Exactly,
-    Exists,
-    Leaf,
-    Literal,
-    Matcher,
-    Number,
-    Numeric,
-    Prefix,
-    Suffix,
-    Wildcard,
-)
 
 #: Answers by truth: some are `re.Pattern.match`, which returns a match or None.
 Test = Callable[[Any], object]
@@ -39,20 +25,20 @@ Table = dict[type, Test]
 _LARGEST = math.nextafter(math.inf, 0)
 
 
-def build_table(leaf: Leaf) -> Table:
+def build_table(leaf: tree.Leaf) -> Table:
     """Compile a leaf into one test for each type of JSON scalar."""
-    exists = Exists(True) in leaf
+    exists = tree.Exists(True) in leaf
     # Anything-but accepts every value of another type than the ones it lists.
-    other = exists or any(isinstance(matcher, AnythingBut) for matcher in leaf)
+    other = exists or any(isinstance(matcher, tree.AnythingBut) for matcher in leaf)
     number, raw = _number_tests(leaf, exists)
-    absent = _yes if Exists(False) in leaf else _no
+    absent = _yes if tree.Exists(False) in leaf else _no
     return {
         str: _string_test(leaf, exists),
         int: _integer_test(leaf, number, raw),
         float: number,
         RawNumber: raw,
-        bool: frozenset(value for value in (True, False) if other or Literal(value) in leaf).__contains__,
-        type(None): _yes if other or Literal(None) in leaf else _no,
+        bool: frozenset(value for value in (True, False) if other or tree.Literal(value) in leaf).__contains__,
+        type(None): _yes if other or tree.Literal(None) in leaf else _no,
         dict: absent,
         UnsetType: absent,
     }
@@ -81,11 +67,13 @@ def _any_of(tests: list[Test]) -> Test:
 # --- strings
 
 
-def _string_test(leaf: Leaf, exists: bool) -> Test:
-    if exists or any(isinstance(matcher, AnythingBut) and not _refuses_strings(matcher) for matcher in leaf):
+def _string_test(leaf: tree.Leaf, exists: bool) -> Test:
+    if exists or any(isinstance(matcher, tree.AnythingBut) and not _refuses_strings(matcher) for matcher in leaf):
         return _yes
-    exact = {matcher.text for matcher in leaf if isinstance(matcher, Exactly)}
-    literals = {matcher.value for matcher in leaf if isinstance(matcher, Literal) and isinstance(matcher.value, str)}
+    exact = {matcher.text for matcher in leaf if isinstance(matcher, tree.Exactly)}
+    literals = {
+        matcher.value for matcher in leaf if isinstance(matcher, tree.Literal) and isinstance(matcher.value, str)
+    }
     tests: list[Test] = []
     if exact or literals:
         tests.append(frozenset(exact | literals).__contains__)
@@ -97,14 +85,14 @@ def _string_test(leaf: Leaf, exists: bool) -> Test:
     return _any_of(tests)
 
 
-def _refuses_strings(refusal: AnythingBut) -> bool:
+def _refuses_strings(refusal: tree.AnythingBut) -> bool:
     return isinstance(refusal.values[0], str)
 
 
-def _affix_tests(leaf: Leaf) -> list[Test]:
+def _affix_tests(leaf: tree.Leaf) -> list[Test]:
     # A slice compares in half the time of a method call; several prefixes at once pay for the call into C.
-    prefixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, Prefix) and not matcher.ignore_case)
-    suffixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, Suffix) and not matcher.ignore_case)
+    prefixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, tree.Prefix) and not matcher.ignore_case)
+    suffixes = tuple(matcher.text for matcher in leaf if isinstance(matcher, tree.Suffix) and not matcher.ignore_case)
     if "" in prefixes + suffixes:
         return [_yes]
     tests: list[Test] = []
@@ -129,19 +117,19 @@ def _part_test(part: slice, text: str) -> Test:
     return lambda value: value[part] == text
 
 
-def _text_test(matcher: Matcher) -> Test | None:
+def _text_test(matcher: tree.Matcher) -> Test | None:
     match matcher:
-        case EqualsIgnoreCase(text):
+        case tree.EqualsIgnoreCase(text):
             return _folded_test(text, slice(None), r"%s\Z")
-        case Prefix(text, ignore_case=True):
+        case tree.Prefix(text, ignore_case=True):
             return _folded_test(text, slice(len(text)), r"%s")
-        case Suffix(text, ignore_case=True):
+        case tree.Suffix(text, ignore_case=True):
             return _folded_test(text, slice(-len(text), None), r"(?s:.*)%s\Z") if text else _yes
-        case Wildcard(text):
+        case tree.Wildcard(text):
             return _wildcard_test(text)
-        case Cidr(text):
+        case tree.Cidr(text):
             return _network_test(text)
-        case AnythingBut(values, name) if _refuses_strings(matcher):
+        case tree.AnythingBut(values, name) if _refuses_strings(matcher):
             return _refusal_test([value for value in values if isinstance(value, str)], name)
         case _:
             return None
@@ -204,11 +192,11 @@ def _network_test(text: str) -> Test:
     return test
 
 
-_OPERATORS: dict[str, type[Prefix] | type[Suffix] | type[EqualsIgnoreCase] | type[Wildcard]] = {
-    "prefix": Prefix,
-    "suffix": Suffix,
-    "equals-ignore-case": EqualsIgnoreCase,
-    "wildcard": Wildcard,
+_OPERATORS: dict[str, type[tree.Prefix] | type[tree.Suffix] | type[tree.EqualsIgnoreCase] | type[tree.Wildcard]] = {
+    "prefix": tree.Prefix,
+    "suffix": tree.Suffix,
+    "equals-ignore-case": tree.EqualsIgnoreCase,
+    "wildcard": tree.Wildcard,
 }
 
 
@@ -223,22 +211,24 @@ def _refusal_test(texts: list[str], name: str) -> Test:
 # --- numbers
 
 
-def _number_tests(leaf: Leaf, exists: bool) -> tuple[Test, Test]:
+def _number_tests(leaf: tree.Leaf, exists: bool) -> tuple[Test, Test]:
     """Build the tests of doubles and of numbers that are no doubles."""
-    refusals = [matcher for matcher in leaf if isinstance(matcher, AnythingBut)]
+    refusals = [matcher for matcher in leaf if isinstance(matcher, tree.AnythingBut)]
     if exists or any(_refuses_strings(refusal) for refusal in refusals):
         return _yes, _yes
-    literals = [read_number(matcher.text) for matcher in leaf if isinstance(matcher, Number)]
+    literals = [read_number(matcher.text) for matcher in leaf if isinstance(matcher, tree.Number)]
     doubles = frozenset(number for number in literals if isinstance(number, float))
     raw = frozenset(number for number in literals if isinstance(number, RawNumber))
     tests: list[Test] = [doubles.__contains__] if doubles else []
-    tests += [_range_test(*closed_interval(matcher)) for matcher in leaf if isinstance(matcher, Numeric)]
+    tests += [_range_test(*closed_interval(matcher)) for matcher in leaf if isinstance(matcher, tree.Numeric)]
     for refusal in refusals:
-        tests.append(_not_in(frozenset(float(value.text) for value in refusal.values if isinstance(value, Number))))
+        tests.append(
+            _not_in(frozenset(float(value.text) for value in refusal.values if isinstance(value, tree.Number)))
+        )
     return _any_of(tests), _yes if refusals else raw.__contains__ if raw else _no
 
 
-def closed_interval(numeric: Numeric) -> tuple[float, float]:
+def closed_interval(numeric: tree.Numeric) -> tuple[float, float]:
     """Give the least and the greatest double that satisfy every comparison."""
     low, high = -_LARGEST, _LARGEST
     for operator, number in numeric.comparisons:
@@ -265,7 +255,7 @@ def _not_in(refused: frozenset[float]) -> Test:
     return lambda value: value not in refused
 
 
-def _integer_test(leaf: Leaf, number: Test, raw: Test) -> Test:
+def _integer_test(leaf: tree.Leaf, number: Test, raw: Test) -> Test:
     if number is raw:  # both _yes or both _no
         return number
 
@@ -276,7 +266,7 @@ def _integer_test(leaf: Leaf, number: Test, raw: Test) -> Test:
         return raw(exact) if isinstance(exact, RawNumber) else number(exact)
 
     match leaf:
-        case [Numeric() as numeric]:  # the usual case, worth one call less
+        case [tree.Numeric() as numeric]:  # the usual case, worth one call less
             low, high = closed_interval(numeric)
             least, most = max(low, -MAX_EXACT_INTEGER), min(high, MAX_EXACT_INTEGER)
             return lambda value: least <= value <= most or ((low < least or most < high) and test(value))

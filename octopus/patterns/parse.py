@@ -12,24 +12,9 @@ from collections.abc import Mapping
 from typing import Never
 
 from octopus.errors import PatternError
+from octopus.patterns import tree
 from octopus.patterns.addresses import read_network
 from octopus.patterns.numbers import RawNumber, read_number
-from octopus.patterns.tree import (
-    AnythingBut,
-    Cidr,
-    EqualsIgnoreCase,
-    Exactly,
-    Exists,
-    Leaf,
-    Literal,
-    Matcher,
-    Number,
-    Numeric,
-    Prefix,
-    Rule,
-    Suffix,
-    Wildcard,
-)
 
 #: Objects and lists nested deeper than this are refused: no event looks like that, and recursion stays shallow.
 MAX_DEPTH = 100
@@ -44,7 +29,7 @@ class Object(tuple[tuple[str, "Node"], ...]):
     __slots__ = ()
 
 
-Node = Object | list["Node"] | Number | str | bool | None
+Node = Object | list["Node"] | tree.Number | str | bool | None
 
 _TOO_DEEP = f"the pattern nests deeper than {MAX_DEPTH} levels; flatten it"
 
@@ -79,7 +64,7 @@ def write(node: Node) -> str:
             return "{" + ",".join(f"{write(name)}:{write(value)}" for name, value in node) + "}"
         case list():
             return "[" + ",".join(write(value) for value in node) + "]"
-        case Number(text):
+        case tree.Number(text):
             return text
         case str() if any("\ud800" <= character <= "\udfff" for character in node):
             raise PatternError(f"{node!r} holds half of a surrogate pair; write the whole character")
@@ -87,7 +72,7 @@ def write(node: Node) -> str:
             return json.dumps(node, ensure_ascii=False)
 
 
-def expand(root: Object) -> list[Rule]:
+def expand(root: Object) -> list[tree.Rule]:
     """Check the pattern and multiply out every `$or`.
 
     Returns:
@@ -96,12 +81,12 @@ def expand(root: Object) -> list[Rule]:
     Raises:
         PatternError: The pattern breaks the grammar, or has too many alternatives.
     """
-    rules: list[Rule] = [{}]
+    rules: list[tree.Rule] = [{}]
     _expand_object(rules, root, path=None, where="")
     return rules
 
 
-def _expand_object(rules: list[Rule], fields: Object, path: str | None, where: str) -> None:
+def _expand_object(rules: list[tree.Rule], fields: Object, path: str | None, where: str) -> None:
     if not fields:
         raise _refusal(
             where, 'an empty object asks for nothing; write a field with a list, such as {"event": ["created"]}'
@@ -136,7 +121,7 @@ def is_reserved(name: str) -> bool:
     )
 
 
-def _or_as_field(nodes: list[Node], where: str) -> Leaf:
+def _or_as_field(nodes: list[Node], where: str) -> tree.Leaf:
     try:
         return _leaf(nodes, where)
     except PatternError as error:
@@ -144,8 +129,8 @@ def _or_as_field(nodes: list[Node], where: str) -> Leaf:
         raise _refusal(error.path, f"{reason}, {error.reason}") from None
 
 
-def _alternatives(rules: list[Rule], nodes: list[Node], path: str | None, where: str) -> list[Rule]:
-    expanded: list[Rule] = []
+def _alternatives(rules: list[tree.Rule], nodes: list[Node], path: str | None, where: str) -> list[tree.Rule]:
+    expanded: list[tree.Rule] = []
     for index, node in enumerate(nodes):
         assert isinstance(node, Object)
         alternative = [dict(rule) for rule in rules]
@@ -158,7 +143,7 @@ def _alternatives(rules: list[Rule], nodes: list[Node], path: str | None, where:
     return expanded
 
 
-def _leaf(nodes: list[Node], where: str) -> Leaf:
+def _leaf(nodes: list[Node], where: str) -> tree.Leaf:
     if not nodes:
         raise _refusal(
             where, 'an empty list matches nothing; for null write [null], for an absent field [{"exists": false}]'
@@ -166,19 +151,19 @@ def _leaf(nodes: list[Node], where: str) -> Leaf:
     return tuple(_matcher(node, where) for node in nodes)
 
 
-def _matcher(node: Node, where: str) -> Matcher:
+def _matcher(node: Node, where: str) -> tree.Matcher:
     match node:
         case Object():
             return _operator(node, where)
         case list():
             raise _refusal(where, "a list inside of a list is not a matcher; write its values in the outer list")
-        case Number():
+        case tree.Number():
             return node
         case _:
-            return Literal(node)
+            return tree.Literal(node)
 
 
-def _operator(node: Object, where: str) -> Matcher:
+def _operator(node: Object, where: str) -> tree.Matcher:
     if len(node) != 1:
         raise _refusal(
             where, f"a matcher has exactly one operator, not {len(node)}; write each in an object of its own"
@@ -186,22 +171,22 @@ def _operator(node: Object, where: str) -> Matcher:
     ((name, value),) = node
     match name:
         case "exactly":
-            return Exactly(_string(value, where, name))
+            return tree.Exactly(_string(value, where, name))
         case "prefix" | "suffix":
-            kind = Prefix if name == "prefix" else Suffix
+            kind = tree.Prefix if name == "prefix" else tree.Suffix
             if isinstance(value, Object):
                 return kind(_ignored_case(value, where, name), ignore_case=True)
             return kind(_string(value, where, name))
         case "equals-ignore-case":
-            return EqualsIgnoreCase(_string(value, where, name))
+            return tree.EqualsIgnoreCase(_string(value, where, name))
         case "wildcard":
-            return Wildcard(_wildcard(_string(value, where, name), where))
+            return tree.Wildcard(_wildcard(_string(value, where, name), where))
         case "cidr":
-            return Cidr(_cidr(_string(value, where, name), where))
+            return tree.Cidr(_cidr(_string(value, where, name), where))
         case "exists":
             if not isinstance(value, bool):
                 raise _refusal(where, f"exists is true or false, not {write(value)}")
-            return Exists(value)
+            return tree.Exists(value)
         case "numeric":
             return _numeric(value, where)
         case "anything-but":
@@ -248,7 +233,7 @@ def _cidr(text: str, where: str) -> str:
     return text
 
 
-def _numeric(value: Node, where: str) -> Numeric:
+def _numeric(value: Node, where: str) -> tree.Numeric:
     form = 'write ["=", n], ["<", n] or [">=", low, "<", high]'
     if not isinstance(value, list) or len(value) not in (2, 4):
         raise _refusal(where, f"numeric takes one comparison or a range, not {write(value)}; {form}")
@@ -265,31 +250,31 @@ def _numeric(value: Node, where: str) -> Numeric:
             raise _refusal(
                 where, f'the numeric range from {least.text} to {most.text} is empty; for one value write ["=", n]'
             )
-    return Numeric(tuple(comparisons))
+    return tree.Numeric(tuple(comparisons))
 
 
-def _representable(node: Node, where: str, name: str) -> Number:
-    if not isinstance(node, Number):
+def _representable(node: Node, where: str, name: str) -> tree.Number:
+    if not isinstance(node, tree.Number):
         raise _refusal(where, f"{name} takes numbers here, not {write(node)}")
     if isinstance(read_number(node.text), RawNumber):
         raise _refusal(where, f"{name}: no double represents {node.text}; write a number with at most 15 digits")
     return node
 
 
-def _anything_but(value: Node, where: str) -> AnythingBut:
+def _anything_but(value: Node, where: str) -> tree.AnythingBut:
     if isinstance(value, Object):
         return _anything_but_operator(value, where)
     values = value if isinstance(value, list) else [value]
     strings = tuple(one for one in values if isinstance(one, str))
-    numbers = tuple(one for one in values if isinstance(one, Number))
+    numbers = tuple(one for one in values if isinstance(one, tree.Number))
     if values and len(strings) == len(values):
-        return AnythingBut(strings)
+        return tree.AnythingBut(strings)
     if values and len(numbers) == len(values):
-        return AnythingBut(tuple(_representable(one, where, "anything-but") for one in numbers))
+        return tree.AnythingBut(tuple(_representable(one, where, "anything-but") for one in numbers))
     raise _refusal(where, f"anything-but takes strings only or numbers only, at least one, not {write(value)}")
 
 
-def _anything_but_operator(value: Object, where: str) -> AnythingBut:
+def _anything_but_operator(value: Object, where: str) -> tree.AnythingBut:
     if len(value) != 1 or value[0][0] not in _TEXT_MATCHERS:
         raise _refusal(where, f"anything-but takes one of {', '.join(sorted(_TEXT_MATCHERS))}, not {write(value)}")
     ((name, given),) = value
@@ -302,7 +287,7 @@ def _anything_but_operator(value: Object, where: str) -> AnythingBut:
         raise _refusal(where, f"anything-but with an empty {name} refuses every string; name one")
     if name == "wildcard":
         texts = tuple(_wildcard(text, where) for text in texts)
-    return AnythingBut(texts, name)
+    return tree.AnythingBut(texts, name)
 
 
 def _refusal(where: str, reason: str) -> PatternError:
@@ -333,7 +318,11 @@ def _from_json(text: str | bytes) -> Node:
     try:
         decoded = text if isinstance(text, str) else text.decode()
         node: Node = json.loads(
-            decoded, object_pairs_hook=Object, parse_int=Number, parse_float=Number, parse_constant=_no_constant
+            decoded,
+            object_pairs_hook=Object,
+            parse_int=tree.Number,
+            parse_float=tree.Number,
+            parse_constant=_no_constant,
         )
     except ValueError as error:  # both JSONDecodeError and UnicodeDecodeError
         raise PatternError(f"the pattern is not JSON: {error}", pattern=text) from error
@@ -353,11 +342,11 @@ def _from_python(value: object, where: str, depth: int) -> Node:
         case None | bool() | str():
             return value
         case int():
-            return Number(str(value))
+            return tree.Number(str(value))
         case float():
             if not math.isfinite(value):
                 raise _refusal(where, f"{value!r} is not a JSON number; write a finite one")
-            return Number(repr(value))
+            return tree.Number(repr(value))
         case list() | tuple():
             return [_from_python(one, where, depth + 1) for one in value]
         case Mapping():

@@ -11,25 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 
+from octopus.patterns import tree
 from octopus.patterns.numbers import RawNumber, read_number
 from octopus.patterns.parse import is_reserved
-from octopus.patterns.tree import (
-    AnythingBut,
-    Cidr,
-    EqualsIgnoreCase,
-    Exactly,
-    Exists,
-    Leaf,
-    Literal,
-    Matcher,
-    Number,
-    Numeric,
-    Prefix,
-    Rule,
-    Suffix,
-    Wildcard,
-    to_json,
-)
 
 #: An event source mapping takes filter patterns of up to this many characters.
 MAX_FILTER_LENGTH = 4096
@@ -63,31 +47,31 @@ class Lint:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def is_portable(rules: tuple[Rule, ...]) -> bool:
+def is_portable(rules: tuple[tree.Rule, ...]) -> bool:
     """Tell whether every place that evaluates event patterns understands these."""
     return all(tier_of(matcher) is Tier.PORTABLE for rule in rules for leaf in rule.values() for matcher in leaf)
 
 
-def tier_of(matcher: Matcher) -> Tier:
+def tier_of(matcher: tree.Matcher) -> Tier:
     """Name the tier of a matcher, after the documentation of each service."""
     match matcher:
-        case Literal() | Numeric() | Exists() | EqualsIgnoreCase():
+        case tree.Literal() | tree.Numeric() | tree.Exists() | tree.EqualsIgnoreCase():
             return Tier.PORTABLE
-        case Number(text):
+        case tree.Number(text):
             return Tier.ENGINE if isinstance(read_number(text), RawNumber) else Tier.PORTABLE
-        case Prefix(ignore_case=folded) | Suffix(ignore_case=folded):
+        case tree.Prefix(ignore_case=folded) | tree.Suffix(ignore_case=folded):
             return Tier.PIPES if folded else Tier.PORTABLE
-        case AnythingBut(operator=operator):
+        case tree.AnythingBut(operator=operator):
             return Tier.BUS if operator else Tier.PORTABLE
-        case Cidr():
+        case tree.Cidr():
             return Tier.PIPES
-        case Wildcard():
+        case tree.Wildcard():
             return Tier.BUS
-        case Exactly():
+        case tree.Exactly():
             return Tier.ENGINE
 
 
-def lint(rules: tuple[Rule, ...]) -> list[Lint]:
+def lint(rules: tuple[tree.Rule, ...]) -> list[Lint]:
     """Remark on matchers that some services do not understand, in the order of the pattern, each once."""
     remarks = {
         (path, matcher): remark
@@ -103,18 +87,18 @@ def lint(rules: tuple[Rule, ...]) -> list[Lint]:
     return found
 
 
-def _remark(path: str, matcher: Matcher) -> Lint | None:
+def _remark(path: str, matcher: tree.Matcher) -> Lint | None:
     tier = tier_of(matcher)
-    written = to_json(matcher)
+    written = tree.to_json(matcher)
     match matcher:
-        case Number(text) if tier is Tier.ENGINE:
+        case tree.Number(text) if tier is Tier.ENGINE:
             return Lint(path, tier, f"no double represents {text}; it matches only a number spelled just so")
-        case Number(text):
-            better = to_json(_as_numeric(matcher))
+        case tree.Number(text):
+            better = tree.to_json(_as_numeric(matcher))
             return Lint(
                 path, tier, f"the bare number {text} may not match other spellings of it everywhere; write {better}"
             )
-        case Exactly(text):
+        case tree.Exactly(text):
             return Lint(path, tier, f"{written} is documented for no AWS service; write {json.dumps(text)}")
         case _ if tier is not Tier.PORTABLE:
             return Lint(path, tier, f"{written} is understood by {_UNDERSTOOD_BY[tier]}; there it is left out")
@@ -122,7 +106,7 @@ def _remark(path: str, matcher: Matcher) -> Lint | None:
             return None
 
 
-def push_down(rules: tuple[Rule, ...]) -> str | None:
+def push_down(rules: tuple[tree.Rule, ...]) -> str | None:
     """Write the largest portable filter that accepts everything the rules accept.
 
     Returns:
@@ -145,7 +129,7 @@ def _alternatives(written: list[str]) -> str:
     return '"$or":[' + ",".join(f"{{{fields}}}" for fields in written) + "]"
 
 
-def _loosen(rules: list[Rule]) -> list[Rule]:
+def _loosen(rules: list[tree.Rule]) -> list[tree.Rule]:
     """Drop fields that cannot be pushed down, and fields whose rule would become stricter by that."""
     while True:
         common = _common(rules)
@@ -165,11 +149,11 @@ def _loosen(rules: list[Rule]) -> list[Rule]:
             # would be judged in the whole array and fail: it must go as well.
             unbound = {_first_step(path) for path in paths}
             for path in list(rule):
-                if path in paths or (_first_step(path) in unbound and Exists(False) in rule[path]):
+                if path in paths or (_first_step(path) in unbound and tree.Exists(False) in rule[path]):
                     del rule[path]
 
 
-def _can_push(path: str, rule: Rule) -> bool:
+def _can_push(path: str, rule: tree.Rule) -> bool:
     if any(tier_of(matcher) is not Tier.PORTABLE for matcher in rule[path]):
         return False
     steps = path.split(".")
@@ -179,14 +163,14 @@ def _can_push(path: str, rule: Rule) -> bool:
     return not any(".".join(steps[:count]) in rule for count in range(1, len(steps)))
 
 
-def _can_stand_in_or(path: str, rule: Rule, uses: Counter[str]) -> bool:
+def _can_stand_in_or(path: str, rule: tree.Rule, uses: Counter[str]) -> bool:
     if is_reserved(_first_step(path)):
         return False  # would make an ordinary field of the whole $or
     # The engine misses alternatives that share a field when absence is among their conditions.
-    return Exists(False) not in rule[path] or all(uses[other] <= 1 for other in rule)
+    return tree.Exists(False) not in rule[path] or all(uses[other] <= 1 for other in rule)
 
 
-def _common(rules: list[Rule]) -> Rule:
+def _common(rules: list[tree.Rule]) -> tree.Rule:
     first, *others = rules
     return {path: leaf for path, leaf in first.items() if all(other.get(path) == leaf for other in others)}
 
@@ -195,9 +179,9 @@ def _first_step(path: str) -> str:
     return path.partition(".")[0]
 
 
-def _nest(rule: Rule) -> str:
+def _nest(rule: tree.Rule) -> str:
     """Write the fields of a rule as JSON, without the braces around them."""
-    grouped: dict[str, Rule | Leaf] = {}
+    grouped: dict[str, tree.Rule | tree.Leaf] = {}
     for path, leaf in rule.items():
         step, dot, rest = path.partition(".")
         if dot:
@@ -209,12 +193,12 @@ def _nest(rule: Rule) -> str:
     return ",".join(f"{json.dumps(step, ensure_ascii=False)}:{_written(node)}" for step, node in grouped.items())
 
 
-def _written(node: Rule | Leaf) -> str:
+def _written(node: tree.Rule | tree.Leaf) -> str:
     if isinstance(node, dict):
         return f"{{{_nest(node)}}}"
-    return "[" + ",".join(to_json(_as_numeric(matcher)) for matcher in node) + "]"
+    return "[" + ",".join(tree.to_json(_as_numeric(matcher)) for matcher in node) + "]"
 
 
-def _as_numeric(matcher: Matcher) -> Matcher:
+def _as_numeric(matcher: tree.Matcher) -> tree.Matcher:
     # Services differ on whether the bare number 300 matches 300.0; they agree on numeric.
-    return Numeric((("=", matcher),)) if isinstance(matcher, Number) else matcher
+    return tree.Numeric((("=", matcher),)) if isinstance(matcher, tree.Number) else matcher

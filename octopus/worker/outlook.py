@@ -203,10 +203,15 @@ class BrokerWatch:
         if change.begun:
             reasons = "; ".join(sorted({reason.rstrip(".") for reason in change.begun.values()}))
             logger.warning(
-                "%s says nothing of %s: %s. The other partitions go on.", address, _spell(change.begun), reasons
+                "%s says nothing of %s: %s. The other partitions go on.",
+                address,
+                first_few(sorted(change.begun)),
+                reasons,
             )
         if change.ended:
-            logger.info("%s says again, after %.1f s, where %s end", address, change.longest, _spell(change.ended))
+            logger.info(
+                "%s says again, after %.1f s, where %s end", address, change.longest, first_few(sorted(change.ended))
+            )
 
 
 async def _end_of(admin: Admin, partition: TopicPartition) -> int | str:
@@ -220,7 +225,3 @@ async def _end_of(admin: Admin, partition: TopicPartition) -> int | str:
 
 def _reason(error: OctopusError | TimeoutError) -> str:
     return str(error) or f"nothing came for {ANSWER_TIME:g} s"
-
-
-def _spell(partitions: Collection[TopicPartition]) -> str:
-    return first_few([str(each) for each in sorted(partitions)])

@@ -148,7 +148,7 @@ class TopicWatch:
             if unsaid and self._known.recreated == "stop":
                 say_unreadable(self._group, unsaid, error)
             elif unsaid:
-                logger.warning("%s: %s: %s", self._group, _spell(unsaid), error)
+                logger.warning("%s: %s: %s", self._group, first_few(sorted(unsaid)), error)
 
     def _say_doubtful(self) -> None:
         doubtful, self._doubtful = self._doubtful, {}
@@ -195,8 +195,4 @@ def _without_a_place(group: str, errors: Mapping[TopicPartition, OffsetOutOfRang
 def say_unreadable(group: str, partitions: Collection[TopicPartition], error: TransportError) -> None:
     """Say that partitions are not read on."""
     why = str(error).rstrip(".")
-    logger.error("%s stops reading %s: %s. The other partitions go on.", group, _spell(partitions), why)
-
-
-def _spell(partitions: Collection[TopicPartition]) -> str:
-    return first_few([str(each) for each in sorted(partitions)])
+    logger.error("%s stops reading %s: %s. The other partitions go on.", group, first_few(sorted(partitions)), why)

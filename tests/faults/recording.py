@@ -1,4 +1,4 @@
-"""A transport that writes down what goes through it: what is polled, published in transactions, committed, assigned."""
+"""A transport that records its traffic: records polled, messages of transactions, commits, assignments."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -35,18 +35,18 @@ def id_of(value: bytes | None) -> str:
 
 
 class RecordingTransport:
-    """Passes everything on.
+    """Passes every call to a transport, and records what its consumers and producers do.
 
     Args:
-        transport: To whom.
-        journal: Where it is written.
-        who: The worker's name.
+        transport: The one that does the work.
+        journal: Gets the records.
+        worker: Its name.
     """
 
-    def __init__(self, transport: Transport, journal: Journal, who: str) -> None:
+    def __init__(self, transport: Transport, journal: Journal, worker: str) -> None:
         self._transport = transport
         self._journal = journal
-        self._who = who
+        self._worker = worker
         self._consumers = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -57,34 +57,34 @@ class RecordingTransport:
         consumer = self._transport.consumer(group, topics, **options)
         if group.endswith((".renew", ".renew.retry")):
             return consumer  # of a topic that is made again: its offsets mean something else each time
-        self._latest = _Consumer(consumer, self._journal, self._who, group, self._consumers)
+        self._latest = RecordingConsumer(consumer, self._journal, self._worker, group, self._consumers)
         return self._latest
 
     def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
         producer = self._transport.transactional_producer(transactional_id, **options)
-        return RecordingProducer(producer, self._journal, f"{transactional_id}#{self._who}")
+        return RecordingProducer(producer, self._journal, f"{transactional_id}#{self._worker}")
 
-    def end_fetching(self) -> None:
-        """Let the client's fetch task die without a word, as a defect of the client library would. From any thread."""
+    def kill_fetch_task(self) -> None:
+        """Cancel the client's fetch task, as a defect of the client library would end it. From any thread."""
         task = self._latest.engine._fetcher._fetch_task
         task.get_loop().call_soon_threadsafe(task.cancel)
         self._latest.note("fetch task dies")
 
 
-class _Consumer:
-    def __init__(self, consumer: Consumer, journal: Journal, who: str, group: str, number: int) -> None:
+class RecordingConsumer:
+    def __init__(self, consumer: Consumer, journal: Journal, worker: str, group: str, number: int) -> None:
         self._consumer = consumer
         self._journal = journal
-        self._who = who
+        self._worker = worker
         self._group = group
         self._number = number
-        self._generation = 0
+        self._assignments = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
     async def start(self, listener: AssignmentListener) -> None:
-        await self._consumer.start(_Listener(listener, self))
+        await self._consumer.start(RecordingListener(listener, self))
 
     async def fetch(
         self,
@@ -96,7 +96,7 @@ class _Consumer:
     ) -> list[Fetched]:
         fetched = await self._consumer.fetch(partitions, max_records=max_records, timeout=timeout, max_bytes=max_bytes)
         fetched = [each._replace(records=[*each.records]) if isinstance(each, Chunk) else each for each in fetched]
-        reader = f"{self._who}/{self._number}.{self._generation}"
+        reader = f"{self._worker}/{self._number}.{self._assignments}"
         for each in fetched:
             if isinstance(each, Chunk) and each.records:
                 records = tuple((record.offset, id_of(record.value)) for record in each.records)
@@ -105,43 +105,43 @@ class _Consumer:
 
     async def commit(self, offsets: Mapping[TopicPartition, Commit]) -> None:
         asked = tuple((partition, commit.offset) for partition, commit in offsets.items())
-        self._journal.write(Committing(time=now(), group=self._group, offsets=asked, who=self._who))
+        self._journal.write(Committing(time=now(), group=self._group, offsets=asked, who=self._worker))
         await self._consumer.commit(offsets)
 
     @property
     def engine(self) -> Any:
         return self._consumer._engine  # type: ignore[attr-defined]
 
-    def note(self, what: str) -> None:
-        self._journal.write(Note(time=now(), what=what, who=self._who))
+    def note(self, event: str) -> None:
+        self._journal.write(Note(time=now(), what=event, who=self._worker))
 
-    def begin_generation(self) -> None:
-        self._generation += 1
+    def count_assignment(self) -> None:
+        self._assignments += 1
 
 
 _numbers = count()
 
 
 class RecordingProducer:
-    """Passes transactions on, and writes down what is in them and how they end.
+    """Passes every call to a producer, and records the messages of its transactions and how they end.
 
     Args:
-        producer: To whom.
-        journal: Where it is written.
-        who: The worker and the producer.
+        producer: The one that does the work.
+        journal: Gets the records.
+        name: Of the producer and its worker.
     """
 
-    def __init__(self, producer: TransactionalProducer, journal: Journal, who: str) -> None:
+    def __init__(self, producer: TransactionalProducer, journal: Journal, name: str) -> None:
         self._producer = producer
         self._journal = journal
-        self._who = who
+        self._name = name
         self._transaction = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
     async def begin(self) -> None:
-        self._transaction = f"{self._who}.{next(_numbers)}"
+        self._transaction = f"{self._name}.{next(_numbers)}"
         await self._producer.begin()
 
     async def send(self, message: Outgoing) -> Published:
@@ -179,7 +179,7 @@ class RecordingProducer:
     async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
         asked = tuple((partition, commit.offset) for partition, commit in offsets.items())
         self._journal.write(
-            Committing(time=now(), group=group, offsets=asked, who=self._who, transaction=self._transaction)
+            Committing(time=now(), group=group, offsets=asked, who=self._name, transaction=self._transaction)
         )
         await self._producer.send_offsets(group, offsets)
 
@@ -193,13 +193,13 @@ class RecordingProducer:
         await self._producer.abort()
 
 
-class _Listener:
-    def __init__(self, listener: AssignmentListener, consumer: _Consumer) -> None:
+class RecordingListener:
+    def __init__(self, listener: AssignmentListener, consumer: RecordingConsumer) -> None:
         self._listener = listener
         self._consumer = consumer
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        self._consumer.begin_generation()
+        self._consumer.count_assignment()
         self._consumer.note("assigned")
         await self._listener.assigned(partitions)
 

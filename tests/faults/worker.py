@@ -210,7 +210,7 @@ def main(text: str) -> int:
     def recording(settings: Settings, **options: Any) -> RecordingTransport:
         transport = RecordingTransport(connect(settings, **options), diary.journal, f"{plan.name}-{os.getpid()}")
         if plan.fetch_dies_after is not None:
-            threading.Timer(plan.fetch_dies_after, transport.end_fetching).start()
+            threading.Timer(plan.fetch_dies_after, transport.kill_fetch_task).start()
         return transport
 
     octopus.worker.process.connect = recording  # run_process itself is under test: this is the only seam it leaves

@@ -31,23 +31,14 @@ _LATEST = -1  # Kafka's word for it in a request for a time
 
 
 class LibrdkafkaConsumer:
-    """A member of a consumer group.
+    """A member of a consumer group. Its arguments are those of `KafkaConsumer`, apart from the ones below.
 
     Args:
-        settings: Where the cluster is.
-        group: Group id.
-        topics: Names, or a compiled pattern that topic names match from their start.
-        session_timeout: How long the broker waits for a heartbeat; with `group_protocol="consumer"` brokers decide that.
-        heartbeat_interval: How often to tell the broker that we live; the same.
-        rebalance_timeout: How long `revoked` may take; longer than the caller's drain budget.
-        group_instance_id: A name that survives restarts, so that a quick one causes no rebalance.
-        keeps_place: Whether a member with such a name keeps its partitions when it stops, for the next of that name.
+        session_timeout: With `group_protocol="consumer"` the brokers decide it, and the heartbeat interval.
         assignor: How partitions are assigned: `cooperative-sticky` when None, or the brokers' choice.
         group_protocol: `classic`, or `consumer` for the protocol of KIP-848 (Kafka 4).
-        isolation: Whether records of open and aborted transactions are seen.
         max_partition_fetch_bytes: One fetch of one partition; at least two of them may be held for each.
         fetch_max_bytes: For one fetch of one broker, for librdkafka's queue, and for the backlogs of all partitions together.
-        fetch_max_wait: How long a broker may wait for data before it answers an idle fetch.
     """
 
     def __init__(
