@@ -7,7 +7,7 @@ Sources: W3C Trace Context and W3C Baggage; in Kafka their names are lower case.
 from collections.abc import Iterable
 from contextvars import ContextVar
 
-from octopus.events import Headers, StoredRecord
+from octopus.events import Headers
 
 TRACE = {
     "traceparent": ("traceparent", "tracestate"),
@@ -34,7 +34,8 @@ def traced(headers: Headers) -> Headers:
     return [*headers, *[(name, value) for name, value in trace if name not in own]]
 
 
-def common_trace(records: Iterable[StoredRecord]) -> Headers:
+def common_trace(headers: Iterable[Headers]) -> Headers:
     """Return the trace headers of a batch's records if all of them have the same: a batch publishes for all its records."""
-    traces = {tuple(trace_of(record.headers)) for record in records}
-    return traces.pop() if len(traces) == 1 else ()
+    traces = map(trace_of, headers)
+    first = next(traces, [])
+    return first if all(each == first for each in traces) else ()

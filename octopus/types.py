@@ -8,24 +8,32 @@ What is total never raises, but for a cancellation from outside and for what sto
 `MemoryError`); then nothing of the record is settled. `attempt` is 1 for the first delivery to a handler.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from octopus.claim import Claim
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
-from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.outcomes import DONE, DeadLetter, Outcome, Retry
 
 
 class BatchOutcome(NamedTuple):
-    """What became of each record of a batch.
+    """What became of each record of a batch. Those that are done, nearly always all, cost nothing.
 
     Attributes:
-        outcomes: Each record with its outcome.
+        batch: The records.
+        others: The outcomes of those that are not done, by their position among the records.
         retry: When those whose outcome is a `Retry` run again, together; None when there are none.
     """
 
-    outcomes: list[tuple[StoredRecord, Outcome]]
+    batch: Sequence[StoredRecord]
+    others: Mapping[int, Outcome] = MappingProxyType({})
     retry: Retry | None = None
+
+    def outcomes(self) -> Iterator[tuple[StoredRecord, Outcome]]:
+        """Yield each record with its outcome."""
+        for position, stored in enumerate(self.batch):
+            yield stored, self.others.get(position, DONE)
 
 
 RunClaim = Callable[[Claim], Awaitable[Outcome | BatchOutcome]]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from operator import itemgetter
 
 from octopus.cancellation import is_alone, is_wanted, take_back
 from octopus.claim import Claim
@@ -14,6 +15,8 @@ from octopus.retries import RetryPolicy
 from octopus.types import BatchOutcome, Conclude, Defer, Handle, PublishDeadLetter, Run, RunClaim
 
 logger = get_logger("octopus.handlers")
+
+_position = itemgetter(0)
 
 FATAL = (HandlerStopped, MemoryError)
 """Exceptions that are no event's fault: processing stops and nothing is settled."""
@@ -75,12 +78,11 @@ def guard_batches(
     async def run(batch: StoredRecord, attempt: int) -> BatchOutcome:
         assert isinstance(batch, Batch)
         outcome = await attempt_batch(batch, attempt)
-        for index, (stored, single) in enumerate(outcome.outcomes):
+        for position, single in sorted(outcome.others.items(), key=_position) if outcome.others else ():
             if isinstance(single, DeadLetter):
-                record = Record.at(partition, stored)
+                record = Record.at(partition, outcome.batch[position])
                 log(name, record, attempt, single)
                 await publish_dead_letter(record, single, attempt)
-                outcome.outcomes[index] = (stored, single)
         return outcome
 
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
@@ -99,13 +101,14 @@ def guard_batches(
         decision = await judge(policy, attempt, error)
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
-            return BatchOutcome([(stored, decision) for stored in batch], decision)
+            return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision), decision)
         if len(batch) == 1 or isinstance(error, ResultRefused):  # the handler did run, and would return the same
-            return BatchOutcome([(stored, decision) for stored in batch])
+            return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision))
         singles = [await attempt_batch(Batch([stored]), attempt) for stored in batch]
         later = [retry for single in singles if (retry := single.retry) is not None]
         longest = max(later, key=lambda retry: retry.after) if later else None
-        return BatchOutcome([pair for single in singles for pair in single.outcomes], longest)
+        others = {position: each for position, single in enumerate(singles) for each in single.others.values()}
+        return BatchOutcome(batch, others, longest)
 
     return run
 

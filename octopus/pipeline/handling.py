@@ -15,12 +15,13 @@ from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ResultRefused, TransportError
 from octopus.events import Batch, Event, Headers, Message, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
-from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome, Retry
+from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
+from octopus.pipeline.columns import bind_columns
 from octopus.routing import Route
 from octopus.serde import Codec, Decoder, announces_type
-from octopus.tracing import common_trace, current
+from octopus.tracing import current
 from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Conclude, Decide, Handle, RunClaim
 
@@ -207,49 +208,31 @@ class Handling:
             partition: Whose.
             decide: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
         """
-        direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
-        accepts = self._accepts if self._route.pattern is not None else None
-        wants_event = self._route.signature.parameter.kind == "event"
+        pattern, call, publish = self._route.pattern, self._call, self._publish
+        read = bind_columns(
+            partition,
+            self._decoder,
+            decide,
+            matches=pattern.matches_bytes if pattern is not None else None,
+            accepts=self._accepts,
+            wants_event=self._route.signature.parameter.kind == "event",
+        )
 
         async def handle(batch: StoredRecord, attempt: int) -> BatchOutcome:
             assert isinstance(batch, Batch)
-            outcomes: list[tuple[StoredRecord, Outcome]] = []
-            retry: Retry | None = None
-            arguments = []
-            for stored in batch:
-                outcome: Outcome = SKIPPED
-                try:
-                    value, headers = stored.value, stored.headers
-                    if headers and not announces_type(headers):
-                        headers = ()
-                    if accepts is None or accepts(value, headers):
-                        try:
-                            argument = careful(value, headers) if headers else direct(value)  # type: ignore[arg-type]
-                        except Exception:  # noqa: BLE001 - as above
-                            argument = careful(value, headers)
-                        if wants_event:
-                            argument = Event(argument, Record.at(partition, stored), attempt)
-                        arguments.append(argument)
-                        outcome = DONE
-                except MemoryError:
-                    raise  # no event's fault
-                except Exception as error:  # noqa: BLE001 - one bad record is no reason to fail its batch
-                    outcome = decide(stored, attempt, error)
-                    if isinstance(outcome, Retry) and (retry is None or outcome.after > retry.after):
-                        retry = outcome
-                outcomes.append((stored, outcome))
+            arguments, others, retry, trace = read(batch, attempt)
             if arguments:
-                current.set(common_trace(batch))
+                current.set(trace)
                 result = await call(arguments)
                 if result is not None:
                     if self._check is not None:
                         self._check()
                     await publish(result, None)
-            return BatchOutcome(outcomes, retry)
+            return BatchOutcome(batch, others, retry)
 
         return handle
 
-    def _accepts(self, value: bytes | None, headers: Headers) -> bool:
+    def _accepts(self, value: bytes | None, headers: Headers = ()) -> bool:
         """Ask the filter about any record: it may have no value, or be something else than JSON."""
         pattern = self._route.pattern
         if pattern is None:

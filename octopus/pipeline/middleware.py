@@ -205,7 +205,13 @@ def _spelled(answer: Any) -> str:
 def _complete(batch: Batch, outcome: Any, middleware: Middleware, handler: str) -> BatchOutcome:
     """Give each record of a batch an outcome: what middleware did not pass on is skipped."""
     if isinstance(outcome, BatchOutcome):
-        known = {stored.offset: single for stored, single in outcome.outcomes}
-        return BatchOutcome([(stored, known.get(stored.offset, SKIPPED)) for stored in batch], outcome.retry)
+        if outcome.batch is batch:
+            return outcome
+        known = {stored.offset: single for stored, single in outcome.outcomes()}
+        outcomes = enumerate(known.get(stored.offset, SKIPPED) for stored in batch)
+        return BatchOutcome(batch, {at: single for at, single in outcomes if single is not DONE}, outcome.retry)
     single = checked(outcome, middleware, handler)
-    return BatchOutcome([(stored, single) for stored in batch], single if isinstance(single, Retry) else None)
+    if single is DONE:
+        return BatchOutcome(batch)
+    others = dict.fromkeys(range(len(batch)), single)
+    return BatchOutcome(batch, others, single if isinstance(single, Retry) else None)

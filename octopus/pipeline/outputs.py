@@ -216,7 +216,7 @@ class Outbox:
                 raise
             # No suspension from here to where the runner settles the record: both happen, or neither.
             if isinstance(outcome, BatchOutcome):
-                for single, _ in outcome.outcomes:
+                for single in outcome.batch:
                     self._release(single.offset)
             elif not isinstance(outcome, Retry):
                 self._release(stored.offset)
@@ -268,7 +268,7 @@ def settles_at(stored: StoredRecord) -> int:
 def _settled(stored: StoredRecord, outcome: Outcome | BatchOutcome) -> list[StoredRecord]:
     """Return those whose attempt succeeded: a handler's outputs go with them."""
     if isinstance(outcome, BatchOutcome):
-        return [single for single, result in outcome.outcomes if not isinstance(result, Retry | DeadLetter)]
+        return [single for single, result in outcome.outcomes() if not isinstance(result, Retry | DeadLetter)]
     return [] if isinstance(outcome, Retry) else [stored]
 
 

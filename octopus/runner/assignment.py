@@ -17,7 +17,7 @@ from octopus.runner import invariants
 from octopus.runner.draining import DrainingLanes
 from octopus.runner.lanes import LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of
-from octopus.types import RunClaim
+from octopus.types import BatchOutcome, RunClaim
 
 
 @invariants.hold_after("note", "finish", "reduce", "settle", "settle_batch", "note_committed", "close")
@@ -118,13 +118,18 @@ class Assignment:
                 self._skipped += 1
         self.ledger.settle(record.offset)
 
-    def settle_batch(self, outcomes: Sequence[tuple[StoredRecord, Outcome]]) -> Batch:
+    def settle_batch(self, outcome: BatchOutcome) -> Batch:
         """Settle the records of a batch whose outcomes are final, and count them; return those that are to run again."""
-        settled = [single for single, result in outcomes if not isinstance(result, Retry)]
-        self._skipped += sum(isinstance(result, Skipped) for _, result in outcomes)
-        self.dead_lettered += sum(isinstance(result, DeadLetter) for _, result in outcomes)
-        self.ledger.settle_run(offsets_of(settled))
-        return Batch(single for single, result in outcomes if isinstance(result, Retry))
+        batch, others, _ = outcome
+        again = Batch()
+        if others:
+            again.extend(single for single, result in outcome.outcomes() if isinstance(result, Retry))
+            self._skipped += sum(isinstance(result, Skipped) for result in others.values())
+            self.dead_lettered += sum(isinstance(result, DeadLetter) for result in others.values())
+        if again:
+            batch = [single for single, result in outcome.outcomes() if not isinstance(result, Retry)]
+        self.ledger.settle_run(offsets_of(batch))
+        return again
 
     def reduce(self, claim: Claim) -> bool:
         """Settle what a claim has finished and give back what has not begun: it has nothing but its running record then.

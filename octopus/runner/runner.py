@@ -326,10 +326,10 @@ class Runner:
             case Retry():
                 self._delay(assignment, record, attempt, outcome)
                 return
-            case BatchOutcome(outcomes, retry):
-                again = assignment.settle_batch(outcomes)
-                if again and retry is not None:
-                    self._delay(assignment, again, attempt, retry)
+            case BatchOutcome():
+                again = assignment.settle_batch(outcome)
+                if again and outcome.retry is not None:
+                    self._delay(assignment, again, attempt, outcome.retry)
                     return
             case _:
                 assignment.settle(record, outcome)

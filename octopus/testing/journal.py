@@ -96,7 +96,7 @@ class Journal:
         if not isinstance(outcome, BatchOutcome):
             self.note(handler, partition, stored, attempt, outcome)
             return
-        for single, result in outcome.outcomes:
+        for single, result in outcome.outcomes():
             self.note(handler, partition, single, attempt, result)
 
     def note_failed_timer(self, timer: str, error: Exception) -> None:

@@ -295,7 +295,7 @@ async def test_no_more_threads_run_than_the_concurrency_allows() -> None:
 
 
 def of(outcome: Any) -> dict[int, Any]:
-    return {stored.offset: single for stored, single in outcome.outcomes}
+    return {stored.offset: single for stored, single in outcome.outcomes()}
 
 
 def values(*given: bytes) -> Batch:

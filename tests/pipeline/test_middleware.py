@@ -215,7 +215,7 @@ async def test_middleware_of_a_batch_that_forgets_to_return_runs_its_handler_onc
         runs.append(len(values))
 
     outcome = await run_with(app, Batch(records(range(3))))
-    assert [type(single) for _, single in outcome.outcomes] == [DeadLetter] * 3
+    assert [type(single) for _, single in outcome.outcomes()] == [DeadLetter] * 3
     assert runs == [3]
 
 
@@ -257,7 +257,7 @@ async def test_the_middleware_of_a_batch_may_pass_on_a_part_of_it() -> None:
         seen.extend(event.offset for event in events)
 
     outcome = await run_with(app, Batch(records(range(4))))
-    assert [(each.offset, single) for each, single in outcome.outcomes] == [
+    assert [(each.offset, single) for each, single in outcome.outcomes()] == [
         (0, SKIPPED),
         (1, DONE),
         (2, SKIPPED),
@@ -276,5 +276,5 @@ async def test_the_middleware_of_a_batch_may_decide_for_all_of_it(given: Outcome
 
     app.on("t", batch=10)(handler)
     outcome = await run_with(app, Batch(records(range(2))))
-    assert [single for _, single in outcome.outcomes] == [given, given]
+    assert [single for _, single in outcome.outcomes()] == [given, given]
     assert outcome.retry == (given if isinstance(given, Retry) else None)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from octopus.outcomes import DONE, SKIPPED, Retry
+from octopus.outcomes import SKIPPED, Retry
 from octopus.testing import VirtualTime
 from octopus.types import BatchOutcome
 from tests.runner.begun import OnStage, begin, submit
@@ -16,7 +16,7 @@ async def test_a_full_batch_runs_at_once_and_the_rest_when_its_window_is_over(
     assignment = begin(runner, records(range(4)))
     await turns()
     assert stage.batches == [[0, 1, 2]]
-    await stage.end(0, outcome=BatchOutcome([(each, DONE) for each in records(range(3))]))
+    await stage.end(0, outcome=BatchOutcome(records(range(3))))
     assert len(stage.batches) == 1
     assert not runner._slots.quiet.is_set(), "a batch that is filling is not quiet"
     await asyncio.sleep(5.1)
@@ -33,7 +33,7 @@ async def test_a_window_that_ends_while_a_batch_runs_releases_the_next_one_at_on
     submit(runner, assignment, records([3]))
     await asyncio.sleep(10)
     assert stage.batches == [[0, 1, 2]]
-    await stage.end(0, outcome=BatchOutcome([(each, DONE) for each in records(range(3))]))
+    await stage.end(0, outcome=BatchOutcome(records(range(3))))
     assert stage.batches == [[0, 1, 2], [3]]
 
 
@@ -48,7 +48,7 @@ async def test_a_window_of_nothing_does_not_spin_while_a_batch_runs(on_stage: On
     await turns(50)
     del loop.call_later
     assert calls == []
-    await stage.end(0, outcome=BatchOutcome([(record(0), DONE)]))
+    await stage.end(0, outcome=BatchOutcome([record(0)]))
     assert stage.batches == [[0], [1]]
 
 
@@ -57,12 +57,12 @@ async def test_only_what_is_to_be_retried_of_a_batch_runs_again(virtual_time: Vi
     assignment = begin(runner, records(range(3)))
     await turns()
     again = Retry(2.0, ValueError("busy"))
-    await stage.end(0, outcome=BatchOutcome([(record(0), DONE), (record(1), again), (record(2), SKIPPED)], again))
+    await stage.end(0, outcome=BatchOutcome(records(range(3)), {1: again, 2: SKIPPED}, again))
     assert assignment.ledger.committable == 1
     await asyncio.sleep(3)
     assert stage.batches == [[0, 1, 2], [1]]
     assert stage.started[-1] == (0, 1, 2)
-    await stage.end(1, outcome=BatchOutcome([(record(1), DONE)]))
+    await stage.end(1, outcome=BatchOutcome([record(1)]))
     assert assignment.ledger.committable == 3
 
 

@@ -111,8 +111,8 @@ class Delivery:
             match outcome:
                 case Retry(after) if not self._fits(after):
                     return LEFT_OPEN
-                case BatchOutcome(outcomes, Retry(after)) if not self._fits(after):
-                    return BatchOutcome(outcomes, LEFT_OPEN)
+                case BatchOutcome(retry=Retry(after)) if not self._fits(after):
+                    return outcome._replace(retry=LEFT_OPEN)
             return outcome
 
         return run_claim

@@ -1,0 +1,144 @@
+"""The records of a batch as columns, each filtered and decoded back to back by compiled code.
+
+A record costs no step of Python, as long as it decodes and its headers name no content type. One that does not decode is looked at
+by itself, and those behind it go on in the same way. Each value is decoded by a call of its own, so that no value can end where
+another one begins: see docs/design.md.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain, compress
+from operator import attrgetter, itemgetter, not_
+from typing import Any, NamedTuple, Protocol
+
+from octopus.events import Batch, Event, Headers, Record, TopicPartition
+from octopus.outcomes import SKIPPED, Outcome, Retry
+from octopus.serde import Decoder, announces_type
+from octopus.tracing import TRACE, common_trace
+from octopus.types import Decide
+
+_value, _headers, _after, _name = attrgetter("value"), attrgetter("headers"), attrgetter("after"), itemgetter(0)
+
+
+class Accepts(Protocol):
+    """A filter that can be asked about any record."""
+
+    def __call__(self, value: bytes | None, headers: Headers = ()) -> bool:
+        """Tell whether a record matches; headers matter where they name its content type."""
+        ...
+
+
+class Columns(NamedTuple):
+    """What a handler is given of a batch, and what has become of the rest already.
+
+    Attributes:
+        arguments: For the handler.
+        others: The outcomes of the other records, by their positions.
+        retry: The longest of those that are to be retried; None when there are none.
+        trace: The trace headers that all records have.
+    """
+
+    arguments: list[Any]
+    others: dict[int, Outcome]
+    retry: Retry | None
+    trace: Headers
+
+
+def bind_columns(
+    partition: TopicPartition,
+    decoder: Decoder[Any],
+    decide: Decide,
+    *,
+    matches: Callable[[bytes], bool] | None,
+    accepts: Accepts,
+    wants_event: bool,
+) -> Callable[[Batch, int], Columns]:
+    """Return what filters and decodes the batches of a partition.
+
+    Args:
+        partition: Whose.
+        decoder: The handler's.
+        decide: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
+        matches: The filter, for JSON; it may raise for anything else. None without one.
+        accepts: The same filter, for anything.
+        wants_event: Whether the handler takes `Event`s.
+    """
+    direct, careful = decoder.direct, decoder.decode
+
+    def read(batch: Batch, attempt: int) -> Columns:
+        headers: Sequence[Headers] = [*map(_headers, batch)]
+        names = _names(headers)
+        trace = () if TRACE.keys().isdisjoint(names) else common_trace(headers)
+        columns: list[Sequence[Any]] = [[*map(_value, batch)]]
+        is_typed = any(len(name) == 12 and name.lower() == "content-type" for name in names)
+        if is_typed:
+            columns.append([each if announces_type(each) else () for each in headers])  # others do not matter here
+        positions: Sequence[int] = range(len(batch))
+        others: dict[int, Outcome] = {}
+
+        if matches is not None:
+            matched, failed = _each(accepts if is_typed else matches, accepts, columns)
+            if failed or not all(matched):
+                others.update(dict.fromkeys(compress(positions, map(not_, matched)), SKIPPED))
+                others.update((at, decide(batch[at], attempt, error)) for at, error in failed.items())
+                positions = [*compress(positions, matched)]
+                columns = [[*compress(column, matched)] for column in columns]
+        arguments, failed = _each(careful if is_typed else direct, careful, columns)
+        if failed:
+            failures = {positions[at]: error for at, error in failed.items()}
+            others.update((at, decide(batch[at], attempt, error)) for at, error in failures.items())
+            arguments = [each for at, each in enumerate(arguments) if at not in failed]
+            positions = [at for at in positions if at not in failures]
+        if wants_event:
+            arguments = [
+                Event(each, Record.at(partition, batch[at]), attempt)
+                for at, each in zip(positions, arguments, strict=True)
+            ]
+        retries = [each for each in others.values() if isinstance(each, Retry)] if others else ()
+        return Columns(arguments, others, max(retries, key=_after, default=None), trace)
+
+    return read
+
+
+def _each(
+    function: Callable[..., Any], careful: Callable[..., Any], columns: Sequence[Sequence[Any]]
+) -> tuple[list[Any], dict[int, Exception]]:
+    """Apply a function to the columns, as `map`; where it raises, apply the careful one.
+
+    Returns:
+        The results, and by position why there is none: that has None in its place.
+    """
+    results: list[Any] = []
+    failed: dict[int, Exception] = {}
+    count, rest = len(columns[0]), [*map(iter, columns)]
+    while True:
+        with contextlib.suppress(Exception):  # decided again
+            results.extend(map(function, *rest))  # keeps what it has when one raises
+        at = len(results)
+        if (
+            at == count
+        ):  # and no sooner: a type's own code may raise StopIteration, which ends a `map` like a column's end
+            return results, failed
+        result, error = _tried(careful, [column[at] for column in columns])
+        results.append(result)
+        if error is not None:
+            failed[at] = error
+
+
+def _tried(careful: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Exception | None]:
+    try:
+        return careful(*arguments), None
+    except MemoryError:
+        raise  # no event's fault
+    except Exception as error:  # noqa: BLE001 - one bad record is no reason to fail its batch
+        return None, error
+
+
+def _names(headers: Sequence[Headers]) -> Collection[str]:
+    """Return the names of all headers: mostly there are none, or all records have the same headers."""
+    if not any(headers):
+        return ()
+    first = headers[0]
+    if headers.count(first) == len(headers):
+        return [name for name, _ in first]
+    return {*map(_name, chain.from_iterable(headers))}
