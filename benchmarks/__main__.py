@@ -12,9 +12,9 @@ from benchmarks.cases import Case, select
 from benchmarks.harness import Interrupted, Line, Plan, measure, write
 from benchmarks.simulation import __main__ as simulation
 from benchmarks.suites import broker as broker_suite
-from benchmarks.suites import consume, latency, micro, paper, publish, scale
+from benchmarks.suites import consume, latency, micro, paper, publish, scale, transform
 
-SUITES = (consume, publish, latency, broker_suite, scale, micro, paper)
+SUITES = (consume, publish, transform, latency, broker_suite, scale, micro, paper)
 WITHOUT_BROKER = {"patterns", "ledger", "ordering", "serde", "import", "embedded"}
 
 

@@ -27,6 +27,7 @@ class Case:
         copies: Of its topic; more than one needs as many brokers.
         every_core: Whether the process may use the broker's cores as well: when the broker is what is measured.
         environment: Name of a peer's environment; empty for this project's own.
+        observer: Module that runs in our environment beside the broker, starts `module` by itself and measures it from outside.
     """
 
     suite: str
@@ -41,6 +42,7 @@ class Case:
     share: float = 1.0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: str = ""
+    observer: str = ""
     every_core: bool = False
     copies: int = 1
 

@@ -173,6 +173,11 @@ def _run(case: Case, task: Task, plan: Plan) -> dict[str, float]:
     task = dataclasses.replace(task, spawned=time.monotonic())
     cores = "" if case.every_core else plan.client_cores
     command = [python_of(case.environment), "-m", "benchmarks.child", cores, case.module, task.to_json()]
+    if case.observer:
+        task = dataclasses.replace(
+            task, options=task.options | {"module": case.module, "environment": case.environment}
+        )
+        command = [sys.executable, "-m", "benchmarks.child", plan.broker_cores, case.observer, task.to_json()]
     # Some frameworks keep files in the directory they are started in.
     with tempfile.TemporaryDirectory(prefix="octopus-bench-") as directory:
         process = subprocess.Popen(

@@ -28,3 +28,13 @@ class FileEvent(msgspec.Struct):
     path: str
     user: User | None = None
     parts: list[Part] = []
+
+
+class ShortEvent(msgspec.Struct):
+    """A file was made, in a record that has room for neither user nor parts."""
+
+    kind: str
+    shift: str
+    quality: str
+    lot: str
+    path: str

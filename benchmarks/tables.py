@@ -7,8 +7,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.figures import FIGURES
 from benchmarks.markdown import number, table
-from benchmarks.suites import consume, latency, micro, publish, scale
-from benchmarks.suites.consume import BASELINE
+from benchmarks.suites import consume, latency, micro, publish, scale, transform
 from benchmarks.targets import TARGETS, Key, Target
 
 Lines = Mapping[str, Mapping[Key, report.Line]]
@@ -19,7 +18,9 @@ SIZES = ("100 B", "463 B", "2.5 KB", "64 KB")
 GROWTH = ("partitions", "handlers in a group", "keys", "backlog")
 
 PLACES = [
-    (case.suite, case.group, case.name) for suite in (consume, publish, latency, scale, micro) for case in suite.cases()
+    (case.suite, case.group, case.name)
+    for suite in (consume, publish, transform, latency, scale, micro)
+    for case in suite.cases()
 ]
 """In the order in which they are shown."""
 
@@ -38,7 +39,9 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
     return {
         "speed": _speed(brokers),
         "targets": _targets(brokers),
-        "peers": _peers(brokers),
+        "peers": _beside(brokers, "consume", "463 B", consume.BASELINE, "consumer"),
+        "transforming": _beside(brokers, "transform", transform.GROUP, transform.BASELINE, "client"),
+        "durability": _figures(brokers, "embedded", ["transform"], ("records_per_second", "cpu_us")),
         "sizes": _side_by_side(brokers[KAFKA], "consume", SIZES, "records_per_second"),
         "publishing": _side_by_side(brokers[KAFKA], "publish", publish.WORKLOADS, "records_per_second"),
         "latency": _figures(brokers, "latency", [*latency.LOADS], ("p50_ms", "p99_ms", "p999_ms")),
@@ -104,25 +107,25 @@ def _verdict(target: Target, lines: Lines, broker: str) -> str:
     return f"{number(measured)}{'' if met else ' (not reached)'}"
 
 
-def _peers(lines: Lines) -> str:
-    """Consuming records of 463 bytes, one core: everybody."""
+def _beside(lines: Lines, suite: str, group: str, baseline: str, heading: str) -> str:
+    """A group on one core: everybody, with the ratio to the baseline."""
     names = _brokers(lines)
     cases: dict[str, Any] = {}
     for name in names:
-        for (suite, group, case, round_trip), line in lines[name].items():
-            if (suite, group, round_trip) == ("consume", "463 B", 0.0) and _is_shown(case):
-                cases.setdefault(case, line)
+        for place, line in lines[name].items():
+            if place == (suite, group, place[2], 0.0) and (suite != "consume" or _is_shown(place[2])):
+                cases.setdefault(place[2], line)
     rows = []
     for case, line in cases.items():
         cells = []
         for name in names:
-            figures = lines[name].get(("consume", "463 B", case, 0.0), {}).get("figures", {})
-            base = lines[name].get(("consume", "463 B", BASELINE, 0.0), {}).get("figures", {})
+            figures = lines[name].get((suite, group, case, 0.0), {}).get("figures", {})
+            base = lines[name].get((suite, group, baseline, 0.0), {}).get("figures", {})
             rate = figures.get("records_per_second")
             cells += [number(rate) if rate else "–", _share(rate, base.get("records_per_second"))]
         rows.append([case, line["guarantee"], *cells])
     headings = [heading for name in names for heading in (f"{name}, records/s", "ratio")]
-    return table(["consumer", "delivery", *headings], rows)
+    return table([heading, "delivery", *headings], rows)
 
 
 def _share(rate: float | None, base: float | None) -> str:

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.suites import transform
 from benchmarks.suites.scale import KILLED
 
 Key = tuple[str, str, str, float]
 """Suite, group, case, round trip in milliseconds."""
 
-TYPED = "octopus typed"
+TYPED, BATCH = "octopus typed", "octopus batch of 500"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +63,20 @@ def _consume(ours: str, theirs: str, bound: float, group: str = "463 B", **more:
     return Target(sentence, ("consume", group, ours), ("consume", group, theirs), bound, **more)
 
 
-def _publish(theirs: str, bound: float) -> Target:
-    ours = "octopus publish_many"
-    return Target(f"{ours}, 100 B : {theirs}", ("publish", "100 B", ours), ("publish", "100 B", theirs), bound)
+def _publish(theirs: str, bound: float, ours: str = "octopus publish_many", group: str = "100 B") -> Target:
+    return Target(f"{ours}, {group} : {theirs}", ("publish", group, ours), ("publish", group, theirs), bound)
 
 
-def _latency(figure: str, bound: float) -> Target:
+def _transform(ours: str, theirs: str, bound: float, **more: Any) -> Target:
+    link = f" at {more['round_trip_ms']:g} ms" if "round_trip_ms" in more else ""
+    places = ("transform", transform.GROUP, ours), ("transform", transform.GROUP, theirs)
+    return Target(f"{ours}, {transform.GROUP}{link} : {theirs}", *places, bound, **more)
+
+
+def _latency(figure: str, bound: float, load: str = "idle") -> Target:
     theirs = "aiokafka getmany(500)"
-    sentence = f"octopus, idle, {figure.removesuffix('_ms')} : {theirs}"
-    return Target(sentence, ("latency", "idle", "octopus"), ("latency", "idle", theirs), bound, figure, at_least=False)
+    sentence = f"octopus, {load}, {figure.removesuffix('_ms')} : {theirs}"
+    return Target(sentence, ("latency", load, "octopus"), ("latency", load, theirs), bound, figure, at_least=False)
 
 
 def _scale(group: str, ours: str, theirs: str) -> Target:
@@ -97,10 +103,33 @@ TARGETS = [
     _consume("octopus suspending", TYPED, 0.45),
     _consume("octopus pydantic", "faststream batch ACK", 2.0),
     _consume(TYPED, TYPED, 0.5, round_trip_ms=60.0),
+    _consume(TYPED, "confluent consume(500)", 0.75),
+    _consume(TYPED, "confluent consume(500)", 0.75, "100 B"),
+    _consume(BATCH, TYPED, 1.1, "100 B"),
+    _consume(BATCH, TYPED, 1.1),
+    _consume(BATCH, TYPED, 1.1, "2.5 KB"),
+    _consume(BATCH, TYPED, 1.0, "64 KB"),
+    _transform(transform.FIRST, "quix apply, to_topic", 1.5),
+    _transform(transform.FIRST, transform.BASELINE, 0.75),
+    _transform(transform.FIRST, transform.EXACTLY_ONCE, 1.0),
+    _transform(transform.FIRST, transform.FIRST, 0.5, round_trip_ms=60.0),
+    _transform(transform.KEY_LANES, transform.FIRST, 0.8),
+    _transform(transform.EXACTLY_ONCE, "quix apply, to_topic", 1.2),
+    Target(
+        "octopus typed, to=, embedded broker: durability fsync : os",
+        ("embedded", "transform", transform.FSYNC),
+        ("embedded", "transform", transform.OS),
+        0.5,
+    ),
     _publish("aiokafka send, then flush", 6.0),
     _publish("confluent produce, then flush", 1.0),
+    _publish("confluent produce, then flush", 1.0, group="463 B"),
+    _publish("confluent produce, then flush", 1.0, group="64 KB"),
+    _publish("aiokafka send, then flush", 1.5, "octopus publish, 1,000 at once"),
     _latency("p50_ms", 1.3),
     _latency("p99_ms", 2.0),
+    _latency("p50_ms", 1.3, "90 % load"),
+    _latency("p99_ms", 1.3, "90 % load"),
     _scale("partitions", "1,000", "1"),
     _scale("handlers in a group", "100", "1"),
     _scale("backlog", "records x 50", "records"),

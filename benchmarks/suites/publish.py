@@ -12,7 +12,7 @@ WORKLOADS = {
     "463 B": (Workload(463, 40, 1000, True, 100_000), "none"),
     "463 B, zstd": (Workload(463, 40, 1000, True, 100_000), "zstd"),
     "463 B, lz4": (Workload(463, 40, 1000, True, 100_000), "lz4"),
-    "64 KB": (Workload(65_536, 4, 0, False, 100_000), "none"),
+    "64 KB": (Workload(65_536, 4, 1000, True, 100_000), "none"),
 }
 
 BASELINES = ("aiokafka send, then flush", "confluent produce, then flush")
