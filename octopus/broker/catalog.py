@@ -11,8 +11,8 @@ from octopus.broker.files import open_line, replace_file, sealed_line
 from octopus.broker.topics import Topic, new_id
 from octopus.errors import ConfigurationError
 
-FORMAT = 2
-"""1 had no topic ids."""
+FORMAT = 3
+"""1 had no topic ids; in 2 a partition without records had a folder, too."""
 
 
 class IncompatibleFormat(ConfigurationError):
@@ -36,13 +36,13 @@ class Catalog(NamedTuple):
         cluster_id: Names the data directory to clients.
         next_folder: The folder of the next topic; none is used twice.
         topics: All topics.
-        is_current: Whether it is written in today's format; otherwise it has to be written again.
+        has_ids: Whether the topics' ids are written in it; otherwise it has to be written again.
     """
 
     cluster_id: str
     next_folder: int
     topics: list[TopicEntry]
-    is_current: bool
+    has_ids: bool
 
 
 def _check_directory(directory: Path) -> None:
@@ -81,7 +81,7 @@ def read_catalog(directory: Path) -> Catalog | None:
             f"The directory {str(directory)!r} has format {values['format']}; this version reads up to {FORMAT}. Use a newer one."
         )
     topics = [_entry(*entry) for entry in values["topics"]]
-    return Catalog(values["cluster_id"], values["next_id"], topics, is_current=values["format"] == FORMAT)
+    return Catalog(values["cluster_id"], values["next_id"], topics, has_ids=values["format"] > 1)
 
 
 def catalog_line(cluster_id: str, next_folder: int, topics: Iterable[Topic]) -> bytes:

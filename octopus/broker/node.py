@@ -44,7 +44,7 @@ class Node:
         self.groups.forget_inactive()
         await self.transactions.expire()
         now = self.now()
-        self.storage.maintain(now, self.kept_groups(now))
+        await self.storage.made(self.storage.maintaining(now, self.kept_groups(now)))
 
     def kept_groups(self, now: int) -> set[str]:
         """Name the groups whose offsets must not expire: groups with members, and groups that lost them not long ago.

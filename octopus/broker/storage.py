@@ -4,7 +4,7 @@ lock                        the owner of the directory
 catalog                     topics, replaced as a whole
 clean                       the last owner stopped in order; removed at start
 offsets, producers          journals
-topics/<folder>/<number>/   one folder a partition; clients' names never become paths
+topics/<folder>/<number>/   a partition with records; clients' names never become paths
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -28,7 +28,7 @@ from octopus.broker.log import Log
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
 from octopus.broker.steps import Steps, Turns, at_once
-from octopus.broker.topic_store import TopicStore
+from octopus.broker.topic_store import STEP, TopicStore
 from octopus.broker.topics import ConfigValue, Topic, check_config, described
 from octopus.errors import ConfigurationError
 from octopus.logs import get_logger
@@ -260,15 +260,22 @@ class Storage:
         self._flush_journals()
 
     def maintain(self, now: int, active_groups: Collection[str] = ()) -> None:
+        """Do the upkeep here and now; see `maintaining`."""
+        at_once(self.maintaining(now, active_groups))
+
+    def maintaining(self, now: int, active_groups: Collection[str] = ()) -> Steps[None]:
         """Apply retention, compaction and expiry; `now` in ms. Groups with members keep their offsets.
 
         In an event loop compactions run in a thread, one a log, and show when they are done. Nothing is raised: a refusal
         of the disk is logged, and the chore tried again the next time.
         """
-        for log in self.topic_store.logs():
-            attempt(partial(log.retain, now), "retention")
-            log.expire_producers(now - self.settings.producer_expiry_ms)
-            attempt(partial(self._compactions.start, log, now), "compaction")
+        for number, log in enumerate(self.topic_store.logs(), 1):
+            if not log.is_gone:
+                attempt(partial(log.retain, now), "retention")
+                log.expire_producers(now - self.settings.producer_expiry_ms)
+                attempt(partial(self._compactions.start, log, now), "compaction")
+            if number % STEP == 0:
+                yield None
         before = now - self.settings.offsets_retention_ms
         attempt(lambda: self.offsets.expire(before, active_groups), "the expiry of offsets")
 
@@ -319,7 +326,7 @@ class Storage:
             for partition in state.partitions
         }
         for topic in self.topics.values():
-            for number, log in enumerate(topic.partitions):
+            for number, log in topic.partitions.opened.items():
                 for producer_id, epoch in log.open_transactions.items():
                     if (producer_id, topic.name, number) not in owned:
                         _log.warning(

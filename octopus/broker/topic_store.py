@@ -2,28 +2,26 @@
 
 import base64
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from octopus.broker.catalog import catalog_line, read_catalog, write_catalog
-from octopus.broker.codes import BrokerError, Code, require
+from octopus.broker.catalog import TopicEntry, catalog_line, read_catalog, write_catalog
+from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import sync_directory
 from octopus.broker.log import Log
-from octopus.broker.log.recovery import make_empty
 from octopus.broker.steps import Steps, Work
-from octopus.broker.topics import DEFAULTS, Topic, check_config, check_name, log_config, new_id
+from octopus.broker.topics import DEFAULTS, Partitions, Topic, check_config, check_name, log_config, new_id
 
 if TYPE_CHECKING:
     from octopus.broker.storage import StorageSettings
 
 STEP = 16
-"""Partitions that are made or removed in one step."""
+"""Partitions that are removed, or looked after, in one step."""
 
 
 class TopicStore:
@@ -43,7 +41,6 @@ class TopicStore:
         self._settings = settings
         self._environment = environment
         self._next_folder = 0
-        self._changing: dict[str, int] = {}  # a topic that is created or grown → the partitions it will have more
 
     # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,30 +80,25 @@ class TopicStore:
         return partitions[partition]
 
     def logs(self) -> list[Log]:
-        """Return the logs of all partitions."""
-        return [log for topic in self.topics.values() for log in topic.partitions]
+        """Return the logs in use; those of partitions that nobody asked for since the start are empty, and not among them."""
+        return [log for topic in self.topics.values() for log in topic.partitions.opened.values()]
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def creating(self, name: str, partitions: int, config: Mapping[str, str]) -> Steps[Topic]:
-        """Create a topic, durably. No client sees it before it is whole.
+        """Create a topic, durably. Its files come with its first records.
 
         Raises:
             BrokerError: 17 bad or colliding name, 36 exists, 37 bad number of partitions, 40 bad configuration,
                 44 too many, 56 the disk refused.
         """
         self.check_create(name, partitions, config)
-        topic = Topic(name, new_id(), self._next_folder, config=dict(config))
+        topic = self._new_topic(TopicEntry(name, self._next_folder, partitions, dict(config), new_id()))
         self._next_folder += 1
-        with self._reserved(name, partitions):
-            try:
-                if self._path is not None:
-                    yield partial(self._make_folder, topic)
-                topic.partitions = yield from self._new_logs(topic, 0, partitions)
-                yield self._saving([*self.topics.values(), topic])
-            except OSError as error:
-                yield from self.clearing(topic)
-                raise _refused(error) from error
+        try:
+            yield self._saving([*self.topics.values(), topic])
+        except OSError as error:
+            raise _refused(error) from error
         self._add(topic)
         return topic
 
@@ -117,10 +109,10 @@ class TopicStore:
             BrokerError: 17 bad or colliding name, 36 exists.
         """
         check_name(name)
-        if name in self.topics or name in self._changing:
+        if name in self.topics:
             raise BrokerError(Code.TOPIC_ALREADY_EXISTS, f"The topic {name!r} exists already.")
         like = _metric_name(name)
-        for other in (*self.topics, *self._changing):
+        for other in self.topics:
             if _metric_name(other) == like:
                 raise BrokerError(
                     Code.INVALID_TOPIC_EXCEPTION, f"The name {name!r} differs from {other!r} only in '.' and '_'."
@@ -140,29 +132,21 @@ class TopicStore:
         """Grow a topic to `count` partitions, durably.
 
         Raises:
-            BrokerError: 3 unknown topic, 37 not more than now, or it grows already, 44 too many, 56 the disk refused.
+            BrokerError: 3 unknown topic, 37 not more than now, 44 too many, 56 the disk refused.
         """
         topic = self.topic(name)
         before = len(topic.partitions)
         if count <= before:
             raise BrokerError(Code.INVALID_PARTITIONS, f"The topic {name!r} has {before} partitions; it can only grow.")
-        require(name not in self._changing, Code.INVALID_PARTITIONS, f"The topic {name!r} grows already.")
         self._check_room(count - before)
         if validate_only:
             return
-        with self._reserved(name, count - before):
-            try:
-                added = yield from self._new_logs(topic, before, count)
-                if self.topics.get(name) is not topic:
-                    raise BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, f"The topic {name!r} was deleted.")
-                whole = replace(topic, partitions=[*topic.partitions, *added])
-                yield self._saving(whole if each is topic else each for each in self.topics.values())
-            except OSError as error:
-                yield from self._clearing(topic, range(before, count))
-                raise _refused(error) from error
-        for log in added:
-            log.config = log_config(self._values_of(topic))  # it may have been altered meanwhile
-        topic.partitions.extend(added)
+        grown = replace(topic, partitions=topic.partitions.grown(count))
+        try:
+            yield self._saving(grown if each is topic else each for each in self.topics.values())
+        except OSError as error:
+            raise _refused(error) from error
+        topic.partitions = grown.partitions
 
     def altering(self, name: str, config: Mapping[str, str], *, validate_only: bool = False) -> Steps[None]:
         """Replace a topic's own configuration, durably; then it applies.
@@ -180,8 +164,9 @@ class TopicStore:
         except OSError as error:
             raise _refused(error) from error
         topic.config = altered.config
-        for log in topic.partitions:
-            log.config = log_config(self._values_of(topic))
+        values = log_config(self._values_of(topic))
+        for log in topic.partitions.opened.values():
+            log.config = values
 
     def removing(self, name: str) -> Steps[Topic]:
         """Take a topic out of the catalog, durably, and end its use; its files stay, for `clearing`.
@@ -195,15 +180,19 @@ class TopicStore:
         except OSError as error:
             raise _refused(error) from error
         del self.topics[name], self._names[topic.id]
-        for log in topic.partitions:
+        for log in topic.partitions.opened.values():
             log.abandon()
         return topic
 
     def clearing(self, topic: Topic) -> Steps[None]:
         """Remove a topic's files; files that stay are removed at the next start."""
-        yield from self._clearing(topic, range(len(topic.partitions)))
-        if self._path is not None:
-            yield partial(shutil.rmtree, self._folder(topic), ignore_errors=True)
+        opened = topic.partitions.opened
+        used = [self._folder(topic) / str(number) for number, log in opened.items() if log.has_files]
+        for start in range(0, len(used), STEP):
+            yield partial(_remove, used[start : start + STEP])
+            yield None
+        if used:
+            yield partial(_remove, [self._folder(topic)])
 
     # ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,76 +203,56 @@ class TopicStore:
             ConfigurationError: The directory does not hold data this version can read.
             OSError: It cannot be read, or written where the catalog is new.
         """
-        path, catalog, clean = self._path, None, False
-        if path is not None:
-            catalog = read_catalog(path)
-            clean = (path / "clean").exists()
-            (path / "clean").unlink(missing_ok=True)
-            sync_directory(path, self._environment.faults)
+        path = self._path
+        catalog = None if path is None else read_catalog(path)
         if catalog is None:
             self.cluster_id = base64.urlsafe_b64encode(uuid4().bytes).decode()[:22]
             self._saving([])()
+        if path is None:
+            return
+        clean = (path / "clean").exists()
+        (path / "clean").unlink(missing_ok=True)
+        (path / "topics").mkdir(mode=0o700, exist_ok=True)
+        sync_directory(path, self._environment.faults)
+        if catalog is None:
             return
         self.cluster_id, self._next_folder = catalog.cluster_id, catalog.next_folder
-        assert path is not None
-        known = {str(entry.folder) for entry in catalog.topics}
-        for folder in (path / "topics").glob("*"):
-            if folder.name not in known:
-                shutil.rmtree(folder)  # a creation or deletion that a crash interrupted
+        kept = self._cleared(path / "topics", {entry.folder for entry in catalog.topics})
         for entry in catalog.topics:
-            topic = Topic(entry.name, entry.id, entry.folder, config=entry.config)
+            topic = self._new_topic(entry)
             self._add(topic)
-            for number in range(entry.partitions):
-                topic.partitions.append(self._open_log(topic, number, now=now, clean=clean))
-            self._clear_at_once(topic)
-        if not catalog.is_current:
-            self._saving(self.topics.values())()  # before any client is told of an id that was missing
+            if entry.folder not in kept:
+                continue
+            for number in self._cleared(self._folder(topic), range(entry.partitions)):
+                topic.partitions.opened[number] = self._open_log(topic.id, number, now=now, clean=clean)
+            if not clean:
+                sync_directory(self._folder(topic), self._environment.faults)
+        if not clean:  # the names of partitions may be new, and their records are going to be seen
+            sync_directory(path / "topics", self._environment.faults)
+        if not catalog.has_ids:
+            self._saving(self.topics.values())()  # before any client is told of one
 
-    def _clear_at_once(self, topic: Topic) -> None:
-        """Remove partitions that a topic was to get when the broker ended."""
-        known = {str(number) for number in range(len(topic.partitions))}
-        for folder in self._folder(topic).glob("*"):
-            if folder.name not in known:
+    def _cleared(self, directory: Path, known: Collection[int]) -> list[int]:
+        """Remove what the catalog does not know, because a crash interrupted a deletion; return the numbers of the rest."""
+        names, kept = {str(number): number for number in known}, []
+        for folder in directory.iterdir():
+            if folder.name in names:
+                kept.append(names[folder.name])
+            else:
                 shutil.rmtree(folder)
+        return sorted(kept)
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _new_logs(self, topic: Topic, first: int, end: int) -> Steps[list[Log]]:
-        logs: list[Log] = []
-        for start in range(first, end, STEP):
-            numbers = range(start, min(start + STEP, end))
-            if self._path is not None:
-                yield partial(self._make_partitions, topic, numbers)
-            for number in numbers:
-                yield None  # for each: this part is done in the event loop
-                logs.append(self._open_log(topic, number, is_new=True))
-        return logs
+    def _new_topic(self, entry: TopicEntry) -> Topic:
+        partitions = Partitions(entry.partitions, partial(self._open_log, entry.id))
+        return Topic(entry.name, entry.id, entry.folder, partitions, entry.config)
 
-    def _make_folder(self, topic: Topic) -> None:
-        folder = self._folder(topic)
-        for directory in (folder.parent, folder):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        for directory in (folder.parent, folder.parent.parent):
-            sync_directory(directory, self._environment.faults)
-
-    def _make_partitions(self, topic: Topic, numbers: Iterable[int]) -> None:
-        folder = self._folder(topic)
-        make_empty([folder / str(number) for number in numbers], self._environment.faults)
-        sync_directory(folder, self._environment.faults)
-
-    def _clearing(self, topic: Topic, numbers: range) -> Steps[None]:
-        for start in range(0, len(numbers) if self._path is not None else 0, STEP):
-            yield partial(self._remove_partitions, topic, numbers[start : start + STEP])
-            yield None
-
-    def _remove_partitions(self, topic: Topic, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            shutil.rmtree(self._folder(topic) / str(number), ignore_errors=True)
-
-    def _open_log(self, topic: Topic, number: int, *, now: int = 0, clean: bool = False, is_new: bool = False) -> Log:
+    def _open_log(self, topic_id: UUID, number: int, *, now: int = 0, clean: bool = False) -> Log:
+        topic = self.topic(self.name_of(topic_id))  # it may be gone, and then nothing may be made in its folder
         directory = None if self._path is None else self._folder(topic) / str(number)
         config = log_config(self._values_of(topic))
-        return Log(directory, config, environment=self._environment, now=now, clean=clean, is_new=is_new)
+        return Log(directory, config, environment=self._environment, now=now, clean=clean)
 
     def _saving(self, topics: Iterable[Topic]) -> Work:
         """Return the work that writes the catalog as it is now, with these topics."""
@@ -302,16 +271,8 @@ class TopicStore:
         self.topics[topic.name] = topic
         self._names[topic.id] = topic.name
 
-    @contextmanager
-    def _reserved(self, name: str, partitions: int) -> Iterator[None]:
-        self._changing[name] = partitions
-        try:
-            yield
-        finally:
-            del self._changing[name]
-
     def _check_room(self, partitions: int) -> None:
-        taken = sum(len(topic.partitions) for topic in self.topics.values()) + sum(self._changing.values())
+        taken = sum(len(topic.partitions) for topic in self.topics.values())
         if taken + partitions > self._settings.max_partitions:
             raise BrokerError(
                 Code.POLICY_VIOLATION, f"There would be more than {self._settings.max_partitions} partitions."
@@ -319,6 +280,11 @@ class TopicStore:
 
     def _values_of(self, topic: Topic) -> dict[str, str]:
         return {**DEFAULTS, **self._settings.topic_defaults, **topic.config}
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _nothing() -> None:

@@ -1,7 +1,7 @@
 """Topics: names, configuration keys, and the catalog's entry for one topic."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
@@ -111,6 +111,41 @@ class ConfigValue(NamedTuple):
     source: Source
 
 
+class Partitions:
+    """A topic's logs, each opened when it is first asked for: partitions that nobody uses cost neither memory nor upkeep.
+
+    Args:
+        count: How many there are.
+        opening: Opens one.
+
+    Attributes:
+        opened: Those that were asked for, by number.
+    """
+
+    def __init__(self, count: int, opening: Callable[[int], Log], opened: dict[int, Log] | None = None) -> None:
+        self.opened = {} if opened is None else opened
+        self._count = count
+        self._opening = opening
+
+    def grown(self, count: int) -> "Partitions":
+        """Return the same with more partitions."""
+        return Partitions(count, self._opening, self.opened)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Log:
+        log = self.opened.get(number)
+        if log is None:
+            if not 0 <= number < self._count:
+                raise IndexError(number)
+            log = self.opened[number] = self._opening(number)
+        return log
+
+    def __iter__(self) -> Iterator[Log]:
+        return map(self.__getitem__, range(self._count))
+
+
 @dataclass
 class Topic:
     """A topic of the catalog.
@@ -119,7 +154,7 @@ class Topic:
         name: The client's name for it; never part of a path.
         id: Tells it from other topics of the same name, before and after it.
         folder: Number and name of the topic's folder; never reused.
-        partitions: One log per partition, in order.
+        partitions: One log per partition.
         config: Settings of the topic itself; `Storage.config_of` has the effective ones.
         internal: Whether the name starts with `__`.
     """
@@ -127,7 +162,7 @@ class Topic:
     name: str
     id: UUID
     folder: int
-    partitions: list[Log] = field(default_factory=list)
+    partitions: Partitions
     config: dict[str, str] = field(default_factory=dict)
 
     @property

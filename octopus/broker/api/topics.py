@@ -212,7 +212,8 @@ def handle_describe_log_dirs(node: Node, request: Request) -> Answer:
 
 def _sizes(node: Node, name: str, partitions: list[int]) -> list[tuple[int, int]]:
     logs = node.storage.topics[name].partitions
-    return [(index, logs[index].size_bytes) for index in partitions if 0 <= index < len(logs)]
+    known = [(index, logs.opened.get(index)) for index in partitions if 0 <= index < len(logs)]
+    return [(index, 0 if log is None else log.size_bytes) for index, log in known]
 
 
 APIS = (

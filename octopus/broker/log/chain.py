@@ -3,12 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from octopus.broker.batch import Header, placed
 from octopus.broker.environment import Environment
-from octopus.broker.files import DiskFile, LogFile, MemoryFile, sync_directory
+from octopus.broker.files import DiskFile, LogFile, MemoryFile
 from octopus.broker.log.compaction import Replacement
+from octopus.broker.log.directory import Directory
 from octopus.broker.log.recovery import finish_swap, segment_path, write_state
 from octopus.broker.log.segment import Segment
 
@@ -20,7 +20,7 @@ class Chain:
         segments: At least one.
     """
 
-    def __init__(self, directory: Path | None, environment: Environment, segments: Sequence[Segment]) -> None:
+    def __init__(self, directory: Directory | None, environment: Environment, segments: Sequence[Segment]) -> None:
         self.segments = list(segments)
         self._directory = directory
         self._environment = environment
@@ -59,6 +59,8 @@ class Chain:
             OSError: The disk refused; nothing changed.
         """
         active = self.segments[-1]
+        if self._directory is not None and not self._directory.is_made:
+            self._directory.make()
         header = header._replace(base_offset=active.next_offset)
         active.append([placed(header, header.base_offset), memoryview(batch)[16:]], header, now)
         if active.file not in self._unsynced:
@@ -72,7 +74,7 @@ class Chain:
             file: LogFile = MemoryFile()
             old.sealed = True
         else:
-            path = segment_path(self._directory, old.next_offset)
+            path = segment_path(self._directory.path, old.next_offset)
             file = DiskFile(path, self._environment.descriptors, self._environment.faults)
             self._has_new_file = True
             self.seal(old, old.next_offset, state)
@@ -100,14 +102,14 @@ class Chain:
                 file.sync()
             if directory is None:
                 return
-            if has_new_file:
-                sync_directory(directory, environment.faults)
+            if has_new_file or not directory.is_durable:
+                directory.sync()
             for segment, offset, state in unsealed:
                 # The records are safe by now. If this fails the segment waits for the next sync, and stays until then.
                 # The states go first: an index tells the next start that they were written.
                 with suppress(OSError):
-                    write_state(directory, offset, state, environment, durable=True)
-                    segment.write_index(segment_path(directory, segment.base_offset, ".index"), environment.faults)
+                    write_state(directory.path, offset, state, environment, durable=True)
+                    segment.write_index(segment_path(directory.path, segment.base_offset, ".index"), environment.faults)
                     sealed.append(segment)
 
         return work, sealed
@@ -133,7 +135,7 @@ class Chain:
         for segment in dropped:
             segment.file.delete()
             if self._directory is not None:
-                segment_path(self._directory, segment.base_offset, ".index").unlink(missing_ok=True)
+                segment_path(self._directory.path, segment.base_offset, ".index").unlink(missing_ok=True)
         return sum(segment.size for segment in dropped)
 
     def sealed_before(self, offset: int) -> list[Segment]:
@@ -149,7 +151,7 @@ class Chain:
         """Return an empty file for a compacted segment; it counts once it is exchanged."""
         if self._directory is None:
             return MemoryFile()
-        path = segment_path(self._directory, base_offset, ".compacted.temp")
+        path = segment_path(self._directory.path, base_offset, ".compacted.temp")
         file = DiskFile(path, self._environment.descriptors, self._environment.faults)
         file.truncate(0)  # creates it, or empties the rest of a failed run
         return file
@@ -166,7 +168,7 @@ class Chain:
                 continue
             if self._directory is not None and isinstance(segment.file, DiskFile):
                 name = f"{sources[0].base_offset:020d}-{sources[-1].base_offset + 1:020d}.swap"
-                swap = segment.file.path.rename(self._directory / name)
+                swap = segment.file.path.rename(self._directory.path / name)
                 for source in sources:
                     source.file.close()
                 segment.file.path = finish_swap(swap, self._environment)

@@ -1,6 +1,5 @@
 """One partition's log."""
 
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -9,10 +8,10 @@ from pathlib import Path
 from octopus.broker.batch import Header, control_batch, end_of, read_header
 from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
-from octopus.broker.files import DiskFile, LogFile, MemoryFile
 from octopus.broker.log.admission import Admitted, admit, admit_quickly
 from octopus.broker.log.chain import Chain
 from octopus.broker.log.compaction import Compaction
+from octopus.broker.log.directory import Directory
 from octopus.broker.log.producers import ActiveProducer, Producers
 from octopus.broker.log.recovery import (
     Recovered,
@@ -38,12 +37,11 @@ class Log:
     durability is left to the operating system).
 
     Args:
-        directory: The partition's own directory; None keeps everything in memory.
+        directory: The partition's own directory, made with its first batch; None keeps everything in memory.
         config: May be replaced at any time.
         environment: Shared by the logs of a `Storage`.
         now: ms since the epoch.
         clean: Whether the last owner closed the log in order.
-        is_new: Whether the directory comes from `make_empty`, so that nothing has to be read.
 
     Raises:
         OSError: The directory cannot be read.
@@ -66,24 +64,14 @@ class Log:
         environment: Environment | None = None,
         now: int = 0,
         clean: bool = False,
-        is_new: bool = False,
     ) -> None:
         self.config = config or LogConfig()
-        self._directory = directory
         self._environment = environment or Environment()
+        self._directory = None if directory is None else Directory(directory, self._environment.faults)
         self._waits_for_sync = directory is not None and self._environment.is_durable
         self._waiters: list[Waiter] = []
         self._gone: BrokerError | None = None
-        self._take(
-            Recovered([Segment(0, self._first_file(), now=now)], Producers(), 0, 0)
-            if directory is None or is_new
-            else recover(directory, self._environment, now=now, clean=clean)
-        )
-
-    def _first_file(self) -> LogFile:
-        if self._directory is None:
-            return MemoryFile()
-        return DiskFile(segment_path(self._directory, 0), self._environment.descriptors, self._environment.faults)
+        self._take(recover(directory, self._environment, now=now, clean=clean))
 
     @property
     def start_offset(self) -> int:
@@ -101,6 +89,16 @@ class Log:
         # A transaction stays open for readers until its marker is visible.
         first = min(self._ending.values(), default=self._end)
         return max(self._start, min(first, self._producers.first_open(self._end)))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed or deleted."""
+        return self._gone is not None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether anything of it is on disk; nothing is before the first batch."""
+        return self._directory is not None and self._directory.is_made
 
     @property
     def size_bytes(self) -> int:
@@ -238,7 +236,7 @@ class Log:
                 self.flush()
             try:
                 if self._directory is not None:
-                    write_start(self._directory, offset, self._environment)
+                    write_start(self._directory.path, offset, self._environment)
             except OSError as error:
                 raise _refused(error) from error
             self._start = offset
@@ -357,8 +355,8 @@ class Log:
             return
         try:
             self._environment.commit.flush(self)
-            if self._directory is not None and not self._is_broken:
-                self._leave_note()
+            if self._directory is not None and self._directory.is_made and not self._is_broken:
+                self._leave_note(self._directory.path)
         finally:
             self._end_use(BrokerError(Code.NOT_LEADER_OR_FOLLOWER, "The log is closed."))
             self._chain.close()
@@ -368,12 +366,6 @@ class Log:
         self._environment.commit.forget(self)
         self._end_use(BrokerError(Code.UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted."))
         self._chain.abandon()
-
-    def delete(self) -> None:
-        """Delete the log with its files."""
-        self.abandon()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)  # files that stay are removed at the next start
 
     def begin_sync(self) -> Callable[[], None]:
         """Return the work, for any thread, that makes durable all that was appended so far (see `Durable`)."""
@@ -393,7 +385,12 @@ class Log:
         else:
             # After a failed fsync the kernel may have dropped pages yet call them clean, so another fsync would succeed
             # without them. Records that were not durable, and so neither acknowledged nor visible, are taken back.
-            _log.error("%s: taking back what follows offset %d: %s", self._directory, self._end - 1, error)
+            _log.error(
+                "%s: taking back what follows offset %d: %s",
+                self._directory and self._directory.path,
+                self._end - 1,
+                error,
+            )
             self._is_broken = True
             with suppress(BrokerError):
                 self._chain.shorten(self._end)
@@ -419,7 +416,7 @@ class Log:
         if self._is_broken and self._directory is not None:
             try:
                 self._chain.close()
-                self._take(recover(self._directory, self._environment, now=now, clean=False, end=self._end))
+                self._take(recover(self._directory.path, self._environment, now=now, clean=False, end=self._end))
             except OSError as error:
                 raise _refused(error) from error
 
@@ -474,14 +471,13 @@ class Log:
         segments = self._chain.segments[self._chain.since(self._start) :]
         return Search(segments, self._start, self._end, self._environment.codecs)
 
-    def _leave_note(self) -> None:
+    def _leave_note(self, directory: Path) -> None:
         """Write the files that make the next start quick; the records themselves are durable already."""
-        assert self._directory is not None
         active = self._chain.active
         line = state_line(self._producers, active.next_offset, self._compacted)
         with suppress(OSError):
-            write_state(self._directory, active.next_offset, line, self._environment, durable=False)
-            active.write_index(segment_path(self._directory, active.base_offset, ".index"), self._environment.faults)
+            write_state(directory, active.next_offset, line, self._environment, durable=False)
+            active.write_index(segment_path(directory, active.base_offset, ".index"), self._environment.faults)
 
     def _end_use(self, reason: BrokerError) -> None:
         self._gone = reason

@@ -9,8 +9,6 @@ log-start                       first offset, where DeleteRecords moved it
 """
 
 import json
-import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,7 @@ from typing import Any
 from octopus.broker.batch import HEADER_BYTES, Header, checksum_of, is_commit, read_header
 from octopus.broker.checksum import Checksum
 from octopus.broker.environment import Environment
-from octopus.broker.faults import Faults
-from octopus.broker.files import DiskFile, open_line, replace_file, sealed_line, sync_directory
+from octopus.broker.files import DiskFile, LogFile, MemoryFile, open_line, replace_file, sealed_line, sync_directory
 from octopus.broker.log.producers import Producers
 from octopus.broker.log.segment import Segment
 from octopus.logs import get_logger
@@ -45,11 +42,13 @@ class Recovered:
     compacted: int
 
 
-def recover(directory: Path, environment: Environment, *, now: int, clean: bool, end: int | None = None) -> Recovered:
+def recover(
+    directory: Path | None, environment: Environment, *, now: int, clean: bool, end: int | None = None
+) -> Recovered:
     """Read a partition's directory, cutting off incomplete batches.
 
     Args:
-        directory: The partition's.
+        directory: The partition's; it is missing where nothing was written yet. None for one in memory.
         now: ms since the epoch.
         clean: Whether the broker was stopped in order, so that an index of the active segment can be believed.
         end: Cut the log here: the records behind it were taken back.
@@ -57,6 +56,8 @@ def recover(directory: Path, environment: Environment, *, now: int, clean: bool,
     Raises:
         OSError: The disk refused.
     """
+    if directory is None or (end is None and not directory.exists()):
+        return Recovered([Segment(0, _first_file(directory, environment), now=now)], Producers(), 0, 0)
     _tidy(directory, environment)
     segments = _segments(directory, environment, now=now, clean=clean, end=end)
     values = _newest_state(directory, segments[-1].next_offset)
@@ -69,20 +70,6 @@ def recover(directory: Path, environment: Environment, *, now: int, clean: bool,
     start = max(read_start(directory), segments[0].base_offset)
     producers.forget_before(start)
     return Recovered(segments, producers, start, values["compacted"] if values else 0)
-
-
-def make_empty(directories: Iterable[Path], faults: Faults) -> None:
-    """Make the directories of new partitions, each with its first segment, durably; in any thread.
-
-    Raises:
-        OSError: The disk refused; some may be there.
-    """
-    directories = list(directories)
-    for directory in directories:
-        directory.mkdir(mode=0o700)
-        os.close(os.open(segment_path(directory, 0), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    for directory in directories:  # the first sync commits the journal of most file systems, for the others too
-        sync_directory(directory, faults)
 
 
 def replay(producers: Producers, header: Header, batch: bytes, now: int) -> None:
@@ -151,6 +138,12 @@ def finish_swap(swap: Path, environment: Environment) -> Path:
     return target
 
 
+def _first_file(directory: Path | None, environment: Environment) -> LogFile:
+    if directory is None:
+        return MemoryFile()
+    return DiskFile(segment_path(directory, 0), environment.descriptors, environment.faults)
+
+
 def _tidy(directory: Path, environment: Environment) -> None:
     for path in directory.glob("*.temp"):
         path.unlink()
@@ -169,7 +162,7 @@ def _segments(directory: Path, environment: Environment, *, now: int, clean: boo
             segment_path(directory, base, ".index").unlink(missing_ok=True)
             bases.remove(base)
     segments: list[Segment] = []
-    expected = 0
+    expected, has_crashed = 0, False
     for base in bases:
         path = segment_path(directory, base)
         file = DiskFile(path, environment.descriptors, environment.faults)
@@ -182,8 +175,11 @@ def _segments(directory: Path, environment: Environment, *, now: int, clean: boo
             if end is not None and segment.next_offset > end:
                 segment.truncate(end)
             file.sync()
+            has_crashed = True
         expected = max(segment.next_offset, base)
         segments.append(segment)
+    if has_crashed:
+        sync_directory(directory, environment.faults)  # a file may be new, and its records are going to be seen
     if not segments:
         start = read_start(directory)
         path = segment_path(directory, start)

@@ -66,8 +66,11 @@ async def transact(storage: Storage, producer: int) -> None:
 async def create_and_delete(storage: Storage, round_: int) -> None:
     for number in range(10**6):
         name = f"topic-{round_}-{number}"
-        storage.create_topic(name)
+        storage.create_topic(name, 3)
         say("created", name)
+        storage.log(name, 1).append(batch(name.encode()), NOW)
+        await storage.synced([storage.log(name, 1)])
+        say("first", name)
         storage.log("t", 0).delete_before(max(0, storage.log("t", 0).end_offset - 200))
         say("start", storage.log("t", 0).start_offset)
         if number % 2:

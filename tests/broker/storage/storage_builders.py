@@ -103,7 +103,6 @@ def _records(part: bytes | memoryview) -> Iterator[Record]:
 
 def disk_log(directory: Path, faults: Faults | None = None, *, clean: bool = False, **config: object) -> Log:
     """A log on disk whose appends are visible after `flush`."""
-    directory.mkdir(exist_ok=True)
     environment = Environment(faults=faults or Faults())
     return Log(directory, LogConfig(**config), environment=environment, now=NOW, clean=clean)  # type: ignore[arg-type]
 

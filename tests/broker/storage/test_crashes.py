@@ -32,6 +32,7 @@ class Acknowledged:
     transactions: dict[str, bool] = field(default_factory=dict)
     states: dict[str, int] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
     start: int = 0
     count: int = 0
 
@@ -50,8 +51,11 @@ class Acknowledged:
                 self.states[f"tx-{producer}"] = number
             case ["created", name]:
                 self.topics.add(name)
+            case ["first", name]:
+                self.written.add(name)
             case ["deleting", name]:
                 self.topics.discard(name)
+                self.written.discard(name)
             case ["start", offset]:
                 self.start = max(self.start, offset)
 
@@ -126,3 +130,7 @@ def check(storage: Storage, known: Acknowledged) -> None:
     for (group, partition), offset in known.offsets.items():
         assert storage.offsets.fetch(group)["t", partition].offset >= offset
     assert known.topics <= set(storage.topics)
+    for name in known.topics:
+        assert len(storage.topic(name).partitions) == 3
+    for name in known.written:
+        assert [record.value for record in all_records(storage.log(name, 1))] == [name.encode()]

@@ -158,7 +158,7 @@ def test_waiters_are_called_when_the_log_is_deleted_and_nobody_can_use_it_then(l
     calls: list[str] = []
     append(log, batch())
     log.add_waiter(lambda: calls.append("woken"))
-    log.delete()
+    log.abandon()
     assert calls == ["woken"]
     for use in (lambda: log.read(0, 100), lambda: log.append(batch(), NOW), lambda: log.delete_before(0)):
         with pytest.raises(BrokerError) as refused:

@@ -223,7 +223,8 @@ def test_a_log_deleted_meanwhile_is_not_brought_back(tmp_path: Path) -> None:
     compaction = log.compaction(NOW)
     assert compaction is not None
     compaction.run()
-    log.delete()
+    log.abandon()
+    shutil.rmtree(tmp_path / "log")
     log.swap(compaction)
     assert not (tmp_path / "log").exists()
 

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ from octopus.broker.faults import Faults
 from octopus.broker.limits import Limits
 from octopus.broker.server import Broker
 from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import Storage
+from octopus.broker.steps import Steps, Turns
+from octopus.broker.storage import Storage, StorageSettings
 from octopus.broker.wire import Writer
 
 
@@ -66,7 +68,7 @@ async def test_others_are_answered_while_topics_are_changed(
         assert answered > 2, "they had to wait until it was done"
 
 
-async def test_a_topic_is_seen_when_it_is_whole_and_its_name_is_taken_before(on_disk: tuple[Broker, Faults]) -> None:
+async def test_a_topic_is_seen_when_it_is_whole_and_nobody_else_makes_it_then(on_disk: tuple[Broker, Faults]) -> None:
     broker, _ = on_disk
     async with connected(broker.address) as greedy, connected(broker.address) as other:
         await greedy.put(CREATE_TOPICS, 2, create_topic("large", 64))
@@ -81,25 +83,34 @@ async def test_a_topic_is_seen_when_it_is_whole_and_its_name_is_taken_before(on_
         assert len(topic.partitions) == 64
 
 
-async def test_changes_of_several_clients_take_turns(on_disk: tuple[Broker, Faults]) -> None:
-    broker, _ = on_disk
-    async with connected(broker.address) as greedy, connected(broker.address) as other:
-        large = asyncio.ensure_future(greedy.ask(CREATE_TOPICS, 2, create_topic("large", 64)))
-        await asyncio.sleep(0.05)
-        await other.ask(CREATE_TOPICS, 2, create_topic("small", 1))
-        assert not large.done()
-        await large
+async def test_changes_of_several_clients_take_turns() -> None:
+    turns, order = Turns(), []
+
+    def change(name: str) -> Steps[None]:
+        for number in range(3):
+            yield partial(order.append, f"{name}{number}")
+            yield None
+
+    await asyncio.gather(turns.make(change("a")), turns.make(change("b")))
+    assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
-async def test_a_stop_ends_changes_and_the_next_start_has_nothing_of_them(tmp_path: Path) -> None:
+async def test_a_stop_ends_a_deletion_and_the_next_start_has_nothing_of_the_topic(tmp_path: Path) -> None:
     directory, faults = tmp_path / "data", Faults()
-    broker = Broker(Storage.open(directory, faults=faults), BrokerSettings())
+    storage = Storage.open(directory, settings=StorageSettings(durability="os"), faults=faults)
+    broker = Broker(storage, BrokerSettings())
     await broker.start()
     async with connected(broker.address) as greedy:
-        await greedy.ask(CREATE_TOPICS, 2, create_topic("small", 1))
+        for name, partitions in (("small", 1), ("large", 200)):
+            await greedy.ask(CREATE_TOPICS, 2, create_topic(name, partitions))
+            for partition in range(partitions):
+                assert (
+                    produced(await greedy.ask(PRODUCE, 3, produce(name, batch(b"x"), partition=partition)))[0][0]
+                    == Code.NONE
+                )
         faults.sync_delay = 0.02
-        await greedy.put(CREATE_TOPICS, 2, create_topic("large", 2000))
-        await asyncio.sleep(0.1)
+        await greedy.put(DELETE_TOPICS, 1, Writer().int32(1).string("large").int32(5000))
+        await eventually(lambda: "large" not in storage.topics)
         await broker.stop(grace=0.01)
     storage = Storage.open(directory)
     assert list(storage.topics) == ["small"]
