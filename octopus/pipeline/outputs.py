@@ -5,6 +5,7 @@
 So nothing of a failed attempt can become visible, and no transaction is open while a handler runs.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline.boundary import log
 from octopus.pipeline.dead_letters import shed
 from octopus.transports.base import Outgoing, Producer
+from octopus.transports.queueing import Backlog, Queued, answered
 from octopus.transports.topic_creation import sources_of
 from octopus.types import BatchOutcome, Defer, Handle, PublishDeadLetter, Run
 
@@ -60,6 +62,8 @@ class CapturingProducer:
     def __init__(self, producer: Producer, ensure: Ensure | None = None) -> None:
         self._producer = producer
         self._ensure = ensure
+        self._ensured: set[str] = set()
+        self._ensuring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect."""
@@ -67,6 +71,8 @@ class CapturingProducer:
 
     async def stop(self) -> None:
         """Deliver what is queued, then close."""
+        if self._ensuring:
+            await asyncio.wait(self._ensuring)
         await self._producer.stop()
 
     async def send(self, message: Outgoing) -> Published:
@@ -83,13 +89,48 @@ class CapturingProducer:
             return await self._producer.send_many(messages)
         return await self._keep(attempt, messages)
 
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Queue messages, or keep them in order; see `send`. What is kept belongs to its attempt whatever its future says."""
+        attempt = _current.get()
+        if attempt is None or attempt.is_over:
+            return self._producer.queue(messages)
+        attempt.messages.extend(messages)
+        topics = {message.topic for message in messages}
+        if self._ensure is None or topics <= self._ensured:
+            return answered(lambda: _kept(messages))
+        backlog = Backlog()
+        future = backlog.add(messages)
+        task = asyncio.create_task(self._ensure_for(backlog, topics, messages))
+        self._ensuring.add(task)
+        task.add_done_callback(self._ensuring.discard)
+        return future
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the keys and values that are on their way; what is kept is counted by the outbox."""
+        return self._producer.queued_bytes
+
     async def _keep(self, attempt: _Attempt, messages: Sequence[Outgoing]) -> list[Published]:
         if self._ensure is not None:
             await self._ensure({message.topic for message in messages}, sources_of(messages))
         attempt.messages.extend(messages)
-        return [
-            Published(message.topic, -1 if message.partition is None else message.partition, -1) for message in messages
-        ]
+        return _kept(messages)
+
+    async def _ensure_for(self, backlog: Backlog, topics: set[str], messages: Sequence[Outgoing]) -> None:
+        assert self._ensure is not None
+        try:
+            await self._ensure(topics, sources_of(messages))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+            backlog.fail(error)
+        else:
+            self._ensured |= topics
+            backlog.pass_on(lambda messages: answered(lambda: _kept(messages)))
+
+
+def _kept(messages: Sequence[Outgoing]) -> list[Published]:
+    return [
+        Published(message.topic, -1 if message.partition is None else message.partition, -1) for message in messages
+    ]
 
 
 class Contribution(NamedTuple):

@@ -19,6 +19,7 @@ from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
+from octopus.transports.queueing import Queued, answered
 from octopus.transports.topic_creation import check_topic_names
 from octopus.types import BatchOutcome, Run, RunClaim
 from octopus.worker.anchors import resolve_start
@@ -56,6 +57,18 @@ class Topics:
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages in order and hand them to the groups."""
+        return self._store(messages)
+
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Store messages in order and hand them to the groups."""
+        return answered(lambda: self._store(messages))
+
+    @property
+    def queued_bytes(self) -> int:
+        """Nothing: what is queued is stored."""
+        return 0
+
+    def _store(self, messages: Sequence[Outgoing]) -> list[Published]:
         check_topic_names({message.topic for message in messages} - self.broker.topics.keys())
         stored = self.broker.append(messages)
         for published in stored:

@@ -4,6 +4,7 @@ Times are seconds, sizes bytes. Only `transports/kafka.py` knows Kafka's millise
 `timestamp`, which stays as stored.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -199,8 +200,25 @@ class Producer(Protocol):
         """Deliver the queued messages, then close."""
         ...
 
+    def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
+        """Publish many in order per partition, behind everything that was queued or sent before; return at once.
+
+        The future is done when all are acknowledged. When some of them cannot be stored, the others still are; then it has the
+        first error, whose `published` says which. Cancelling it takes nothing back, and an error that nobody asks for is no
+        complaint. Order holds while a topic is made again, and while the producer gets a new id: nothing that is queued
+        later to the same partition overtakes what is sent again. After any other error the caller has it to send again.
+
+        Nothing bounds what is queued but its caller: see `queued_bytes`.
+        """
+        ...
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the keys and values that are queued or on their way."""
+        ...
+
     async def send(self, message: Outgoing) -> Published:
-        """Publish one message; return when it is acknowledged. Concurrent sends share batches.
+        """Queue one message; return when it is acknowledged. Concurrent sends share batches.
 
         Raises:
             TransportError: With `.retryable`; `RecordTooLarge`, `TopicNotFound`, `NotAuthorized` among them.
@@ -208,11 +226,7 @@ class Producer(Protocol):
         ...
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Publish many in order per partition; return when all are acknowledged. Packs batches: far cheaper than `send`.
-
-        When some of them cannot be stored (too large, unknown topic), the others still are; then the first error is raised,
-        and its `published` says which.
-        """
+        """Queue many; return when all are acknowledged. Far cheaper than `send` for each. Raises what the future of `queue` has."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from octopus.config import TOPIC_NAME, TOPIC_NAME_RULE, TopicSettings
@@ -9,6 +10,8 @@ from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge, To
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
+from octopus.transports.queueing import Joined, Queued
+from octopus.transports.topic_queue import TopicQueue
 
 logger = get_logger("octopus.transports")
 
@@ -18,8 +21,7 @@ HEADROOM = 64 * 1024
 LOOK_AGAIN = (0.1, 2.0)
 """Seconds until the next look for a topic that an administrator must make, or a limit that must spread: first, longest."""
 
-MENDS = 3
-"""How often one message is sent again after the cause of its refusal was mended."""
+_TOPIC = attrgetter("topic")
 
 
 class TopicCreatingProducer:
@@ -39,6 +41,7 @@ class TopicCreatingProducer:
         self._settings = settings
         self._producer = transport.producer(**options)
         self._patience: float = options.get("delivery_timeout", 60.0)
+        self._queues: dict[str, TopicQueue] = {}
         self._known: set[str] = set()
         self._vanished: dict[str, asyncio.Lock] = {}
         self._asked_for: dict[tuple[str, int | None], int] = {}  # (topic, its limit) → the limit that the log asked for
@@ -50,53 +53,53 @@ class TopicCreatingProducer:
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Deliver what is queued, then close."""
+        """Deliver what is queued, then close. What waits for a topic that has vanished is given up after a while."""
         try:
+            if tasks := {task for topic in self._queues.values() for task in topic.tasks}:
+                _, late = await asyncio.wait(tasks, timeout=self._patience)
+                for task in late:
+                    task.cancel()
+                await asyncio.wait(tasks)
             await self._producer.stop()
         finally:
             if self._admin is not None:
                 await self._admin.stop()
 
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Publish many in order, behind all others; their topics are made where they are missing."""
+        topics = dict.fromkeys(map(_TOPIC, messages))
+        if len(topics) == 1:
+            return self._queue_of(messages[0].topic).queue(messages)
+        joined = Joined(len(messages))
+        for topic in topics:
+            indexes = [at for at, message in enumerate(messages) if message.topic == topic]
+            joined.add(indexes, self._queue_of(topic).queue([messages[at] for at in indexes]))
+        return joined.future
+
+    def _queue_of(self, topic: str) -> TopicQueue:
+        queue = self._queues.get(topic)
+        if queue is None:
+            queue = self._queues[topic] = TopicQueue(
+                topic,
+                self._producer.queue,
+                ensure=lambda messages: self.ensure((topic,), sources_of(messages)),
+                mend=self.mend,
+                is_known=lambda: topic in self._known,
+            )
+        return queue
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the keys and values that are queued or on their way."""
+        return self._producer.queued_bytes + sum(queue.held_bytes for queue in self._queues.values())
+
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
-        if message.topic not in self._known:
-            await self.ensure((message.topic,), sources_of((message,)))
-        try:
-            return await self._producer.send(message)
-        except (TopicNotFound, RecordTooLarge) as error:
-            refused = error
-        return (await self._send_again([message], refused))[0]
+        return (await self.queue((message,)))[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order; return when all are acknowledged."""
-        topics = {message.topic for message in messages}
-        if not topics <= self._known:
-            await self.ensure(topics, sources_of(messages))
-        try:
-            return await self._producer.send_many(messages)
-        except (TopicNotFound, RecordTooLarge) as error:
-            if error.published is None:
-                raise
-            refused = error
-        return await self._send_again(messages, refused)
-
-    async def _send_again(self, messages: Sequence[Outgoing], error: TransportError) -> list[Published]:
-        """Send the messages that were not stored once the cause is mended."""
-        published = [*(error.published or [None] * len(messages))]
-        for _ in range(MENDS):
-            missing = [at for at, stored in enumerate(published) if stored is None]
-            if not await self.mend(error, [messages[at] for at in missing]):
-                break
-            try:
-                again: Sequence[Published | None] = await self._producer.send_many([messages[at] for at in missing])
-            except (TopicNotFound, RecordTooLarge) as repeated:
-                error, again = repeated, repeated.published or [None] * len(missing)
-            for at, stored in zip(missing, again, strict=True):
-                published[at] = stored
-            if None not in published:
-                return [stored for stored in published if stored is not None]
-        error.published = published
-        raise error
+        return await self.queue(messages)
 
     async def ensure(self, topics: Collection[str], sources: Mapping[str, Collection[str]] | None = None) -> None:
         """Create those of the topics that do not exist.

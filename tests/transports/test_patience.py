@@ -149,14 +149,6 @@ async def test_more_than_may_be_in_flight_waits_and_keeps_its_order(publishing: 
     assert [each.offset for each in published] == list(range(60))
 
 
-async def test_what_its_caller_gave_up_before_it_left_is_not_published(publishing: Starter) -> None:
-    producer = await publishing()
-    given_up = asyncio.create_task(producer.send(Outgoing("numbers", b"no", partition=0)))
-    await asyncio.sleep(0)
-    given_up.cancel()
-    assert (await producer.send(Outgoing("numbers", b"yes", partition=0))).offset == 0
-
-
 async def test_only_what_cannot_be_stored_fails(publishing: Starter) -> None:
     producer = await publishing(max_record_bytes=100)
     good, lost, large, elsewhere = await asyncio.gather(

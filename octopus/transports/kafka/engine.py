@@ -43,6 +43,7 @@ _Coordinator: Any = aiokafka.consumer.group_coordinator.GroupCoordinator
 _Producer: Any = aiokafka.AIOKafkaProducer
 _Accumulator: Any = aiokafka.producer.message_accumulator.MessageAccumulator
 _Sender: Any = aiokafka.producer.sender.Sender
+_Produce: Any = aiokafka.producer.sender.SendProduceReqHandler
 _OffsetCommit: Any = aiokafka.producer.sender.TxnOffsetCommitHandler
 
 _COORDINATOR_GONE = (15, 16)  # error codes: not available, and not this broker
@@ -404,6 +405,23 @@ class Producer(_Producer):  # type: ignore[misc]
             batch._drain_waiter.exception()  # looked at, or asyncio would complain that nobody did
         return True
 
+    def take_back_queued(self, error: BaseException, topic: str | None = None, number: int | None = None) -> None:
+        """Fail what is queued, in order: of a topic, of one partition of it, or everything."""
+        for partition, batches in [*self._message_accumulator._batches.items()]:
+            if topic in (None, partition.topic) and number in (None, partition.partition):
+                for batch in [*batches]:
+                    self.take_back(batch, error)
+
+    async def hold(self, error: BaseException) -> None:
+        """Send nothing any more: fail, in order, what is queued, and what comes back; return when all is settled."""
+        self._message_accumulator.held_by = error
+        self.take_back_queued(error)
+        await self._message_accumulator.flush()
+
+
+class Renewing(Exception):
+    """A batch was taken back from a producer that is replaced by another."""
+
 
 class OffsetCommit(_OffsetCommit):  # type: ignore[misc]
     """Fails where a topic is not there: aiokafka asks again until the transaction has taken too long, and is lost."""
@@ -422,9 +440,19 @@ class OffsetCommit(_OffsetCommit):  # type: ignore[misc]
         return None
 
 
+class Produce(_Produce):  # type: ignore[misc]
+    """Lets everybody see how batches ended before the next ones of their partitions are sent."""
+
+    async def do(self, node_id: int) -> None:
+        """Send batches and take the answer."""
+        await super().do(node_id)
+        await asyncio.sleep(0)  # callbacks have run
+
+
 class Sender(_Sender):  # type: ignore[misc]
     """Sends what a producer has to send."""
 
+    _send_produce_req = seeing(_Sender._send_produce_req, SendProduceReqHandler=Produce)
     _do_txn_offset_commit = seeing(_Sender._do_txn_offset_commit, TxnOffsetCommitHandler=OffsetCommit)
 
 
@@ -436,6 +464,16 @@ class Accumulator(_Accumulator):  # type: ignore[misc]
         """Why it takes nothing any more; None as long as it does."""
         error: BaseException | None = self._exception
         return error or (kafka.ProducerClosed() if self._closed else None)
+
+    held_by: BaseException | None = None
+    """What fails that comes back from a broker; None when it is sent again."""
+
+    def reenqueue(self, batch: Any) -> None:
+        """Queue a batch again, before the others of its partition."""
+        if self.held_by is None:
+            super().reenqueue(batch)
+        else:
+            batch.failure(self.held_by)
 
     def append(self, builder: Any, partition: Any) -> Any:
         """Queue a batch behind the others of its partition, and return it."""

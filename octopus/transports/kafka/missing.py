@@ -28,23 +28,30 @@ class BatchWatch:
     Args:
         engine: Whose it is.
         batch: aiokafka's.
-        delivery_timeout: Seconds until it is too late.
-        too_late: Gets the client's name then; the batch stays with the engine, which may yet store it.
+        deadline: Time of the loop when it is too late.
+        too_late: Gets the client's name then.
+        is_gone: Is told when the batch was taken back because its partition is gone, and why.
     """
 
-    __slots__ = ("_batch", "_deadline", "_engine", "_loop", "_missing_since", "_timer", "_too_late")
+    __slots__ = ("_batch", "_deadline", "_engine", "_is_gone", "_loop", "_missing_since", "_timer", "_too_late")
 
     def __init__(
-        self, engine: Producer, batch: Any, delivery_timeout: float, too_late: Callable[[ClientName], None]
+        self,
+        engine: Producer,
+        batch: Any,
+        deadline: float,
+        *,
+        too_late: Callable[[ClientName], None],
+        is_gone: Callable[[kafka.UnknownTopicOrPartitionError], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._engine = engine
         self._batch = batch
         self._too_late = too_late
-        now = self._loop.time()
-        self._deadline = now + delivery_timeout
+        self._is_gone = is_gone
+        self._deadline = deadline
         self._missing_since: float | None = None
-        self._timer = self._loop.call_later(min(LOOK_AFTER, delivery_timeout), self._look)
+        self._timer = self._loop.call_at(min(self._loop.time() + LOOK_AFTER, deadline), self._look)
 
     def stop(self) -> None:
         """It is acknowledged, or failed."""
@@ -69,7 +76,10 @@ class BatchWatch:
     def _take_back(self) -> bool:
         """Fail the batch, unless it is on its way to a broker just now."""
         gone = kafka.UnknownTopicOrPartitionError(f"{TopicPartition(*self._batch.tp)} is no longer there")
-        return self._engine.take_back(self._batch, gone)
+        if not self._engine.take_back(self._batch, gone):
+            return False
+        self._is_gone(gone)
+        return True
 
 
 def pace(accumulator: Accumulator) -> None:

@@ -1,81 +1,164 @@
 """Packs messages into record batches, one open batch per partition. Far cheaper than aiokafka's `send` per message."""
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
-from octopus.errors import OctopusError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka.engine import appender, finish
 from octopus.transports.partitioner import Partitioner
+from octopus.transports.queueing import Queued, fail, of_these, size_of
 
+_TOPIC = attrgetter("topic")
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
 
 
-class Publication:
-    """Messages on their way, and where each of them ended up.
+class Call:
+    """Messages that were queued together.
 
     Args:
         messages: In the order in which they are to be stored, per partition.
-        waiters: A future for each message, for messages that different callers wait for.
+        future: Of whoever queued them.
 
     Attributes:
-        published: Where each message was stored; None as long as, or when, it was not.
+        start: Index of the first of them in their round.
+        open: Batches that have some of them and are not settled; and one more while they are being packed.
         error: The first error.
-        done: Set when every message is stored or failed.
     """
 
-    def __init__(
-        self, messages: Sequence[Outgoing], waiters: "Sequence[asyncio.Future[Published]] | None" = None
-    ) -> None:
-        self.messages = messages
-        self.published: list[Published | None] = [None] * len(messages)
-        self.error: OctopusError | None = None
-        self.done = asyncio.Event()
-        self._waiters = waiters
-        self._open = len(messages)
+    __slots__ = ("error", "future", "messages", "open", "size_bytes", "start")
 
-    def store(self, indexes: list[int], partition: TopicPartition, base: int) -> None:
-        """Note that messages were stored, one after the other from an offset on."""
-        topic, number = partition
+    def __init__(self, messages: Sequence[Outgoing], future: Queued) -> None:
+        self.messages = messages
+        self.future = future
+        self.size_bytes = size_of(messages)
+        self.start = 0
+        self.open = 1
+        self.error: Exception | None = None
+
+    def topics(self) -> set[str]:
+        """Return the topics of its messages."""
+        return set(map(_TOPIC, self.messages))
+
+
+class Round:
+    """Calls whose messages leave together, and where each message ended up.
+
+    Args:
+        calls: In their order.
+        finished: Is told of each call whose messages are all stored or failed.
+
+    Attributes:
+        messages: Of all calls.
+        published: Where each message was stored; None as long as, or when, it was not.
+    """
+
+    def __init__(self, calls: Sequence[Call], finished: Callable[["Round", Call], None]) -> None:
+        self.calls = calls
+        self.messages: Sequence[Outgoing] = calls[0].messages if len(calls) == 1 else self._all_of(calls)
+        self.published: list[Published | None] = [None] * len(self.messages)
+        self.open = len(calls)
+        self.done = asyncio.Event()
+        self._finished = finished
+
+    @staticmethod
+    def _all_of(calls: Sequence[Call]) -> list[Outgoing]:
+        messages: list[Outgoing] = []
+        for call in calls:
+            call.start = len(messages)
+            messages += call.messages
+        return messages
+
+    def store(self, batch: "Batch", base: int) -> None:
+        """Note that the messages of a batch were stored, one after the other from an offset on."""
+        indexes, (topic, number) = batch.indexes, batch.partition
         made: list[Published | None] = [Published(topic, number, base + at) for at in range(len(indexes))]
         if indexes[-1] - indexes[0] == len(indexes) - 1:
             self.published[indexes[0] : indexes[-1] + 1] = made
         else:
             for index, published in zip(indexes, made, strict=True):
                 self.published[index] = published
-        if self._waiters is not None:
-            for index in indexes:
-                if not self._waiters[index].done():
-                    self._waiters[index].set_result(self.published[index])  # type: ignore[arg-type]
-        self._settled(len(indexes))
+        for call in batch.calls:
+            self.release(call)
 
-    def fail(self, indexes: list[int], error: OctopusError) -> None:
-        """Note that messages were not stored."""
-        self.error = self.error or error
-        if self._waiters is not None:
-            for index in indexes:
-                if not self._waiters[index].done():
-                    self._waiters[index].set_exception(error)
-        self._settled(len(indexes))
+    def fail(self, batch: "Batch", error: Exception) -> None:
+        """Note that the messages of a batch were not stored."""
+        for call in batch.calls:
+            call.error = call.error or error
+            self.release(call)
 
-    def _settled(self, count: int) -> None:
-        self._open -= count
-        if not self._open:
+    def refuse(self, indexes: Iterable[int], error: Exception) -> None:
+        """Note that messages are not going to be in any batch."""
+        for call in self.calls_of(indexes):
+            call.error = call.error or error
+
+    def abandon(self, error: Exception) -> None:
+        """Give up what is not in a batch yet."""
+        for call in self.calls:
+            call.error = call.error or error
+        self.release_all()
+
+    def release_all(self) -> None:
+        """Note that all messages are in batches."""
+        for call in self.calls:
+            self.release(call)
+
+    def release(self, call: Call) -> None:
+        """Note that one of the batches of a call is settled."""
+        call.open -= 1
+        if call.open:
+            return
+        future = call.future
+        published = self.published[call.start : call.start + len(call.messages)]
+        if call.error is not None:
+            fail(future, of_these(call.error, published))
+        elif not future.done():
+            future.set_result(published)  # type: ignore[arg-type]
+        self._finished(self, call)
+        self.open -= 1
+        if not self.open:
             self.done.set()
+
+    def calls_of(self, indexes: Iterable[int]) -> list[Call]:
+        """Return the calls that messages are of, each once."""
+        starts = [call.start for call in self.calls]
+        return [self.calls[at] for at in dict.fromkeys(bisect_right(starts, index) - 1 for index in indexes)]
 
 
 class Batch:
-    """A batch under construction: which messages are in it, and aiokafka's builder."""
+    """A batch under construction: which messages are in it, and aiokafka's builder.
 
-    __slots__ = ("append", "builder", "indexes", "partition")
+    Attributes:
+        round: Where its messages are.
+        indexes: Their indexes there.
+        calls: The calls that they are of.
+        deadline: Time of the loop at which it is too late; None until it is dispatched.
+    """
 
-    def __init__(self, partition: TopicPartition, builder: Any) -> None:
+    __slots__ = ("append", "builder", "calls", "deadline", "indexes", "partition", "round")
+
+    def __init__(self, partition: TopicPartition, builder: Any, round_: Round) -> None:
         self.partition = partition
         self.builder = builder
         self.append = appender(builder)
+        self.round = round_
         self.indexes: list[int] = []
+        self.calls: list[Call] = []
+        self.deadline: float | None = None
+
+    def again(self, builder: Any, indexes: Sequence[int] | None = None) -> "Batch":
+        """Return a batch of these messages, or some of them."""
+        again = Batch(self.partition, builder, self.round)
+        again.deadline = self.deadline
+        for index in self.indexes if indexes is None else indexes:
+            message = self.round.messages[index]
+            again.append(len(again.indexes), message.timestamp, message.key, message.value, list(message.headers))
+            again.indexes.append(index)
+        again.calls = self.calls if indexes is None else self.round.calls_of(indexes)
+        return again
 
     def close(self) -> Any:
         """Return the builder, complete."""
@@ -97,41 +180,63 @@ class Packer:
         self._partitions = partitions
         self._partitioner = partitioner
 
-    def pack(self, messages: Sequence[Outgoing], indexes: Iterable[int]) -> Iterator[Batch]:
+    def pack(self, round_: Round, accepted: Sequence[int] | None) -> Iterator[Batch]:
         """Yield full batches as they close, then the rest; per partition they hold the messages in order.
 
         Messages without a key fill one batch of one partition after the other, as Kafka's sticky partitioner does.
+
+        Args:
+            round_: Whose messages.
+            accepted: The indexes of those to pack; None for all.
         """
         of_key = self._partitioner.of_key
+        messages = round_.messages
         opened: dict[tuple[str, int], Batch] = {}
         unkeyed: dict[str, Batch] = {}  # of those, the ones that take messages without a key
-        for index in indexes:
-            message = messages[index]
-            topic, key, number, headers = message.topic, message.key, message.partition, message.headers
-            if number is None and key is None:
-                batch = unkeyed.get(topic)
-                if batch is None:
-                    chosen = self._partitioner.next_for_batch(self._partitions[topic])
-                    batch = unkeyed[topic] = self._open(opened, topic, chosen)
-            else:
-                if number is None:
-                    number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
-                batch = opened.get((topic, number)) or self._open(opened, topic, number)
-            headers = list(headers) if headers else _NO_HEADERS
-            inside = batch.indexes
-            if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
-                yield batch
-                del opened[batch.partition]
-                if unkeyed.get(topic) is batch:
-                    del unkeyed[topic]
-                batch = self._open(opened, *batch.partition)
-                batch.append(0, message.timestamp, key, message.value, headers)
+        for call, indexes in _by_call(round_, accepted):
+            for index in indexes:
+                message = messages[index]
+                topic, key, number, headers = message.topic, message.key, message.partition, message.headers
+                if number is None and key is None:
+                    batch = unkeyed.get(topic)
+                    if batch is None:
+                        chosen = self._partitioner.next_for_batch(self._partitions[topic])
+                        batch = unkeyed[topic] = self._open(opened, topic, chosen, round_)
+                else:
+                    if number is None:
+                        number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
+                    batch = opened.get((topic, number)) or self._open(opened, topic, number, round_)
+                headers = list(headers) if headers else _NO_HEADERS
                 inside = batch.indexes
-            inside.append(index)
+                if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
+                    yield batch
+                    del opened[batch.partition]
+                    if unkeyed.get(topic) is batch:
+                        del unkeyed[topic]
+                    batch = self._open(opened, *batch.partition, round_)
+                    batch.append(0, message.timestamp, key, message.value, headers)
+                    inside = batch.indexes
+                inside.append(index)
+                if (calls := batch.calls) and calls[-1] is call:
+                    continue
+                calls.append(call)
+                call.open += 1
         yield from opened.values()
 
-    def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int) -> Batch:
+    def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int, round_: Round) -> Batch:
         batch = opened.get((topic, number))
         if batch is None:
-            batch = opened[(topic, number)] = Batch(TopicPartition(topic, number), self._new_builder())
+            batch = opened[(topic, number)] = Batch(TopicPartition(topic, number), self._new_builder(), round_)
         return batch
+
+
+def _by_call(round_: Round, accepted: Sequence[int] | None) -> Iterator[tuple[Call, Sequence[int]]]:
+    if accepted is None:
+        for call in round_.calls:
+            yield call, range(call.start, call.start + len(call.messages))
+    else:
+        at = 0
+        for call in round_.calls:
+            end = bisect_left(accepted, call.start + len(call.messages), at)
+            yield call, accepted[at:end]
+            at = end

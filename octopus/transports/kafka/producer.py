@@ -16,12 +16,14 @@ from octopus.transports.base import Commit, Outgoing
 from octopus.transports.kafka import missing
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Producer
-from octopus.transports.kafka.engine import departure
+from octopus.transports.kafka.closed import Closed, Place
+from octopus.transports.kafka.engine import Renewing, departure
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
-from octopus.transports.kafka.packing import Batch, Packer, Publication
+from octopus.transports.kafka.packing import Batch, Call, Packer, Round
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner
+from octopus.transports.queueing import Queued, fail, of_these
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
@@ -36,7 +38,24 @@ _STATE_LOST = (
 MOST_COLLECTING = 1.0
 """Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
 
+RENEW_EVERY = 0.1
+"""Seconds between two engines, for a broker that refuses the sequence numbers of each."""
+
+FAREWELL = 1.0
+"""Seconds for closing a client when nothing is waited for any more."""
+
+_TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+
+
+class Failed(Exception):
+    """Why a batch was taken back from aiokafka, in our words."""
+
+    retriable = True
+
+    def __init__(self, ours: OctopusError) -> None:
+        super().__init__(str(ours))
+        self.ours = ours
 
 
 class KafkaProducer:
@@ -80,10 +99,15 @@ class KafkaProducer:
         }
         self._engine: Any = None
         self._partitioner = Partitioner()
-        self._queued: list[tuple[Outgoing, asyncio.Future[Published]]] = []
+        self._calls: list[Call] = []
+        self._rounds: set[Round] = set()
+        self._queued_bytes = 0
         self._flusher: asyncio.Task[None] | None = None
         self._in_flight_bytes = 0
         self._state_lost = False
+        self._renewed_at = 0.0
+        self._taken_back: list[Batch] = []
+        self._closed = Closed()
         self._found: set[str] = set()
         self._written: set[KafkaTopicPartition] = set()  # by the transaction that is open
 
@@ -93,8 +117,7 @@ class KafkaProducer:
         """Connect."""
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
-        self._renewing = asyncio.Lock()
-        self._enqueuing = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
         self._engine = await self._connect()
         self._flusher = asyncio.create_task(self._flush_forever())
 
@@ -120,96 +143,132 @@ class KafkaProducer:
             engine.accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
 
     async def stop(self) -> None:
-        """Deliver what is queued, then close. Gives up after the delivery timeout."""
-        flusher, self._flusher = self._flusher, None
+        """Deliver what is queued, then close. Gives up after the delivery timeout; what nobody waits for is not waited for."""
+        flusher, self._flusher, engine = self._flusher, None, self._engine
         if flusher is not None:
-            while self._queued and not flusher.done():
-                await asyncio.wait([future for _, future in self._queued], timeout=self._delivery_timeout)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._delivery_timeout), self._enqueuing:
-                    flusher.cancel()  # between two batches: one that is half queued would be lost
+            deadline = self._loop.time() + self._delivery_timeout
+            while not flusher.done() and (waiting := self._waiting()) and (left := deadline - self._loop.time()) > 0:
+                await asyncio.wait(waiting, timeout=left)
             flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await flusher
-        engine, self._engine = self._engine, None
+        self._engine = None
         if engine is not None:
-            await self._close(engine)
+            engine.accumulator.fail_all(kafka.ProducerClosed())
+            await self._close(engine, FAREWELL)
+        closed = TransportError("The producer was closed before this was acknowledged; it may yet be stored.")
+        for call in self._unfinished():
+            fail(call.future, of_these(closed, [None] * len(call.messages)))
 
-    async def _close(self, engine: Producer) -> None:
+    async def _close(self, engine: Producer, within: float) -> None:
         try:
-            async with asyncio.timeout(self._delivery_timeout):
+            async with asyncio.timeout(within):
                 await engine.stop()
         except FOREIGN:
             with contextlib.suppress(*FOREIGN):
                 await engine.client.close()
 
+    def _unfinished(self) -> list[Call]:
+        return [*(call for round_ in self._rounds for call in round_.calls if call.open), *self._calls]
+
+    def _waiting(self) -> "list[Queued]":
+        return [call.future for call in self._unfinished() if not call.future.done()]
+
     # publishing
+
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Publish messages in order per partition, behind all others, without waiting for anything.
+
+        When one of them cannot be stored, the others still are; then the future has its error. A batch that is too large for
+        the topic is split until only the message that is too large by itself fails.
+        """
+        call = Call(messages, asyncio.get_running_loop().create_future())
+        if self._flusher is None or self._flusher.done():
+            fail(call.future, of_these(TransportError("The producer is not running."), [None] * len(messages)))
+        elif not messages:
+            call.future.set_result([])
+        else:
+            self._queued_bytes += call.size_bytes
+            self._calls.append(call)
+            self._arrived.set()
+        return call.future
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the keys and values that are queued or on their way."""
+        return self._queued_bytes
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; messages that are sent meanwhile share its batch."""
-        if self._flusher is None or self._flusher.done():
-            raise TransportError("The producer is not running.")
-        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        self._queued.append((message, future))
-        self._arrived.set()
-        return await future
+        return (await self.queue((message,)))[0]
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """Publish messages in order per partition, as `queue`; return when all are acknowledged."""
+        return await self.queue(messages)
+
+    def _is_finished(self, round_: Round, call: Call) -> None:
+        self._queued_bytes -= call.size_bytes
+        if self._closed:
+            self._closed.is_finished(call)
+        if not round_.open - 1:
+            self._rounds.discard(round_)
 
     async def _flush_forever(self) -> None:
-        """Publish what `send` queued, a batch at a time: what arrives while one is on its way makes the next."""
+        """Publish what was queued, a round at a time: what arrives while one is on its way makes the next."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            queued, self._queued = self._queued, []
-            live = [(message, future) for message, future in queued if not future.done()]
-            if not live:
-                continue
-            publication = Publication([message for message, _ in live], [future for _, future in live])
+            calls, self._calls = self._calls, []
+            round_ = Round(calls, self._is_finished)
+            if calls:
+                self._rounds.add(round_)
             try:
-                async with self._enqueuing:
-                    leaving = await self._enqueue(publication)
+                leaving = await self._enqueue(round_)
             except Exception as error:  # noqa: BLE001 - each caller gets it; the task must live on
-                for _, future in live:
-                    if not future.done():
-                        future.set_exception(error)
+                self._abandon(round_, error)
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._linger):
-                    await publication.done.wait()
-            # A batch that waits behind another of its partition is closed already. More small ones behind it would each
-            # take a round trip, and a slow link would fall behind for ever: collect until it has left.
-            if waiting := [future for future in leaving if not future.done()]:
-                await asyncio.wait(waiting, timeout=MOST_COLLECTING)
+            if calls:
+                await self._collect(round_, leaving)
 
-    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Publish messages in order per partition.
+    def _abandon(self, round_: Round, error: Exception) -> None:
+        """Give up all that is not with the engine: none of it may overtake the rest."""
+        taken_back, self._taken_back = self._taken_back, []
+        for batch in taken_back:
+            batch.round.fail(batch, error)
+        round_.abandon(error)
+        if self._calls:
+            calls, self._calls = self._calls, []
+            later = Round(calls, self._is_finished)
+            later.abandon(error)
 
-        When one of them cannot be stored, the others still are; then its error is raised. A batch that is too large for
-        the topic is split until only the message that is too large by itself fails.
-        """
-        if not messages:
-            return []
-        publication = Publication(messages)
-        await self._enqueue(publication)
-        await publication.done.wait()
-        if publication.error is not None:
-            if isinstance(publication.error, TransportError):
-                publication.error.published = publication.published
-            raise publication.error
-        return publication.published  # type: ignore[return-value]
+    async def _collect(self, round_: Round, leaving: "list[asyncio.Future[None]]") -> None:
+        """Let small messages gather behind those that are on their way; many wait for nothing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._linger):
+                await round_.done.wait()
+        # A batch that waits behind another of its partition is closed already. More small ones behind it would each
+        # take a round trip, and a slow link would fall behind for ever: collect until it has left.
+        if waiting := [future for future in leaving if not future.done()]:
+            await asyncio.wait(waiting, timeout=MOST_COLLECTING)
 
-    async def _enqueue(self, publication: Publication) -> "list[asyncio.Future[None]]":
+    async def _enqueue(self, round_: Round) -> "list[asyncio.Future[None]]":
         """Give all messages to the engine, waiting for room; return futures that are done when batches leave its queue."""
         engine = await self._ready()
-        partitions = await self._partitions(engine, publication)
-        indexes = self._acceptable(publication, partitions)
+        if not round_.calls:
+            return []
+        partitions = await self._partitions(engine, round_)
+        accepted = self._acceptable(round_, partitions)
         packer = Packer(engine.create_batch, partitions, self._partitioner)
         leaving = []
-        for batch in packer.pack(publication.messages, indexes):
+        for batch in packer.pack(round_, accepted):
             while self._in_flight_bytes >= self._max_in_flight_bytes:
                 self._room.clear()
                 await self._room.wait()
-            if (queued := self._dispatch(engine, batch, publication)) is not None:
+            if self._state_lost:
+                engine = await self._ready()
+            if (queued := self._dispatch(engine, batch)) is not None:
                 leaving.append(departure(queued))
+        round_.release_all()
         return leaving
 
     async def _ready(self) -> Producer:
@@ -217,11 +276,7 @@ class KafkaProducer:
         if self._engine is None:
             raise TransportError("The producer is not running.")
         if self._state_lost and self._transactional_id is None:
-            async with self._renewing:
-                if self._state_lost:
-                    old, self._engine = self._engine, await self._connect()
-                    self._state_lost = False
-                    await self._close(old)
+            await self._renew()
         if isinstance(ClientName.of(self._engine.client).failure, kafka.SaslAuthenticationFailed):
             # the engine would go on trying without a word; one more attempt may have a better credential
             await self._engine.client.force_metadata_update()
@@ -230,30 +285,57 @@ class KafkaProducer:
         engine: Producer = self._engine
         return engine
 
-    async def _partitions(self, engine: Producer, publication: Publication) -> dict[str, int]:
+    async def _renew(self) -> None:
+        """Go on with a new engine: what the old one has not sent, or was refused for its sequence number, goes first.
+
+        Nothing else is sent meanwhile, so that nothing overtakes anything.
+        """
+        old: Producer = self._engine
+        await asyncio.sleep(self._renewed_at + RENEW_EVERY - self._loop.time())
+        self._renewed_at = self._loop.time()
+        await old.hold(Renewing())
+        await asyncio.sleep(0)  # now all of them have settled
+        self._engine = await self._connect()
+        self._state_lost = False
+        taken_back, self._taken_back = self._taken_back, []
+        for batch in taken_back:
+            self._dispatch(self._engine, batch.again(self._engine.create_batch()))
+        await self._close(old, FAREWELL)
+
+    async def _partitions(self, engine: Producer, round_: Round) -> dict[str, int]:
         """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
         found: dict[str, int] = {}
-        for topic in set(map(attrgetter("topic"), publication.messages)):
-            doing = f"publishing to {topic!r}"
-            try:
-                with mapped(doing, self._settings.brokers, ClientName.of(engine.client)):
-                    # One that was there does not take a moment to become known: others must not wait for it.
-                    patience = missing.MISSING_FOR if topic in self._found else self._settings.metadata_timeout
-                    found[topic] = len(await partitions_of(engine.client, topic, patience))
-                    self._found.add(topic)
-            except OctopusError as error:
-                found[topic] = 0
-                self._found.discard(topic)
-                publication.fail([i for i, m in enumerate(publication.messages) if m.topic == topic], error)
+        for topic in set(map(_TOPIC, round_.messages)):
+            error: OctopusError | None = self._closed.error_of((topic, None))
+            if error is None:
+                try:
+                    with mapped(f"publishing to {topic!r}", self._settings.brokers, ClientName.of(engine.client)):
+                        # One that was there does not take a moment to become known: others must not wait for it.
+                        patience = missing.MISSING_FOR if topic in self._found else self._settings.metadata_timeout
+                        found[topic] = len(await partitions_of(engine.client, topic, patience))
+                        self._found.add(topic)
+                        continue
+                except OctopusError as failed:
+                    error = failed
+                    self._close_behind((topic, None), error, engine)
+            found[topic] = 0
+            self._found.discard(topic)
+            round_.refuse([i for i, m in enumerate(round_.messages) if m.topic == topic], error)
         return found
 
-    def _acceptable(self, publication: Publication, partitions: dict[str, int]) -> Sequence[int]:
-        """Fail the messages that no broker would take; return the indexes of the others."""
-        messages, most = publication.messages, self._max_record_bytes
-        largest = max(map(len, filter(None, map(attrgetter("value"), messages))), default=0)
-        wanted = set(map(attrgetter("partition"), messages))
+    def _close_behind(self, place: Place, error: OctopusError, engine: Producer) -> None:
+        """Let what is queued behind a failure fail, too: it would overtake what is sent again."""
+        if self._closed.error_of(place) is None:
+            self._closed.close(place, error, self._unfinished())
+            engine.take_back_queued(Failed(error), *place)
+
+    def _acceptable(self, round_: Round, partitions: dict[str, int]) -> Sequence[int] | None:
+        """Fail the messages that no broker would take; return the indexes of the others, None when that is all."""
+        messages, most = round_.messages, self._max_record_bytes
+        largest = max(map(len, filter(None, map(_VALUE, messages))), default=0)
+        wanted = set(map(_PARTITION, messages))
         if largest <= most and all(partitions.values()) and wanted == {None}:
-            return range(len(messages))
+            return None
         accepted = []
         for index, message in enumerate(messages):
             topic, value, number = message.topic, message.value, message.partition
@@ -262,42 +344,56 @@ class KafkaProducer:
                 continue  # failed already
             if number is not None and not 0 <= number < count:
                 wrong = f"Topic {topic!r} has {count} partitions; there is no partition {number}."
-                publication.fail([index], TopicNotFound(wrong))
+                round_.refuse([index], TopicNotFound(wrong))
             elif value is not None and len(value) > most and message.source is None:  # a copy of what a broker took
                 wrong = f"A record of {len(value)} bytes for topic {topic!r} is over the limit of {most} bytes."
-                publication.fail([index], RecordTooLarge(f"{wrong} Store it elsewhere and publish a reference."))
+                round_.refuse([index], RecordTooLarge(f"{wrong} Store it elsewhere and publish a reference."))
             else:
                 accepted.append(index)
         return accepted
 
-    def _dispatch(self, engine: Producer, batch: Batch, publication: Publication) -> Any:
+    def _dispatch(self, engine: Producer, batch: Batch) -> Any:
         """Queue a batch behind the others of its partition; return aiokafka's batch, or None when it takes no more.
 
         `AIOKafkaProducer.send_batch` would wait until no other batch of the partition is queued, in no particular order.
         """
         accumulator = engine.accumulator
-        if (error := accumulator.refusal) is not None:
-            publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
+        if self._state_lost and self._transactional_id is None:
+            self._taken_back.append(batch)
+            self._arrived.set()
+            return None
+        refusal = self._closed.error_of(batch.partition) if self._closed else None
+        if refusal is None and (error := accumulator.refusal) is not None:
+            refusal = self._translated(batch.partition, error, engine)
+        if refusal is not None:
+            batch.round.fail(batch, refusal)
             return None
         builder = batch.close()
         size = builder.size()
         self._in_flight_bytes += size
         message_batch = accumulator.append(builder, KafkaTopicPartition(*batch.partition))
+        if batch.deadline is None:
+            batch.deadline = self._loop.time() + self._delivery_timeout
         watch = missing.BatchWatch(
-            engine, message_batch, self._delivery_timeout, lambda name: self._too_late(batch, publication, name)
+            engine,
+            message_batch,
+            batch.deadline,
+            too_late=lambda name: self._too_late(engine, batch, message_batch, name),
+            is_gone=lambda error: self._close_behind(
+                (batch.partition.topic, None), self._translated(batch.partition, error, engine), engine
+            ),
         )
 
         def settled(future: "asyncio.Future[Any]") -> None:
             watch.stop()
             self._in_flight_bytes -= size
             self._room.set()
-            self._settle(engine, batch, publication, future, was_sent=message_batch.retry_count > 0)
+            self._settle(engine, batch, future, was_sent=message_batch.retry_count > 0)
 
         message_batch.future.add_done_callback(settled)
         return message_batch
 
-    def _too_late(self, batch: Batch, publication: Publication, name: ClientName) -> None:
-        indexes, batch.indexes = batch.indexes, []
+    def _too_late(self, engine: Producer, batch: Batch, message_batch: Any, name: ClientName) -> None:
         if name.failure is not None:
             error = translated(name.failure, f"publishing to {batch.partition}", self._settings.brokers)
         else:
@@ -305,47 +401,56 @@ class KafkaProducer:
                 f"Kafka at {self._settings.brokers} did not acknowledge records for {batch.partition} within "
                 f"{self._delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
             )
-        publication.fail(indexes, error)
+        if not engine.take_back(message_batch, Failed(error)):
+            batch.indexes = []  # it is on its way, and stays with the engine
+            batch.round.fail(batch, error)
+        self._close_behind(batch.partition, error, engine)
 
-    def _settle(
-        self, engine: Producer, batch: Batch, publication: Publication, future: "asyncio.Future[Any]", *, was_sent: bool
-    ) -> None:
+    def _settle(self, engine: Producer, batch: Batch, future: "asyncio.Future[Any]", *, was_sent: bool) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
             if self._transactional_id is not None:
                 self._written.add(KafkaTopicPartition(*batch.partition))
             if batch.indexes:
-                publication.store(batch.indexes, batch.partition, future.result().offset)
+                batch.round.store(batch, future.result().offset)
             return
-        if isinstance(error, _STATE_LOST):
+        if isinstance(error, (*_STATE_LOST, Renewing)):
             self._state_lost = True
+            if self._transactional_id is None:
+                engine.take_back_queued(Renewing())  # the broker may take the next ones, whatever their numbers
+            if self._transactional_id is None and batch.indexes:
+                self._taken_back.append(batch)
+                self._arrived.set()
+                return
         elif getattr(error, "retriable", False):
             # Given up without an answer to it, because its partition has no leader or is gone. If it was sent before, it has
             # a sequence number, and nobody knows whether that was used: reused, the next batch could be taken for this one.
             self._state_lost = self._state_lost or (was_sent and self._transactional_id is None)
+            self._close_behind(batch.partition, self._translated(batch.partition, error, engine), engine)
         elif isinstance(error, kafka.BrokerResponseError):
             # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
             # later batch of this partition would be out of order.
             engine.count_back(KafkaTopicPartition(*batch.partition), batch.builder.record_count())
         if isinstance(error, _TOO_LARGE) and len(batch.indexes) > 1:
-            middle = len(batch.indexes) // 2
-            for half in (batch.indexes[middle:], batch.indexes[:middle]):
-                self._again(engine, batch.partition, half, publication)
+            self._split(engine, batch)
         elif batch.indexes:
-            publication.fail(batch.indexes, self._translated(batch.partition, error, engine))
+            batch.round.fail(batch, self._translated(batch.partition, error, engine))
 
-    def _again(self, engine: Producer, partition: TopicPartition, indexes: list[int], publication: Publication) -> None:
-        """Send part of a batch that was too large, before the batches of its partition that are queued already."""
-        batch = Batch(partition, engine.create_batch())
-        for index in indexes:
-            message = publication.messages[index]
-            headers = list(message.headers)
-            batch.append(len(batch.indexes), message.timestamp, message.key, message.value, headers)
-            batch.indexes.append(index)
-        self._dispatch(engine, batch, publication)
-        engine.accumulator.put_last_first(KafkaTopicPartition(*partition))
+    def _split(self, engine: Producer, batch: Batch) -> None:
+        """Send a batch that was too large in halves, before the batches of its partition that are queued already."""
+        middle = len(batch.indexes) // 2
+        for indexes in (batch.indexes[middle:], batch.indexes[:middle]):
+            half = batch.again(engine.create_batch(), indexes)
+            for call in half.calls:
+                call.open += 1
+            self._dispatch(engine, half)
+            engine.accumulator.put_last_first(KafkaTopicPartition(*batch.partition))
+        for call in batch.calls:
+            batch.round.release(call)
 
     def _translated(self, partition: TopicPartition, error: BaseException, engine: Producer) -> OctopusError:
+        if isinstance(error, Failed):
+            return error.ours
         if self._transactional_id is not None and isinstance(error, _STATE_LOST):
             ours: OctopusError = self._fenced(f"publishing to {partition}")
         else:
@@ -365,11 +470,13 @@ class KafkaProducer:
 
     async def commit(self) -> None:
         """Make everything of the transaction visible and stored at once."""
+        await self._all_enqueued()
         async with self._step("committing a transaction"):
             await self._engine.commit_transaction()
 
     async def abort(self) -> None:
         """Drop everything of the transaction; readers of committed records never see it."""
+        await self._all_enqueued()
         # After an error of one partition the engine takes the transaction for empty and would not end it at the broker:
         # what was written before would be part of the next one.
         self._engine.note_written(self._written)
@@ -382,6 +489,11 @@ class KafkaProducer:
         stored = {KafkaTopicPartition(*partition): OffsetAndMetadata(*commit) for partition, commit in offsets.items()}
         async with self._step(f"adding offsets of group {group!r} to a transaction"):
             await self._engine.send_offsets_to_transaction(stored, group)
+
+    async def _all_enqueued(self) -> None:
+        """Wait for what was queued in this transaction: the engine knows of none of it before."""
+        while self._flusher is not None and not self._flusher.done() and (waiting := self._waiting()):
+            await asyncio.wait(waiting)
 
     @contextlib.asynccontextmanager
     async def _step(self, doing: str) -> AsyncIterator[None]:

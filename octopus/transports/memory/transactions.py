@@ -6,6 +6,7 @@ from octopus.errors import PartitionLost, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory.broker import MemoryBroker, Transaction
+from octopus.transports.queueing import Queued, answered
 
 
 class MemoryTransactionalProducer:
@@ -44,6 +45,18 @@ class MemoryTransactionalProducer:
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages as part of the transaction, invisible so far."""
+        return self._store(messages)
+
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Store messages as part of the transaction, invisible so far."""
+        return answered(lambda: self._store(messages))
+
+    @property
+    def queued_bytes(self) -> int:
+        """Nothing: what is queued is stored."""
+        return 0
+
+    def _store(self, messages: Sequence[Outgoing]) -> list[Published]:
         with self._broker.lock:
             return self._broker.append(messages, self._current())
 

@@ -28,6 +28,7 @@ from octopus.transports.base import (
 )
 from octopus.transports.memory.broker import Log, Member, MemoryBroker, Subscription, as_subscription
 from octopus.transports.memory.transactions import MemoryTransactionalProducer
+from octopus.transports.queueing import Queued, answered
 
 
 class MemoryTransport:
@@ -267,12 +268,21 @@ class MemoryProducer:
     async def stop(self) -> None:
         """Do nothing: everything is stored when `send` returns."""
 
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Store messages in order; one that cannot be stored does not keep the others from it."""
+        return answered(lambda: self._broker.append(messages))
+
+    @property
+    def queued_bytes(self) -> int:
+        """Nothing: what is queued is stored."""
+        return 0
+
     async def send(self, message: Outgoing) -> Published:
         """Store one message."""
         return self._broker.append([message])[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Store messages in order; one that cannot be stored does not keep the others from it."""
+        """Store messages in order, as `queue`."""
         return self._broker.append(messages)
 
 

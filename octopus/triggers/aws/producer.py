@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from octopus.config import Settings
-from octopus.errors import TransportError
+from octopus.errors import ConnectionFailed, TransportError
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.opening import connect, producer_options
+from octopus.transports.queueing import Backlog, Queued
 from octopus.transports.topic_creation import TopicCreatingProducer
 
 logger = get_logger("octopus.triggers")
@@ -44,14 +45,34 @@ class LazyProducer:
         self._stack = AsyncExitStack()
         self._producer: Producer | None = None
         self._used_at = 0.0
+        self._backlog = Backlog()
+        self._passing_on: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Do nothing: the first message connects."""
 
     async def stop(self) -> None:
         """Deliver the queued messages, then close."""
+        if self._passing_on is not None:
+            await asyncio.wait([self._passing_on])
         self._producer = None
         await self._stack.aclose()
+
+    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+        """Queue messages, once there is a connection."""
+        producer, now = self._producer, asyncio.get_running_loop().time()
+        if producer is not None and not self._backlog and now - self._used_at <= STALE_AFTER:
+            self._used_at = now
+            return producer.queue(messages)
+        future = self._backlog.add(messages)
+        if self._passing_on is None:
+            self._passing_on = asyncio.create_task(self._pass_on())
+        return future
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the keys and values that are queued or on their way."""
+        return self._backlog.size_bytes + (self._producer.queued_bytes if self._producer is not None else 0)
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
@@ -60,6 +81,19 @@ class LazyProducer:
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order; return when all are acknowledged."""
         return await (await self._connected()).send_many(messages)
+
+    async def _pass_on(self) -> None:
+        try:
+            producer = await self._connected()
+        except Exception as error:  # noqa: BLE001 - each who waits gets it
+            self._backlog.fail(error)
+        except asyncio.CancelledError:
+            self._backlog.fail(ConnectionFailed("The function's producer was closed while it connected."))
+            raise
+        else:
+            self._backlog.pass_on(producer.queue)
+        finally:
+            self._passing_on = None
 
     async def _connected(self) -> Producer:
         async with self._connecting:

@@ -1,0 +1,48 @@
+"""Partitions to which nothing may go for a moment, because something before it has failed and may be sent again."""
+
+import asyncio
+from collections.abc import Iterable
+
+from octopus.errors import OctopusError
+from octopus.transports.kafka.packing import Call
+
+Place = tuple[str, int | None]
+"""A topic and one of its partitions, or None for all of them."""
+
+
+class Closed:
+    """Lets what is behind a failure fail with it, until those who queued it have had word of the first.
+
+    Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing.
+
+    - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run.
+    - Calls that come meanwhile fail there, and do not keep it closed: it opens again however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[Place, OctopusError] = {}
+        self._open: dict[Place, set[Call]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def close(self, place: Place, error: OctopusError, unfinished: Iterable[Call]) -> None:
+        """Note a failure; `unfinished` are all calls that are."""
+        if self.error_of(place) is None:
+            self._errors[place] = error
+            self._open[place] = {call for call in unfinished if place[0] in call.topics()}
+
+    def error_of(self, place: Place) -> OctopusError | None:
+        """Return why nothing may go there; None when it may."""
+        return self._errors.get((place[0], None)) or self._errors.get(place)
+
+    def is_finished(self, call: Call) -> None:
+        """Note that a call is finished."""
+        for place, unfinished in self._open.items():
+            if call in unfinished:
+                unfinished.discard(call)
+                if not unfinished:  # callbacks of the last one's future are scheduled already, and run before this
+                    asyncio.get_running_loop().call_soon(self._reopen, place)
+
+    def _reopen(self, place: Place) -> None:
+        del self._errors[place], self._open[place]

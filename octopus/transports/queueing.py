@@ -1,0 +1,133 @@
+"""Futures of `Producer.queue`: for those who have the answer at once, who must ask others first, and who ask several."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from octopus.errors import TransportError
+from octopus.events import Published
+from octopus.transports.base import Outgoing
+
+Queued = asyncio.Future[list[Published]]
+Queue = Callable[[Sequence[Outgoing]], Queued]
+
+_VALUE, _KEY = attrgetter("value"), attrgetter("key")
+
+
+def answered(store: Callable[[], list[Published]]) -> Queued:
+    """Store messages now; return a future that is done."""
+    future: Queued = asyncio.get_running_loop().create_future()
+    try:
+        future.set_result(store())
+    except Exception as error:  # noqa: BLE001 - whoever asks gets it
+        fail(future, error)
+    return future
+
+
+def fail(future: Queued, error: BaseException) -> None:
+    """Give a future an error, without a complaint of asyncio's when nobody asks for it."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
+
+
+def of_these(error: BaseException, published: "Sequence[Published | None]") -> BaseException:
+    """Return an error that says which messages of one call were stored; several calls may have it in common."""
+    if not isinstance(error, TransportError):
+        return error
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    own.published = published
+    return own
+
+
+def follow(future: Queued, first: Queued) -> None:
+    """Let a future become what another becomes."""
+
+    def done(first: Queued) -> None:
+        if first.cancelled():
+            future.cancel()
+        elif (error := first.exception()) is not None:
+            fail(future, error)
+        elif not future.done():
+            future.set_result(first.result())
+
+    first.add_done_callback(done)
+
+
+class Joined:
+    """One future for messages that were queued in parts.
+
+    Args:
+        count: How many messages there are.
+
+    Attributes:
+        future: Done when all parts are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.future: Queued = asyncio.get_running_loop().create_future()
+        self._published: list[Published | None] = [None] * count
+        self._error: BaseException | None = None
+        self._open = 0
+        if not count:
+            self.future.set_result([])
+
+    def add(self, indexes: Sequence[int], part: Queued) -> None:
+        """Add a part: which of the messages are in it, and its future."""
+        self._open += 1
+        part.add_done_callback(lambda part: self._done(indexes, part))
+
+    def _done(self, indexes: Sequence[int], part: Queued) -> None:
+        error = asyncio.CancelledError() if part.cancelled() else part.exception()
+        stored = part.result() if error is None else getattr(error, "published", None) or [None] * len(indexes)
+        for index, published in zip(indexes, stored, strict=True):
+            self._published[index] = published
+        self._error = self._error or error
+        self._open -= 1
+        if self._open or self.future.done():
+            return
+        if self._error is not None:
+            fail(self.future, of_these(self._error, self._published))
+        else:
+            self.future.set_result(self._published)  # type: ignore[arg-type]
+
+
+class Backlog:
+    """Messages that cannot be queued yet, in order."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Sequence[Outgoing], Queued]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of their keys and values."""
+        return sum(size_of(messages) for messages, _ in self._calls)
+
+    def add(self, messages: Sequence[Outgoing]) -> Queued:
+        """Keep messages; return what their future will be."""
+        future: Queued = asyncio.get_running_loop().create_future()
+        self._calls.append((messages, future))
+        return future
+
+    def pass_on(self, queue: Queue) -> None:
+        """Queue all of them."""
+        calls, self._calls = self._calls, []
+        for messages, future in calls:
+            follow(future, queue(messages))
+
+    def fail(self, error: BaseException) -> None:
+        """Give all of them up."""
+        calls, self._calls = self._calls, []
+        for messages, future in calls:
+            fail(future, of_these(error, [None] * len(messages)))
+
+
+def size_of(messages: Sequence[Outgoing]) -> int:
+    """Return the bytes of keys and values."""
+    keys = sum(map(len, filter(None, map(_KEY, messages))))
+    return keys + sum(map(len, filter(None, map(_VALUE, messages))))
