@@ -256,8 +256,10 @@ async def test_who_sends_again_what_has_failed_is_not_overtaken_by_what_was_queu
 ) -> None:
     async with Publisher(broken, delivery_timeout=0.4, max_batch_bytes=300) as producer:
         await producer.queue(numbered("numbers", 0))
-        broken.faults.delay(PRODUCE, 1.0)
-        waiting = {number: producer.queue(numbered("numbers", number)) for number in range(1, 40)}
+        broken.faults.delay(PRODUCE, 0.6)
+        waiting = {number: producer.queue(numbered("numbers", number)) for number in range(1, 30)}
+        await asyncio.wait([waiting[1]], timeout=0.3)
+        waiting |= {number: producer.queue(numbered("numbers", number)) for number in range(30, 40)}
         await asyncio.wait([waiting[1]])
         broken.faults.clear()
         await asyncio.wait(waiting.values())

@@ -14,10 +14,33 @@ MUTATIONS = (
     ),
     Mutation(
         "after a topic vanished everything is sent again",
-        "octopus/transports/topic_creation.py",
-        "published = [*(error.published or [None] * len(messages))]",
-        "published: list[Published | None] = [None] * len(messages)",
+        "octopus/transports/topic_queue.py",
+        "call.part = [at for at, stored in enumerate(call.published) if stored is None] if call.mends else None",
+        "call.part = None",
         ("tests/transports/test_vanished_topics.py",),
+    ),
+    Mutation(
+        "what is published while its topic is made again overtakes what waits for it",
+        "octopus/transports/topic_queue.py",
+        "elif isinstance(error, TopicNotFound):",
+        "elif False:",
+        ("tests/transports/test_queueing.py::test_nothing_overtakes_what_waits_for_its_topic",),
+    ),
+    Mutation(
+        "what is queued behind a sequence number that was refused is sent before it",
+        "octopus/transports/kafka/producer.py",
+        "engine.take_back_queued(Renewing())",
+        "pass",
+        ("tests/transports/test_queueing.py::test_nothing_overtakes_what_is_sent_again_under_a_new_id",),
+    ),
+    Mutation(
+        "what is queued behind a batch that was not acknowledged is stored",
+        "octopus/transports/kafka/producer.py",
+        "self._closed.close(place, error, self._unfinished())",
+        "pass",
+        (
+            "tests/transports/test_queueing.py::test_who_sends_again_what_has_failed_is_not_overtaken_by_what_was_queued_behind_it",
+        ),
     ),
     Mutation(
         "a sequence number is used again although nobody knows whether it was used",
