@@ -21,6 +21,7 @@ VIOLATIONS = {
     "librdkafka has one home": ("transports/kafka/admin.py", "import confluent_kafka"),
     "boto3 has one home": ("triggers/aws/handler.py", "import boto3"),
     "The terminal has one home": ("worker/status.py", "import rich.text"),
+    "Notices of changed files have one home": ("cli/watch.py", "import watchfiles"),
     "Compression has one home": ("serde/codecs.py", "import cramjam"),
     "The checksum has one home": ("worker/group.py", "import google_crc32c"),
     "The event loop has one home": ("app.py", "import uvloop"),

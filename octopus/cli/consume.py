@@ -20,13 +20,12 @@ from octopus.cli.screen import is_terminal, note
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import StoredRecord, TopicPartition
+from octopus.operations.consumption import Selection, consume_events, plan_consumption
 from octopus.operations.moments import Moment, read_moment
-from octopus.operations.partitions import partitions_of
 from octopus.operations.progress import Advance
 from octopus.operations.reading import Reader
-from octopus.operations.records import is_match, readable
+from octopus.operations.records import readable
 from octopus.operations.spelling import spell_count
-from octopus.patterns import Pattern
 from octopus.text import printable_json, visible, visible_lines
 from octopus.transports.opening import administering
 
@@ -79,12 +78,14 @@ def consume(
     now = time.time()
     begin = read_moment(start or ("earliest" if group else "latest"), now, "--from")
     until = read_moment(end, now, "--to") if end else None
-    printer = _Printer(pattern=read_pattern(filter), keys=keys, headers=headers, raw=raw, json=options.json, most=count)
+    selection = Selection(read_pattern(filter), count)
+    printer = _Printer(keys=keys, headers=headers, raw=raw, json=options.json)
     try:
-        run_async(options, _consume(options, topics, partition, begin, until, group, printer))
+        run_async(options, _consume(options, topics, partition, begin, until, group, selection, printer))
     finally:
         if not options.quiet and is_terminal() and not options.json:
-            note(printer.sentence())
+            left_out = f", {selection.count.left_out:,} did not match" if filter is not None else ""
+            note(f"{spell_count(selection.count.shown, 'event')}{left_out}.")
 
 
 async def _consume(
@@ -94,27 +95,18 @@ async def _consume(
     start: Moment,
     end: Moment | None,
     group: str | None,
+    selection: Selection,
     printer: "_Printer",
 ) -> None:
     settings: Settings = options.settings()
     async with reaching(settings) as transport:
         async with administering(transport) as admin:
-            partitions = await partitions_of(admin, topics, only, address=transport.address)
-            await start.refuse_beyond(admin, partitions, reads=True)
+            partitions = await plan_consumption(admin, topics, only, start, address=transport.address)
         async with Reader(transport, settings, partitions, start, end, group) as reader:
             if not options.quiet and is_terminal() and end is None and start.start == "latest":
                 note(f"Waiting for events of {', '.join(topics)} on {transport.address}; Ctrl-C ends.")
             with _progress(options, topics, reader) as advance:
-                committed = time.monotonic()
-                async for place, records in reader:
-                    shown = printer.print(place, records)
-                    advance(shown)
-                    if printer.has_enough:
-                        reader.note(place, records[shown - 1].offset + 1)
-                        return
-                    if group is not None and time.monotonic() - committed > 1:
-                        await reader.commit()
-                        committed = time.monotonic()
+                await consume_events(reader, selection, printer.print, commits=group is not None, advance=advance)
 
 
 def _progress(options: Options, topics: Sequence[str], reader: Reader) -> contextlib.AbstractContextManager[Advance]:
@@ -125,47 +117,20 @@ def _progress(options: Options, topics: Sequence[str], reader: Reader) -> contex
 
 
 class _Printer:
-    """Chooses records and writes them, a run at a time."""
+    """Writes records, a run at a time."""
 
-    def __init__(
-        self, *, pattern: Pattern | None, keys: bool, headers: bool, raw: bool, json: bool, most: int | None
-    ) -> None:
-        self._pattern = pattern
+    def __init__(self, *, keys: bool, headers: bool, raw: bool, json: bool) -> None:
         self._keys = keys
         self._headers = headers
         self._raw = raw
         self._json = json
-        self._most = most
         self._has_colour = is_terminal()
-        self.shown = 0
-        self.left_out = 0
 
-    @property
-    def has_enough(self) -> bool:
-        """Whether as many were shown as are wanted."""
-        return self.shown == self._most
-
-    def print(self, partition: TopicPartition, records: Sequence[StoredRecord]) -> int:
-        """Write those that match, as many as are wanted; return how many were looked at."""
-        parts = []
-        looked = 0
-        for record in records:
-            looked += 1
-            if not is_match(self._pattern, record.value):
-                self.left_out += 1
-                continue
-            parts.append(self._line(partition, record))
-            self.shown += 1
-            if self.has_enough:
-                break
-        if parts:
-            sys.stdout.buffer.write(b"\n".join(parts) + b"\n")
-            sys.stdout.buffer.flush()
-        return looked
-
-    def sentence(self) -> str:
-        left_out = f", {self.left_out:,} did not match" if self._pattern is not None else ""
-        return f"{spell_count(self.shown, 'event')}{left_out}."
+    def print(self, partition: TopicPartition, records: Sequence[StoredRecord]) -> None:
+        """Write records of one partition."""
+        lines = [self._line(partition, record) for record in records]
+        sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+        sys.stdout.buffer.flush()
 
     def _line(self, partition: TopicPartition, record: StoredRecord) -> bytes:
         if self._raw:  # for a file or a program; a terminal would obey what is in there

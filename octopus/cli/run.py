@@ -171,7 +171,7 @@ def _is_watched(console: Console, settings: Settings, is_quiet: bool) -> bool:
 def _watcher(watch: Sequence[str]) -> Companion | None:
     if not watch or os.environ.get(WORKER_VARIABLE, "1") != "1":
         return None  # of several processes one watches, or every event would come several times
-    from octopus.cli.watch import watching_companion
+    from octopus.operations.file_relay import watching_companion
 
     pairs = []
     for text in watch:

@@ -1,16 +1,33 @@
-"""Embedded brokers that run on this machine: which, where, and the address of the one that the settings mean."""
+"""Embedded brokers that run on this machine: found, started and stopped."""
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from octopus.broker.lock import read_owner
+from octopus.broker.process import run
+from octopus.broker.settings import BrokerSettings
+from octopus.broker.storage import StorageSettings
 from octopus.config import Settings
+from octopus.errors import ConfigurationError, ConnectionFailed, OperationFailed, TransportError
+from octopus.transports.broker_codecs import codecs
+from octopus.transports.broker_process import BrokerProcess
+from octopus.transports.checksum import crc32c
+from octopus.transports.opening import open_transport
 
 MODULE = "octopus.transports.broker_process"
+
+START_WAIT, STOP_WAIT = 30.0, 15.0
+"""Seconds that a broker has to answer, and to end."""
+
+LOOK_WAIT = 0.05
+"""Seconds between two looks whether it does."""
 
 
 class RunningBroker(NamedTuple):
@@ -56,6 +73,130 @@ def meant_broker(settings: Settings) -> RunningBroker | None:
         if running.directory == directory and (directory or running.address == f"{broker.host}:{broker.port}"):
             return running
     return None
+
+
+def find_broker(settings: Settings, directory: Path | None = None, port: int | None = None) -> RunningBroker:
+    """Return the running broker that the settings mean, or the one that is named.
+
+    Args:
+        settings: Mean one, where none is named.
+        directory: Only a broker that keeps its records there.
+        port: Only a broker that listens on this port.
+
+    Raises:
+        OperationFailed: No such broker runs.
+        ConfigurationError: Several do.
+    """
+    if directory is None and port is None:
+        meant = meant_broker(settings)
+        found = [] if meant is None else [meant]
+    else:  # what is named must fit: a broker of another user may run beside ours
+        found = [
+            running
+            for running in running_brokers()
+            if (directory is None or running.directory == str(directory.expanduser().absolute()))
+            and (port is None or running.port == port)
+        ]
+    if not found:
+        raise OperationFailed("No such embedded broker runs. Those that run: octopus broker status")
+    if len(found) > 1:
+        places = ", ".join(running.directory or "in memory" for running in found)
+        raise ConfigurationError(f"{len(found)} brokers fit ({places}); say which with --dir.")
+    return found[0]
+
+
+def plan_start(settings: Settings, port: int | None = None) -> RunningBroker | None:
+    """Return the broker that the settings mean if it runs already; None when it may be started.
+
+    Args:
+        settings: Mean one.
+        port: The port that is asked for; None or 0 when any will do.
+
+    Raises:
+        ConfigurationError: No client could find the broker.
+        OperationFailed: It runs already, on another port.
+    """
+    if settings.broker.port == 0 and settings.broker.directory is None:
+        raise ConfigurationError("A broker in memory on a free port could be found by nobody: give --port or --dir.")
+    running = meant_broker(settings)
+    if running is not None and port not in (None, 0, running.port):
+        kept = running.directory or "memory"
+        raise OperationFailed(
+            f"The broker with records in {kept} runs already, at {running.address}. Stop it first: octopus broker stop"
+        )
+    return running
+
+
+async def start_broker(settings: Settings) -> RunningBroker:
+    """Start the broker that the settings mean, in a process that stays until it is stopped; return it once it answers.
+
+    Raises:
+        ConfigurationError: It does not start; the sentence says why.
+        ConnectionFailed: It does not answer in time.
+    """
+    child = BrokerProcess(*broker_arguments(settings), idle_exit=float("inf"))
+    child.start(sys.executable)
+    try:
+        async with asyncio.timeout(START_WAIT):
+            while True:
+                if (failure := child.failure()) is not None:
+                    raise ConfigurationError(f"The broker did not start: {failure}")
+                running = meant_broker(settings)
+                if running is not None and running.address is not None and await _answers(running.address):
+                    return running
+                await asyncio.sleep(LOOK_WAIT)
+    except TimeoutError as error:
+        raise ConnectionFailed(f"The broker did not answer within {START_WAIT:g} s.") from error
+
+
+def run_here(settings: Settings) -> None:
+    """Run the broker that the settings mean in this process, until a signal ends it. Raises as `start_broker`."""
+    run(*broker_arguments(settings), checksum=crc32c, codecs=codecs())
+
+
+async def stop_broker(running: RunningBroker) -> None:
+    """Stop a broker; return once its process has ended.
+
+    Raises:
+        OperationFailed: It is another user's, or does not end in time.
+    """
+    try:
+        os.kill(running.pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise OperationFailed(f"Process {running.pid} belongs to somebody else.") from error
+    try:
+        async with asyncio.timeout(STOP_WAIT):
+            while running.pid in (other.pid for other in running_brokers()):  # noqa: ASYNC110 - it tells only its parent
+                await asyncio.sleep(LOOK_WAIT)
+    except TimeoutError as error:
+        raise OperationFailed(f"Process {running.pid} did not end within {STOP_WAIT:g} s.") from error
+
+
+def broker_arguments(settings: Settings) -> tuple[Path | None, BrokerSettings, StorageSettings]:
+    """Return the directory of the broker that the settings mean, how it is reached, and how it keeps records."""
+    broker = settings.broker
+    retention = -1 if broker.retention is None else int(broker.retention * 1000)
+    return (
+        Path(broker.directory).expanduser().absolute() if broker.directory else None,
+        BrokerSettings(host=broker.host, port=broker.port, default_partitions=broker.partitions),
+        StorageSettings(
+            durability=broker.durability,
+            topic_defaults={
+                "retention.ms": str(retention),
+                "retention.bytes": str(-1 if broker.retention_bytes is None else broker.retention_bytes),
+            },
+        ),
+    )
+
+
+async def _answers(address: str) -> bool:
+    transport = open_transport(address)
+    try:
+        await transport.open()
+    except TransportError:
+        return False
+    await transport.close()
+    return True
 
 
 def _commands() -> Iterator[tuple[int, list[str]]]:

@@ -74,17 +74,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a watch follows a directory that is not there any more",
-        "octopus/cli/file_events.py",
+        "octopus/operations/file_events.py",
         "return any(identity_of(path) != identity for path, identity in self._watched.items())",
         "return False",
-        ("tests/cli/test_watch.py",),
+        ("tests/operations/test_file_events.py",),
     ),
     Mutation(
         "what may not be looked at counts as deleted",
-        "octopus/cli/file_states.py",
+        "octopus/operations/file_states.py",
         "if error.errno not in GONE:",
         "if False:",
-        ("tests/cli/test_watch.py",),
+        ("tests/operations/test_file_events.py",),
     ),
     Mutation(
         "a stop that comes twice at once ends at once",

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 import watchfiles
 
-from octopus.cli.file_states import Identity, Scanner, State, identity_of
 from octopus.logs import get_logger
+from octopus.operations.file_states import Identity, Scanner, State, identity_of
 
 DEBOUNCE_MILLISECONDS = 200
 STEP_MILLISECONDS = 50
