@@ -1,10 +1,10 @@
 """Records that run one after the other, and how far they are: what a runner hands to a pipeline.
 
-Invariants, for whoever runs a claim and for whoever looks at it meanwhile:
+Invariants, for the code that runs a claim and for the code that looks at it meanwhile:
 
 - Records begin in the order of `records`, each by being taken from `cursor`; only `end` takes what has not begun.
 - Of those taken, all but the last are finished: done or skipped. Only the last may be running.
-- `skipped` counts all skipped records whenever the running one suspends, so nobody can see a smaller number.
+- `skipped` counts all skipped records whenever the running one suspends, so a smaller number cannot be seen.
 - After `end` nothing more begins, and what it returned belongs to the caller.
 """
 

@@ -55,13 +55,13 @@ Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
 """The error boundary: a record, its attempt and what it raised to its outcome. Raises again what is no failure. Total else."""
 
 Decide = Callable[[StoredRecord, int, Exception], Outcome]
-"""The same for one record of a batch that cannot be filtered or decoded; whoever called it takes the dead letter away."""
+"""The same for one record of a batch that cannot be filtered or decoded; the caller takes the dead letter away."""
 
 Choose = Callable[[StoredRecord], Sequence[int]]
 """A record to the positions of those handlers of a group that want it; raises what asking their filters raises."""
 
 Observe = Callable[[str, Run], Run]
-"""A handler's name and what runs its records to the same with somebody who looks at the outcomes and changes none."""
+"""A handler's name and what runs its records to the same with an observer, which sees the outcomes and changes none."""
 
 Handler = Callable[..., Any]
 """The user's function, sync or async."""

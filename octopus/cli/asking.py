@@ -10,7 +10,7 @@ def confirm(question: str) -> None:
     """Ask, and return if the answer is yes.
 
     Raises:
-        ConfigurationError: Nobody is there to answer.
+        ConfigurationError: No person is there to answer.
         OperationFailed: The answer is no.
     """
     if not sys.stdin.isatty():

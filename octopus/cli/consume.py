@@ -110,7 +110,7 @@ async def _consume(
 
 
 def _progress(options: Options, topics: Sequence[str], reader: Reader) -> contextlib.AbstractContextManager[Advance]:
-    """Show how far reading into a file has come. On a terminal a bar would be in the way of events, or of whoever reads a pipe."""
+    """Show how far reading into a file has come. On a terminal a bar would be in the way of events, or of a pipe's reader."""
     if not stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
         return contextlib.nullcontext(lambda _: None)
     return progress(options, f"Reading {', '.join(topics)}", reader.range)

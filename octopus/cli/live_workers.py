@@ -47,7 +47,7 @@ class Lines:
     """Cuts what comes from a pipe into lines.
 
     Args:
-        longest: Bytes after which a line is cut, whatever it is.
+        longest: Bytes after which a line of any kind is cut.
     """
 
     def __init__(self, longest: int) -> None:
@@ -224,7 +224,7 @@ def draw_workers(rows: Sequence[Row], width: int, height: int) -> Table:
 class LiveWorkers:
     """Draws what several workers do, and prints what they print, as long as a block lasts. An `Audience` of their supervisor.
 
-    In a thread: who looks at a terminal may hold it up, and that must not hold up whoever keeps the processes. So what this
+    In a thread: a terminal may be held up, and that must not hold up the task that keeps the processes. So what this
     process logs meanwhile is printed there, too.
 
     Args:
@@ -298,7 +298,7 @@ class LiveWorkers:
 
     @contextlib.contextmanager
     def _logging_later(self) -> Iterator[None]:
-        """Let what is logged to a console wait for this thread; whoever logs goes on."""
+        """Let what is logged to a console wait for this thread; the logging thread goes on."""
         root = logging.getLogger()
         kept = [*root.handlers]
         root.handlers[:] = [_Later(each, self._logged) if prints(each) else each for each in kept]
@@ -354,7 +354,7 @@ class LiveWorkers:
 
 
 class _Later(logging.Handler):
-    """Keeps records for whoever hands them to their handler."""
+    """Keeps records for the thread that hands them to their handler."""
 
     def __init__(self, handler: logging.Handler, records: deque[tuple[logging.Handler, logging.LogRecord]]) -> None:
         super().__init__(handler.level)

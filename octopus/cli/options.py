@@ -38,7 +38,7 @@ class Options:
         Raises:
             ConfigurationError: A `--config` without `=`, or `--brokers` without any.
         """
-        if self.brokers == "":  # from a variable that is not set: nobody asks for the embedded broker in that way
+        if self.brokers == "":  # from a variable that is not set: that is no way to ask for the embedded broker
             raise ConfigurationError("--brokers is empty, and names none: leave it out for the embedded broker.")
         level = "debug" if self.verbose else "warning" if self.quiet else None
         found = config.merge({"brokers": self.brokers}, {"log": {"level": level}} if level else {})

@@ -90,10 +90,10 @@ def run_program(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left in the buffer must not raise again at exit.
+        # The reader of our output has seen enough. What is left in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a sentence
+    except Exception as error:  # noqa: BLE001 - every error becomes a sentence
         if wants_traceback:
             from octopus.cli.screen import print_traceback
 

@@ -10,17 +10,17 @@ from octopus.operations.progress import Advance, unseen
 from octopus.text import visible
 
 PATIENCE = 1.0
-"""Seconds of work of which nobody needs to be told."""
+"""Seconds of work that are not worth telling."""
 
 
 @contextlib.contextmanager
 def progress(options: Options, what: str, total: int | None) -> Iterator[Advance]:
-    """Show how far a block has come, if it lasts and somebody looks: not with --json or --quiet. Nothing of it stays.
+    """Show how far a block has come, if it lasts, on a terminal: not with --json or --quiet. Nothing of it stays.
 
     Args:
         options: Of the command line.
         what: What is done, as it is told: `Copying readings`.
-        total: How much there is to do; None where nobody can know.
+        total: How much there is to do; None where that cannot be known.
     """
     console = notices()
     if options.json or options.quiet or not console.is_terminal:

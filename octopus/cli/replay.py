@@ -41,9 +41,9 @@ def replay(
     """Read a range of a topic again: by one handler, or into another topic.
 
     With --group, one handler's group goes back to --from and reads on from there
-    when it runs again; nobody else notices, and nothing is copied. With --into,
+    when it runs again; no other group notices, and nothing is copied. With --into,
     the events between --from and --to are published again, with their keys,
-    values and headers, for everybody who reads that topic.
+    values and headers, for every reader of that topic.
 
         octopus replay readings --from -2h --group beamline.store
         octopus replay readings --from 2026-01-31T08:00 --to 2026-01-31T09:00 --into readings-again

@@ -163,7 +163,7 @@ def _run_several(
 
 
 def _is_watched(console: Console, settings: Settings, is_quiet: bool) -> bool:
-    """Tell whether somebody looks who wants to see a table, at a terminal that can show one."""
+    """Tell whether a table is wanted, at a terminal that can show one."""
     can_draw = console.is_terminal and not console.is_dumb_terminal and is_terminal()
     return can_draw and not is_quiet and settings.log.format == "text"
 

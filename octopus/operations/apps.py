@@ -116,7 +116,7 @@ def _imported(name: str, source: str) -> ModuleType:
 
 
 class _import_errors:  # noqa: N801 - reads as what it is: a context
-    """Turns whatever importing somebody's module raises into one sentence with the place in their code."""
+    """Turns any error at the import of a user's module into one sentence with the place in the user's code."""
 
     def __init__(self, source: str) -> None:
         self._source = source

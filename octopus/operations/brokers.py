@@ -117,7 +117,9 @@ def plan_start(settings: Settings, port: int | None = None) -> RunningBroker | N
         OperationFailed: It runs already, on another port.
     """
     if settings.broker.port == 0 and settings.broker.directory is None:
-        raise ConfigurationError("A broker in memory on a free port could be found by nobody: give --port or --dir.")
+        raise ConfigurationError(
+            "A broker in memory on a free port could not be found by any client: give --port or --dir."
+        )
     running = meant_broker(settings)
     if running is not None and port not in (None, 0, running.port):
         kept = running.directory or "memory"
@@ -163,7 +165,7 @@ async def stop_broker(running: RunningBroker) -> None:
     try:
         os.kill(running.pid, signal.SIGTERM)
     except PermissionError as error:
-        raise OperationFailed(f"Process {running.pid} belongs to somebody else.") from error
+        raise OperationFailed(f"Process {running.pid} belongs to another user.") from error
     try:
         async with asyncio.timeout(STOP_WAIT):
             while running.pid in (other.pid for other in running_brokers()):  # noqa: ASYNC110 - it tells only its parent
@@ -206,7 +208,7 @@ def _commands() -> Iterator[tuple[int, list[str]]]:
                 try:
                     yield int(entry.name), os.fsdecode((entry / "cmdline").read_bytes()).rstrip("\0").split("\0")
                 except OSError:
-                    continue  # it has ended, or is nobody we may look at
+                    continue  # it has ended, or may not be looked at
         return
     listing = subprocess.run(["ps", "-axo", "pid=,command="], capture_output=True, text=True, check=False)  # noqa: S607
     for line in listing.stdout.splitlines():

@@ -22,7 +22,7 @@ class GroupSummary(msgspec.Struct, frozen=True):
         name: Its name: `<app>.<handler>`.
         state: `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
         members: How many read for it.
-        lag: Events that it has not finished; None where nobody can know.
+        lag: Events that it has not finished; None where that cannot be known.
     """
 
     name: str
@@ -50,9 +50,9 @@ class GroupPartition(msgspec.Struct, frozen=True):
         topic: Of the partition.
         partition: Its number.
         committed: The next offset to process; None where nothing is committed.
-        lag: Events that it has not finished; None where nothing is committed or nobody can know.
+        lag: Events that it has not finished; None where nothing is committed or that cannot be known.
         stands: Where the committed offset is; None where nothing is committed or the partition is gone.
-        member: Client id of who reads it; None for nobody.
+        member: Client id of the member that reads it; None for none.
         host: Where that is.
     """
 
@@ -66,7 +66,7 @@ class GroupPartition(msgspec.Struct, frozen=True):
 
     @property
     def is_lag_unknown(self) -> bool:
-        """Whether the group has a lag here, and nobody says which."""
+        """Whether the group has a lag here that is not known."""
         return self.stands is not None and self.lag is None
 
 
@@ -77,7 +77,7 @@ class GroupDescription(msgspec.Struct, frozen=True):
         name: Its name.
         state: As `GroupSummary` has it.
         members: How many read for it.
-        partitions: Each that it has committed or that somebody reads, by topic and number.
+        partitions: Each that it has committed or that a member reads, by topic and number.
     """
 
     name: str
@@ -91,7 +91,7 @@ class DescribedGroup(NamedTuple):
 
     Attributes:
         description: Where it stands.
-        lag: Of all partitions together; None where nobody can know.
+        lag: Of all partitions together; None where that cannot be known.
         misplaced: Where it cannot go on, and what to do.
         info: Who its members are.
     """
@@ -119,7 +119,7 @@ class OffsetMove(msgspec.Struct, frozen=True):
 
     @property
     def again(self) -> int | None:
-        """How many offsets are read again; negative for how many are skipped, None where nobody can know."""
+        """How many offsets are read again; negative for how many are skipped, None where that cannot be known."""
         return None if self.before is None else self.before - self.after
 
 

@@ -12,7 +12,7 @@ CHUNK_BYTES = 256 * 1024
 async def read_lines(source: Path | int, *, most: int, within: float) -> AsyncIterator[list[bytes]]:
     """Yield batches of lines without their ends, the last one also when its end is missing.
 
-    A thread reads, so that a pipe which says nothing for hours keeps nobody from acknowledging what it said before.
+    A thread reads, so that a pipe which says nothing for hours does not delay what it said before.
 
     Args:
         source: A file, or the descriptor of an open one.
@@ -31,7 +31,7 @@ async def read_lines(source: Path | int, *, most: int, within: float) -> AsyncIt
         except OSError as error:
             asyncio.run_coroutine_threadsafe(chunks.put(error), loop).result()
 
-    # A daemon: nothing can wake it from a read of a silent pipe, and nobody needs to.
+    # A daemon: nothing can wake it from a read of a silent pipe, and nothing needs to.
     threading.Thread(target=read, name="octopus lines", daemon=True).start()
     waiting: list[bytes] = []
     rest = b""

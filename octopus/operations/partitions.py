@@ -1,4 +1,4 @@
-"""The partitions of topics that somebody names, and how much they hold."""
+"""The partitions of named topics, and how much they hold."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable

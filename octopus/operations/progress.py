@@ -1,10 +1,10 @@
-"""How far an operation has come, for whoever wants to know."""
+"""How far an operation has come, told to its caller."""
 
 from collections.abc import Callable
 
 Advance = Callable[[int], None]
-"""Takes how much more is done, in whatever the operation counts: events, topics."""
+"""Takes how much more is done, in the operation's own units: events, topics."""
 
 
 def unseen(_count: int) -> None:
-    """Tell nobody."""
+    """Ignore it."""

@@ -1,4 +1,4 @@
-"""Reads topics without being part of anybody's group.
+"""Reads topics without being part of an existing group.
 
 The seam has readers only as members of groups, so this one joins a group of its own, commits nothing, and removes the
 group when it leaves. With a group that is named it commits what has been shown, as a worker would.

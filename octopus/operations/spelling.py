@@ -1,7 +1,7 @@
 """Counts, rates and sizes in sentences."""
 
 RATE_COUNT, RATE_TIME = 100, 1.0
-"""Events, and seconds, below which nobody should be told how many there are in a second."""
+"""Events, and seconds, below which a rate per second is not worth telling."""
 
 
 def spell_count(count: int, noun: str) -> str:

@@ -34,8 +34,8 @@ class Standing(NamedTuple):
     """Where a group stands in a partition.
 
     Attributes:
-        lag: Events that are there and that it has not finished; None where nobody can know.
-        location: Where its committed offset is, as far as anybody can know.
+        lag: Events that are there and that it has not finished; None where that cannot be known.
+        location: Where its committed offset is, as far as that can be known.
         is_ours: Whether the commit says of which topic it is, which other clients than Octopus do not.
     """
 
@@ -58,7 +58,7 @@ class Misplaced(NamedTuple):
 
     @property
     def mend(self) -> str:
-        """Say what to do; the place where it begins is somebody's decision."""
+        """Say what to do; where the group begins is the user's decision."""
         which = (
             "" if self.location is Location.ANOTHER_TOPIC else "".join(f" --partition {p}" for _, p in self.partitions)
         )
@@ -71,9 +71,9 @@ def standing(commit: Commit, topic_id: str | None, start: int | None, end: int |
 
     Args:
         commit: Of the group.
-        topic_id: Of the topic that is there; None when nobody says.
-        start: The first offset of the log; None when nobody says.
-        end: Behind its last one; None when nobody says.
+        topic_id: Of the topic that is there; None when it is unknown.
+        start: The first offset of the log; None when it is unknown.
+        end: Behind its last one; None when it is unknown.
     """
     of = topic_id_of(commit.metadata)
     if is_another(of, topic_id):

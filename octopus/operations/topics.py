@@ -180,7 +180,7 @@ async def create_topic(
     Args:
         admin: Whom to ask.
         topic: Its name.
-        defaults: What a new one gets of what nobody asks for.
+        defaults: The settings of a new topic that are not asked for.
         partitions: How many; None asks for none in particular.
         replication: Copies; `ANY` leaves them to the cluster, None asks for none in particular.
         config: Settings under Kafka's own names.

@@ -120,7 +120,7 @@ def when_due(
         waiting: Decides.
         retries: Whose they are, and what time it is.
         move: Writes one anew at the topic's end.
-        publish_dead_letter: Takes those that nobody can have put there.
+        publish_dead_letter: Takes records that no retry can have put there.
     """
 
     async def run_when_due(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:

@@ -1,6 +1,6 @@
 """Which deferred records wait in memory, and which go to the end of their topic again. Pure: time is an argument.
 
-A retry topic is read from front to back, and what waits longest may stand in front. So whoever reads it takes records out
+A retry topic is read from front to back, and what waits longest may stand in front. So its reader takes records out
 of it, up to a limit, and lets each run when it is due. To look beyond the limit it writes some of those it holds anew, at
 the topic's end, and settles them where they were: those that have long to go, at most once a minute each.
 """
@@ -31,7 +31,7 @@ class WaitingRoom:
         self._most_records = most_records
         self._most_bytes = most_bytes
         self._is_emptying = False
-        # Weak: a partition that is given back takes along what it held, and nobody has to tell.
+        # Weak: a partition that is given back takes along what it held, without being told.
         self._partitions: WeakSet[WaitingPartition] = WeakSet()
 
     def __len__(self) -> int:

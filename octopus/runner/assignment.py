@@ -79,14 +79,14 @@ class Assignment:
 
     @property
     def ledger(self) -> OffsetLedger:
-        """What is settled. Whoever looks sees what running claims have finished up to now."""
+        """What is settled, with the records that running claims have finished up to now."""
         for claim in self.claims:
             self.note(claim, claim.taken - 1)
         return self._ledger
 
     @property
     def written(self) -> OffsetLedger:
-        """What is settled, but for what running claims have finished since somebody looked: enough to weigh partitions."""
+        """What is settled, without the records that running claims have finished since the last look: enough to weigh partitions."""
         return self._ledger
 
     def note(self, claim: Claim, finished: int) -> None:

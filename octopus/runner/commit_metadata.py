@@ -66,7 +66,7 @@ def encode_map(base: int, ranges: Sequence[tuple[int, int]], limit: int = MAP_LI
 def decode_map(base: int, metadata: str) -> list[tuple[int, int]]:
     """Read what `encode_map` wrote; anything else means "nothing known", never an error.
 
-    A map whose base is not the committed offset is ignored: somebody reset the group.
+    A map whose base is not the committed offset is ignored: the group was reset.
     """
     match metadata.split(" "):
         case [prefix, written, checksum, text] if prefix == MAP_PREFIX and written == str(base):

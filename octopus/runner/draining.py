@@ -50,6 +50,6 @@ def when_all(done: list[asyncio.Future[None]], then: Callable[[], None]) -> None
 
 
 def resolve(future: asyncio.Future[None]) -> None:
-    """Wake whoever waits, once."""
+    """Wake the waiting task, once."""
     if not future.done():
         future.set_result(None)

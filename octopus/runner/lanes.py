@@ -283,7 +283,7 @@ class KeyLanes:
         keys.discard(None)
         if unfinished:
             keys -= {record.key for record in unfinished}
-        if len(keys) == len(behind) and not any(behind.values()):  # nobody else has a key, and nobody waits for one
+        if len(keys) == len(behind) and not any(behind.values()):  # no other record has a key, and none waits for one
             behind.clear()
         else:
             for key in keys:
@@ -342,7 +342,7 @@ class BatchLane:
 
     @property
     def is_filling(self) -> bool:
-        """Whether records wait for company, and nobody has said yet that they waited long enough."""
+        """Whether records wait for company, and have not been told that they waited long enough."""
         return bool(self.waiting) and not self._flush
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:

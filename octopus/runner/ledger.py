@@ -62,7 +62,7 @@ class OffsetLedger:
         """Note records as received, in order, and where the next fetch starts.
 
         Args:
-            offsets: A range costs the same whatever its length.
+            offsets: A range costs the same at any length.
             position: Behind the last of them.
 
         Returns:
@@ -111,7 +111,7 @@ class OffsetLedger:
         """Settle several, in increasing order. Raises as `settle`.
 
         Args:
-            offsets: A range costs a step, whatever its length, when it is all of what is open at first.
+            offsets: A range of any length costs a step when it is all of what is open at first.
         """
         if (
             isinstance(offsets, range)

@@ -181,7 +181,7 @@ class Runner:
         return not late
 
     def revoke(self, assignments: Collection[Assignment]) -> None:
-        """Close assignments, forget what waits and cancel what still runs: its records belong to somebody else now."""
+        """Close assignments, forget what waits and cancel what still runs: its records belong to another member now."""
         self._forget(assignments)
         for assignment in assignments:
             assignment.close()
@@ -348,7 +348,7 @@ class Runner:
         assignment = slot.assignment
         leaving = assignment is not None and isinstance(assignment.lanes, DrainingLanes)
         if assignment is not None and slot.claim.records and (leaving or task.cancelled()):
-            # Who is leaving no longer waits for it; otherwise whoever cancelled it was not us, so it runs again.
+            # An assignment that leaves no longer waits for it. Otherwise the cancellation was not ours, so it runs again.
             if not (leaving or self._closing):
                 slot.say_cancelled()
             self._conclude(assignment, slot.claim, CANCELLED)

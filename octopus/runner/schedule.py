@@ -145,7 +145,7 @@ class Schedule:
         self._windows.clear()
 
     def stop(self) -> None:
-        """Give nobody a turn any more, and let nobody wait for demand."""
+        """Give no more turns, and end every wait for demand."""
         self.clear()
         self._is_over = True
         if self._demand is not None:

@@ -10,7 +10,7 @@ from octopus.runner.assignment import Assignment
 logger = get_logger("octopus.handlers")
 
 CANCELLED = Retry(1.0)
-"""What becomes of a record whose task somebody else cancelled, when nobody has made a failure of it."""
+"""The outcome of a record whose task was cancelled from outside, unless that was made a failure."""
 
 
 class Slot:
@@ -38,18 +38,18 @@ class Slot:
         self.is_told = False
 
     def end(self, task: asyncio.Task[None]) -> None:
-        """Tell the slot's task to end, whatever its handler makes of that."""
+        """Tell the slot's task to end, also if its handler swallows the cancellation."""
         self.is_told = True
         task.cancel()
 
     def is_to_end(self) -> bool:
-        """Tell whether its task, which was cancelled, is to end: it was told so, or whoever cancelled it meant everything."""
+        """Tell whether its task, which was cancelled, is to end: it was told so, or the cancellation meant all tasks."""
         return self.is_told or (self._owner is not None and self._owner.cancelling() > 0)
 
     def say_cancelled(self) -> None:
-        """Write down that somebody else cancelled its task."""
+        """Log that its task was cancelled from outside."""
         logger.warning(
-            "the task that runs %s@%d was cancelled by somebody else; the event runs again in %g s",
+            "the task that runs %s@%d was cancelled from outside; the event runs again in %g s",
             self.assignment and self.assignment.partition,
             self.claim.current.offset,
             CANCELLED.after,

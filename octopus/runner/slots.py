@@ -85,7 +85,7 @@ class Slots:
             return
         if self._idle and len(self._idle) == len(self.tasks):
             self.quiet.clear()
-            self._idle.pop().set_result(None)  # at once: nobody runs
+            self._idle.pop().set_result(None)  # at once: no slot runs
         # Runs only when the running slot suspends or yields: until then another slot could not run anyway.
         elif self._idle or self.splittable or len(self.tasks) < self._concurrency:
             self.is_starting = True

@@ -58,7 +58,7 @@ class TestClient(Views):
         settings: Over those of the app: `worker={…}`, …
     """
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # not a test class, although pytest takes it for one by its name
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class TestClient(Views):
         """
         await asyncio.sleep(seconds)
         await asyncio.sleep(MOMENT)
-        while self._clock.is_held:  # noqa: ASYNC110 - threads tell nobody, and this is a test
+        while self._clock.is_held:  # noqa: ASYNC110 - threads do not notify, and this is a test
             await asyncio.sleep(0.001)
         self._raise()
 
@@ -306,7 +306,7 @@ class SynchronousTestClient(Views):
             await self._closing.wait()
 
     def _close_loop(self) -> None:
-        """End whatever is left, as `asyncio.run` does, and close."""
+        """End all tasks that are left, as `asyncio.run` does, and close."""
         try:
             self._loop.run_until_complete(_cancel_all())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())

@@ -42,12 +42,12 @@ class VirtualTime:
         self._now += seconds
 
     def hold_while(self, occupied: Callable[[], bool]) -> None:
-        """Do not jump while `occupied()`: somebody works outside of the loop and will come back to it."""
+        """Do not jump while `occupied()`: a thread works outside of the loop and will come back to it."""
         self._occupied.append(occupied)
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody works outside of the loop."""
+        """Whether a thread works outside of the loop."""
         return bool(self._in_executor or _anyio_threads() or any(occupied() for occupied in self._occupied))
 
     @contextmanager

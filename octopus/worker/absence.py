@@ -1,4 +1,4 @@
-"""Says for whom a group waits, and for how long, when its partitions rest because somebody is expected who is gone.
+"""Says for whom a group waits, and for how long, when its partitions rest because it expects a member that is gone.
 
 In a rebalance a coordinator waits for every member to join again. It does not tell who has not; it does tell who is a member.
 """
@@ -18,7 +18,7 @@ from octopus.worker.admin_connection import AdminConnection
 logger = get_logger("octopus.worker")
 
 SAY_AFTER = 5.0
-"""Seconds without a partition after which somebody asks why. Members hear of a rebalance with their next heartbeat, up to 3 s
+"""Seconds without a partition after which the broker is asked why. Members hear of a rebalance with their next heartbeat, up to 3 s
 later: a start of several workers, and any rebalance in good order, is over by then."""
 
 LOOK_EVERY = 0.5
@@ -59,7 +59,7 @@ class AbsenceWatch:
         self._connection = AdminConnection(transport, ANSWER_TIME)
         self._groups = groups
         self._settings = settings
-        self._waiting_for_nobody: dict[str, float] = {}  # groups, and since when they rest
+        self._waiting_for_none: dict[str, float] = {}  # groups, and since when they rest
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -83,7 +83,7 @@ class AbsenceWatch:
             for name, group in self._groups().items()
             if (since := group.rests_since) is not None
             and now - since >= SAY_AFTER
-            and self._waiting_for_nobody.get(name) != since
+            and self._waiting_for_none.get(name) != since
         }
 
     async def _look_at(self, admin: Admin, name: str, group: Resting) -> None:
@@ -92,7 +92,7 @@ class AbsenceWatch:
         if group.rests_since != since or since is None:
             return  # it has partitions meanwhile
         if info.state not in REBALANCING:
-            self._waiting_for_nobody[name] = since  # a spare member has none, and waits for nobody
+            self._waiting_for_none[name] = since  # a spare member has none, and waits for no other
             group.waits_for = None
             return
         if group.waits_for is None:

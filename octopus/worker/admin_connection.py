@@ -8,7 +8,7 @@ from octopus.transports.base import Admin, Transport
 
 
 class AdminConnection:
-    """An admin client that connects when somebody asks; one that did not bring an answer is not used again.
+    """An admin client that connects when it is first asked; one that did not bring an answer is not used again.
 
     Args:
         transport: Where.

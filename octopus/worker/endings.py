@@ -22,7 +22,7 @@ async def finish_running(
     committer: asyncio.Task[None],
     timeout: float,
 ) -> None:
-    """Let handlers come to their end. What is finished is committed meanwhile: whoever loses patience finds it done.
+    """Let handlers come to their end. What is finished is committed meanwhile, so a stop that does not wait finds it done.
 
     Args:
         group: Whose, for the log.
@@ -72,7 +72,7 @@ async def commit_at_last(
     error: TransportError | None = TransportError("the broker did not answer in time", retryable=True)
     try:
         async with asyncio.timeout(timeout):
-            while (error := await commit()) is not None and error.retryable:  # noqa: ASYNC110 - brokers tell nobody
+            while (error := await commit()) is not None and error.retryable:  # noqa: ASYNC110 - brokers do not notify
                 await asyncio.sleep(COMMIT_AGAIN)
     except TimeoutError:
         pass

@@ -64,7 +64,7 @@ class GroupWorker:
         failure: What the consumer broke with, or None.
         unsaved: Why what was finished at the end could not be committed, or None.
         outlook: What is known of the broker.
-        waits_for: The members for which the group waits before anybody gets partitions again, or None.
+        waits_for: The members for which the group waits before it assigns partitions again, or None.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class GroupWorker:
             try:
                 await finish_running(self.pipeline.group, self._runner, held, self._rescue, committer, limit)
                 self._note_stop()
-            finally:  # whoever cancels a second time cuts the drain short, not the leaving
+            finally:  # a second cancellation cuts the drain short, not the leaving
                 try:
                     await self._leave()
                 finally:
@@ -352,7 +352,7 @@ class GroupWorker:
         self._close(partitions)
 
     async def lost(self, partitions: Collection[TopicPartition]) -> None:
-        """Forget them: somebody else has them, so nothing may be committed."""
+        """Forget them: another member has them, so nothing may be committed."""
         level = logging.WARNING if self.outlook.trouble is None else logging.INFO  # an outage explains it
         async with self._changing:
             logger.log(level, "%s lost %s", self.pipeline.group, ", ".join(map(str, sorted(partitions))))

@@ -52,7 +52,7 @@ def health_endpoints(settings: WorkerSettings, number: int = 1) -> Callable[[Wor
         try:
             server = await asyncio.start_server(health.serve, settings.health_host, port, limit=REQUEST_BYTES)
         except (OSError, OverflowError) as error:
-            # Handling events matters more than being watched, and whoever watches will notice.
+            # Handling events matters more than being watched, and a probe will notice.
             logger.error("no health endpoints on %s:%d: %s", settings.health_host, port, error)  # noqa: TRY400
             return
         logger.info("health: http://%s:%d/ready", *server.sockets[0].getsockname()[:2])
@@ -86,7 +86,7 @@ class Health:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        # Whoever hangs up or dawdles gets no answer, and costs nothing more.
+        # A client that hangs up or dawdles gets no answer, and costs nothing more.
         try:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 if len(self._connections) <= CONNECTIONS:

@@ -15,7 +15,7 @@ QUICK_TURN = 0.01
 """Seconds: when the records of a turn were handled in less, the next one takes twice as many."""
 
 EXHAUSTED = 1.375
-"""Of what may be in flight, in bytes: then nobody gets any more. Only records that are large for their partitions' shares, which
+"""Of what may be in flight, in bytes: then no partition gets any more. Only records that are large for their partitions' shares, which
 are never cut, come to so much."""
 
 MAX_AHEAD = 100_000
@@ -36,7 +36,7 @@ class Intake:
         ready: Partitions to ask for.
         unreadable: Those that cannot be read on, and why.
         busy: Assignments that may have records in flight.
-        is_exhausted: Whether there is no room for anybody, not even for a little.
+        is_exhausted: Whether there is no room for any partition, not even for a little.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Intake:
     def balance(self) -> None:
         """Ask for partitions that have room, and leave alone those that do not.
 
-        The first half of what may be in flight goes to whoever comes first, the second in equal shares: so a partition that
+        The first half of what may be in flight goes to the partitions that come first, the second in equal shares: so a partition that
         hangs takes no more than its share of it. And when all is taken, partitions that hold nothing of it still get a
         little: the others go on, however many hang.
         """

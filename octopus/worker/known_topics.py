@@ -42,7 +42,7 @@ class KnownTopics:
         commit: Commit | None,
         siblings: Mapping[TopicPartition, Commit | None] = {},
     ) -> str | None:
-        """Return the id of the topic in which a partition was read last, None when nobody knows.
+        """Return the id of the topic in which a partition was read last, None when that is unknown.
 
         Args:
             partition: Which.
@@ -86,5 +86,5 @@ class KnownTopics:
 
 
 def is_another(expected: str | None, found: str | None) -> bool:
-    """Tell whether a topic was made again; without both ids nobody can."""
+    """Tell whether a topic was made again; without both ids that is unknown."""
     return expected is not None and found is not None and expected != found

@@ -1,7 +1,7 @@
 """Whether the broker answers, and for which partitions: asked while a worker runs, and said once when it changes.
 
-What clients last heard says nothing about now. An engine that reaches nobody fetches nothing and raises nothing, and the
-lag stays what it was: 0, most likely. So somebody asks, on a connection of its own, for the ends of everything that is
+What clients last heard says nothing about now. An engine that reaches no broker fetches nothing and raises nothing, and the
+lag stays what it was: 0, most likely. So a task asks, on a connection of its own, for the ends of everything that is
 read here: one small request for the whole process.
 """
 
@@ -65,7 +65,7 @@ class Outlook:
         return 0.0 if self.trouble is None else now - self._since
 
     def lag(self, partition: TopicPartition, heard_end: int | None, committable: int) -> int | None:
-        """Return how many records of a partition are left to do, None when nobody can know.
+        """Return how many records of a partition are left to do, None when that cannot be known.
 
         Args:
             partition: Which.

@@ -17,7 +17,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at the clock."""
 
 REPORT_TIME = 2.0
-"""Seconds for the last words: whoever hangs may hold the lock of a log."""
+"""Seconds for the last words: a thread that hangs may hold the lock of a log."""
 
 EXIT_TIME = 5.0
 """Seconds for the interpreter's own end: `atexit`, threads that the app has left behind."""
@@ -27,7 +27,7 @@ class Overtime:
     """Looks after the end of this process.
 
     Args:
-        budget: Seconds from `begin` until the process is ended whatever it does.
+        budget: Seconds from `begin` until the process is ended in any case.
         parent: Without it this process is not wanted.
         culprits: Names what still runs, for the log.
     """

@@ -1,8 +1,8 @@
 """The places of supervised workers in their consumer groups: names that outlive a process (static membership, KIP-345).
 
 A member with such a name that dies keeps its partitions for a moment, and the replacement gets them at once; the others do not
-notice. Without, its replacement would be a newcomer, and everybody would wait for the one that is gone until its session ends.
-Whoever stops in good order gives its place up by itself. For one that could not, and is not replaced, its supervisor does.
+notice. Without, its replacement would be a newcomer, and all members would wait for the one that is gone until its session ends.
+A worker that stops in good order gives its place up by itself. For one that could not, and is not replaced, its supervisor does.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Places:
     Args:
         app: What they run.
         settings: How. With a `consumer.group_instance_id` of the user's the names are that with a number, and keep their
-            places also when everybody is stopped.
+            places also when all workers are stopped.
     """
 
     def __init__(self, app: Application, settings: Settings) -> None:
@@ -97,7 +97,7 @@ class Places:
 
 
 def place_of(environ: Mapping[str, str]) -> str | None:
-    """Return the name of this process's place, None when nobody supervises it."""
+    """Return the name of this process's place, None without a supervisor."""
     is_meant = environ.get(PARENT_VARIABLE) == str(os.getppid())
     return environ.get(PLACE_VARIABLE) if is_meant else None
 

@@ -1,7 +1,7 @@
 """What the next transaction of a partition consists of. Pure.
 
 The invariant, at every commit: the outputs that are visible are those of the records that the commit names, by its offset
-or by its map. Whoever begins there repeats no output and misses none.
+or by its map. A member that begins there repeats no output and misses none.
 """
 
 from collections.abc import Sequence

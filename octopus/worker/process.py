@@ -1,4 +1,4 @@
-"""A worker as a process: its loop, its signals, and its end, whatever hangs."""
+"""A worker as a process: its loop, its signals, and its end, which nothing that hangs delays for ever."""
 
 import asyncio
 import contextlib
@@ -57,8 +57,8 @@ def run_process(
     The first SIGTERM or SIGINT drains: fetching stops, what runs may finish within `worker.drain_timeout`, offsets are
     committed, the groups are left. Another one in the same second is the same stop; a later one ends the process at once, and
     nothing unfinished is committed. So does, with a sentence, the end of `END_MARGIN` seconds beyond `worker.drain_timeout`,
-    whatever hangs; and a parent that is gone is a stop, too. A broker that cannot be reached at the start, or refuses, ends
-    it with `UNREACHABLE`: whoever keeps processes running tries again.
+    also where something hangs; and a parent that is gone is a stop, too. A broker that cannot be reached at the start, or refuses, ends
+    it with `UNREACHABLE`, so that a process manager tries again.
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
@@ -110,7 +110,7 @@ class _Run:
                 logger.error("%s ends: %s", self._app.name, how, extra=said)  # noqa: TRY400 - a sentence says it all
                 if error.code:
                     raise
-                return ExitCode.FAILED  # nobody asked for this end
+                return ExitCode.FAILED  # this end was not asked for
             finally:
                 self._overtime.begin()
                 self._close(runner, executor)
@@ -216,7 +216,7 @@ class _Run:
         os._exit(128 + number)
 
     async def _until_end(self, worker: Worker, stop: asyncio.Event) -> list[BaseException]:
-        """Wait for whatever ends the run; return what went wrong beside the worker."""
+        """Wait until something ends the run; return what went wrong beside the worker."""
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(worker.wait())]
         if self._until_caught_up:
             ends.append(asyncio.create_task(worker.caught_up()))
@@ -241,7 +241,7 @@ class _Run:
 
 
 def grace_of(settings: Settings) -> float:
-    """Return the seconds that whoever stops a worker process should leave it: a little more than it leaves itself."""
+    """Return the seconds to leave a worker process after a stop: a little more than it leaves itself."""
     return settings.worker.drain_timeout + END_MARGIN + 5
 
 

@@ -1,7 +1,7 @@
-"""What supervised workers tell their supervisor while somebody looks: a snapshot a second, and all that they print.
+"""What supervised workers tell their supervisor while a live table is shown: a snapshot a second, and all that they print.
 
 Each has three pipes to it: one for reports, and its standard output and error, so that lines of several workers are not mixed. A
-report that does not fit into its pipe is dropped: a worker never waits for whoever looks at it. What is printed is never dropped;
+report that does not fit into its pipe is dropped: a worker never waits for its supervisor. What is printed is never dropped;
 and if the supervisor is gone, it goes where the supervisor's own output went, so that no handler fails with a broken pipe.
 """
 
@@ -87,7 +87,7 @@ class Reports:
 
     @classmethod
     def inherited(cls, environ: Mapping[str, str]) -> Self | None:
-        """Return those that this process was given, None when nobody looks."""
+        """Return those that this process was given, None when no table is shown."""
         if not is_looked_at(environ):
             return None
         reports, *outputs = map(int, environ[REPORTS_VARIABLE].split(","))
@@ -104,7 +104,7 @@ class Reports:
             self._report(Report(pid=os.getpid(), status=worker.status(), is_ending=True))
 
     def _report(self, report: Report) -> None:
-        with contextlib.suppress(OSError):  # nobody looks any more
+        with contextlib.suppress(OSError):  # the supervisor no longer reads
             self._sender.send(msgspec.json.encode(report))
 
     def give_back(self) -> None:

@@ -1,4 +1,4 @@
-"""What waits in memory for its time and whose topic is gone is written anew: nobody can read it again."""
+"""What waits in memory for its time and whose topic is gone is written anew: it cannot be read again."""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -69,7 +69,7 @@ class Rescue:
 
         Args:
             assignments: Which.
-            timeout: Seconds in which somebody must say so.
+            timeout: Seconds in which a broker must say so.
         """
         in_flight = [each for each in assignments if each.is_open and each.ledger.in_flight]
         if in_flight:
@@ -125,7 +125,7 @@ class Rescue:
             async with asyncio.timeout(min(timeout, self._patience)):
                 there = await self._consumer.topic_ids({each.partition.topic for each in assignments})
         except (TransportError, TimeoutError):
-            return []  # nobody says that they are gone
+            return []  # no broker says that they are gone
         return [
             each
             for each in assignments

@@ -28,13 +28,13 @@ class StopSignals:
 
     Not asyncio's own signal handlers: a handler of ours that blocks the loop must not block the second signal.
 
-    A fork, a process pool's for example, inherits them but is nobody's to stop: SIGTERM means there what it meant before, since
+    A fork, a process pool's for example, inherits them but is not stopped by them: SIGTERM means there what it meant before, since
     `Process.terminate` sends it; and the first SIGINT nothing, since a terminal sends it to all, and we may still wait for what
     the fork does.
 
     Args:
         on_first: Called with the signal's number when a stop begins.
-        on_second: Called when somebody means it.
+        on_second: Called at a second stop, which is not to wait.
 
     Attributes:
         stopped_at: When the stop began, in seconds of `time.monotonic`, or None.

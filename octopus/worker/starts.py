@@ -27,7 +27,7 @@ class Beginning(NamedTuple):
         commit: What is committed for it, by now.
         is_stored: Whether that is sure.
         topic_id: The topic that this offset is of.
-        there: The topic of this name that is there, None when nobody knows.
+        there: The topic of this name that is there, None when that is unknown.
     """
 
     commit: Commit
@@ -95,7 +95,7 @@ class Starts:
     async def mark(self, outdated: Mapping[TopicPartition, str | None], timeout: float) -> Collection[TopicPartition]:
         """Commit the beginning of partitions whose topic was made again, as offsets of the old one.
 
-        So a restart and other members notice, too, and whoever knows nothing of topic ids begins there. Not being able to is no
+        So a restart and other members notice, too, and a client that knows nothing of topic ids begins there. Not being able to is no
         error: some brokers keep what was committed before, which says the same.
 
         Args:
@@ -154,7 +154,7 @@ class Starts:
         """Resolve the start of partitions without a commit of their topic.
 
         An anchor says when the group began with the topic, how many partitions there were, and the topic's id. One of an
-        outdated partition is a mark for whoever comes next, where brokers forgot what was committed with the topic.
+        outdated partition is a mark for the next owner, where brokers forgot what was committed with the topic.
         """
         if not fresh:
             return {}

@@ -47,7 +47,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         partitions: What it reads now.
         stopped: Why its processing stopped, or None.
         failure: What its consumer broke with, or None; unless that is final, another one is on its way.
-        waits_for: For whom the group waits before anybody gets partitions again, or None.
+        waits_for: The members for which the group waits before it assigns partitions again, or None.
         since_join: Seconds since its consumer connected, or None while it does not.
         unreadable: Partitions that cannot be read on, with the reason.
         silent: Partitions of which the broker says nothing now (no leader, for example), with the reason.
@@ -60,7 +60,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
         running: Handlers running now.
         delayed: Records waiting for their next attempt.
         stranded: Records that wait for their retry in memory only, because their topic is gone; with the process they are lost.
-        lag: Records behind the end of the log, or None when nobody can know it now.
+        lag: Records behind the end of the log, or None when it cannot be known now.
         lags: The same for each partition.
         since_fetch: Seconds since the last fetch came back.
         since_commit: Seconds since the committed offsets were last right.

@@ -37,7 +37,7 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Audience(Protocol):
-    """Whoever looks at the processes of a supervisor."""
+    """Looks at the processes of a supervisor."""
 
     def starting(self, number: int, environment: Mapping[str, str]) -> AbstractContextManager[Mapping[str, Any]]:
         """Return what `Popen` takes for a process that is started inside the block."""
@@ -87,7 +87,7 @@ class Supervisor:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether somebody asked for the end."""
+        """Whether the end was asked for."""
         return self._signals.stopped_at is not None
 
     def run(self) -> int:
@@ -147,7 +147,7 @@ class Supervisor:
         return self._audience.starting(number, environment)
 
     def _look(self) -> None:
-        # Looks every 0.1 s: waitpid(-1) would also reap children that are not ours when somebody embeds this.
+        # Looks every 0.1 s: waitpid(-1) would also reap the children of a program that embeds this.
         for pid, (child, began) in [*self._children.items()]:
             code = child.poll()
             if code is None:

@@ -24,13 +24,13 @@ LOOK_WAIT = 5.0
 class TopicWatch:
     """Asks for topic ids, and takes assignments out whose topic is another one: nothing more is read, nothing more committed.
 
-    What was read of the old topic is still handled, since nobody can read it again.
+    What was read of the old topic is still handled, since it cannot be read again.
 
     Args:
         group: Whose.
         consumer: The group member.
         known: What the group has read; says what to do with a topic that was made again.
-        starts: Leaves word for whoever comes next.
+        starts: Leaves word for the next owner.
         intake: What is asked for.
         assignments: By partition, as they are now.
         patience: Seconds that brokers have for an answer.
@@ -90,10 +90,10 @@ class TopicWatch:
     async def same(self, assignments: Collection[Assignment]) -> list[Assignment]:
         """Return those whose topic is there, and the one that they read: their offsets may be committed.
 
-        Between this and the commit the topic may still change; then the id in the commit's metadata tells whoever reads it.
+        Between this and the commit the topic may still change; then the id in the commit's metadata tells its reader.
 
         Raises:
-            TransportError: Nobody says which topics they are.
+            TransportError: No broker says which topics they are.
         """
         gone = await self._look({assignment.partition.topic for assignment in assignments})
         return [each for each in assignments if each.counts and each.partition.topic not in gone]
@@ -113,7 +113,7 @@ class TopicWatch:
             await self.mark()
 
     async def mark(self) -> None:
-        """Leave word for whoever comes next: brokers forget what was committed together with the topic."""
+        """Leave word for the next owner: brokers forget what was committed together with the topic."""
         self._unmarked = {each for each in self._unmarked if each.is_open}
         if unmarked := {each.partition: each for each in self._unmarked}:
             old = {partition: each.topic_id for partition, each in unmarked.items()}
@@ -181,7 +181,7 @@ class TopicWatch:
 
 
 def _without_a_place(group: str, errors: Mapping[TopicPartition, OffsetOutOfRange]) -> OffsetOutOfRange:
-    """Say first what to do: what a client library says of an offset outside the log is for whoever asks why."""
+    """Say first what to do: the client library's words about an offset outside the log come behind, as the reason."""
     (topic,) = {partition.topic for partition in errors}
     only = " ".join(f"--partition {each.partition}" for each in sorted(errors))
     reasons = first_few([str(error).rstrip(".") for _, error in sorted(errors.items())])

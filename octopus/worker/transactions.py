@@ -1,8 +1,8 @@
 """Commits of a consumer group whose outputs and offsets share transactions: `delivery="exactly_once"`.
 
 Every partition has a transactional producer of its own, whose transactional id is `group/topic/partition`. Starting one
-fences whoever had the partition before and ends what that left open; only then are the committed offsets read. So at any
-moment one process at most can commit for a partition, whatever it believes about its membership: a frozen owner that
+fences the partition's former owner and ends what that left open; only then are the committed offsets read. So at any
+moment one process at most can commit for a partition, also if it is wrong about its membership: a frozen owner that
 thaws, a commit that is late, a network that heals. Kafka's alternative, the group's generation in the offset commit
 (KIP-447), needs requests that the client library does not speak.
 
@@ -107,8 +107,8 @@ class PartitionTransactions:
         Cancelling it leaves the transaction alone; the next call waits for it.
 
         Returns:
-            Whether that is done, if there was anything to do. If not, the topic is not there: what waits still does, and whoever
-            asks should see first what became of the topic.
+            Whether that is done, if there was anything to do. If not, the topic is not there: what waits still does, and the caller
+            should see first what became of the topic.
 
         Raises:
             TransportError: The outcome is unknown, or the partition has another owner.
@@ -143,7 +143,7 @@ class PartitionTransactions:
             # Of a topic that was made again offsets mean nothing any more, and its records cannot come again.
             if not (assignment.is_outdated or await self._send_offsets(plan.commit, assignment.topic_id)):
                 await self._producer.abort()
-                # Not dropped: if the topic was deleted, nobody can run these records again.
+                # Not dropped: if the topic was deleted, these records cannot be read again.
                 self.outbox.put_back(written)
                 return False
             await self._producer.commit()
@@ -218,7 +218,7 @@ def not_stored(messages: Sequence[Outgoing], error: TransportError) -> list[Outg
 
 
 def _note_end(task: asyncio.Task[bool]) -> None:
-    """Look at an error that perhaps nobody waits for any more; the next commit tells it again."""
+    """Retrieve an error that may have no waiter any more; the next commit tells it again."""
     if not task.cancelled():
         task.exception()
 
@@ -331,7 +331,7 @@ class TransactionalCommits:
                 self._checked_at = -math.inf
                 return
         except TransportError as error:
-            if not assignment.is_open:  # it went to somebody else meanwhile
+            if not assignment.is_open:  # it went to another member meanwhile
                 logger.info("%s: no transaction for %s: %s", self._group, assignment.partition, error)
                 return
             self._context.health.fail(error, self._context.outlook, self._loop.time())
@@ -345,10 +345,10 @@ class TransactionalCommits:
         """Return those whose offsets may be committed, and the outdated, whose outputs are all that is left to say.
 
         Transactions are too frequent to ask for each: what is committed meanwhile says by its topic's id that it means nothing.
-        At the end of assignments that is also so where nobody has made the topic again so far: nobody will run their records.
+        At the end of assignments that is also so where the topic has not been made again so far: no member will run their records.
 
         Raises:
-            TransportError: Nobody says which topics are there, and there is no next time.
+            TransportError: No broker says which topics are there, and there is no next time.
         """
         now = self._loop.time()
         if not due or now - self._checked_at < self._settings.commit_interval:

@@ -1,7 +1,7 @@
 """Notices a handler that blocks the event loop, and names it.
 
-A thread looks at the loop's heartbeat. A loop that does not turn cannot report itself, and "something is slow" helps
-nobody: the report has the handler's name and the line it stands on.
+A thread looks at the loop's heartbeat. A loop that does not turn cannot report itself, and "something is slow" does not
+help: the report has the handler's name and the line it stands on.
 """
 
 import asyncio

@@ -188,7 +188,7 @@ class Worker:
         if self._failures:
             raise self._failures[0]
         if unreadable := unreadable_of(self.status()):
-            # What cannot be read has told nobody where it ends, and that is what is left.
+            # The ends of partitions that cannot be read are not known yet, and they say how much is left.
             await self._broker_watch.ask()
             raise HandlerStopped(f"not everything can be read: {'; '.join(unreadable)}")
 
@@ -270,10 +270,10 @@ class Worker:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                # What went wrong while the group left reaches nobody else.
+                # Only this hears of what went wrong while the group left.
                 self._failures += [each for each in (worker.stopped, worker.unsaved) if each is not None]
                 raise
-            # Nobody asked for it: the client lost a task of its own.
+            # No caller asked for it: the client lost a task of its own.
             worker.failure = ConnectionFailed("the client was cancelled from inside")
         return worker.failure
 
@@ -366,14 +366,14 @@ class Worker:
 def _raise_through(cause: BaseException | None) -> None:
     """Raise what stopped processing and is no Exception: it goes all the way.
 
-    SystemExit and KeyboardInterrupt did so already: they leave the event loop from whatever task raises them.
+    SystemExit and KeyboardInterrupt did so already: they leave the event loop from any task that raises them.
     """
     if cause is not None and not isinstance(cause, Exception | SystemExit | KeyboardInterrupt):
         raise cause
 
 
 def _is_passing(error: OctopusError) -> bool:
-    """Tell whether a new consumer may do better. A partition that is somebody else's by now is not this group's end."""
+    """Tell whether a new consumer may do better. A partition that is another member's by now is not this group's end."""
     return isinstance(error, PartitionLost) or (isinstance(error, TransportError) and error.retryable)
 
 

@@ -178,7 +178,7 @@ def test_a_broker_in_the_foreground_says_where_it_listens_and_ends_with_ctrl_c(s
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--dir", "none"), "A broker in memory on a free port could be found by nobody"),
+        (("--dir", "none"), "A broker in memory on a free port could not be found by any client"),
         (("--host", "0.0.0.0", "--port", "1"), "without authentication"),
         (("--port", "99999"), "broker.port is 99999; expected a whole number, at most 65535."),
     ],

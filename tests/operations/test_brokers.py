@@ -39,7 +39,7 @@ async def test_a_broker_that_runs_is_found_and_not_started_again(tmp_path: Path)
 
 
 def test_a_broker_that_no_client_could_find_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="could be found by nobody"):
+    with pytest.raises(ConfigurationError, match="could not be found by any client"):
         plan_start(settings_of(port=0, directory=None))
 
 

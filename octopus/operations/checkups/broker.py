@@ -119,7 +119,7 @@ async def _groups(admin: Admin, settings: Settings, app: Octopus | None) -> list
     head = spell_count(len(names), "group")
     if idle:
         mend = "octopus run" if app is not None else "Run their apps, or forget them: octopus groups delete"
-        text = "\n".join([f"{head}; events wait and nobody reads", *lines])
+        text = "\n".join([f"{head}; events wait and no member reads", *lines])
         return [doubtful("groups", text, mend), *findings]
     return [good("groups", "\n".join([head, *lines])), *findings]
 

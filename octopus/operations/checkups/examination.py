@@ -41,7 +41,7 @@ async def examine(target: str | None, origin: Origin, *, client_id: str) -> Chec
     Args:
         target: The app: `module:app` or `path/to/file.py:app`; None leaves it out.
         origin: Where settings come from.
-        client_id: What the broker's logs call whoever asks.
+        client_id: The name of this examination in the broker's logs.
     """
     findings = [check_python(), check_event_loop(), check_kafka_client()]
     app: Octopus | None = None

@@ -98,7 +98,7 @@ class TcpProxy:
         return f"127.0.0.1:{self._port}"
 
     def cut(self, *directions: Direction) -> None:
-        """Let nothing through any more, in the given directions or both. Nobody is told: connections stay open."""
+        """Let nothing through any more, in the given directions or both. No side is told: connections stay open."""
         for direction in directions or DIRECTIONS:
             self._gates[direction].clear()
 
@@ -190,7 +190,7 @@ class TcpProxy:
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that nobody uses at this moment."""
+    """Return a TCP port on loopback that is free at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

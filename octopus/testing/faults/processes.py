@@ -127,7 +127,7 @@ def python_module(name: str, *arguments: str) -> list[str]:
 
 
 def end_with_parent() -> None:
-    """Make this process end when whoever started it as a `ChildProcess` is gone, however that came about."""
+    """Make this process end when the process that started it as a `ChildProcess` is gone, for any reason."""
 
     def watch() -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,6 +1,6 @@
 """A history checker, in the manner of Jepsen's workload for Kafka, with our own promises added. Pure.
 
-Producers, workers and whoever watches them write events, one JSON object a line; `check` finds the anomalies.
+Producers, workers and the tests that watch them write events, one JSON object a line; `check` finds the anomalies.
 
     lost-write                  stored, and neither handled nor in the dead-letter topic at the end
     unseen                      the same, and never read at all, at the end of the log

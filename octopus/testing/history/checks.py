@@ -94,7 +94,7 @@ class _History:
         effects: Times of a record's effects; where outputs are effects, of those in the topic that has most of them.
         outcome: Of a record, the topics in which its outputs and dead letters are visible, and the transaction of each.
         visible: Outputs that a reader of committed records saw, with their places.
-        glimpsed: Outputs that anybody saw.
+        glimpsed: Outputs that a reader saw.
         transactions: What is in each.
     """
 
@@ -204,7 +204,7 @@ class _History:
         return self.log[place[0]].get(place[1], set())
 
     def is_wanted(self, place: Place) -> bool:
-        """Tell whether a handler has to run; what nobody offered is taken to be wanted."""
+        """Tell whether a handler has to run; an event that was not offered is taken to be wanted."""
         for name in self.names(place):
             offered = self.offered.get(name)
             if offered is not None and (not offered.wanted or offered.of is not None or not self.is_there(offered)):
@@ -224,7 +224,7 @@ class _History:
         return offered.transaction is None or self.took_place(offered.transaction)
 
     def may_be_hidden(self, name: str) -> bool:
-        """Tell whether readers of committed records may go past a record: nobody confirmed that it is committed."""
+        """Tell whether readers of committed records may go past a record: it is not confirmed that it is committed."""
         offered = self.offered.get(name)
         if offered is None or offered.transaction is None:
             return False
@@ -334,7 +334,7 @@ def _commits(history: _History) -> Iterator[Anomaly]:
         if commit.transaction is not None:
             ended = history.ended.get(commit.transaction)
             if ended is None or not history.took_place(commit.transaction):
-                continue  # nobody's offsets
+                continue  # offsets of no record
             moment = ended.time
         for at, offset in commit.offsets:
             if not commit.who:
@@ -416,7 +416,7 @@ def _ran_twice_at_once(history: _History) -> Iterator[Anomaly]:
 
 
 def _order(history: _History, ordering: Ordering | Literal["batch"]) -> Iterator[Anomaly]:
-    """A record may begin when every earlier one of its lane was settled, by whomever; in batches: had run."""
+    """A record may begin when every earlier one of its lane was settled, by any worker; in batches: had run."""
     lanes: defaultdict[tuple[TopicPartition, str | None], list[int]] = defaultdict(list)
     for at, log in history.log.items():
         for offset in sorted(log):

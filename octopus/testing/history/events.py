@@ -120,7 +120,7 @@ class DeadLettered(Happened, frozen=True, kw_only=True, tag="dead-letter"):
 
 
 class Committing(Happened, frozen=True, kw_only=True, tag="committing"):
-    """A worker is about to ask for a commit, or somebody has just read what is committed.
+    """A worker is about to ask for a commit, or a reader has just read what is committed.
 
     Attributes:
         who: The worker; empty for one who only looks.

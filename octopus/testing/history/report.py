@@ -52,7 +52,7 @@ class Report(msgspec.Struct, kw_only=True):
         outputs: Outputs and dead letters that readers of committed records saw.
         hidden: Those that only readers of uncommitted ones saw.
         transactions: Whose commit was acknowledged.
-        undecided: Transactions that were given up, or whose commit nobody confirmed.
+        undecided: Transactions that were given up, or whose commit was not confirmed.
     """
 
     anomalies: list[Anomaly]

@@ -21,7 +21,7 @@ async def store(
     """Commit offsets, again and again until that works or cannot work.
 
     As `GroupCoordinator.commit_offsets`, but no attempt outlives the assignment it was made for: the engine retries with
-    whatever generation it has by then, and would put back the next owner's offsets.
+    the generation it has by then, and would put back the next owner's offsets.
 
     Args:
         coordinator: The engine's `GroupCoordinator`.
@@ -52,7 +52,7 @@ async def store(
 
 
 def _forget(request: "asyncio.Future[Any]") -> None:
-    """Look at the failure of a request that nobody waits for any more, so that asyncio does not report it."""
+    """Retrieve the failure of a request whose caller has gone, so that asyncio does not report it."""
     if not request.cancelled():
         request.exception()
 

@@ -55,7 +55,7 @@ class Connection(engine.Connection):
         is_first = not first.is_over
         patience = min(greeting.FIRST_ANSWER, self.request_timeout) if is_first else self.request_timeout
         try:
-            # Each question has its own time already; before anybody has answered they have this one together.
+            # Each question has its own time already; before the first answer they have this one together.
             async with asyncio.timeout(patience if is_first else None):
                 with first.said(where, patience):
                     connected = await super().connect()
@@ -131,7 +131,7 @@ class Connection(engine.Connection):
     def _take_over(self) -> None:
         """Read the socket ourselves from now on. Nothing is on its way: everything asked for was answered.
 
-        aiokafka's task goes on reading the stream: if that has ended just now, nobody else will notice.
+        aiokafka's task goes on reading the stream: if that has ended just now, only this notices.
         """
         if self.transport is not None:
             self._frames = Frames(self, self.streams)
@@ -140,7 +140,7 @@ class Connection(engine.Connection):
     def frame_received(self, frame: bytes | memoryview) -> None:
         """Answer the oldest request."""
         if not self.unanswered:
-            raise ValueError("the broker answered what nobody had asked")
+            raise ValueError("the broker answered a question that was not asked")
         expected, request, _ = self.unanswered[0]
         if getattr(request, "API_KEY", None) == fetched.API_KEY and request.API_VERSION in fetched.VERSIONS:
             # aiokafka's own way copies every record twice and decodes lengths one by one

@@ -1,7 +1,7 @@
 """A group member on aiokafka's engine, with its traps fenced off.
 
 Everything that decides where reading starts and what counts as processed belongs to the caller: no automatic commit, no
-automatic reset, no deserializer. The engine's tasks are watched, since it reports their deaths to nobody.
+automatic reset, no deserializer. The engine's tasks are watched, since it does not report their deaths.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class KafkaConsumer:
             "fetch_max_wait_ms": int(fetch_max_wait * 1000),
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
-            # progress is the caller's business: the engine must not leave the group because nobody calls getmany
+            # progress is the caller's business: the engine must not leave the group because getmany is not called
             "max_poll_interval_ms": _FOREVER_MILLISECONDS,
         }
         self._committed_only = isolation == "read_committed"
@@ -209,7 +209,7 @@ class KafkaConsumer:
         return self._failure or (self._membership.failure if self._membership is not None else None)
 
     def _check(self) -> Consumer:
-        """Raise whatever went wrong behind our back since the last turn; return the engine."""
+        """Raise the error of a background task since the last turn, if there is one; return the engine."""
         engine = self._running()
         if failure := self._failure_behind():
             raise failure
@@ -270,7 +270,7 @@ class KafkaConsumer:
         return found
 
     def _set_aside(self, partition: Any, fetched: Mapping[Any, Any]) -> None:
-        """Let go of the frames that hold records which nobody wants for now: a partition that hangs would keep them."""
+        """Release the frames of records that are not asked for now: a partition that hangs would keep them."""
         if (buffer := self._buffers.get(partition)) is not None:
             buffer.stand_alone()
         if (result := fetched.get(partition)) is not None and (records := records_in(result)) is not None:

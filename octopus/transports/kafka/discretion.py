@@ -14,6 +14,6 @@ class Discreet(logging.Filter):
 
 
 discreet_log = logging.getLogger("aiokafka.conn.octopus")
-"""What our connections write to, and nobody else's."""
+"""The log of our connections; other users of aiokafka have their own."""
 
 discreet_log.addFilter(Discreet())

@@ -107,7 +107,7 @@ class Connection(_Connection):  # type: ignore[misc]
         self._correlation_id = correlation_id - 1
 
     def take_answer(self, read: Callable[[], Any]) -> None:
-        """Answer the oldest request, unless nobody waits for it any more."""
+        """Answer the oldest request, unless its caller has stopped waiting."""
         _, _, waiting = self._requests[0]
         if not waiting.done():
             waiting.set_result(read())
@@ -213,11 +213,11 @@ class Consumer(_Consumer):  # type: ignore[misc]
         return self._fetcher._fetch_task, self._coordinator._coordination_task, self._client._sync_task
 
     def is_read(self) -> None:
-        """Note that somebody reads: it leaves the group when it thinks that nobody does."""
+        """Note that the caller reads: the engine leaves the group when it takes the caller for stuck."""
         self._subscription._last_fetch_ended = time.monotonic()
 
     def drop_listener(self) -> None:
-        """Tell nobody of changes any more."""
+        """Stop telling of changes."""
         self._subscription._listener = None
 
 
@@ -383,7 +383,7 @@ class Producer(_Producer):  # type: ignore[misc]
         self._txn_manager._txn_partitions.update(partitions)
 
     def look_at_transaction_error(self) -> None:
-        """Look at the error of a transaction that nobody waits for, or asyncio would complain that nobody did."""
+        """Retrieve the error of a transaction without a waiter, or asyncio would complain that it never was."""
         waiter = self._txn_manager._transaction_waiter
         if waiter is not None and waiter.done() and not waiter.cancelled():
             waiter.exception()
@@ -402,7 +402,7 @@ class Producer(_Producer):  # type: ignore[misc]
             accumulator._pending_batches.add(batch)  # from where its callback takes it
         batch.failure(error)
         if batch._drain_waiter.done():
-            batch._drain_waiter.exception()  # looked at, or asyncio would complain that nobody did
+            batch._drain_waiter.exception()  # retrieved, or asyncio would complain that it never was
         return True
 
     def take_back_queued(self, error: BaseException, topic: str | None = None, number: int | None = None) -> None:

@@ -160,7 +160,7 @@ class Batch(NamedTuple):
         return crc32c(self.view[_CHECKED_FROM:]) == int.from_bytes(self.view[_CHECKSUM_AT:_CHECKED_FROM], "big")
 
     def alone(self) -> "Batch":
-        """Return a copy of a batch that nobody has begun to read; it does not keep the frame that the batch came in."""
+        """Return a copy of a batch whose reading has not begun; it does not keep the frame that the batch came in."""
         return batch_at(memoryview(bytes(self.view)))
 
     @property
@@ -195,7 +195,7 @@ class Batch(NamedTuple):
         """Return the same batch without compression.
 
         Raises:
-            UnsupportedCodecError: Nobody knows how it is compressed.
+            UnsupportedCodecError: Its compression is unknown.
             CorruptBatch: It does not decompress.
             CorruptRecordException: It is one of the time before batches, and there are no messages in it.
             BatchTooLarge: It, or one record's headers, would take more than `limit` bytes.

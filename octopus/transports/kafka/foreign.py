@@ -1,4 +1,4 @@
-"""Services that are met by mistake: how they are known, and what is said of them to whoever named the address."""
+"""Services that are met by mistake: how they are recognised, and what the user who named the address is told."""
 
 import asyncio
 import ssl
@@ -39,7 +39,7 @@ class Foreigner(ConnectionResetError):
 
 
 def reason(error: BaseException, where: str, protocol: str, patience: float, *, is_open: bool) -> BaseException:
-    """Return why no answer came, in words for whoever named the address; the error itself where it says that.
+    """Return why no answer came, in words for the user who named the address; the error itself where it says that.
 
     Args:
         error: How connecting ended.

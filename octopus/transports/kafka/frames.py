@@ -25,7 +25,7 @@ WASTE = 4
 """How many times larger than its frame a buffer may be: a frame that is kept keeps its whole buffer."""
 
 QUIET = 100
-"""So many small frames in a row, and the large buffers that nobody uses are given back."""
+"""So many small frames in a row, and the large buffers that are not in use are given back."""
 
 CLEARED = 8 * 1024 * 1024
 """Bytes up to which a new buffer is ordinary memory, cleared at once. Larger ones are the kernel's, which clears pages as they are
@@ -38,7 +38,7 @@ class Owner(Protocol):
     """A connection, as far as its frames are concerned."""
 
     def frame_received(self, frame: bytes | memoryview) -> None:
-        """Take a frame; a view is valid for as long as somebody keeps it."""
+        """Take a frame; a view is valid for as long as a reference to it is kept."""
         ...
 
     def frames_ended(self, error: BaseException | None) -> None:
@@ -64,7 +64,7 @@ class Frames(asyncio.BufferedProtocol):
         self._stopped = False
 
     def stop(self) -> None:
-        """Hand over nothing more. Belongs before closing: to close TLS reads once more, in the middle of whatever closes."""
+        """Hand over nothing more. Belongs before closing: to close TLS reads once more, in the middle of closing."""
         self._stopped = True
         self._large, self._filled = None, 0
 
@@ -83,7 +83,7 @@ class Frames(asyncio.BufferedProtocol):
             elif self._filled == len(self._large):
                 frame, self._large, self._filled = self._large, None, 0
                 self._deliver(frame)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a frame, what follows it cannot be trusted
+        except Exception as error:  # noqa: BLE001 - behind a frame with any fault, the stream cannot be trusted
             self._end(error)
 
     def _split(self) -> None:
@@ -147,14 +147,14 @@ _Buffer: TypeAlias = bytearray | mmap.mmap
 
 
 class Buffers:
-    """Large buffers that are used again once nobody looks into them."""
+    """Large buffers that are used again once no view of them is left."""
 
     def __init__(self) -> None:
         self._all: list[_Buffer] = []
         self._rested = 0
 
     def take(self, size: int) -> memoryview:
-        """Return a view of `size` bytes that nobody else sees."""
+        """Return a view of `size` bytes that no other view shares."""
         self._rested = 0
         for index, buffer in enumerate(self._all):
             if size <= len(buffer) <= max(size * WASTE, GRAIN) and _is_free(buffer):

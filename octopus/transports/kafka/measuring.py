@@ -88,7 +88,7 @@ def check_headers(batch: memoryview, count: int, limit: int) -> None:
                     "Raise decompression_limit_bytes if that is meant."
                 )
         if length < 0:
-            return  # whoever reads it says so
+            return  # its reader says so
         at = end
 
 

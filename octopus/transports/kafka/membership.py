@@ -1,6 +1,6 @@
 """Leaves a consumer group in every state, where aiokafka leaves only when it has joined and is not joining again.
 
-Whoever stops without leaving stays a member until its session ends, and at the next rebalance all others wait for it. A
+A client that stops without leaving stays a member until its session ends, and at the next rebalance all others wait for it. A
 coordinator knows a member from its first JoinGroup on, long before that is answered; and it reads no other request from
 the same connection meanwhile. So an unfinished join is followed to learn the id under which to leave, and the request goes
 over a connection of its own.
@@ -128,7 +128,7 @@ class Membership:
     async def watch_topics(self, topics: Iterable[str]) -> None:
         """Let a static member notice new partitions, too: in aiokafka only the leader does.
 
-        A leader that comes back in time is not told that it still leads (before JoinGroup 9, KIP-814), so nobody would
+        A leader that comes back in time is not told that it still leads (before JoinGroup 9, KIP-814), so no member would
         notice any more. Whether some came meanwhile follows from what the group has dealt out.
         """
         coordinator = self._coordinator
@@ -137,12 +137,12 @@ class Membership:
         with contextlib.suppress(kafka.KafkaError):
             reply = await coordinator.ask(DescribeGroupsRequest([coordinator.group_id]))
             _, _, state, _, _, members, *_ = reply.groups[0]
-            if state == "Stable":  # else everybody joins again in a moment
+            if state == "Stable":  # else all members join again in a moment
                 dealt = Counter(place.topic for _, _, _, _, assignment, *_ in members for place in assigned(assignment))
                 coordinator.watch_topics({topic: dealt[topic] for topic in topics})
 
     async def leave(self, told: asyncio.Event) -> None:
-        """Take the member out of its group, whatever it is doing there; a coordinator that does not answer is let be.
+        """Take the member out of its group, also in the middle of a rebalance; a coordinator that does not answer is let be.
 
         Args:
             told: Set when no listener is being told of a change.
@@ -201,6 +201,6 @@ def assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
 
 
 def _look_at(join: "asyncio.Future[Any]") -> None:
-    """Look at the failure of a join that nobody waits for any more, so that asyncio does not report it."""
+    """Retrieve the failure of a join whose caller has gone, so that asyncio does not report it."""
     if not join.cancelled():
         join.exception()

@@ -17,7 +17,7 @@ MISSING_FOR = 2.0
 """Seconds that a partition must be missing before its batches fail: not every broker knows of a new one at once."""
 
 ASK_EVERY = 0.1
-"""Seconds between two questions for a leader that nobody knows."""
+"""Seconds between two questions for an unknown leader."""
 
 
 class BatchWatch:

@@ -424,7 +424,7 @@ class KafkaProducer:
                 return
         elif getattr(error, "retriable", False):
             # Given up without an answer to it, because its partition has no leader or is gone. If it was sent before, it has
-            # a sequence number, and nobody knows whether that was used: reused, the next batch could be taken for this one.
+            # a sequence number, and it is unknown whether that was used: reused, the next batch could be taken for this one.
             self._state_lost = self._state_lost or (was_sent and self._transactional_id is None)
             self._close_behind(batch.partition, self._translated(batch.partition, error, engine), engine)
         elif isinstance(error, kafka.BrokerResponseError):

@@ -3,11 +3,11 @@
 aiokafka's fetcher keeps a result per partition. It is taken from there at once and the position moved
 past it, so that the fetcher already asks for what follows while this is being read. What was taken is handed on in chunks:
 of whole batches that are read when their turn comes, where their headers say what is in them, else of aiokafka's own compiled
-records. At most two fetched buffers per partition are held: the one being read, and the next. What nobody wants for now is
+records. At most two fetched buffers per partition are held: the one being read, and the next. What is not asked for now is
 copied, once: it would keep all of the frame that it came in.
 
 A compressed batch is unpacked when its turn comes, into a plain one, and only if there is room for what it can become. What was
-unpacked for partitions that nobody asks for now is given up if others need the room.
+unpacked for partitions that are not asked for now is given up if others need the room.
 """
 
 from collections import deque
@@ -254,7 +254,7 @@ def read_among(
 ) -> Chunk | None:
     """Read on in a buffer, as `Buffer.read`, if there is room for what its next batch unpacks to.
 
-    What others have unpacked that nobody asks for now is given up for it. One by itself always has room.
+    What others have unpacked and is not asked for now is given up for it. One by itself always has room.
     """
     while True:
         held = sum([other.unpacked_bytes for other in others])

@@ -110,7 +110,7 @@ class Session:
             if connection.transport is not None:
                 await connection.authenticate()
                 connection.remember(None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, this connection is of no more use
+        except Exception as error:  # noqa: BLE001 - after any error this connection is of no more use
             connection.remember(error)
             connection.close(CloseReason.AUTH_FAILURE, error)
         finally:

@@ -1,7 +1,7 @@
 """Asks for committed offsets that no transaction is about to change: OffsetFetch 7 (KIP-447), which aiokafka lacks.
 
-Before Kafka 4 a coordinator may say that a transaction is complete a moment before its offsets can be read. Whoever
-begins at the older ones would publish its outputs a second time. Brokers that do not know version 7 get an earlier one.
+Before Kafka 4 a coordinator may say that a transaction is complete a moment before its offsets can be read. A member
+that begins at the older ones would publish its outputs a second time. Brokers that do not know version 7 get an earlier one.
 """
 
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ _raw: Any = _Raw
 
 
 class _Answer(Response):
-    """Error code and id of each topic. Thousands of partitions are stepped over: nobody wants to know of them here."""
+    """Error code and id of each topic. Thousands of partitions are stepped over: they do not matter here."""
 
     API_KEY = 3
     API_VERSION = 12

@@ -35,12 +35,12 @@ class FetchWatch:
 
     @classmethod
     def on(cls, fetcher: Fetcher, patience: float) -> "FetchWatch":
-        """Watch a fetcher; errors that pass within `patience` seconds (elections, new topics) are nobody's business."""
+        """Watch a fetcher; errors that pass within `patience` seconds (elections, new topics) are not reported."""
         watch: FetchWatch = fetcher.stand_between(lambda client: cls(client, patience))
         return watch
 
     def expect(self, partition: TopicPartition, topic_id: str | None) -> None:
-        """Fetch what has this id from now on, whatever its name stands for; None to go by name."""
+        """Fetch the topic with this id from now on, also if its name means another; None to go by name."""
         self.errors.pop(partition, None)
         if topic_id is None:
             self.topic_ids.pop(partition, None)
