@@ -191,7 +191,8 @@ class Runner:
 
     async def quiet(self) -> None:
         """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
-        await self._slots.quiet.wait()
+        while not self._slots.quiet.is_set():  # before our turn comes, a retry may have fallen due
+            await self._slots.quiet.wait()
 
     @property
     def supply(self) -> int:

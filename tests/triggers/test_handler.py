@@ -157,6 +157,20 @@ def test_a_short_retry_can_run_in_the_same_invocation(app: Octopus) -> None:
     assert calls == [(1, 1), (1, 2), (1, 3), (2, 1)]
 
 
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+def test_retries_without_a_wait_run_in_process_until_nothing_is_left(app: Octopus, ordering: str) -> None:
+    calls = []
+
+    @app.on("files", ordering=ordering, retry=RetryPolicy(attempts=3, backoff=0))
+    async def handle(event: Event[int]) -> None:
+        calls.append((event.value, event.attempt))
+        if event.attempt < 3:
+            raise OSError
+
+    assert invoke(handler(app, retry_in_process=True), records(1, 2, 3, topic="files")) == []
+    assert sorted(calls) == [(value, attempt) for value in (1, 2, 3) for attempt in (1, 2, 3)]
+
+
 def test_retries_in_process_end_with_the_time(app: Octopus) -> None:
     @app.on("files", retry=RetryPolicy(attempts=0, backoff=0.01, maximum=0.01))
     async def handle(value: int) -> None:
