@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from operator import itemgetter
 
 from octopus.cancellation import is_alone, is_wanted, take_back
@@ -78,18 +79,28 @@ def guard_batches(
     async def run(batch: StoredRecord, attempt: int) -> BatchOutcome:
         assert isinstance(batch, Batch)
         outcome = await attempt_batch(batch, attempt)
-        for position, single in sorted(outcome.others.items(), key=_position) if outcome.others else ():
+        try:
+            if outcome.others:
+                await give_up(outcome, attempt)
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
+
+    async def give_up(outcome: BatchOutcome, attempt: int) -> None:
+        for position, single in sorted(outcome.others.items(), key=_position):
             if isinstance(single, DeadLetter):
                 record = Record.at(partition, outcome.batch[position])
                 log(name, record, attempt, single)
                 await publish_dead_letter(record, single, attempt)
-        return outcome
 
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
         try:
             outcome = await handle(batch, attempt)
-            assert isinstance(outcome, BatchOutcome), "a batch comes to the outcome of each of its records"
-            return outcome
+            try:
+                assert isinstance(outcome, BatchOutcome), "a batch comes to the outcome of each of its records"
+                return outcome
+            finally:
+                del outcome  # see `octopus.types`
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
         try:
@@ -104,13 +115,19 @@ def guard_batches(
             return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision), decision)
         if len(batch) == 1 or isinstance(error, ResultRefused):  # the handler did run, and would return the same
             return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision))
-        singles = [await attempt_batch(Batch([stored]), attempt) for stored in batch]
-        later = [retry for single in singles if (retry := single.retry) is not None]
-        longest = max(later, key=lambda retry: retry.after) if later else None
-        others = {position: each for position, single in enumerate(singles) for each in single.others.values()}
-        return BatchOutcome(batch, others, longest)
+        # Records raise below this frame, and perhaps the same error: it holds none of them, nor what becomes of them.
+        del decision, error
+        return joined(batch, [await attempt_batch(Batch([stored]), attempt) for stored in batch])
 
     return run
+
+
+def joined(batch: Batch, singles: Sequence[BatchOutcome]) -> BatchOutcome:
+    """Return the outcome of a batch whose records ran one by one."""
+    later = [single.retry for single in singles if single.retry is not None]
+    longest = max(later, key=lambda retry: retry.after, default=None)
+    others = {position: each for position, single in enumerate(singles) for each in single.others.values()}
+    return BatchOutcome(batch, others, longest)
 
 
 def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:
@@ -118,9 +135,12 @@ def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) 
 
     async def run_deferring(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
         outcome = await run(stored, attempt)
-        if isinstance(outcome, Retry) and outcome.after > beyond:
-            return await defer(Record.at(partition, stored), outcome, attempt)
-        return outcome
+        try:
+            if isinstance(outcome, Retry) and outcome.after > beyond:
+                return await defer(Record.at(partition, stored), outcome, attempt)
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
 
     return run_deferring
 
@@ -130,10 +150,13 @@ def deferring_in_claims(partition: TopicPartition, run_claim: RunClaim, beyond: 
 
     async def run_claim_deferring(claim: Claim) -> Outcome | BatchOutcome:
         outcome = await run_claim(claim)
-        if isinstance(outcome, Retry) and outcome.after > beyond:
-            stored = claim.current
-            return await defer(Record.at(partition, stored), outcome, claim.attempt_of(stored))
-        return outcome
+        try:
+            if isinstance(outcome, Retry) and outcome.after > beyond:
+                stored = claim.current
+                return await defer(Record.at(partition, stored), outcome, claim.attempt_of(stored))
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
 
     return run_claim_deferring
 

@@ -11,13 +11,16 @@ def in_turn(run: Run) -> RunClaim:
 
     async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome | BatchOutcome = DONE
-        for stored in claim.cursor:
-            outcome = await run(stored, claim.attempt_of(stored))
-            if outcome is SKIPPED:
-                claim.skipped += 1
-            elif outcome is not DONE:
-                break
-        return outcome
+        try:
+            for stored in claim.cursor:
+                outcome = await run(stored, claim.attempt_of(stored))
+                if outcome is SKIPPED:
+                    claim.skipped += 1
+                elif outcome is not DONE:
+                    break
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
 
     return run_claim
 

@@ -6,7 +6,7 @@ another one begins: see docs/design.md.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, compress
 from operator import attrgetter, itemgetter, not_
 from typing import Any, NamedTuple, Protocol
@@ -76,28 +76,36 @@ def bind_columns(
         positions: Sequence[int] = range(len(batch))
         others: dict[int, Outcome] = {}
 
-        if matches is not None:
-            matched, failed = _each(accepts if is_typed else matches, accepts, columns)
-            if failed or not all(matched):
-                others.update(dict.fromkeys(compress(positions, map(not_, matched)), SKIPPED))
-                others.update((at, decide(batch[at], attempt, error)) for at, error in failed.items())
-                positions = [*compress(positions, matched)]
-                columns = [[*compress(column, matched)] for column in columns]
-        arguments, failed = _each(careful if is_typed else direct, careful, columns)
-        if failed:
-            failures = {positions[at]: error for at, error in failed.items()}
-            others.update((at, decide(batch[at], attempt, error)) for at, error in failures.items())
-            arguments = [each for at, each in enumerate(arguments) if at not in failed]
-            positions = [at for at in positions if at not in failures]
-        if wants_event:
-            arguments = [
-                Event(each, Record.at(partition, batch[at]), attempt)
-                for at, each in zip(positions, arguments, strict=True)
-            ]
-        retries = [each for each in others.values() if isinstance(each, Retry)] if others else ()
-        return Columns(arguments, others, max(retries, key=_after, default=None), trace)
+        failed: dict[int, Exception] = {}
+        try:
+            if matches is not None:
+                matched, failed = _each(accepts if is_typed else matches, accepts, columns)
+                if failed or not all(matched):
+                    others.update(dict.fromkeys(compress(positions, map(not_, matched)), SKIPPED))
+                    others.update((at, decide(batch[at], attempt, error)) for at, error in failed.items())
+                    positions = [*compress(positions, matched)]
+                    columns = [[*compress(column, matched)] for column in columns]
+            arguments, failed = _each(careful if is_typed else direct, careful, columns)
+            if failed:
+                others.update(
+                    (positions[at], decide(batch[positions[at]], attempt, error)) for at, error in failed.items()
+                )
+                arguments = [each for at, each in enumerate(arguments) if at not in failed]
+                positions = [position for at, position in enumerate(positions) if at not in failed]
+            if wants_event:
+                arguments = [
+                    Event(each, Record.at(partition, batch[at]), attempt)
+                    for at, each in zip(positions, arguments, strict=True)
+                ]
+            return Columns(arguments, others, _longest(others.values()) if others else None, trace)
+        finally:
+            del failed, others  # see `octopus.types`
 
     return read
+
+
+def _longest(outcomes: Iterable[Outcome]) -> Retry | None:
+    return max((each for each in outcomes if isinstance(each, Retry)), key=_after, default=None)
 
 
 def _each(
@@ -110,19 +118,21 @@ def _each(
     """
     results: list[Any] = []
     failed: dict[int, Exception] = {}
+    error: Exception | None = None
     count, rest = len(columns[0]), [*map(iter, columns)]
-    while True:
-        with contextlib.suppress(Exception):  # decided again
-            results.extend(map(function, *rest))  # keeps what it has when one raises
-        at = len(results)
-        if (
-            at == count
-        ):  # and no sooner: a type's own code may raise StopIteration, which ends a `map` like a column's end
-            return results, failed
-        result, error = _tried(careful, [column[at] for column in columns])
-        results.append(result)
-        if error is not None:
-            failed[at] = error
+    try:
+        while True:
+            with contextlib.suppress(Exception):  # decided again
+                results.extend(map(function, *rest))  # keeps what it has when one raises
+            at = len(results)
+            if at == count:  # no sooner: code of a type may raise StopIteration, which ends a `map` as well
+                return results, failed
+            result, error = _tried(careful, [column[at] for column in columns])
+            results.append(result)
+            if error is not None:
+                failed[at] = error
+    finally:
+        del failed, error  # see `octopus.types`
 
 
 def _tried(careful: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Exception | None]:

@@ -60,9 +60,12 @@ class Deadlines:
             if watch.expired:
                 self._late.discard(task)
                 task.uncancel()
-        if watch.expired:
-            raise self._error()
-        return result
+        try:
+            if watch.expired:
+                raise self._error()
+            return result
+        finally:
+            del result  # see `octopus.types`
 
     def check(self) -> None:
         """See that the time of what the running task does is not up: a handler may go on although it was cancelled.

@@ -43,54 +43,61 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
 
     async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome | BatchOutcome = DONE
-        for stored in claim.cursor:
-            left = unfinished.pop(stored.offset, None) if unfinished else None
-            if left is None:
-                where = runs
-                try:
-                    chosen = choose(stored) if choose is not None else everyone
-                except Exception:  # noqa: BLE001 - see `unsure`
-                    chosen, where = everyone, unsure
-                if len(chosen) == 1:  # as it mostly is: no handler wants what another does
-                    outcome = await where[chosen[0]](stored, 1)
-                    if outcome is DONE:
-                        continue
-                    if isinstance(outcome, Retry):
-                        unfinished[stored.offset] = Left([(chosen[0], int(outcome.counted))], where)
-                        return outcome
-                else:
-                    left = Left([(number, 0) for number in chosen], where)
-            if left is not None:
-                outcome = await work(stored, left)
-            if outcome is SKIPPED:
-                claim.skipped += 1
-            elif outcome is not DONE:
-                return outcome
-        return outcome
+        try:
+            for stored in claim.cursor:
+                left = unfinished.pop(stored.offset, None) if unfinished else None
+                if left is None:
+                    where = runs
+                    try:
+                        chosen = choose(stored) if choose is not None else everyone
+                    except Exception:  # noqa: BLE001 - see `unsure`
+                        chosen, where = everyone, unsure
+                    if len(chosen) == 1:  # as it mostly is: no handler wants what another does
+                        outcome = await where[chosen[0]](stored, 1)
+                        if outcome is DONE:
+                            continue
+                        if isinstance(outcome, Retry):
+                            unfinished[stored.offset] = Left([(chosen[0], int(outcome.counted))], where)
+                            return outcome
+                    else:
+                        left = Left([(number, 0) for number in chosen], where)
+                if left is not None:
+                    outcome = await work(stored, left)
+                if outcome is SKIPPED:
+                    claim.skipped += 1
+                elif outcome is not DONE:
+                    return outcome
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
 
     async def work(stored: StoredRecord, left: Left) -> Outcome:
         handlers, where, done, dead, deferred = left
         again: list[tuple[int, int]] = []
         wait: Retry | None = None
-        for number, attempts in handlers:
-            outcome = await where[number](stored, attempts + 1)
-            match outcome:
-                case Retry(after, _, counted):
-                    again.append((number, attempts + counted))
-                    wait = outcome if wait is None or after > wait.after else wait
-                case Done():
-                    done = True
-                case DeadLetter():
-                    dead = True
-                case Deferred():
-                    deferred = outcome
-                case _:
-                    pass
-        if wait is not None:
-            unfinished[stored.offset] = Left(again, where, done, dead, deferred)
-            return wait
-        if dead:
-            return DeadLetter("given up by one of several handlers")
-        return deferred or (DONE if done else SKIPPED)
+        outcome: Outcome | BatchOutcome | None = None
+        try:
+            for number, attempts in handlers:
+                outcome = await where[number](stored, attempts + 1)
+                match outcome:
+                    case Retry(after, _, counted):
+                        again.append((number, attempts + counted))
+                        wait = outcome if wait is None or after > wait.after else wait
+                    case Done():
+                        done = True
+                    case DeadLetter():
+                        dead = True
+                    case Deferred():
+                        deferred = outcome
+                    case _:
+                        pass
+            if wait is not None:
+                unfinished[stored.offset] = Left(again, where, done, dead, deferred)
+                return wait
+            if dead:
+                return DeadLetter("given up by one of several handlers")
+            return deferred or (DONE if done else SKIPPED)
+        finally:
+            del outcome, wait, deferred  # see `octopus.types`
 
     return run_claim

@@ -221,14 +221,17 @@ class Handling:
         async def handle(batch: StoredRecord, attempt: int) -> BatchOutcome:
             assert isinstance(batch, Batch)
             arguments, others, retry, trace = read(batch, attempt)
-            if arguments:
-                current.set(trace)
-                result = await call(arguments)
-                if result is not None:
-                    if self._check is not None:
-                        self._check()
-                    await publish(result, None)
-            return BatchOutcome(batch, others, retry)
+            try:
+                if arguments:
+                    current.set(trace)
+                    result = await call(arguments)
+                    if result is not None:
+                        if self._check is not None:
+                            self._check()
+                        await publish(result, None)
+                return BatchOutcome(batch, others, retry)
+            finally:
+                del others, retry  # see `octopus.types`
 
         return handle
 
@@ -286,12 +289,24 @@ def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:
         return handler
     limiter: anyio.CapacityLimiter | None = None
 
+    def attempt(argument: Any) -> tuple[Any, Exception | None]:
+        # Returns what the handler raises: anyio would raise it through a frame that has the future which has the exception.
+        try:
+            return handler(argument), None
+        except Exception as error:  # noqa: BLE001 - raised again below
+            return None, error
+
     async def in_thread(argument: Any) -> Any:
         nonlocal limiter
         if limiter is None:
             limiter = anyio.CapacityLimiter(route.concurrency)
         # Abandoned on cancellation: a thread cannot be stopped, and its late result is discarded.
-        result = await anyio.to_thread.run_sync(handler, argument, abandon_on_cancel=True, limiter=limiter)
+        result, error = await anyio.to_thread.run_sync(attempt, argument, abandon_on_cancel=True, limiter=limiter)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # as in `bind_single`
         return await result if inspect.isawaitable(result) else result  # a sync wrapper round an async handler
 
     return in_thread

@@ -80,6 +80,8 @@ def claim_through(
             return outcome
         except (Exception, CancelledError) as raised:  # noqa: BLE001 - the boundary decides
             error = raised
+        finally:
+            del outcome  # see `octopus.types`: middleware may have put an error into it
         try:
             return await conclude(stored, claim.attempt_of(stored), error)
         finally:
@@ -115,7 +117,10 @@ def _link(middleware: Middleware, call_next: Next, *, is_outermost: bool) -> Cal
 
         async def run(record: Record | Batch) -> Any:
             outcome = await middleware(record, call_next)
-            return outcome if outcome is DONE else _known(outcome, middleware, call_next.handler)
+            try:
+                return outcome if outcome is DONE else _known(outcome, middleware, call_next.handler)
+            finally:
+                del outcome  # see `octopus.types`
 
         return run
 

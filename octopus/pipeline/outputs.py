@@ -206,14 +206,17 @@ class Outbox:
         async def handle_captured(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             with _attempting() as captured:
                 outcome = await handle(stored, attempt)
-            settled = _settled(stored, outcome)
-            if captured.messages and settled:
-                records = [Record.at(self._partition, each) for each in settled]
-                refuse = self._dead_letters_instead(
-                    name, records, attempt, publish_dead_letter, "published what the broker refuses"
-                )
-                self._keep(captured.messages, settles_at(stored), settles_at(settled[-1]), refuse)
-            return outcome
+            try:
+                settled = _settled(stored, outcome)
+                if captured.messages and settled:
+                    records = [Record.at(self._partition, each) for each in settled]
+                    refuse = self._dead_letters_instead(
+                        name, records, attempt, publish_dead_letter, "published what the broker refuses"
+                    )
+                    self._keep(captured.messages, settles_at(stored), settles_at(settled[-1]), refuse)
+                return outcome
+            finally:
+                del outcome  # see `octopus.types`
 
         return handle_captured
 
@@ -256,12 +259,15 @@ class Outbox:
                     self._kept.pop(each.offset, None)
                 raise
             # No suspension from here to where the runner settles the record: both happen, or neither.
-            if isinstance(outcome, BatchOutcome):
-                for single in outcome.batch:
-                    self._release(single.offset)
-            elif not isinstance(outcome, Retry):
-                self._release(stored.offset)
-            return outcome
+            try:
+                if isinstance(outcome, BatchOutcome):
+                    for single in outcome.batch:
+                        self._release(single.offset)
+                elif not isinstance(outcome, Retry):
+                    self._release(stored.offset)
+                return outcome
+            finally:
+                del outcome  # see `octopus.types`
 
         return run_settling
 

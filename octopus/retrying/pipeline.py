@@ -136,20 +136,24 @@ def when_due(
         size = len(record.key or b"") + len(record.value or b"")
         now = retries.clock()
         answer = waiting.look(stored.offset, record.due, stored.timestamp / 1000, size, now)
-        match answer:
-            case "run":
-                outcome = await run(record, attempt)
-                if isinstance(outcome, Retry) and waiting.is_abandoned:
-                    later = msgspec.structs.replace(record, due=retries.clock() + outcome.after)
-                    outcome = await move(later, outcome, attempt + outcome.counted)
-            case "move":
-                outcome = await move(record, Retry(LOOK_AGAIN, counted=False, begun=False), attempt)
-                if isinstance(outcome, Deferred):
-                    waiting.leave(stored.offset)
-            case seconds:
-                return Retry(seconds, counted=False, begun=False)
-        if not isinstance(outcome, Retry):
-            waiting.settled()
-        return outcome
+        outcome: Outcome | BatchOutcome = SKIPPED
+        try:
+            match answer:
+                case "run":
+                    outcome = await run(record, attempt)
+                    if isinstance(outcome, Retry) and waiting.is_abandoned:
+                        later = msgspec.structs.replace(record, due=retries.clock() + outcome.after)
+                        outcome = await move(later, outcome, attempt + outcome.counted)
+                case "move":
+                    outcome = await move(record, Retry(LOOK_AGAIN, counted=False, begun=False), attempt)
+                    if isinstance(outcome, Deferred):
+                        waiting.leave(stored.offset)
+                case seconds:
+                    return Retry(seconds, counted=False, begun=False)
+            if not isinstance(outcome, Retry):
+                waiting.settled()
+            return outcome
+        finally:
+            del outcome  # see `octopus.types`
 
     return run_when_due

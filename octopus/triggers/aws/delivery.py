@@ -105,15 +105,18 @@ class Delivery:
                     "%s leaves %s@%d open: %s", self._pipeline.group, partition, claim.current.offset, reason
                 )
                 return LEFT_OPEN
-            if outcome is DONE or outcome is SKIPPED:
-                # Records are left because time was up: the first of them stands for all.
-                return outcome if next(records, None) is None else LEFT_OPEN
-            match outcome:
-                case Retry(after) if not self._fits(after):
-                    return LEFT_OPEN
-                case BatchOutcome(retry=Retry(after)) if not self._fits(after):
-                    return outcome._replace(retry=LEFT_OPEN)
-            return outcome
+            try:
+                if outcome is DONE or outcome is SKIPPED:
+                    # Records are left because time was up: the first of them stands for all.
+                    return outcome if next(records, None) is None else LEFT_OPEN
+                match outcome:
+                    case Retry(after) if not self._fits(after):
+                        return LEFT_OPEN
+                    case BatchOutcome(retry=Retry(after)) if not self._fits(after):
+                        return outcome._replace(retry=LEFT_OPEN)
+                return outcome
+            finally:
+                del outcome  # see `octopus.types`
 
         return run_claim
 
