@@ -25,8 +25,8 @@ MUTATIONS = (
     Mutation(
         "what middleware takes back is published",
         "octopus/pipeline/outputs.py",
-        "            elif not isinstance(outcome, Retry):\n                self._release(stored.offset)",
-        "            else:\n                self._release(stored.offset)",
+        "                elif not isinstance(outcome, Retry):\n                    self._release(stored.offset)",
+        "                else:\n                    self._release(stored.offset)",
         (ONCE,),
     ),
     Mutation(

@@ -22,10 +22,17 @@ MUTATIONS = (
         ("tests/worker/test_status.py",),
     ),
     Mutation(
+        "records that do not decode are kept until a garbage collection",
+        "octopus/pipeline/columns.py",
+        "            del failed, others  # see `octopus.types`\n",
+        "            pass\n",
+        ("tests/pipeline/test_road.py",),
+    ),
+    Mutation(
         "a handler that returns although its time is up is done",
         "octopus/pipeline/deadlines.py",
-        "        if watch.expired:\n            raise self._error()\n        return result",
-        "        return result",
+        "            if watch.expired:\n                raise self._error()\n            return result",
+        "            return result",
         ("tests/pipeline/test_deadlines.py", CANCELLATION),
     ),
     Mutation(
