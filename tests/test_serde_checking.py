@@ -129,6 +129,10 @@ class EndlesslyByAlias(TypedDict):
     body: EndlessAlias
 
 
+class EndlesslyInside(msgspec.Struct):
+    inner: list[EndlesslyByAlias]
+
+
 class PathOrCount(msgspec.Struct):
     place: pathlib.Path | int
 
@@ -163,6 +167,7 @@ PARTS = {
     "recursive in a list by alias": (list[EndlessAlias], "EndlessAlias "),
     "recursive in a field": (Endlessly, f"Endless in Endlessly.body {ENDLESS}"),
     "recursive in a field by alias": (EndlesslyByAlias, f"EndlessAlias in EndlesslyByAlias.body {ENDLESS}"),
+    "recursive in a class inside a class": (EndlesslyInside, f"EndlessAlias in EndlesslyByAlias.body {ENDLESS}"),
     "a stranger beside others": (Stranger | int, "Stranger inside"),
     "a stranger in a recursive class": (StrangeTree, "Stranger in StrangeTree.stranger cannot be decoded: not a data"),
     "recursive beside pydantic": (list[Model] | list["Model"], f"Model {ENDLESS}"),
@@ -174,8 +179,6 @@ PARTS = {
 def test_the_sentence_names_parameter_part_and_place(annotation: Any, sentence: str, batch: int | None) -> None:
     async def store(reading): ...  # type: ignore[no-untyped-def]
 
-    if annotation is EndlesslyByAlias and sys.version_info >= (3, 12):
-        sentence = "EndlesslyByAlias cannot be decoded: it "  # refused as well, but its parts are not told there
     if sentence.startswith("Model"):  # `get_type_hints` finds it: only who asks without it meets the name
         with pytest.raises(ConfigurationError) as refused:
             Decoder[Any](annotation)
@@ -259,6 +262,17 @@ def test_what_stands_behind_type_statements_is_found() -> None:
         ConfigurationError, match=r"Handler miss, parameter missing: Missing .*'Nowhere' is not defined"
     ):
         app.on("t")(namespace["miss"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type X = …` is syntax of Python 3.12")
+def test_an_endless_alias_with_type_arguments_is_named_where_it_stands() -> None:
+    namespace: dict[str, Any] = {"TypedDict": TypedDict}
+    exec(
+        "type Chain[T] = tuple[T, Chain[T]] | None\nclass Links(TypedDict):\n    chains: list[Chain[int]]\n", namespace
+    )
+    with pytest.raises(ConfigurationError) as refused:
+        Decoder[Any](namespace["Links"])
+    assert str(refused.value) == f"Chain[int] in Links.chains {ENDLESS}"
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="msgspec knows them from Python 3.12 on")

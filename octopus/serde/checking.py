@@ -124,8 +124,10 @@ def _reason(annotation: Any) -> str | None:
 def _innermost(refused: _Refused, seen: list[Any]) -> _Refused | None:
     """Go down to the part that is refused by itself; None when all that is refused has been looked at already."""
     seen.append(refused.part)
-    if refused.reason is _BOTTOMLESS or (is_alias(refused.part) and _is_endless(refused.part)):
-        return refused  # and further down there would always be more
+    if refused.reason is _BOTTOMLESS:
+        return _endless_alias(refused) or refused  # further down there would always be more
+    if is_alias(_kind(refused.part)) and _is_endless(refused.part):
+        return refused  # as well
     parts = [
         _Refused(part, place or refused.place, reason)
         for place, part in _parts(refused.part)
@@ -137,6 +139,23 @@ def _innermost(refused: _Refused, seen: list[Any]) -> _Refused | None:
     return None if parts else refused
 
 
+def _endless_alias(bottomless: _Refused) -> _Refused | None:
+    """Find the alias that makes an annotation bottomless. From Python 3.12 on msgspec follows aliases, also endless ones."""
+    known: list[Any] = []
+    waiting = [bottomless]
+    while waiting:
+        part, place, _ = each = waiting.pop()
+        kind = _kind(part)
+        if is_alias(kind) and _leads_back(kind):
+            return each._replace(reason=_ENDLESS)
+        # What a class or an alias is made of is looked at once, so this ends: all else was written out.
+        is_known = any(kind is other for other in known)
+        known.append(kind)
+        inner = (("", argument) for argument in arguments(part)) if is_known else _parts(part)
+        waiting.extend(_Refused(found, at or place, "") for at, found in inner)
+    return None
+
+
 def _parts(annotation: Any) -> Iterator[tuple[str, Any]]:
     """Yield the parts of an annotation; of a class its fields, each with its place."""
     if is_alias(annotation):
@@ -144,7 +163,7 @@ def _parts(annotation: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(annotation, typing.NewType):
         yield "", annotation.__supertype__
     yield from (("", each) for each in arguments(annotation) if each not in (..., ()))
-    kind = typing.get_origin(annotation) or annotation
+    kind = _kind(annotation)
     if isinstance(kind, type) and hasattr(kind, "__annotations__") and not hasattr(kind, "__pydantic_validator__"):
         try:
             hints = typing.get_type_hints(kind, include_extras=True)
@@ -183,8 +202,13 @@ def _is_written_as_text(annotation: Any) -> bool:
 
 def _is_endless(annotation: Any) -> bool:
     """Whether following the aliases in an annotation leads back to one of them."""
-    return any(is_alias(each) and _leads_back(each) for each in inside(annotation))
+    return any(is_alias(kind) and _leads_back(kind) for kind in map(_kind, inside(annotation)))
 
 
 def _leads_back(alias: Any) -> bool:
-    return any(each is alias for each in inside(alias.__value__))
+    return any(_kind(each) is alias for each in inside(alias.__value__))
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the generic class or alias behind one with type arguments, else the annotation."""
+    return typing.get_origin(annotation) or annotation
