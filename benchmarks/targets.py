@@ -126,6 +126,8 @@ TARGETS = [
     _publish("confluent produce, then flush", 1.0, group="463 B"),
     _publish("confluent produce, then flush", 1.0, group="64 KB"),
     _publish("aiokafka send, then flush", 1.5, "octopus publish, 1,000 at once"),
+    _publish("aiokafka send, then flush", 1.5, "octopus publish_soon, 1,000 at once"),
+    _publish("confluent produce, then flush", 0.7, "octopus synchronous send, then flush"),
     _latency("p50_ms", 1.3),
     _latency("p99_ms", 2.0),
     _latency("p50_ms", 1.3, "90 % load"),

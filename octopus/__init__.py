@@ -13,10 +13,11 @@ if TYPE_CHECKING:  # the one place: type checkers cannot follow __getattr__
     from octopus.events import Batch, Event, Message, Published, Record
     from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Reject, Retry, RetryLater, Skipped
     from octopus.patterns import Pattern
-    from octopus.publishing import SynchronousPublisher
     from octopus.retries import RetryPolicy
     from octopus.routing import Router
+    from octopus.send_queue import Undelivered
     from octopus.serde import JSON, MESSAGE_PACK, Codec
+    from octopus.synchronous import SynchronousPublisher
     from octopus.types import Middleware, Next
 
 __version__ = "0.1.0"
@@ -47,7 +48,8 @@ _HOMES = {
     "SKIPPED": "octopus.outcomes",
     "Settings": "octopus.config",
     "Skipped": "octopus.outcomes",
-    "SynchronousPublisher": "octopus.publishing",
+    "SynchronousPublisher": "octopus.synchronous",
+    "Undelivered": "octopus.send_queue",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Settings",
     "Skipped",
     "SynchronousPublisher",
+    "Undelivered",
 ]
 
 

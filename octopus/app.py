@@ -8,8 +8,10 @@ from octopus import config
 from octopus.application import Application
 from octopus.config import Settings
 from octopus.home import Home
-from octopus.publishing import Connection, Publisher, SynchronousPublisher
+from octopus.publishing import Connection, Publisher
+from octopus.send_queue import QUEUE_BYTES, Undelivered
 from octopus.serde import JSON, Codec
+from octopus.synchronous import SynchronousPublisher
 from octopus.transports.base import Producer
 from octopus.transports.opening import connect, producer_options
 from octopus.transports.topic_creation import TopicCreatingProducer
@@ -92,10 +94,29 @@ class Octopus(Application, Generic[S]):
 
     # ── connections of its own ───────────────────────────────────────────────────────────────────────────────────────
 
-    def synchronous_publisher(self, **overrides: Any) -> SynchronousPublisher:
-        """Return a publisher for code that is not async: `with app.synchronous_publisher() as publisher: …`."""
+    def synchronous_publisher(
+        self,
+        *,
+        on_error: Callable[[Undelivered], object] | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        close_timeout: float = 30.0,
+        **overrides: Any,
+    ) -> SynchronousPublisher:
+        """Return a publisher for code that is not async: `with app.synchronous_publisher() as publisher: …`.
+
+        Args:
+            on_error: Told of each event of `send` that is not delivered, in the publisher's thread.
+            queue_bytes: What `send` may have queued or on its way; then it waits.
+            close_timeout: Seconds that the end of the `with` block waits for what was sent.
+            **overrides: Settings, over those of the app.
+        """
         return SynchronousPublisher(
-            lambda: self._producer(config.load(config.merge(self.settings, overrides))), self.codec, name=self.name
+            lambda: self._producer(config.load(config.merge(self.settings, overrides))),
+            self.codec,
+            name=self.name,
+            on_error=on_error,
+            queue_bytes=queue_bytes,
+            close_timeout=close_timeout,
         )
 
     @asynccontextmanager

@@ -3,6 +3,7 @@
 The façade that users import, `octopus.app.Octopus`, starts drivers; it stands above them, and this module below.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
@@ -127,6 +128,32 @@ class Application(Router):
         """
         message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
         return await self._publishers.here().publish(topic, message)
+
+    def publish_soon(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: bytes | str | None = None,
+        headers: HeadersLike = (),
+        partition: int | None = None,
+        timestamp: float | None = None,
+    ) -> "asyncio.Future[Published]":
+        """Queue one message in order, and go on: it is published without an `await`.
+
+        Many of them cost far less than as many calls of `publish`. Nothing bounds what is queued: wait for the futures, for
+        instance of a thousand at a time with `asyncio.gather`.
+
+        Returns:
+            A future that is done when `publish` would return, or has the error that it would raise. Cancelling it takes nothing
+            back.
+
+        Raises:
+            TypeError: The value cannot be encoded.
+            ConfigurationError: The app is not connected, or not in this event loop and process.
+        """
+        message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        return self._publishers.here().publish_soon(topic, message)
 
     async def publish_many(self, topic: str, messages: Iterable[Any]) -> list[Published]:
         """Publish values or `Message`s in order; return once all are acknowledged. Far cheaper than one by one."""

@@ -9,6 +9,7 @@
     ├─ OperationFailed           an operation cannot be done: its object is missing, or another one is there
     ├─ TransportError            .retryable
     │  ├─ ConnectionFailed
+    │  ├─ QueueFull              too much is queued already: nothing was sent
     │  ├─ NotAuthorized
     │  ├─ TopicNotFound
     │  ├─ TopicRecreated
@@ -109,6 +110,12 @@ class TransportError(OctopusError):
 
 class ConnectionFailed(TransportError):
     """No broker answered."""
+
+    retryable = True
+
+
+class QueueFull(TransportError):
+    """So much is queued or on its way already that there is no room for one event more: it is not sent."""
 
     retryable = True
 

@@ -49,6 +49,21 @@ class Home:
             raise elsewhere(what, self.process, instead)
 
 
+class Process:
+    """This process, remembered when something is opened that does not survive a fork."""
+
+    __slots__ = ("_forks", "id")
+
+    def __init__(self) -> None:
+        _count_forks()
+        self.id = os.getpid()
+        self._forks = _Forks.count
+
+    def is_this(self) -> bool:
+        """Tell whether this is still that process, without a call of the kernel."""
+        return _Forks.count == self._forks
+
+
 def elsewhere(what: str, process: int, instead: str) -> ConfigurationError:
     """Return the error of using an object where it was not opened.
 

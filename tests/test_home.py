@@ -15,7 +15,7 @@ from octopus import Octopus, config
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Published, TopicPartition
 from octopus.home import Home
-from octopus.publishing import SynchronousPublisher
+from octopus.synchronous import SynchronousPublisher
 from octopus.testing import TestClient
 from octopus.testing.faults import EmbeddedBroker
 from octopus.transports.base import Outgoing

@@ -17,8 +17,9 @@ import pytest
 from octopus import Message, Octopus
 from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge
 from octopus.events import Published, TopicPartition
-from octopus.publishing import Publisher, SynchronousPublisher, encode_headers, encode_key
+from octopus.publishing import Publisher, encode_headers, encode_key
 from octopus.serde import JSON
+from octopus.synchronous import SynchronousPublisher
 from octopus.testing import TestClient
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport, memory_transport
@@ -98,6 +99,36 @@ async def test_many_are_published_in_order_and_at_once() -> None:
 
 
 # ── the app ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_published_soon_is_queued_in_order_and_its_future_has_what_publish_has() -> None:
+    app = Octopus("app", brokers="memory://soon", settings={"topics": {"partitions": 1}})
+    keep = memory_transport("soon", {})
+    async with app.connected() as connection:
+        soon = [app.publish_soon("t", number, key="k", headers={"h": "1"}) for number in range(3)]
+        soon.append(connection.publish_soon("t", 3, partition=0))
+        assert await app.publish("t", 4) == Published("t", 0, 4)
+        assert await asyncio.gather(*soon) == [Published("t", 0, offset) for offset in range(4)]
+        with pytest.raises(ConfigurationError, match="is not a topic name"):
+            await app.publish_soon("no topic!", 1)
+        with pytest.raises(TypeError):
+            app.publish_soon("t", object())
+    records, _ = keep.broker.log(TopicPartition("t", 0)).read(0, 10)
+    assert [record.value for record in records] == [b"0", b"1", b"2", b"3", b"4"]
+    assert (records[0].key, records[0].headers) == (b"k", (("h", b"1"),))
+    with pytest.raises(ConfigurationError, match="is not connected"):
+        app.publish_soon("t", 1)
+
+
+async def test_what_is_published_soon_from_another_event_loop_is_refused() -> None:
+    app = Octopus("app", brokers="memory://soon-elsewhere")
+
+    async def elsewhere() -> None:
+        app.publish_soon("t", 1)
+
+    async with app.connected():
+        with pytest.raises(ConfigurationError, match="event loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
 
 
 async def test_an_app_publishes_while_it_is_connected() -> None:

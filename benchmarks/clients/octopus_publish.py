@@ -19,13 +19,15 @@ def run(task: Task) -> dict[str, float]:
     app = Octopus("bench", settings=settings)
     if task.options["way"] == "synchronous":
         return publish_synchronously(app, task)
+    if task.options["way"] == "send":
+        return send_synchronously(app, task)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(publish(app, task))
 
 
 async def publish(app: Octopus, task: Task) -> dict[str, float]:
     """Publish the warm-up, then the rest against the clock."""
-    way = {"one": one_by_one, "gather": at_once, "many": many, "structs": many}[task.options["way"]]
+    way = {"one": one_by_one, "gather": at_once, "soon": soon, "many": many, "structs": many}[task.options["way"]]
     records = messages(task)
     async with app.connected():
         await way(app, task, records[: task.warm_up])
@@ -49,6 +51,15 @@ async def at_once(app: Octopus, task: Task, records: Sequence[Any]) -> None:
         )
 
 
+async def soon(app: Octopus, task: Task, records: Sequence[Any]) -> None:
+    """Queue 1,000, then wait for all of them."""
+    for start in range(0, len(records), 1000):
+        part = records[start : start + 1000]
+        await asyncio.gather(
+            *[app.publish_soon(task.topic, record.value, key=record.key, headers=record.headers) for record in part]
+        )
+
+
 async def many(app: Octopus, task: Task, records: Sequence[Any]) -> None:
     """Hand over thousands."""
     for part in chunks(records, task.value_bytes):
@@ -64,6 +75,19 @@ def publish_synchronously(app: Octopus, task: Task) -> dict[str, float]:
         clock = Clock()
         for part in chunks(records[task.warm_up :], task.value_bytes):
             publisher.publish_many(task.topic, part)
+        return clock.figures(task.records)
+
+
+def send_synchronously(app: Octopus, task: Task) -> dict[str, float]:
+    """Send one by one from code that is not async; errors are looked at."""
+    records = messages(task)
+    with app.synchronous_publisher() as publisher:
+        for part, is_warm in ((records[: task.warm_up], False), (records[task.warm_up :], True)):
+            if is_warm:
+                clock = Clock()
+            for record in part:
+                publisher.send(task.topic, record.value, key=record.key, headers=record.headers)
+            publisher.flush(None)
         return clock.figures(task.records)
 
 

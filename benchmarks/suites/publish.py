@@ -26,9 +26,11 @@ CASES = [
     ("confluent produce one by one", CONFLUENT, "one", 0.01),
     ("octopus publish one by one", OCTOPUS, "one", 0.01),
     ("octopus publish, 1,000 at once", OCTOPUS, "gather", 0.25),
+    ("octopus publish_soon, 1,000 at once", OCTOPUS, "soon", 0.25),
     ("octopus publish_many", OCTOPUS, "many", 1.0),
     ("octopus publish_many, encoding structs", OCTOPUS, "structs", 1.0),
     ("octopus synchronous publish_many", OCTOPUS, "synchronous", 1.0),
+    ("octopus synchronous send, then flush", OCTOPUS, "send", 1.0),
 ]
 
 LESS = [

@@ -204,7 +204,7 @@ class Producer(Protocol):
         """Publish many in order per partition, behind everything that was queued or sent before; return at once.
 
         The future is done when all are acknowledged. When some of them cannot be stored, the others still are; then it has the
-        first error, whose `published` says which. Cancelling it takes nothing back, and an error that nobody asks for is no
+        first error, whose `published` says which. Cancelling it takes nothing back, and an error that is never asked for is no
         complaint. Order holds while a topic is made again, and while the producer gets a new id: nothing that is queued
         later to the same partition overtakes what is sent again. After any other error the caller has it to send again.
 

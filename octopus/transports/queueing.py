@@ -20,13 +20,13 @@ def answered(store: Callable[[], list[Published]]) -> Queued:
     future: Queued = asyncio.get_running_loop().create_future()
     try:
         future.set_result(store())
-    except Exception as error:  # noqa: BLE001 - whoever asks gets it
+    except Exception as error:  # noqa: BLE001 - the future has it
         fail(future, error)
     return future
 
 
 def fail(future: Queued, error: BaseException) -> None:
-    """Give a future an error, without a complaint of asyncio's when nobody asks for it."""
+    """Give a future an error, without a complaint of asyncio's when it is never asked for."""
     if not future.done():
         future.set_exception(error)
         future.exception()
@@ -54,6 +54,28 @@ def follow(future: Queued, first: Queued) -> None:
             future.set_result(first.result())
 
     first.add_done_callback(done)
+
+
+def first_of(queued: Queued) -> "asyncio.Future[Published]":
+    """Return the future of the only message of a call."""
+    future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+
+    def done(queued: Queued) -> None:
+        if future.done():
+            return
+        if queued.cancelled():
+            future.cancel()
+        elif (error := queued.exception()) is not None:
+            future.set_exception(error)
+            future.exception()
+        else:
+            future.set_result(queued.result()[0])
+
+    if queued.done():
+        done(queued)
+    else:
+        queued.add_done_callback(done)
+    return future
 
 
 class Joined:

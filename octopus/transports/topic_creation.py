@@ -55,6 +55,8 @@ class TopicCreatingProducer:
     async def stop(self) -> None:
         """Deliver what is queued, then close. What waits for a topic that has vanished is given up after a while."""
         try:
+            for topic in self._queues.values():
+                topic.forget_cancelled()
             if tasks := {task for topic in self._queues.values() for task in topic.tasks}:
                 _, late = await asyncio.wait(tasks, timeout=self._patience)
                 for task in late:

@@ -74,6 +74,13 @@ class TopicQueue:
             self._hold(call)
         return call.future
 
+    def forget_cancelled(self) -> None:
+        """Wait no more for calls whose futures were cancelled."""
+        self._held = [call for call in self._held if not call.future.cancelled()]
+        for call in [*self._under_way]:
+            if call.future.cancelled() and call.answer is not None:
+                call.answer.cancel()
+
     def _pass_on(self, call: "_Call") -> None:
         call.part = [at for at, stored in enumerate(call.published) if stored is None] if call.mends else None
         messages = call.messages if call.part is None else [call.messages[at] for at in call.part]

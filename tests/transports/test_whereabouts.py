@@ -19,7 +19,7 @@ from octopus.broker.storage import StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.errors import ConnectionFailed, TransportError
 from octopus.operations.brokers import running_brokers
-from octopus.publishing import SynchronousPublisher
+from octopus.synchronous import SynchronousPublisher
 from octopus.transports.base import Outgoing, Producer, Transport
 from octopus.transports.opening import open_transport
 from octopus.transports.whereabouts import Whereabouts
