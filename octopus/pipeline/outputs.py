@@ -90,7 +90,7 @@ class CapturingProducer:
         return await self._keep(attempt, messages)
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
-        """Queue messages, or keep them in order; see `send`. What is kept belongs to its attempt whatever its future says."""
+        """Queue messages, or keep them in order; see `send`. What is kept belongs to its attempt, also when its future fails."""
         attempt = _current.get()
         if attempt is None or attempt.is_over:
             return self._producer.queue(messages)
@@ -120,7 +120,7 @@ class CapturingProducer:
         assert self._ensure is not None
         try:
             await self._ensure(topics, sources_of(messages))
-        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+        except Exception as error:  # noqa: BLE001 - the future has it
             backlog.fail(error)
         else:
             self._ensured |= topics

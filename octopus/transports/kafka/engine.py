@@ -441,7 +441,7 @@ class OffsetCommit(_OffsetCommit):  # type: ignore[misc]
 
 
 class Produce(_Produce):  # type: ignore[misc]
-    """Lets everybody see how batches ended before the next ones of their partitions are sent."""
+    """Lets callbacks see how batches ended before the next ones of their partitions are sent."""
 
     async def do(self, node_id: int) -> None:
         """Send batches and take the answer."""

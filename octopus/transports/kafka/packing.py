@@ -21,7 +21,7 @@ class Call:
 
     Args:
         messages: In the order in which they are to be stored, per partition.
-        future: Of whoever queued them.
+        future: Of the call.
 
     Attributes:
         start: Index of the first of them in their round.

@@ -143,7 +143,7 @@ class KafkaProducer:
             engine.accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
 
     async def stop(self) -> None:
-        """Deliver what is queued, then close. Gives up after the delivery timeout; what nobody waits for is not waited for."""
+        """Deliver what is queued, then close. Gives up after the delivery timeout; a call whose future was cancelled is not waited for."""
         flusher, self._flusher, engine = self._flusher, None, self._engine
         if flusher is not None:
             deadline = self._loop.time() + self._delivery_timeout
@@ -417,7 +417,7 @@ class KafkaProducer:
         if isinstance(error, (*_STATE_LOST, Renewing)):
             self._state_lost = True
             if self._transactional_id is None:
-                engine.take_back_queued(Renewing())  # the broker may take the next ones, whatever their numbers
+                engine.take_back_queued(Renewing())  # the broker may take the next ones with any numbers
             if self._transactional_id is None and batch.indexes:
                 self._taken_back.append(batch)
                 self._arrived.set()
