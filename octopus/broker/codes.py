@@ -90,6 +90,7 @@ class Code(IntEnum):
     UNKNOWN_TOPIC_ID = 100
     INCONSISTENT_TOPIC_ID = 103
     TRANSACTIONAL_ID_NOT_FOUND = 105
+    INVALID_REGULAR_EXPRESSION = 128
 
 
 class BrokerError(Exception):

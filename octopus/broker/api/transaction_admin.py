@@ -1,13 +1,16 @@
 """ListTransactions, DescribeTransactions, DescribeProducers: looking for transactions that hang (KIP-664)."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from octopus.broker.codes import BrokerError, Code, require
+from octopus.broker.expressions import Expression
 from octopus.broker.log import ActiveProducer
 from octopus.broker.node import Node
 from octopus.broker.producers import Phase, TransactionState
 from octopus.broker.request import Answer, Api, Request
+from octopus.broker.wire import Writer
 
 STATES: dict[Phase, str] = {
     "empty": "Empty",
@@ -29,27 +32,34 @@ class _Filter(NamedTuple):
     states: frozenset[str]
     producers: frozenset[int]
     duration: int
+    name: Expression | None
 
-    def admits(self, state: TransactionState, now: int) -> bool:
+    def admitted(self, states: Iterable[TransactionState], now: int) -> list[TransactionState]:
+        return [each for each in states if self._admits(each, now)]
+
+    def _admits(self, state: TransactionState, now: int) -> bool:
         return (
             (not self.states or STATES[state.phase] in self.states)
             and (not self.producers or state.producer_id in self.producers)
             and (self.duration < 0 or now - state.started > self.duration)
+            and (self.name is None or self.name.matches(state.transactional_id))
         )
 
 
-def handle_list_transactions(node: Node, request: Request) -> Answer:
-    """List the transactional ids with their states: those in the states, of the producers and as old as asked for."""
+async def handle_list_transactions(node: Node, request: Request) -> Writer:
+    """List the transactional ids with their states: those in the states, of the producers, as old and of the names asked for."""
     reader, version = request.reader, request.version
     states, producers = reader.array(reader.string), reader.array(reader.int64)
-    wanted = _Filter(frozenset(states), frozenset(producers), reader.int64() if version >= 1 else -1)
+    duration = reader.int64() if version >= 1 else -1
+    pattern = reader.nullable_string() if version >= 2 else None
     code, found = int(Code.NONE), list[TransactionState]()
     try:
         request.check()
-        now = node.now()
-        found = [each for each in node.storage.producers.transactions() if wanted.admits(each, now)]
+        wanted = _Filter(frozenset(states), frozenset(producers), duration, _expression(pattern))
+        known, now = list(node.storage.producers.transactions()), node.now()
+        found = await asyncio.to_thread(wanted.admitted, known, now) if pattern else wanted.admitted(known, now)
     except BrokerError as error:
-        code = request.refuse(error)
+        code, states = request.refuse(error), []
     answer = request.answer().int32(0).int16(code)
     answer.array([name for name in dict.fromkeys(states) if name not in _KNOWN], answer.string)
 
@@ -57,6 +67,13 @@ def handle_list_transactions(node: Node, request: Request) -> Answer:
         answer.string(each.transactional_id).int64(each.producer_id).string(STATES[each.phase])
 
     return answer.structs(found, write)
+
+
+def _expression(pattern: str | None) -> Expression | None:
+    try:
+        return Expression(pattern) if pattern else None
+    except ValueError as error:
+        raise BrokerError(Code.INVALID_REGULAR_EXPRESSION, str(error)) from error
 
 
 def handle_describe_transactions(node: Node, request: Request) -> Answer:
@@ -131,5 +148,5 @@ def _producers(node: Node, request: Request, topic: str, number: int) -> _Partit
 APIS = (
     Api(61, "DescribeProducers", 0, 0, handle_describe_producers, flexible_from=0),
     Api(65, "DescribeTransactions", 0, 0, handle_describe_transactions, flexible_from=0),
-    Api(66, "ListTransactions", 0, 1, handle_list_transactions, flexible_from=0),
+    Api(66, "ListTransactions", 0, 2, handle_list_transactions, flexible_from=0),
 )

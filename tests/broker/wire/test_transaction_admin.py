@@ -26,13 +26,20 @@ class Listing:
 
 
 async def listed(
-    peer: WireClient, version: int, states: tuple[str, ...] = (), producers: tuple[int, ...] = (), duration: int = -1
+    peer: WireClient,
+    version: int,
+    states: tuple[str, ...] = (),
+    producers: tuple[int, ...] = (),
+    duration: int = -1,
+    pattern: str | None = None,
 ) -> Listing:
     body = Writer(is_flexible=True)
     body.array(states, body.string)
     body.array(producers, body.int64)
     if version >= 1:
         body.int64(duration)
+    if version >= 2:
+        body.string(pattern)
     answer = (await peer.ask(LIST_TRANSACTIONS, version, body)).become_flexible()
     answer.int32()
     code, unknown = answer.int16(), answer.array(answer.string)
@@ -134,7 +141,7 @@ async def test_a_transactional_id_that_is_none_is_not_found(peer: WireClient) ->
     assert await described(peer) == {}
 
 
-@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("version", [0, 1, 2])
 async def test_transactions_are_listed_by_state_and_producer(peer: WireClient, version: int) -> None:
     topic, idle, busy = fresh("t"), fresh("idle"), fresh("busy")
     await make_topic(peer, topic)
@@ -171,6 +178,38 @@ async def test_transactions_are_listed_by_how_long_they_have_been_open(peer: Wir
     async with asyncio.timeout(15):
         while name not in (await listed(peer, 1, (), (producer.id,), 50)).states:
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        (None, "a-1 a-22 b.1"),
+        ("", "a-1 a-22 b.1"),
+        ("{}a-1", "a-1"),
+        ("a-1", ""),
+        (".*-[0-9]{2}", "a-22"),
+        ("{}(a|b).1", "a-1 b.1"),
+        (r"^.*[ab][^-]\d$", "b.1"),
+        ("(?:.+)*(?:a-1|a-2)2*", "a-1 a-22"),
+        (".*nowhere", ""),
+    ],
+    ids=str,
+)
+async def test_transactions_are_listed_by_a_pattern_that_the_whole_id_matches(
+    peer: WireClient, pattern: str | None, found: str
+) -> None:
+    prefix = fresh("transaction")
+    ids = {(await initialized(peer, prefix + name)).id: name for name in ("a-1", "a-22", "b.1")}
+    listing = await listed(peer, 2, (), tuple(ids), pattern=pattern and pattern.replace("{}", prefix))
+    names = sorted(ids[producer] for producer, _ in listing.states.values())
+    assert (listing.code, names) == (Code.NONE, found.split())
+
+
+@pytest.mark.parametrize("pattern", ["(", "a)", "[z-a]", "a**", "*", "a{2,1}", "a{1001}", "\\", r"(a)\1", "[a"])
+async def test_a_pattern_that_is_none_lists_nothing(peer: WireClient, pattern: str) -> None:
+    await initialized(peer, fresh("transaction"))
+    listing = await listed(peer, 2, ("Nonsense",), pattern=pattern)
+    assert (listing.code, listing.unknown, listing.states) == (Code.INVALID_REGULAR_EXPRESSION, [], {})
 
 
 async def test_the_producers_of_a_partition_are_described_while_their_transaction_is_open_and_after_it(
