@@ -176,10 +176,10 @@ class Watched:
             consumer.assign([confluent_kafka.TopicPartition(one.topic, one.partition, 0) for one in self._partitions])
             open_partitions = {one.partition for one in self._partitions}
             while open_partitions:
-                messages = consumer.consume(10_000, ANSWER)
-                if not messages:
+                first = consumer.poll(ANSWER)
+                if first is None:
                     raise OutputsMissing(f"the outputs cannot be read: no answer for {ANSWER:g} s")
-                for message in messages:
+                for message in [first, *consumer.consume(10_000, 0)]:  # with a timeout it would wait for all of them
                     error = message.error()
                     if error is None:
                         yield decode(message.value()).path

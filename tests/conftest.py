@@ -37,7 +37,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs Apache Kafka where it cannot run."""
+    """Mark what starts a command line as a process; skip what needs Apache Kafka where it cannot run."""
+    for item in items:
+        if "tests/cli/" in item.nodeid and "start" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.process)
     needing = [item for item in items if item.get_closest_marker("kafka")]
     if needing and (why := why_kafka_is_missing()):
         for item in needing:

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 
+pytestmark = pytest.mark.process
+
 VIOLATIONS = {
     "Arrows point down; siblings separated by | are strangers": ("routing.py", "import octopus.worker"),
     "Inside the pipeline, too": ("pipeline/handling.py", "import octopus.pipeline.road"),

@@ -9,6 +9,8 @@ import pytest
 from benchmarks import observer
 from benchmarks.task import Task
 
+pytestmark = pytest.mark.process
+
 KEYS = 20
 
 TASK = Task(
