@@ -141,8 +141,11 @@ class Application(Router):
     ) -> "asyncio.Future[Published]":
         """Queue one message in order, and go on: it is published without an `await`.
 
-        Many of them cost far less than as many calls of `publish`. Nothing bounds what is queued: wait for the futures, for
-        instance of a thousand at a time with `asyncio.gather`.
+        In a handler it goes out in order with what that returns, and the event settles only when all of it is acknowledged; a
+        message that is refused for good is the event's failure. What an attempt that fails has published may be stored.
+
+        Many of them cost far less than as many calls of `publish`. Nothing bounds what is queued outside of handlers: wait for
+        the futures, for instance of a thousand at a time with `asyncio.gather`.
 
         Returns:
             A future that is done when `publish` would return, or has the error that it would raise. Cancelling it takes nothing
@@ -150,6 +153,7 @@ class Application(Router):
 
         Raises:
             TypeError: The value cannot be encoded.
+            TransportError: In a handler, that more is on its way than may be; `.retryable`.
             ConfigurationError: The app is not connected, or not in this event loop and process.
         """
         message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)

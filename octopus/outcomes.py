@@ -9,7 +9,7 @@ import msgspec
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The handler finished and its return value is published."""
+    """The handler finished. The record settles when what it returned is acknowledged."""
 
 
 class Skipped(msgspec.Struct, frozen=True):

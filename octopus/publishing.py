@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from octopus.errors import ConfigurationError
 from octopus.events import Headers, Message, Published
@@ -14,6 +15,23 @@ from octopus.transports.base import Outgoing, Producer
 from octopus.transports.queueing import Queued, first_of
 
 HeadersLike = Headers | Mapping[str, bytes | str | None]
+
+
+class Running(Protocol):
+    """A handler that runs, for what is published meanwhile."""
+
+    @property
+    def producer(self) -> Producer:
+        """Where its outputs go."""
+        ...
+
+    def queue(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Publish with the outputs of the record that it runs for, in order; the record settles when all are acknowledged."""
+        ...
+
+
+running: ContextVar[Running | None] = ContextVar("octopus running handler", default=None)
+"""The handler that runs, where its outputs do not keep it waiting."""
 
 
 class Publisher:
@@ -35,8 +53,14 @@ class Publisher:
         return await self._producer.send(self.outgoing(topic, message))
 
     def publish_soon(self, topic: str, message: Any) -> "asyncio.Future[Published]":
-        """Queue a value or `Message` in order, without waiting; the future is done once it is acknowledged."""
-        return first_of(self._producer.queue((self.outgoing(topic, message),)))
+        """Queue a value or `Message` in order, without waiting; the future is done once it is acknowledged.
+
+        In a handler it goes out with the outputs of its record, which settles only when it is acknowledged.
+        """
+        outgoing, handler = self.outgoing(topic, message), running.get()
+        if handler is not None and handler.producer is self._producer:
+            return handler.queue(outgoing)
+        return first_of(self._producer.queue((outgoing,)))
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Queue encoded messages in order, without waiting."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from octopus.claim import Claim
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, DeadLetter, Outcome, Retry
+from octopus.unacknowledged import Unacknowledged
 
 
 class BatchOutcome(NamedTuple):
@@ -27,12 +28,14 @@ class BatchOutcome(NamedTuple):
     Attributes:
         batch: The records.
         others: The outcomes of those that are not done, by their position among the records.
-        retry: When those whose outcome is a `Retry` run again, together; None when there are none.
+        retry: When those whose outcome is a `Retry` run again; None when there are none.
+        apart: Whether they run one by one then, not together.
     """
 
     batch: Sequence[StoredRecord]
     others: Mapping[int, Outcome] = MappingProxyType({})
     retry: Retry | None = None
+    apart: bool = False
 
     def outcomes(self) -> Iterator[tuple[StoredRecord, Outcome]]:
         """Yield each record with its outcome."""
@@ -53,10 +56,13 @@ A dead letter is published and acknowledged before it is returned, and so is wha
 Handle = Callable[[StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
 """The same as `Run` in shape, but it raises what the handler raises: what stands inside of the error boundary.
 
-What the handler returned is published and acknowledged before it returns."""
+What the handler returned is on its way when it returns (`pipeline/in_flight.py`), or acknowledged, or in an outbox."""
 
 Conclude = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome]]
 """The error boundary: a record, its attempt and what it raised to its outcome. Raises again what is no failure. Total else."""
+
+ConcludeRefused = Callable[[StoredRecord, int, BaseException], Awaitable[Outcome | BatchOutcome]]
+"""The same for a record, or batch, that was done until an output of it was refused."""
 
 Decide = Callable[[StoredRecord, int, Exception], Outcome]
 """The same for one record of a batch that cannot be filtered or decoded; the caller takes the dead letter away."""
@@ -110,6 +116,11 @@ Middleware = Callable[[Record | Batch, Next], Awaitable[Outcome]]
 class Bindable(Protocol):
     """What a runner runs: the road of records, bound to a partition once so that routing is not paid per record."""
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled road of one partition's records, for one assignment of it."""
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
+        """Return the compiled road of one partition's records, for one assignment of it.
+
+        Args:
+            partition: Which one.
+            unacknowledged: What of the assignment waits for acknowledgements.
+        """
         ...

@@ -17,6 +17,7 @@ from octopus.pipeline.claims import in_turn
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.types import BatchOutcome, RunClaim
+from octopus.unacknowledged import Unacknowledged
 from octopus.unread import Unread
 from octopus.worker import Worker
 
@@ -91,7 +92,7 @@ class Stage:
         self.cancelled: list[int] = []
         self.batches: list[list[int]] = []
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             if isinstance(stored, Batch):
                 self.batches.append([each.offset for each in stored])

@@ -24,6 +24,7 @@ from octopus.runner.ledger import OffsetLedger
 from octopus.serde import Decoder
 from octopus.transports.memory import MemoryTransport
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 
 RECORDS = 4000
 TURN = 500
@@ -95,7 +96,7 @@ class App:
     def __init__(self, app: Octopus) -> None:
         [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         return self._pipeline.bind(partition)
 
     def runner(self) -> Runner:

@@ -12,8 +12,10 @@ from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped, Result
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
+from octopus.pipeline.in_flight import Attempt, Outlet
+from octopus.publishing import running
 from octopus.retries import RetryPolicy
-from octopus.types import BatchOutcome, Conclude, Defer, Handle, PublishDeadLetter, Run, RunClaim
+from octopus.types import BatchOutcome, Conclude, ConcludeRefused, Defer, Handle, PublishDeadLetter, Run, RunClaim
 
 logger = get_logger("octopus.handlers")
 
@@ -36,6 +38,7 @@ def boundary(
     """
 
     async def conclude(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome:
+        _disown(stored)
         outcome = await judge(policy, attempt, error)
         record = Record.at(partition, stored)
         log(name, record, attempt, outcome)
@@ -46,11 +49,15 @@ def boundary(
     return conclude
 
 
-def guard(handle: Handle, conclude: Conclude) -> Run:
+def guard(handle: Handle, conclude: Conclude, outlet: Outlet | None = None) -> Run:
     """Make total what middleware or a deadline stands around; a bare handling calls `conclude` itself."""
 
     async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
         try:
+            if outlet is not None:
+                if outlet.outputs.is_full:
+                    await outlet.outputs.room()
+                outlet.begin(attempt, stored=stored)
             return await handle(stored, attempt)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
@@ -69,6 +76,7 @@ def guard_batches(
     handle: Handle,
     policy: RetryPolicy,
     publish_dead_letter: PublishDeadLetter,
+    outlet: Outlet | None = None,
 ) -> Run:
     """Make the handling of a partition's batches total.
 
@@ -95,6 +103,10 @@ def guard_batches(
 
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
         try:
+            if outlet is not None:
+                if outlet.outputs.is_full:
+                    await outlet.outputs.room()
+                outlet.begin(attempt, stored=batch)
             outcome = await handle(batch, attempt)
             try:
                 assert isinstance(outcome, BatchOutcome), "a batch comes to the outcome of each of its records"
@@ -109,6 +121,7 @@ def guard_batches(
             del error  # as in `guard`; nor may this frame hold outcomes, which have the error, too
 
     async def conclude_batch(batch: Batch, attempt: int, error: BaseException) -> BatchOutcome:
+        _disown(batch)
         decision = await judge(policy, attempt, error)
         if isinstance(decision, Retry):
             log(name, Record.at(partition, batch[0]), attempt, decision)
@@ -130,6 +143,40 @@ def joined(batch: Batch, singles: Sequence[BatchOutcome]) -> BatchOutcome:
     return BatchOutcome(batch, others, longest)
 
 
+def conclude_batches(
+    name: str, partition: TopicPartition, policy: RetryPolicy, publish_dead_letter: PublishDeadLetter
+) -> ConcludeRefused:
+    """Return what decides about batches whose outputs a broker has refused, after they were handled.
+
+    They run again as any that fail: together and, when they may not any more, one by one, so that only those are
+    dead-lettered whose own outputs are refused.
+    """
+
+    async def conclude(stored: StoredRecord, attempt: int, error: BaseException) -> BatchOutcome:
+        batch = stored if isinstance(stored, Batch) else Batch([stored])
+        decision = await judge(policy, attempt, error)
+        if isinstance(decision, Retry):
+            log(name, Record.at(partition, batch[0]), attempt, decision)
+            return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision), decision)
+        if len(batch) > 1 and not isinstance(error, ResultRefused):
+            apart = Retry(0.0, decision.error if isinstance(decision, DeadLetter) else None, counted=False)
+            return BatchOutcome(batch, dict.fromkeys(range(len(batch)), apart), apart, apart=True)
+        for single in batch:
+            record = Record.at(partition, single)
+            log(name, record, attempt, decision)
+            if isinstance(decision, DeadLetter):
+                await publish_dead_letter(record, decision, attempt)
+        return BatchOutcome(batch, dict.fromkeys(range(len(batch)), decision))
+
+    return conclude
+
+
+def _disown(stored: StoredRecord) -> None:
+    """Let what a failed run has published belong to no record any more."""
+    if isinstance(attempt := running.get(), Attempt):
+        attempt.fail(stored)
+
+
 def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) -> Run:
     """Defer what a run wants to have retried after more than `beyond` seconds."""
 
@@ -143,6 +190,20 @@ def deferring(partition: TopicPartition, run: Run, beyond: float, defer: Defer) 
             del outcome  # see `octopus.types`
 
     return run_deferring
+
+
+def deferring_conclusions(
+    partition: TopicPartition, conclude: ConcludeRefused, beyond: float, defer: Defer
+) -> ConcludeRefused:
+    """Do the same for what is concluded after a run."""
+
+    async def conclude_deferring(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome | BatchOutcome:
+        outcome = await conclude(stored, attempt, error)
+        if isinstance(outcome, Retry) and outcome.after > beyond:
+            return await defer(Record.at(partition, stored), outcome, attempt)
+        return outcome
+
+    return conclude_deferring
 
 
 def deferring_in_claims(partition: TopicPartition, run_claim: RunClaim, beyond: float, defer: Defer) -> RunClaim:

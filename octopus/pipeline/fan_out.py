@@ -6,7 +6,8 @@ from typing import NamedTuple
 from octopus.claim import Claim
 from octopus.events import StoredRecord
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Retry
-from octopus.types import BatchOutcome, Choose, Run, RunClaim
+from octopus.pipeline.in_flight import Outlet
+from octopus.types import BatchOutcome, Choose, ConcludeRefused, Run, RunClaim
 
 
 class Left(NamedTuple):
@@ -27,7 +28,12 @@ class Left(NamedTuple):
     deferred: Deferred | None = None
 
 
-def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[Run] = ()) -> RunClaim:
+def fan_out(
+    runs: Sequence[Run],
+    choose: Choose | None = None,
+    unsure: Sequence[Run] = (),
+    outlets: Sequence[Outlet | None] = (),
+) -> RunClaim:
     """Run records through several handlers; each is settled when all of them are finished with it.
 
     A handler that wants a retry gets one alone: those that are finished do not run again. What is left to do is kept
@@ -37,9 +43,28 @@ def fan_out(runs: Sequence[Run], choose: Choose | None = None, unsure: Sequence[
         runs: The handlers.
         choose: Says which of them want a record, so that the others cost nothing; all do when None.
         unsure: The handlers behind their own filters, for a record at which `choose` raises: what is wrong is theirs to say.
+        outlets: Where outputs of each go: one that is refused brings its record back to its own handler only.
     """
     everyone = tuple(range(len(runs)))
     unfinished: dict[int, Left] = {}
+
+    def keep_refused(number: int, conclude: ConcludeRefused) -> ConcludeRefused:
+        async def conclude_kept(stored: StoredRecord, attempt: int, error: BaseException) -> Outcome | BatchOutcome:
+            outcome = await conclude(stored, attempt, error)
+            before = unfinished.get(stored.offset)
+            again = [*(before.handlers if before else ())]
+            if isinstance(outcome, Retry):
+                again.append((number, attempt - 1 + outcome.counted))
+            if again:
+                is_dead = isinstance(outcome, DeadLetter) or (before is not None and before.dead)
+                unfinished[stored.offset] = Left(again, unsure or runs, done=True, dead=is_dead)
+            return outcome
+
+        return conclude_kept
+
+    for number, outlet in enumerate(outlets):
+        if outlet is not None:
+            outlet.conclude = keep_refused(number, outlet.conclude)
 
     async def run_claim(claim: Claim) -> Outcome | BatchOutcome:
         outcome: Outcome | BatchOutcome = DONE

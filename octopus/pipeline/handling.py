@@ -19,6 +19,8 @@ from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
 from octopus.pipeline.columns import bind_columns
+from octopus.pipeline.in_flight import Attempt, Outlet
+from octopus.publishing import running
 from octopus.routing import Route
 from octopus.serde import Codec, Decoder, announces_type
 from octopus.tracing import current
@@ -63,24 +65,32 @@ class Handling:
         self._send = send
         self._patience = Patience(logger, route.name, "results")
 
-    def bind(self, partition: TopicPartition) -> Handle:
+    def bind(self, partition: TopicPartition, outlet: Outlet | None = None) -> Handle:
         """Return what handles single records of a partition and raises what the handler raises."""
-        return self.bind_single(partition, None, filtered=True)
+        return self.bind_single(partition, None, filtered=True, outlet=outlet)
 
-    def bind_single(self, partition: TopicPartition, conclude: Conclude | None, *, filtered: bool) -> Handle:
+    def bind_single(
+        self, partition: TopicPartition, conclude: Conclude | None, *, filtered: bool, outlet: Outlet | None = None
+    ) -> Handle:
         """Return what handles single records of a partition.
 
         Args:
             partition: Whose.
             conclude: The error boundary. None when something stands in between: then exceptions are raised.
             filtered: Whether to ask the filter; not when that has been done.
+            outlet: Where outputs go that no handler waits for; the caller of `conclude` begins the attempt.
         """
         direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
+        begins = outlet if conclude is not None else None
         accepts = self._accepts if filtered and self._route.pattern is not None else None
         wants_event, check = self._route.signature.parameter.kind == "event", self._check
 
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
             try:
+                if begins is not None:
+                    if begins.outputs.is_full:
+                        await begins.outputs.room()
+                    begins.begin(attempt, stored=stored)
                 value, headers = stored.value, stored.headers
                 if headers or current.get():
                     current.set(headers)
@@ -98,7 +108,10 @@ class Handling:
                 if result is not None:
                     if check is not None:
                         check()
-                    await publish(result, stored.key)
+                    if outlet is not None:
+                        self._put(result, stored.key)
+                    else:
+                        await publish(result, stored.key)
                 return DONE
             except (Exception, CancelledError) as raised:
                 if conclude is None:
@@ -111,7 +124,7 @@ class Handling:
 
         return handle
 
-    def bind_claim(self, partition: TopicPartition, conclude: Conclude) -> RunClaim:
+    def bind_claim(self, partition: TopicPartition, conclude: Conclude, outlet: Outlet | None = None) -> RunClaim:
         """Return what handles records of a partition back to back, until one is neither done nor skipped.
 
         One closure around one loop, not a chain of calls: each call or coroutine more costs a record a tenth of a
@@ -120,6 +133,7 @@ class Handling:
         Args:
             partition: Whose.
             conclude: The error boundary.
+            outlet: Where outputs go that no handler waits for.
         """
         direct, careful = self._decoder.direct, self._decoder.decode
         pattern = self._route.pattern
@@ -127,11 +141,14 @@ class Handling:
         peek, texts = pattern.one_text if pattern is not None else (None, frozenset[str]())
         accepts, call, publish = self._accepts, self._call, self._publish
         wants_event = self._route.signature.parameter.kind == "event"
+        outputs = outlet.outputs if outlet is not None else None
+        put, messages_of = outputs.put if outputs is not None else None, self._messages
 
         async def handle(claim: Claim) -> Outcome:
             outcome: Outcome = DONE
             skipped = 0
             around = current.get()
+            attempt = outlet.begin(claim.attempt, claim=claim) if outlet is not None else None
             try:
                 for stored in claim.cursor:
                     value, headers = stored.value, stored.headers
@@ -170,7 +187,13 @@ class Handling:
                         skipped = 0
                     result = await call(argument)
                     if result is not None:
-                        await publish(result, stored.key)
+                        if attempt is None:
+                            await publish(result, stored.key)
+                        else:
+                            for message in messages_of(result, stored.key):
+                                put(attempt, stored, message)  # type: ignore[misc]
+                            if outputs.is_full:  # type: ignore[union-attr]
+                                await outputs.room()  # type: ignore[union-attr]
                     outcome = DONE
                 return outcome
             except (Exception, CancelledError) as raised:  # noqa: BLE001 - the boundary decides
@@ -201,12 +224,13 @@ class Handling:
 
         return choose
 
-    def bind_batch(self, partition: TopicPartition, decide: Decide) -> Handle:
+    def bind_batch(self, partition: TopicPartition, decide: Decide, outlet: Outlet | None = None) -> Handle:
         """Return what handles batches of a partition.
 
         Args:
             partition: Whose.
             decide: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
+            outlet: Where outputs go that no handler waits for; the caller begins the attempt.
         """
         pattern, call, publish = self._route.pattern, self._call, self._publish
         read = bind_columns(
@@ -228,7 +252,11 @@ class Handling:
                     if result is not None:
                         if self._check is not None:
                             self._check()
-                        await publish(result, None)
+                        if outlet is not None:
+                            done = batch if not others else [each for at, each in enumerate(batch) if at not in others]
+                            self._put(result, None, Batch(done))
+                        else:
+                            await publish(result, None)
                 return BatchOutcome(batch, others, retry)
             finally:
                 del others, retry  # see `octopus.types`
@@ -244,7 +272,38 @@ class Handling:
             return False  # a tombstone has no fields to match
         return pattern.matches(self._plain.decode(value, headers) if headers else value)
 
+    def _put(self, result: Any, key: bytes | None, stored: StoredRecord | None = None) -> None:
+        """Let the outputs of the attempt that runs be on their way.
+
+        Args:
+            result: What the handler returned.
+            key: Theirs, unless they say.
+            stored: The records whose outputs they are, where they are not all that run.
+        """
+        attempt = running.get()
+        assert isinstance(attempt, Attempt), "the error boundary has begun it"
+        record = attempt.record if stored is None else stored
+        for message in self._messages(result, key):
+            attempt.outlet.outputs.put(attempt, record, message)
+
     async def _publish(self, result: Any, key: bytes | None) -> None:
+        if messages := self._messages(result, key):
+            try:
+                await self._send(messages)
+            except ConfigurationError as error:
+                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                # The handler is done, and running it again would not bring the broker, or the topic, back.
+                await self._patience.until_all_sent(self._send, messages, error)
+
+    def _messages(self, result: Any, key: bytes | None) -> list[Outgoing]:
+        """Encode what the handler returned.
+
+        Raises:
+            ResultRefused: It cannot be published.
+        """
         # A NamedTuple is one value, although it is a tuple.
         several = isinstance(result, list) or type(result) is tuple
         results = result if several else (result,)
@@ -260,16 +319,7 @@ class Handling:
                 messages.append(encode(to, each, key))
             except ConfigurationError as error:
                 raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
-        if messages:
-            try:
-                await self._send(messages)
-            except ConfigurationError as error:
-                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
-            except TransportError as error:
-                if not error.retryable:
-                    raise
-                # The handler is done, and running it again would not bring the broker, or the topic, back.
-                await self._patience.until_all_sent(self._send, messages, error)
+        return messages
 
     def _refused(self, kind: type) -> ResultRefused:
         name, what = self._route.name, f"returned a value of type {kind.__qualname__}"

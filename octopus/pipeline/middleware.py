@@ -9,6 +9,7 @@ from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ResultRefused
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
+from octopus.pipeline.in_flight import Outlet
 from octopus.tracing import current
 from octopus.types import BatchOutcome, Conclude, Handle, Middleware, Next, RunClaim
 
@@ -38,7 +39,12 @@ def through(middleware: Sequence[Middleware], handler: str, partition: TopicPart
 
 
 def claim_through(
-    middleware: Sequence[Middleware], handler: str, partition: TopicPartition, handle: Handle, conclude: Conclude
+    middleware: Sequence[Middleware],
+    handler: str,
+    partition: TopicPartition,
+    handle: Handle,
+    conclude: Conclude,
+    outlet: Outlet | None = None,
 ) -> RunClaim:
     """Return what does the same for single records that run back to back: one loop, and no call that is not needed.
 
@@ -48,6 +54,7 @@ def claim_through(
         partition: As `through`.
         handle: As `through`.
         conclude: The error boundary.
+        outlet: Where outputs go that no handler waits for.
     """
     outermost = middleware[0]
     first = _chain(middleware, handler, handle, 1)
@@ -57,8 +64,12 @@ def claim_through(
         outcome: Outcome = DONE
         call = first if claim.attempt == 1 else _chain(middleware, handler, handle, claim.attempt)
         around = current.get()
+        if outlet is not None:
+            outlet.begin(claim.attempt, claim=claim)
         try:
             for stored in claim.cursor:
+                if outlet is not None and outlet.outputs.is_full:
+                    await outlet.outputs.room()
                 headers = stored.headers
                 if headers or around:
                     around = headers

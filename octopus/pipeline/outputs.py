@@ -12,10 +12,11 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from octopus.errors import HandlerStopped, RecordTooLarge
-from octopus.events import Batch, DeferredRecord, Published, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline.boundary import log
 from octopus.pipeline.dead_letters import shed
+from octopus.pipeline.in_flight import settles_at
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.queueing import Backlog, Queued, answered
 from octopus.transports.topic_creation import sources_of
@@ -305,11 +306,6 @@ def _shedding(dead_letters: Sequence[Outgoing], first: int, last: int) -> Refuse
         return Contribution(kept, first, last, _shedding(kept, first, last))
 
     return refuse
-
-
-def settles_at(stored: StoredRecord) -> int:
-    """Return the offset at which a record settles, in the partition that it was read from."""
-    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
 
 
 def _settled(stored: StoredRecord, outcome: Outcome | BatchOutcome) -> list[StoredRecord]:

@@ -9,6 +9,7 @@ from octopus.pipeline.dead_letters import DeadLetters
 from octopus.pipeline.deadlines import Deadlines
 from octopus.pipeline.fan_out import fan_out
 from octopus.pipeline.handling import Handling
+from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
 from octopus.pipeline.outputs import Outbox
 from octopus.pipeline.road import Road
 from octopus.pipeline.subscription import subscription
@@ -68,6 +69,7 @@ class Pipeline:
         self.delivery = first.delivery
         self.concurrency = max(route.concurrency for route in routes)
         self.topics = subscription(routes)
+        self._producer = producer
         self.roads: list[Road] = []
         for route in routes:
             deadlines = Deadlines(route.timeout) if route.timeout is not None else None
@@ -86,7 +88,21 @@ class Pipeline:
 
     # ── the road ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition, outbox: Outbox | None = None, observe: Observe | None = None) -> RunClaim:
+    def outputs_in_flight(self, limit: int) -> OutputsInFlight:
+        """Return what takes the outputs of the group's handlers, for a driver that settles at their acknowledgement.
+
+        Args:
+            limit: Bytes on their way beyond which handlers wait.
+        """
+        return OutputsInFlight(self._producer, "/".join(self.handlers), limit)
+
+    def bind(
+        self,
+        partition: TopicPartition,
+        outbox: Outbox | None = None,
+        observe: Observe | None = None,
+        outputs: AssignedOutputs | None = None,
+    ) -> RunClaim:
         """Return the compiled road for the records of one partition, for one assignment of it.
 
         This is the only place that chooses between the fused and the wrapped form, and every driver asks here.
@@ -96,6 +112,8 @@ class Pipeline:
             outbox: Gets what is published, for `delivery="exactly_once"`, from a driver that has transactions.
             observe: Stands around each handler where several read the partition, for a driver that shows what became of
                 a record in each.
+            outputs: Takes what handlers return, from a driver that settles a record when it is acknowledged; else handlers wait
+                for that.
 
         Raises:
             ConfigurationError: The driver has no transactions and the group wants them.
@@ -103,15 +121,24 @@ class Pipeline:
         self.check_driver(outbox)
         roads = self.roads_of(partition.topic)
         can_fuse = all(road.can_fuse for road in roads)
+        outlets = [road.outlet(partition, outputs) for road in roads]
         if len(roads) == 1:
-            (road,) = roads
-            return road.fused(partition) if can_fuse else settled(road.wrapped(partition, outbox), outbox)
-        wrapped = [_seen(observe, road, road.wrapped(partition, outbox)) for road in roads]
+            (road,), (outlet,) = roads, outlets
+            if can_fuse:
+                return road.fused(partition, outlet)
+            return settled(road.wrapped(partition, outbox, outlet), outbox)
+        wrapped = [
+            _seen(observe, road, road.wrapped(partition, outbox, outlet))
+            for road, outlet in zip(roads, outlets, strict=True)
+        ]
         if not can_fuse or any(road.middleware for road in roads):  # middleware may change what a filter sees
-            return fan_out(wrapped) if outbox is None else settled(one_by_one(fan_out(wrapped)), outbox)
-        chosen = [_seen(observe, road, road.chosen(partition)) for road in roads]
+            run_claim = fan_out(wrapped, outlets=outlets)
+            return run_claim if outbox is None else settled(one_by_one(run_claim), outbox)
+        chosen = [
+            _seen(observe, road, road.chosen(partition, outlet)) for road, outlet in zip(roads, outlets, strict=True)
+        ]
         choose = roads[0].handling.chooser([road.route.pattern for road in roads])
-        return fan_out(chosen, choose, unsure=wrapped)
+        return fan_out(chosen, choose, unsure=wrapped, outlets=outlets)
 
     def roads_of(self, topic: str) -> list[Road]:
         """Return the handlers that get the records of a topic."""

@@ -17,14 +17,34 @@ import dataclasses
 
 from octopus.events import StoredRecord, TopicPartition
 from octopus.outcomes import Outcome
-from octopus.pipeline.boundary import boundary, decide, deferring, deferring_in_claims, guard, guard_batches
+from octopus.pipeline.boundary import (
+    boundary,
+    conclude_batches,
+    decide,
+    deferring,
+    deferring_conclusions,
+    deferring_in_claims,
+    guard,
+    guard_batches,
+)
 from octopus.pipeline.dead_letters import DeadLetters
 from octopus.pipeline.deadlines import Deadlines
 from octopus.pipeline.handling import Handling
+from octopus.pipeline.in_flight import AssignedOutputs, Outlet
 from octopus.pipeline.middleware import claim_through, through
 from octopus.pipeline.outputs import Outbox
 from octopus.routing import Route
-from octopus.types import BatchOutcome, Conclude, Defer, Handle, Middleware, PublishDeadLetter, Run, RunClaim
+from octopus.types import (
+    BatchOutcome,
+    Conclude,
+    ConcludeRefused,
+    Defer,
+    Handle,
+    Middleware,
+    PublishDeadLetter,
+    Run,
+    RunClaim,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,37 +72,52 @@ class Road:
         """Whether the fused form does everything that this handler asks for."""
         return self.route.batch is None and self.deadlines is None and self.route.delivery != "exactly_once"
 
-    def fused(self, partition: TopicPartition) -> RunClaim:
+    def outlet(self, partition: TopicPartition, outputs: AssignedOutputs | None) -> Outlet | None:
+        """Return where outputs go that no handler waits for; None where there is no such place."""
+        if outputs is None:
+            return None
+        route, publish = self.route, self.dead_letters.publish
+        conclude: ConcludeRefused
+        if route.batch is not None:
+            conclude = conclude_batches(route.name, partition, route.retry, publish)
+        else:
+            conclude = self._conclude(partition)
+        if self.defer is not None:
+            conclude = deferring_conclusions(partition, conclude, route.retry.defer_beyond, self.defer)
+        return outputs.outlet(route.name, conclude)
+
+    def fused(self, partition: TopicPartition, outlet: Outlet | None = None) -> RunClaim:
         """Return the fused form for the records of one partition."""
         conclude = self._conclude(partition)
         if self.middleware:
-            handle = self.handling.bind(partition)
-            run_claim = claim_through(self.middleware, self.route.name, partition, handle, conclude)
+            handle = self.handling.bind(partition, outlet)
+            run_claim = claim_through(self.middleware, self.route.name, partition, handle, conclude, outlet)
         else:
-            run_claim = self.handling.bind_claim(partition, conclude)
+            run_claim = self.handling.bind_claim(partition, conclude, outlet)
         if self.defer is None:
             return run_claim
         return deferring_in_claims(partition, run_claim, self.route.retry.defer_beyond, self.defer)
 
-    def chosen(self, partition: TopicPartition) -> Run:
+    def chosen(self, partition: TopicPartition, outlet: Outlet | None = None) -> Run:
         """Return what runs those records of one partition that the filter is known to match, without middleware."""
-        return self._deferring(
-            partition, self.handling.bind_single(partition, self._conclude(partition), filtered=False), None
-        )
+        conclude = self._conclude(partition)
+        run = self.handling.bind_single(partition, conclude, filtered=False, outlet=outlet)
+        return self._deferring(partition, run, None)
 
-    def wrapped(self, partition: TopicPartition, outbox: Outbox | None = None) -> Run:
+    def wrapped(self, partition: TopicPartition, outbox: Outbox | None = None, outlet: Outlet | None = None) -> Run:
         """Return the wrapped form for the records, or batches, of one partition.
 
         Args:
             partition: Which one.
             outbox: Gets what attempts publish.
+            outlet: Where outputs go that no handler waits for, where there is no outbox.
         """
         route, publish_dead_letter = self.route, self.publish_dead_letter(outbox)
         if route.batch is not None:
-            handle = self._around(partition, self.handling.bind_batch(partition, self._decide), outbox)
-            return guard_batches(route.name, partition, handle, route.retry, publish_dead_letter)
-        handle = self._around(partition, self.handling.bind(partition), outbox)
-        run = guard(handle, boundary(route.name, partition, route.retry, publish_dead_letter))
+            handle = self._around(partition, self.handling.bind_batch(partition, self._decide, outlet), outbox)
+            return guard_batches(route.name, partition, handle, route.retry, publish_dead_letter, outlet)
+        handle = self._around(partition, self.handling.bind(partition, outlet), outbox)
+        run = guard(handle, boundary(route.name, partition, route.retry, publish_dead_letter), outlet)
         return self._deferring(partition, run, outbox)
 
     def publish_dead_letter(self, outbox: Outbox | None) -> PublishDeadLetter:

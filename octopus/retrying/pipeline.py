@@ -9,6 +9,7 @@ import msgspec
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import SKIPPED, DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline import Pipeline
+from octopus.pipeline.in_flight import AssignedOutputs
 from octopus.pipeline.outputs import Outbox
 from octopus.pipeline.pipeline import settled
 from octopus.pipeline.road import Road
@@ -84,14 +85,20 @@ class RetryPipeline(Pipeline):
             return stored, attempt
         return record, record.next_attempt + attempt - 1
 
-    def bind(self, partition: TopicPartition, outbox: Outbox | None = None, observe: Observe | None = None) -> RunClaim:
+    def bind(
+        self,
+        partition: TopicPartition,
+        outbox: Outbox | None = None,
+        observe: Observe | None = None,
+        outputs: AssignedOutputs | None = None,
+    ) -> RunClaim:
         """Return the compiled road for the records of one partition: wrapped, and behind the wait. Raises as `Pipeline`."""
         self.check_driver(outbox)
         (road,) = self.roads
         self._waiting[partition] = waiting = self._room.open()
         run = when_due(
             partition,
-            road.wrapped(partition, outbox),
+            road.wrapped(partition, outbox, road.outlet(partition, outputs)),
             waiting,
             self._retries,
             road.deferring_through(self._retries.move, outbox),

@@ -5,7 +5,8 @@ Invariants, between any two steps:
 - While it is open, its ledger is the one that it began with. Once it is closed, ledger and lanes ignore everything, and for good.
 - A claim is in `claims` exactly while a slot runs it, it began with several records, and it was not split: from one record
   nothing can be settled before it ends.
-- A record of it is in one place only: it waits in the lanes, runs in a slot, waits for its next attempt, or is settled.
+- A record of it is in one place only: it waits in the lanes, runs in a slot, waits for its next attempt, is finished and waits for
+  acknowledgements, or is settled.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from octopus.runner.draining import DrainingLanes
 from octopus.runner.lanes import LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.types import BatchOutcome, RunClaim
+from octopus.unacknowledged import Refused, Unacknowledged
 
 
-@invariants.hold_after("note", "finish", "reduce", "settle", "settle_batch", "note_committed", "close")
+@invariants.hold_after("note", "finish", "reduce", "settle", "settle_batch", "acknowledge", "note_committed", "close")
 class Assignment:
     """One assignment of one partition: the only capability through which its records can be settled or committed.
 
@@ -39,6 +41,8 @@ class Assignment:
         is_outdated: That topic is gone, and another one has its name. What was read is still handled; its offsets mean nothing
             any more.
         claims: Of several records, those that slots run now. Of one record nothing is to be said before it ends.
+        unacknowledged: What of it is finished, and published something that is not acknowledged.
+        again: Attempts of records that wait in the lanes for another one, by offset: their outputs were refused.
     """
 
     __slots__ = (
@@ -46,6 +50,7 @@ class Assignment:
         "_ledger",
         "_skipped",
         "active",
+        "again",
         "claims",
         "committed",
         "dead_lettered",
@@ -59,13 +64,23 @@ class Assignment:
         "retried",
         "run",
         "topic_id",
+        "unacknowledged",
     )
 
-    def __init__(self, partition: TopicPartition, run: RunClaim, lanes: LaneQueue, ledger: OffsetLedger) -> None:
+    def __init__(
+        self,
+        partition: TopicPartition,
+        run: RunClaim,
+        lanes: LaneQueue,
+        ledger: OffsetLedger,
+        unacknowledged: Unacknowledged,
+    ) -> None:
         self.partition = partition
         self.run = run
         self.lanes = lanes
         self._ledger = ledger
+        self.unacknowledged = unacknowledged
+        self.again: dict[int, int] = {}
         self.claims: list[Claim] = []
         self.committed: int | None = None
         self._committed_ahead = 0
@@ -90,24 +105,45 @@ class Assignment:
         return self._ledger
 
     def note(self, claim: Claim, finished: int) -> None:
-        """Settle the first `finished` records of a claim, as far as they are not settled already."""
+        """Let the first `finished` records of a claim settle, as far as that was not done already."""
         if finished > claim.noted:
-            self._ledger.settle_run(offsets_of(claim.records[claim.noted : finished]))
+            self._finish(claim.records[claim.noted : finished], 1)  # those of several are at their first
             claim.noted = finished
 
     def finish(self, claim: Claim) -> None:
-        """Settle the records of a claim that came to its end."""
+        """Let the records of a claim settle that came to its end."""
         records = claim.records
         if len(records) > 1:
             if claim in self.claims:  # else the assignment was closed meanwhile
                 self.claims.remove(claim)
             self.note(claim, claim.taken)
         else:
-            self._ledger.settle(records[0].offset)
+            self._finish(records, claim.attempt)
         self._skipped += claim.skipped
 
-    def settle(self, record: StoredRecord, outcome: Outcome) -> None:
-        """Settle one record whose outcome is final, and count it."""
+    def _finish(self, records: Sequence[StoredRecord], attempt: int) -> None:
+        """Settle records, as soon as everything is acknowledged that was published until now."""
+        published = self.unacknowledged
+        if published.newest > published.publications.acknowledged or published.refused:
+            published.wait(records, attempt)
+        elif len(records) == 1:
+            self._ledger.settle(records[0].offset)
+        else:
+            self._ledger.settle_run(offsets_of(records))
+
+    def acknowledge(self) -> list[Refused]:
+        """Settle what has waited long enough; return those records whose outputs were refused."""
+        published, refused = self.unacknowledged, []
+        for finished in published.take():
+            settled = finished.records
+            if published.refused:
+                settled, some = published.take_refused(finished)
+                refused += some
+            self._ledger.settle_run(offsets_of(settled))
+        return refused
+
+    def settle(self, record: StoredRecord, outcome: Outcome, attempt: int) -> None:
+        """Let one record settle whose outcome is final, and count it."""
         match outcome:
             case Deferred():
                 self.deferred += 1
@@ -116,11 +152,11 @@ class Assignment:
                 self.dead_lettered += 1
             case Skipped():
                 self._skipped += 1
-        self.ledger.settle(record.offset)
+        self._finish((record,), attempt)
 
-    def settle_batch(self, outcome: BatchOutcome) -> Batch:
-        """Settle the records of a batch whose outcomes are final, and count them; return those that are to run again."""
-        batch, others, _ = outcome
+    def settle_batch(self, outcome: BatchOutcome, attempt: int) -> Batch:
+        """Let the records of a batch settle whose outcomes are final, and count them; return those that are to run again."""
+        batch, others = outcome.batch, outcome.others
         again = Batch()
         if others:
             again.extend(single for single, result in outcome.outcomes() if isinstance(result, Retry))
@@ -128,11 +164,11 @@ class Assignment:
             self.dead_lettered += sum(isinstance(result, DeadLetter) for result in others.values())
         if again:
             batch = [single for single, result in outcome.outcomes() if not isinstance(result, Retry)]
-        self.ledger.settle_run(offsets_of(batch))
+        self._finish(batch, attempt)
         return again
 
     def reduce(self, claim: Claim) -> bool:
-        """Settle what a claim has finished and give back what has not begun: it has nothing but its running record then.
+        """Let settle what a claim has finished and give back what has not begun: it has nothing but its running record then.
 
         Returns:
             Whether there may be something to take now.
@@ -196,6 +232,7 @@ class Assignment:
         """Revoke the capability: nothing settles through this assignment any more."""
         self._ledger = ClosedLedger(self.ledger)
         self.is_open = False
+        self.unacknowledged.close()
         self.claims.clear()
         if not isinstance(self.lanes, DrainingLanes):
             self.lanes = DrainingLanes(0)
@@ -204,6 +241,7 @@ class Assignment:
         """Assert the invariants, as far as they can be seen from here."""
         assert self.is_open != isinstance(self._ledger, ClosedLedger)
         assert self.is_open or (isinstance(self.lanes, DrainingLanes) and not self.claims)
+        self.unacknowledged.check()
         for claim in self.claims:
             assert claim.noted <= claim.taken <= len(claim.records)
 

@@ -31,6 +31,9 @@ class DrainingLanes:
     def put_back(self, records: object, running: object) -> None:
         return
 
+    def put_first(self, record: object) -> None:
+        return
+
     def release(self, records: object, unfinished: Sequence[StoredRecord] = ()) -> bool:
         if not unfinished:
             self._running -= 1

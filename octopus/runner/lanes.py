@@ -7,7 +7,8 @@ A claim whose record suspends is given up: `put_back` takes what has not begun, 
 Invariants, between any two steps:
 
 - A record that was put is in one place: in the queue, with the keys' lanes (ready, or behind its key), or taken.
-- Of a lane one record runs at a time, in offset order: what is taken together runs one after the other.
+- Of a lane one record runs at a time: what is taken together runs one after the other. They run in offset order, but for those
+  that come back to it (`put_first`), because it went on without them.
 - `Queue`: no run is empty, `_begun` is inside the first one, and `waiting` counts what was not handed out.
 - `KeyLanes`: a key is in `_behind` exactly while a record of it is taken or ready; records of it that wait are behind it, in offset
   order, and never an empty queue.
@@ -47,6 +48,10 @@ class LaneQueue(Protocol):
 
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
         """Return the end of a claim, which has not begun, to the front. The lane of `running`, before it, stays claimed."""
+        ...
+
+    def put_first(self, record: StoredRecord) -> None:
+        """Queue a record, or batch, that gave up its lane before everything that waits in that lane."""
         ...
 
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
@@ -128,6 +133,10 @@ class Queue:
         if records:
             self._runs.appendleft(records)
             self.waiting += len(records)
+
+    def put_first(self, record: StoredRecord) -> None:
+        """Queue a record before the others."""
+        self.put_back((record,), record)
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -271,6 +280,16 @@ class KeyLanes:
         for key, successors in again.items():
             self._behind[key] = deque((*successors, *(self._behind[key] or ())))
 
+    def put_first(self, record: StoredRecord) -> None:
+        """Let a record be ready where its key is free, else behind the one that has it, in offset order."""
+        key, behind = record.key, self._behind
+        if key is None or key not in behind:
+            if key is not None:
+                behind[key] = None
+            self._ready.appendleft(record)
+        else:
+            behind[key] = deque(sorted((record, *(behind[key] or ())), key=offset_of))
+
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Free the records' keys, or pass each on to the next record of that key."""
         behind = self._behind
@@ -316,10 +335,11 @@ class BatchLane:
         size: Records in a full batch.
     """
 
-    __slots__ = ("_busy", "_flush", "_queue", "_size")
+    __slots__ = ("_again", "_busy", "_flush", "_queue", "_size")
 
     def __init__(self, size: int) -> None:
         self._queue = Queue()
+        self._again: deque[Batch] = deque()
         self._size = size
         self._busy = self._flush = False
 
@@ -338,17 +358,22 @@ class BatchLane:
     @property
     def is_ready(self) -> bool:
         """Whether a batch can be taken."""
-        return not self._busy and (self.waiting >= self._size or (self._flush and bool(self.waiting)))
+        if self._busy:
+            return False
+        return bool(self._again) or self._queue.waiting >= self._size or (self._flush and bool(self._queue.waiting))
 
     @property
     def is_filling(self) -> bool:
         """Whether records wait for company, and have not been told that they waited long enough."""
-        return bool(self.waiting) and not self._flush
+        return bool(self._queue.waiting) and not self._flush
 
     def take(self, limit: int = 1) -> Sequence[StoredRecord]:
         """Claim the next batch, as one record, once it is full or its window is over."""
         if not self.is_ready:
             return ()
+        if self._again:
+            self._busy = True
+            return (self._again.popleft(),)
         batch = Batch()
         while len(batch) < self._size and (some := self._queue.next(self._size - len(batch))):
             batch.extend(some)
@@ -358,6 +383,11 @@ class BatchLane:
     def put_back(self, records: Sequence[StoredRecord], running: StoredRecord) -> None:
         """Do nothing: a batch is a claim by itself."""
 
+    def put_first(self, record: StoredRecord) -> None:
+        """Queue a batch before the others, as it is."""
+        assert isinstance(record, Batch)
+        self._again.append(record)
+
     def release(self, records: Sequence[StoredRecord], unfinished: Sequence[StoredRecord] = ()) -> bool:
         """Let the next batch start."""
         self._busy = False
@@ -366,7 +396,7 @@ class BatchLane:
     @property
     def waiting(self) -> int:
         """How many records are queued."""
-        return self._queue.waiting
+        return self._queue.waiting + sum(map(len, self._again))
 
 
 LANES: Final[dict[Ordering, type[PartitionLane] | type[KeyLanes] | type[NoLanes]]] = {

@@ -27,8 +27,8 @@ from functools import partial
 from octopus import cancellation
 from octopus.claim import Claim
 from octopus.errors import HandlerStopped
-from octopus.events import StoredRecord, TopicPartition
-from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
+from octopus.events import Batch, StoredRecord, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.routing import Ordering
 from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
@@ -36,10 +36,12 @@ from octopus.runner.draining import DrainingLanes, when_all
 from octopus.runner.lanes import LANES, BatchLane
 from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.runner.pacing import LAST_LOOK, Pacing
+from octopus.runner.refusals import Refusals
 from octopus.runner.schedule import Schedule
 from octopus.runner.slot import CANCELLED, Slot
 from octopus.runner.slots import Slots
 from octopus.types import BatchOutcome, Bindable
+from octopus.unacknowledged import Publications, Refused, Unacknowledged
 from octopus.unread import Records, Unread
 
 Unfinished = dict[Assignment, list[tuple[StoredRecord, int]]]
@@ -61,6 +63,7 @@ class Runner:
         within: Longest wait for a batch to fill, seconds.
         reschedule: Whether a retry runs here. A driver whose records come again by themselves (Lambda) says no: the
             record stays unsettled and its lane claimed.
+        publications: Of the application's outputs, where a record settles when they are acknowledged.
 
     Attributes:
         stopped: Done, with the reason, once processing has stopped; nothing is started after that.
@@ -75,8 +78,11 @@ class Runner:
         batch: int | None = None,
         within: float = 0.0,
         reschedule: bool = True,
+        publications: Publications | None = None,
     ) -> None:
         self._application = application
+        self._publications = publications or Publications()
+        self._refusals = Refusals(self._conclude_late, self._fail)
         self._lanes = partial(BatchLane, batch) if batch else LANES[ordering]
         self._exclusive = 1 if ordering == "partition" else 0
         self._reschedule = reschedule
@@ -107,8 +113,10 @@ class Runner:
             position: The offset of the next record that will be submitted, or a lower one.
             settled_ahead: Inclusive offset ranges that an earlier owner settled; they are not run again.
         """
-        ledger = OffsetLedger(position, settled_ahead)
-        assignment = Assignment(partition, self._application.bind(partition), self._lanes(), ledger)
+        ledger, published = OffsetLedger(position, settled_ahead), Unacknowledged(self._publications)
+        run = self._application.bind(partition, published)
+        assignment = Assignment(partition, run, self._lanes(), ledger, published)
+        published.advance = partial(self._acknowledge, assignment)
         self._schedule.hold(assignment)  # no record runs twice at once here
         when_all([lanes.done for lanes in self._leaving(partition)], partial(self._schedule.let_go, assignment))
         return assignment
@@ -162,12 +170,14 @@ class Runner:
             waiting[assignment].append((record, attempt))
         for assignment in assignments:
             while records := assignment.lanes.take(LAST_LOOK):
-                waiting[assignment] += [(record, 1) for record in records]
+                waiting[assignment] += [(record, assignment.again.get(record.offset, 1)) for record in records]
+            running[assignment] += [(record, 1) for record in assignment.unacknowledged]
+            running[assignment] += [(record, 1) for record in self._refusals.of(assignment)]
         self._forget(assignments)
         return waiting, running
 
     async def drain(self, assignments: Collection[Assignment], timeout: float) -> bool:
-        """Start nothing more of these assignments and wait for what is running.
+        """Start nothing more of these assignments and wait for what is running, and for what it has published.
 
         Returns:
             Whether all of it finished within `timeout` seconds. The caller commits, then revokes the assignments.
@@ -175,10 +185,16 @@ class Runner:
         assignments = [assignment for assignment in assignments if assignment.is_open]
         self._forget(assignments)
         running = [assignment.lanes.done for assignment in assignments if isinstance(assignment.lanes, DrainingLanes)]
-        if not running:
-            return True
-        _, late = await asyncio.wait(running, timeout=timeout)
-        return not late
+        try:
+            async with asyncio.timeout(timeout):
+                if running:
+                    await asyncio.wait(running)
+                while any(assignment.unacknowledged for assignment in assignments):
+                    self._refusals.moved.clear()
+                    await self._refusals.moved.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def revoke(self, assignments: Collection[Assignment]) -> None:
         """Close assignments, forget what waits and cancel what still runs: its records belong to another member now."""
@@ -190,9 +206,17 @@ class Runner:
                 self._slots.end(slot)
 
     async def quiet(self) -> None:
-        """Wait until nothing runs and nothing could (retries that wait for their time do not count)."""
-        while not self._slots.quiet.is_set():  # before our turn comes, a retry may have fallen due
+        """Wait until nothing runs, nothing could and all outputs are acknowledged (retries that wait for their time do not count)."""
+        while not self._is_quiet():
             await self._slots.quiet.wait()
+            if self._publications.waiting or self._refusals:
+                self._refusals.moved.clear()
+                await self._refusals.moved.wait()
+
+    def _is_quiet(self) -> bool:
+        if not self._slots.quiet.is_set():  # before our turn comes, a retry may have fallen due
+            return False
+        return self.stopped.done() or not (self._publications.waiting or self._refusals)
 
     @property
     def supply(self) -> int:
@@ -218,7 +242,7 @@ class Runner:
         self._clear()
         for slot in self._slots:
             self._slots.end(slot)
-        running = self._slots.tasks.values()
+        running = [*self._slots.tasks.values(), *self._refusals.close()]
         return not running or not (await asyncio.wait(running, timeout=timeout))[1]
 
     @property
@@ -328,12 +352,12 @@ class Runner:
                 self._delay(assignment, record, attempt, outcome)
                 return
             case BatchOutcome():
-                again = assignment.settle_batch(outcome)
+                again = assignment.settle_batch(outcome, attempt)
                 if again and outcome.retry is not None:
                     self._delay(assignment, again, attempt, outcome.retry)
                     return
             case _:
-                assignment.settle(record, outcome)
+                assignment.settle(record, outcome, attempt)
         self._release(assignment, (record,))
 
     def _delay(self, assignment: Assignment, record: StoredRecord, attempt: int, retry: Retry) -> None:
@@ -344,6 +368,42 @@ class Runner:
         if not self._reschedule or self._closing or self.stopped.done():
             return  # The lane stays claimed: what comes behind this record in its lane must not run before it.
         self._schedule.delay(retry.after, assignment, record, attempt + retry.counted)
+
+    # ── outputs in flight ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _acknowledge(self, assignment: Assignment) -> None:
+        """Settle what has waited long enough for acknowledgements; what was refused takes its road of failure."""
+        self._refusals.add(assignment, assignment.acknowledge())
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop processing at what is no event's failure."""
+        self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
+
+    def _conclude_late(
+        self, assignment: Assignment, refused: Refused, outcomes: Sequence[Outcome | BatchOutcome]
+    ) -> None:
+        """Act on what handlers of records came to whose lanes have gone on."""
+        stored = refused.stored
+        singles: Sequence[Outcome] = [each for each in outcomes if not isinstance(each, BatchOutcome)]
+        retries = [each for each in singles if isinstance(each, Retry)]
+        for outcome in outcomes:
+            if isinstance(outcome, BatchOutcome):
+                again = assignment.settle_batch(outcome, refused.attempt)
+                if again and outcome.retry is not None:
+                    parts = [Batch([single]) for single in again] if outcome.apart else [again]
+                    for part in parts:
+                        self._delay_late(assignment, part, refused.attempt, outcome.retry)
+        if retries:
+            self._delay_late(assignment, stored, refused.attempt, max(retries, key=lambda retry: retry.after))
+        elif singles:
+            dead = [each for each in singles if isinstance(each, DeadLetter)]
+            assignment.settle(stored, (dead or singles)[0], refused.attempt)
+
+    def _delay_late(self, assignment: Assignment, record: StoredRecord, attempt: int, retry: Retry) -> None:
+        assignment.retried += retry.begun
+        is_leaving = isinstance(assignment.lanes, DrainingLanes) or self._closing or self.stopped.done()
+        if self._reschedule and not is_leaving:
+            self._schedule.delay_without_lane(retry.after, assignment, record, attempt + retry.counted)
 
     def _slot_ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         assignment = slot.assignment
@@ -356,7 +416,7 @@ class Runner:
         if not task.cancelled():
             error = task.exception()
             assert error is not None, "a slot works until it is cancelled"
-            self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
+            self._fail(error)
         elif self._schedule.has_work():
             self._slots.start_next_soon()
 
@@ -366,6 +426,7 @@ class Runner:
             self.stopped.set_result(reason)
         self._schedule.stop()
         self._slots.stop()
+        self._refusals.moved.set()
 
     def _clear(self) -> None:
         self._schedule.clear()

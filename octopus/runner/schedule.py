@@ -6,7 +6,8 @@ Invariants, between any two steps:
   until every handler of the partition's earlier assignments has come back: no record runs twice at once.
 - An assignment with something to take is active, or held. `claim` alone makes one inactive, when it has nothing to take; what gives
   it something (records, a lane that is freed, a window that ends) makes it active again. So none is forgotten.
-- A retry is in `_delays` until its time has come, then in `due` until it runs; its lane stays claimed. Of an assignment that hands
+- A retry is in `_delays` until its time has come, then in `due` until it runs; its lane stays claimed. One whose lane went on
+  without it (`_without_lane`) waits in its lane then, before the others, and alone. Of an assignment that hands
   out nothing more, neither has any, and no batch waits for company.
 """
 
@@ -51,7 +52,8 @@ class Schedule:
         self._pacing = pacing
         self._in_turn = in_turn
         self._loop = asyncio.get_running_loop()
-        self._delays = Delays(self._loop, self.due.append, slots.start_next_soon)
+        self._delays = Delays(self._loop, self._fall_due, slots.start_next_soon)
+        self._without_lane: set[tuple[Assignment, int]] = set()  # of those that are delayed, by offset
         self._windows = BatchWindows(within, self._end_window)
         self._demand: asyncio.Future[None] | None = None
         self._is_over = False
@@ -68,7 +70,10 @@ class Schedule:
         limit = min(limit, max(most, READ_AHEAD) if self._in_turn else most)
         while active:
             assignment = active[0]
-            if records := assignment.lanes.take(limit):
+            if assignment.again:
+                if records := assignment.lanes.take(1):
+                    return assignment, records, assignment.again.pop(records[0].offset, 1)
+            elif records := assignment.lanes.take(limit):
                 return assignment, records, 1
             active.popleft().active = False
             waiting = assignment.lanes.waiting
@@ -119,6 +124,21 @@ class Schedule:
         """Keep a record, whose lane stays claimed, until its next attempt is due, in `after` seconds."""
         self._delays.add(after, assignment, record, attempt)
 
+    def delay_without_lane(self, after: float, assignment: Assignment, record: StoredRecord, attempt: int) -> None:
+        """Keep a record, or batch, whose lane goes on without it; it claims its lane again before it runs."""
+        self._without_lane.add((assignment, record.offset))
+        self._delays.add(after, assignment, record, attempt)
+
+    def _fall_due(self, entry: Attempted) -> None:
+        assignment, record, attempt = entry
+        if (assignment, record.offset) not in self._without_lane:
+            self.due.append(entry)
+            return
+        self._without_lane.discard((assignment, record.offset))
+        assignment.again[record.offset] = attempt
+        assignment.lanes.put_first(record)
+        self.activate(assignment)
+
     def hasten(self, assignments: Collection[Assignment]) -> None:
         """Let the retries of these assignments be due now."""
         if assignments:
@@ -135,6 +155,7 @@ class Schedule:
         self.due.clear()  # the slots hold on to this very deque
         self.due.extend(due)
         self._delays.forget(assignments)
+        self._without_lane = {entry for entry in self._without_lane if entry[0] not in assignments}
         self._slots.note_quiet()
 
     def clear(self) -> None:
@@ -142,6 +163,7 @@ class Schedule:
         self.active.clear()
         self.due.clear()
         self._delays.clear()
+        self._without_lane.clear()
         self._windows.clear()
 
     def stop(self) -> None:

@@ -22,6 +22,7 @@ from octopus.transports.memory.broker import as_subscription
 from octopus.transports.queueing import Queued, answered
 from octopus.transports.topic_creation import check_topic_names
 from octopus.types import BatchOutcome, Run, RunClaim
+from octopus.unacknowledged import Unacknowledged
 from octopus.worker.anchors import resolve_start
 from octopus.worker.known_topics import is_another
 
@@ -165,7 +166,7 @@ class Group:
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the pipeline's road, of which each record's outcome in each handler is noted."""
         pipeline, topics = self.pipeline, self._topics
         handlers = [road.route.name for road in pipeline.roads_of(partition.topic)]

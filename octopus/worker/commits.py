@@ -17,10 +17,12 @@ from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
+from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import metadata_of
 from octopus.transports.base import Commit, Consumer
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 from octopus.worker.committing import CommitHealth
 from octopus.worker.outlook import Outlook
 from octopus.worker.topic_watch import TopicWatch
@@ -40,6 +42,7 @@ class CommitContext:
         topics: Tells which topics are still the ones that were read.
         health: Hears how commits fare.
         outlook: What is known of the broker.
+        outputs: Takes what handlers publish until it is acknowledged; not with transactions.
     """
 
     pipeline: Pipeline
@@ -49,6 +52,7 @@ class CommitContext:
     topics: TopicWatch
     health: CommitHealth
     outlook: Outlook
+    outputs: OutputsInFlight
 
 
 class Commits(Protocol):
@@ -59,8 +63,8 @@ class Commits(Protocol):
         """Seconds between two commits."""
         ...
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
-        """Return the compiled road for the records of one partition."""
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
+        """Return the compiled road for the records of one partition; arguments as `Bindable.bind`."""
         ...
 
     async def begin(self, partitions: Collection[TopicPartition]) -> None:
@@ -138,9 +142,10 @@ class PlainCommits:
         """Seconds between two commits."""
         return self._context.settings.commit_interval
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the compiled road for the records of one partition."""
-        return self._context.pipeline.bind(partition)
+        outputs = AssignedOutputs(self._context.outputs, unacknowledged)
+        return self._context.pipeline.bind(partition, outputs=outputs)
 
     async def begin(self, partitions: Collection[TopicPartition]) -> None:
         """Do nothing: a commit of a former owner is refused by its generation."""

@@ -40,9 +40,11 @@ async def finish_running(
         await rescue.before_drain(assignments, timeout)
         if not await runner.drain(assignments, max(0.0, until - asyncio.get_running_loop().time())):
             logger.warning(
-                "%s: %d handlers did not finish within %.0f s; their records will be delivered again",
+                "%s: %s within %.0f s; their records will be delivered again",
                 group,
-                len(runner.running),
+                f"{running} handlers did not finish"
+                if (running := len(runner.running))
+                else "outputs of handlers were not acknowledged",
                 timeout,
             )
     finally:

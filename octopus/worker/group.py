@@ -26,6 +26,7 @@ from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, without_topic_id
 from octopus.transports.base import Chunk, Consumer, Fetched, Unreadable
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 from octopus.unread import Unread
 from octopus.worker.commits import CommitContext, Commits, MakeCommits, PlainCommits
 from octopus.worker.committing import CommitHealth
@@ -88,12 +89,14 @@ class GroupWorker:
         self._consumer = consumer
         self._settings = settings
         self._epoch = now - asyncio.get_running_loop().time()
+        self._outputs = pipeline.outputs_in_flight(settings.in_flight_bytes // 2)
         self._runner = Runner(
             self,
             ordering=pipeline.ordering,
             concurrency=pipeline.concurrency,
             batch=pipeline.batch,
             within=pipeline.within,
+            publications=self._outputs.publications,
         )
         self._loop = asyncio.get_running_loop()
         self._assignments: dict[TopicPartition, Assignment] = {}
@@ -111,6 +114,7 @@ class GroupWorker:
             pipeline.batch,
             is_full=self._is_full,
             flush_batch=self._runner.flush_batch,
+            published=self._outputs.size,
             now=self._fetched_at,
         )
         self._fetching = Fetching(consumer, self._intake, self._runner, settings)
@@ -130,7 +134,16 @@ class GroupWorker:
             clock=self._clock,
         )
         self._commits: Commits = commits(
-            CommitContext(pipeline, consumer, settings, self._assignments, self._topics, self._health, self.outlook)
+            CommitContext(
+                pipeline,
+                consumer,
+                settings,
+                self._assignments,
+                self._topics,
+                self._health,
+                self.outlook,
+                self._outputs,
+            )
         )
         self._progress = Progress(
             pipeline, consumer, self._assignments, self._intake, self._known, self._commits, self.outlook
@@ -146,9 +159,9 @@ class GroupWorker:
             self.outlook,
         )
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the compiled road for the records of one partition."""
-        return self._commits.bind(partition)
+        return self._commits.bind(partition, unacknowledged)
 
     def _is_full(self, assignment: Assignment) -> bool:
         return self._commits.is_full(assignment)
@@ -193,6 +206,7 @@ class GroupWorker:
             if not await self._runner.close():
                 logger.warning("%s: some handlers do not end although they were cancelled", self.pipeline.group)
             self._close(self._assignments)
+            await self._outputs.close()
             await self._rescue.finish(max(0.0, (self._drained_by or 0.0) - self._loop.time()))
             await self._consumer.stop()
 

@@ -30,6 +30,7 @@ class Intake:
         batch: Records in a batch, if handlers take batches.
         is_full: Whether an assignment has no room for another reason.
         flush_batch: Called with each assignment that has no room: nothing more comes for now.
+        published: Returns the bytes of outputs that are not acknowledged: they take the same room.
         now: In loop time.
 
     Attributes:
@@ -46,6 +47,7 @@ class Intake:
         *,
         is_full: Callable[[Assignment], bool],
         flush_batch: Callable[[Assignment], None],
+        published: Callable[[], int] = lambda: 0,
         now: float,
     ) -> None:
         self.ready: set[TopicPartition] = set()
@@ -57,6 +59,7 @@ class Intake:
         self._most_waiting = max(FETCH_RECORDS, batch or 0)
         self._is_full = is_full
         self._flush_batch = flush_batch
+        self._published = published
         self._crowded = self._throttled = False  # half of what may be in flight is, all of it is
         self._turn = FETCH_RECORDS
         self._turn_at = now
@@ -100,7 +103,7 @@ class Intake:
         """
         held = [(assignment, assignment.written.in_flight, assignment.weigh()) for assignment in self.busy]
         records = sum([count for _, count, _ in held])
-        size = sum([weight for _, _, weight in held])
+        size = sum([weight for _, _, weight in held]) + self._published()
         self.is_exhausted = size > EXHAUSTED * self._most_bytes
         self._crowded = max(records / self._most_records, size / self._most_bytes) > 0.5
         throttled = records > self._most_records or size > self._most_bytes

@@ -30,6 +30,7 @@ from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
 from octopus.transports.base import Commit, Outgoing, TransactionalProducer
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 from octopus.worker.commits import CommitContext
 from octopus.worker.plans import Plan, plan_transaction
 
@@ -251,7 +252,7 @@ class TransactionalCommits:
         """Seconds between two looks at what is due."""
         return self._settings.transaction_interval
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the compiled road for the records of one partition, which puts outputs into its outbox."""
         return self._context.pipeline.bind(partition, self._transactions[partition].outbox)
 

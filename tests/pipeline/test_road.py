@@ -106,8 +106,8 @@ class Spy:
             monkeypatch.setattr(Road, form, self._noting_form(form, getattr(Road, form)))
 
     def _noting_bound(self, bind: Callable[..., RunClaim]) -> Callable[..., RunClaim]:
-        def noting(pipeline: Pipeline, partition: TopicPartition, *arguments: Any) -> RunClaim:
-            run_claim = bind(pipeline, partition, *arguments)
+        def noting(pipeline: Pipeline, partition: TopicPartition, *arguments: Any, **options: Any) -> RunClaim:
+            run_claim = bind(pipeline, partition, *arguments, **options)
             self.bound[partition.topic] = run_claim.__qualname__
             return run_claim
 

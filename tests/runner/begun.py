@@ -8,6 +8,7 @@ from octopus.outcomes import Outcome
 from octopus.pipeline.claims import in_turn
 from octopus.runner import Assignment, Runner
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 from tests.staged import Stage, unread
 
 Function = Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome]]
@@ -35,7 +36,7 @@ class Plain:
     def __init__(self, function: Function) -> None:
         self._function = function
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         async def run(stored: StoredRecord, attempt: int) -> Outcome:
             return await self._function(partition, stored, attempt)
 

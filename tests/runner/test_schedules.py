@@ -17,6 +17,7 @@ from octopus.runner import Assignment, Runner
 from octopus.runner.commit_metadata import decode_map, encode_map
 from octopus.testing import VirtualTimeLoop
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 from tests.staged import P0, P1, unread
 
 FINAL = {"done": DONE, "skipped": SKIPPED, "dead": DeadLetter("no")}
@@ -60,7 +61,7 @@ class Model:
         self.submitted: dict[TopicPartition, int] = {P0: 0, P1: 0}
         self.committed: dict[TopicPartition, tuple[int, str]] = {P0: (0, ""), P1: (0, "")}
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         self.epoch[partition] += 1
         epoch = self.epoch[partition]
         order: dict[object, int] = {}

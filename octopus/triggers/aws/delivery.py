@@ -10,10 +10,15 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
+from octopus.pipeline.in_flight import AssignedOutputs
 from octopus.runner import CLOSE_TIMEOUT, Assignment, Runner
 from octopus.types import BatchOutcome, RunClaim
+from octopus.unacknowledged import Unacknowledged
 
 logger = get_logger("octopus.triggers")
+
+OUTPUT_BYTES = 32 * 2**20
+"""Bytes published and not acknowledged, beyond which handlers wait."""
 
 LEFT_OPEN = Retry(math.inf)
 """Not in this invocation: the record stays unsettled and its lane claimed; the service delivers it again."""
@@ -37,6 +42,8 @@ class Delivery:
         self._clean_up_time = (cancel_at - stop_at) / 2 if math.isfinite(stop_at) else CLOSE_TIMEOUT
         self._retry_in_process = retry_in_process
         self._clock = asyncio.get_running_loop().time
+        # A function waits for everything it publishes; what one invocation brings is bounded by its service.
+        self._outputs = pipeline.outputs_in_flight(OUTPUT_BYTES)
         self._received: dict[TopicPartition, list[int]] = {}
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._runner = Runner(
@@ -46,6 +53,7 @@ class Delivery:
             batch=pipeline.batch,
             within=0.0,  # there is nothing more to wait for: the service has filled the batch already
             reschedule=retry_in_process,
+            publications=self._outputs.publications,
         )
 
     def submit(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
@@ -67,6 +75,7 @@ class Delivery:
             logger.error("%s stopped: %s", self._pipeline.group, self._runner.stopped.result())
         if not await self._runner.close(self._clean_up_time):
             logger.warning("%s: some handlers do not end although they were cancelled", self._pipeline.group)
+        await self._outputs.close()
         return {partition: left for partition, each in self._assignments.items() if (left := self._left(each))}
 
     async def _run_out(self) -> None:
@@ -87,9 +96,10 @@ class Delivery:
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the pipeline's road, which takes records while there is time and leaves the others open."""
-        inner, clock, stop_at = self._pipeline.bind(partition), self._clock, self._stop_at
+        inner = self._pipeline.bind(partition, outputs=AssignedOutputs(self._outputs, unacknowledged))
+        clock, stop_at = self._clock, self._stop_at
         has_end = math.isfinite(stop_at)
 
         async def run_claim(claim: Claim) -> Outcome | BatchOutcome:

@@ -7,10 +7,11 @@ notices, or a place that is no longer in the code, is reported, and the exit cod
 be one that fails for this bug and not for another reason.
 """
 
-from tests.faults.mutations import commits, once, outcomes, running, topics, transports, workers
+from tests.faults.mutations import commits, in_flight, once, outcomes, running, topics, transports, workers
 
 MUTATIONS = (
     *running.MUTATIONS,
+    *in_flight.MUTATIONS,
     *outcomes.MUTATIONS,
     *commits.MUTATIONS,
     *once.MUTATIONS,

@@ -81,8 +81,8 @@ MUTATIONS = (
     Mutation(
         "what a handler returns is not waited for",
         "octopus/pipeline/handling.py",
-        "        if messages:\n            try:\n                await self._send(messages)\n",
-        "        if messages:\n            try:\n                asyncio.ensure_future(self._send(messages))\n",
-        (DELIVERY,),
+        "        if messages := self._messages(result, key):\n            try:\n                await self._send(messages)\n",
+        "        if messages := self._messages(result, key):\n            try:\n                asyncio.ensure_future(self._send(messages))\n",
+        ("tests/worker/test_exactly_once.py",),
     ),
 )

@@ -1,0 +1,86 @@
+"""Outputs in flight: what waits for acknowledgements, what is sent again, what was refused."""
+
+from tests.faults.mutations.mutation import Mutation
+
+IN_FLIGHT = "tests/pipeline/test_in_flight.py"
+OUTPUTS = "tests/worker/test_outputs.py"
+
+MUTATIONS = (
+    Mutation(
+        "records settle before their outputs are acknowledged",
+        "octopus/runner/assignment.py",
+        "if published.newest > published.publications.acknowledged or published.refused:",
+        "if published.refused:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "a commit passes an output that is not acknowledged, as a history of both topics sees it",
+        "octopus/runner/assignment.py",
+        "if published.newest > published.publications.acknowledged or published.refused:",
+        "if published.refused:",
+        (OUTPUTS,),
+    ),
+    Mutation(
+        "what fails for now counts as acknowledged",
+        "octopus/pipeline/in_flight.py",
+        "while flying and flying[0].is_settled:",
+        "while flying and flying[0].left is not None:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "outputs overtake what failed before them",
+        "octopus/pipeline/in_flight.py",
+        "if not collected.messages or self._mender is not None or self._is_closed:",
+        "if not collected.messages or self._is_closed:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "what failed is sent again in another order",
+        "octopus/pipeline/in_flight.py",
+        "failed = [(each, at) for each in self._flying for at in each.unfinished()]",
+        "failed = [(each, at) for each in reversed(self._flying) for at in each.unfinished()]",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "a record whose output is refused settles",
+        "octopus/runner/assignment.py",
+        "                settled, some = published.take_refused(finished)\n                refused += some\n",
+        "                pass\n",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "a refused record runs beside its lane",
+        "octopus/runner/schedule.py",
+        "if (assignment, record.offset) not in self._without_lane:",
+        "if True:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "a drain does not wait for acknowledgements",
+        "octopus/runner/runner.py",
+        "while any(assignment.unacknowledged for assignment in assignments):",
+        "while False:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "outputs of an assignment that is closed are sent again",
+        "octopus/pipeline/in_flight.py",
+        "if self.attempts[at].outlet.unacknowledged.is_open:",
+        "if self.attempts[at].outlet:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "what a failed attempt published is its record's failure later",
+        "octopus/pipeline/in_flight.py",
+        "        self._failed = stored\n",
+        "        pass\n",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "handlers go on however much is on its way",
+        "octopus/pipeline/in_flight.py",
+        "        if size >= self._limit:\n            self.is_full = True\n",
+        "        if size >= self._limit:\n            self.is_full = False\n",
+        (IN_FLIGHT,),
+    ),
+)
