@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
@@ -102,10 +103,12 @@ class Reads:
 
 
 @asynccontextmanager
-async def working(app: Octopus, transport: Transport, **given: Any) -> AsyncIterator[Worker]:
+async def working(
+    app: Octopus, transport: Transport, *, clock: Callable[[], float] = time.time, **given: Any
+) -> AsyncIterator[Worker]:
     quick = {"topics": {"partitions": 1}, "worker": {"commit_interval": 0.05, "transaction_interval": 0.05}}
     settings = config.load(config.merge(quick, given))
-    async with Worker(app, settings, transport=transport) as worker:
+    async with Worker(app, settings, transport=transport, clock=clock) as worker:
         yield worker
 
 
@@ -236,7 +239,7 @@ async def test_retries_that_wait_when_their_topic_is_deleted_are_there_after_a_r
     transport: Transport, admin: Admin, topic: str, delivery: Delivery, create: bool
 ) -> None:
     app, seen, retries = Octopus(topic), list[tuple[int, int]](), f"{topic}.handle.retry"
-    policy = RetryPolicy(attempts=2, backoff=20, jitter=0, defer_beyond=0)
+    policy = RetryPolicy(attempts=2, backoff=600, jitter=0, defer_beyond=0)
 
     @app.on(topic, name="handle", retry=policy, retry_topic=True, delivery=delivery)
     async def handle(event: Event[int]) -> None:
@@ -266,6 +269,6 @@ async def test_retries_that_wait_when_their_topic_is_deleted_are_there_after_a_r
     async def came_back() -> bool:
         return len(seen) == 6
 
-    async with working(app, transport, **options):
+    async with working(app, transport, clock=lambda: time.time() + 600, **options):
         await until(came_back)
     assert sorted(seen) == [(number, attempt) for number in range(3) for attempt in (1, 2)]
