@@ -9,7 +9,7 @@ What is total never raises, but for a cancellation from outside and for what sto
 
 An outcome may have an error, whose traceback holds the frames that the error went through, and from Python 3.12 on also those
 that awaited them. A frame that returns and still has the outcome is held by itself, and with it the record, until a garbage
-collection. So whatever awaits an outcome on this road and looks at it deletes it when it returns.
+collection. So code that awaits an outcome on this road and looks at it deletes it when it returns.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence

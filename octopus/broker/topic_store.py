@@ -80,7 +80,7 @@ class TopicStore:
         return partitions[partition]
 
     def logs(self) -> list[Log]:
-        """Return the logs in use; those of partitions that nobody asked for since the start are empty, and not among them."""
+        """Return the logs in use; those of partitions that were not asked for since the start are empty, and not among them."""
         return [log for topic in self.topics.values() for log in topic.partitions.opened.values()]
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────────

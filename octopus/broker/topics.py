@@ -112,7 +112,7 @@ class ConfigValue(NamedTuple):
 
 
 class Partitions:
-    """A topic's logs, each opened when it is first asked for: partitions that nobody uses cost neither memory nor upkeep.
+    """A topic's logs, each opened when it is first asked for: partitions that are not used cost neither memory nor upkeep.
 
     Args:
         count: How many there are.

@@ -1,4 +1,4 @@
-"""A partition's directory: made with the first record, so a topic is a line in the catalog until somebody writes to it."""
+"""A partition's directory: made with the first record, so a topic is a line in the catalog until a client writes to it."""
 
 from pathlib import Path
 
