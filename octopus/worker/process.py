@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from octopus.application import Application
 from octopus.config import Settings
 from octopus.errors import AuthError, HandlerStopped, OctopusError, TransportError
 from octopus.logs import get_logger
-from octopus.transports.opening import connect
+from octopus.transports import opening
+from octopus.transports.base import Transport
 from octopus.worker.collector import patient_collector
 from octopus.worker.exit_codes import ExitCode, exit_code, last_fields
 from octopus.worker.health import health_endpoints
@@ -32,6 +34,15 @@ logger = get_logger("octopus.worker")
 
 Companion = Callable[[Worker], Awaitable[None]]
 """Runs beside a worker and is cancelled when it ends: a live status, a health endpoint."""
+
+
+class Connect(Protocol):
+    """Makes a worker's transport; nothing connects yet."""
+
+    def __call__(self, settings: Settings, *, client_id: str) -> Transport:
+        """Return it; `client_id` is our name in the broker's logs. Raises `ConfigurationError` as `octopus.transports.opening`."""
+        ...
+
 
 END_MARGIN = 30.0
 """Seconds beyond `worker.drain_timeout` in which a stopped process must have ended: the clean-up of handlers that were cancelled,
@@ -51,6 +62,7 @@ def run_process(
     only: Sequence[str] = (),
     until_caught_up: bool = False,
     companions: Sequence[Companion] = (),
+    connect: Connect = opening.connect,
 ) -> ExitCode:
     """Run an app in this process until a signal, the end of its lines, or the end of its backlog; then say how it ended.
 
@@ -59,6 +71,14 @@ def run_process(
     nothing unfinished is committed. So does, with a sentence, the end of `END_MARGIN` seconds beyond `worker.drain_timeout`,
     also where something hangs; and a parent that is gone is a stop, too. A broker that cannot be reached at the start, or refuses, ends
     it with `UNREACHABLE`, so that a process manager tries again.
+
+    Args:
+        app: Whose handlers run.
+        settings: Of the run.
+        only: As `Worker`.
+        until_caught_up: Whether the end of the backlog is the end.
+        companions: What else runs.
+        connect: Makes the transport; by default the one that the settings ask for.
     """
     if settings.worker.health_port is not None:
         companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
@@ -66,7 +86,7 @@ def run_process(
     if (reports := Reports.inherited(os.environ)) is not None:
         companions = [*companions, reports]
         parent = Parent(os.environ, reports.give_back)
-    run = _Run(app, settings, only, until_caught_up, companions, parent)
+    run = _Run(app, settings, only, until_caught_up, companions, parent, connect)
     with patient_collector(), _loop_factory() as factory:
         return run.run(factory)
 
@@ -82,12 +102,14 @@ class _Run:
         until_caught_up: bool,
         companions: Sequence[Companion],
         parent: Parent,
+        connect: Connect,
     ) -> None:
         self._app = app
         self._settings = settings
         self._only = only
         self._until_caught_up = until_caught_up
         self._companions = companions
+        self._connect = connect
         self._worker: Worker | None = None
         self._tasks: list[str] = []
         self._exit: ExitCode | None = None  # once the loop was left by SystemExit, which is said then
@@ -161,7 +183,7 @@ class _Run:
             return self._stopped_early()
         name = self._app.name
         place = place_of(os.environ)
-        transport = connect(self._settings, client_id=client_id(name, place))
+        transport = self._connect(self._settings, client_id=client_id(name, place))
         self._worker = worker = Worker(
             self._app, self._settings, only=self._only, transport=transport, threaded=True, place=place
         )

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-import octopus.worker.process
 from octopus import Event, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.config import Settings
 from octopus.events import TopicPartition
@@ -213,9 +212,8 @@ def main(text: str) -> int:
             threading.Timer(plan.fetch_dies_after, transport.kill_fetch_task).start()
         return transport
 
-    octopus.worker.process.connect = recording  # run_process itself is under test: this is the only seam it leaves
     settings = config.load(config.merge({"brokers": [plan.brokers]}, plan.settings))
-    code = run_process(app_of(plan, diary), settings)
+    code = run_process(app_of(plan, diary), settings, connect=recording)
     diary.journal.write(Note(time=now(), what="worker ends", who=plan.name))
     return code
 

@@ -15,14 +15,15 @@ from typing import Any
 import aiokafka
 import msgspec
 
-import octopus.worker.process
 from octopus import Event, Octopus, Reject, RetryPolicy, config
+from octopus.config import Settings
 from octopus.events import TopicPartition
 from octopus.testing.faults import die, end_with_parent
 from octopus.testing.history import Event as HistoryEvent
 from octopus.testing.history import Finished, Offered, Polled, Stored, check
 from octopus.transports.base import Outgoing, TransactionalProducer, Transport
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
+from octopus.transports.opening import connect
 from octopus.worker import run_process
 
 QUICK: dict[str, Any] = {
@@ -214,11 +215,11 @@ def main(arguments: Sequence[str]) -> int:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     plan = msgspec.json.decode(arguments[0], type=Plan)
-    connect = octopus.worker.process.connect
-    octopus.worker.process.connect = lambda *given, **options: MortalTransport(  # type: ignore[assignment,return-value]
-        connect(*given, **options), plan.mortality
-    )
-    return int(run_process(app_of(plan), settings_of(plan)))
+
+    def mortal(settings: Settings, **options: Any) -> Any:
+        return MortalTransport(connect(settings, **options), plan.mortality)
+
+    return int(run_process(app_of(plan), settings_of(plan), connect=mortal))
 
 
 if __name__ == "__main__":
