@@ -10,7 +10,7 @@ from octopus.errors import ConnectionFailed
 from octopus.events import StoredRecord, TopicPartition
 from octopus.transports.base import MAX_BYTES, Chunk, Consumer, Fetched, Transport, Unreadable
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Member:

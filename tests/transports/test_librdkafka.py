@@ -186,12 +186,13 @@ async def test_kept_partitions_go_on_while_another_member_joins_and_leaves(
 
 @on_every_protocol
 async def test_a_static_member_that_restarts_causes_no_rebalance(join: Join, producer: Producer, topic: str) -> None:
-    other = await join(topic, topic)
-    static = await join(topic, topic, wait=False, group_instance_id="static")
+    long = {"session_timeout": 30.0}  # that of the classic protocol: however slow it is, it is back in time
+    other = await join(topic, topic, **long)
+    static = await join(topic, topic, wait=False, group_instance_id="static", **long)
     await together(lambda: static.mine and other.mine and len(static.mine | other.mine) == 3, static, other)
     mine, seen = {*static.mine}, len(other.changes)
     await static.consumer.stop()
-    again = await join(topic, topic, wait=False, group_instance_id="static")
+    again = await join(topic, topic, wait=False, group_instance_id="static", **long)
     await together(lambda: again.mine == mine, again, other)
     await producer.send_many([Outgoing(topic, b"x", partition=number) for number in range(3)])
     await together(lambda: again.count + other.count == 3, again, other)
