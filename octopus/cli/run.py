@@ -26,6 +26,7 @@ from octopus.operations.apps import find_app, source_directory
 from octopus.transports.topic_creation import check_topic_names
 from octopus.worker import Worker
 from octopus.worker.exit_codes import ExitCode, last_fields
+from octopus.worker.joint_health import joint_health
 from octopus.worker.launch import this_command
 from octopus.worker.overtime import end_process
 from octopus.worker.parent import WORKER_VARIABLE
@@ -142,14 +143,15 @@ def _run_several(
     grace, places = grace_of(settings), Places(app, settings)
     if _is_watched(console, settings, is_quiet):
         brokers = ", ".join(settings.brokers) or "the embedded broker"
-        with LiveWorkers(console, app.name, brokers, topics_of(app)) as audience:
+        with joint_health(settings.worker, count), LiveWorkers(console, app.name, brokers, topics_of(app)) as audience:
             supervisor = Supervisor(command, count, grace=grace, places=places, audience=audience)
             code = supervisor.run()
         is_held_up = audience.is_held_up
     else:
         is_held_up = False
         supervisor = Supervisor(command, count, grace=grace, places=places)
-        code = supervisor.run()
+        with joint_health(settings.worker, count):
+            code = supervisor.run()
     logger.log(
         logging.ERROR if code else logging.INFO,
         "%s: its processes have ended, exit code %d",

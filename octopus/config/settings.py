@@ -182,7 +182,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_window: Annotated[Seconds, "See dead_letter_limit."] = 60.0
     health_port: Annotated[
         Port | None,
-        "Answers /live, /ready and /status here; of several processes the second takes the next port, and so on.",
+        "Answers /live, /ready and /status here, for all processes; each of several answers for itself on the ports that follow.",
     ] = None
     health_host: Annotated[str, "Address the health endpoints listen on."] = "127.0.0.1"
 

@@ -5,29 +5,18 @@ with a sentence for each group that is in trouble. `/status` is the worker's sta
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 import msgspec
 
 from octopus.config import WorkerSettings
 from octopus.errors import OctopusError
 from octopus.logs import get_logger
-from octopus.text import visible
+from octopus.worker.endpoints import Endpoints
 from octopus.worker.status import GroupStatus, together
 from octopus.worker.worker import Worker
 
 logger = get_logger("octopus.worker")
-
-REQUEST_BYTES = 8192
-"""Most of a request, headers included."""
-
-REQUEST_TIME = 5.0
-"""Seconds a request may take to arrive, and an answer to leave."""
-
-CONNECTIONS = 32
-"""Open at once; who comes when there are as many is turned away."""
 
 BROKER_TIME = 2.0
 """Seconds the broker has for an answer, and for which that answer holds: probes must not become load."""
@@ -36,21 +25,21 @@ JOIN_TIME = 5.0
 """Seconds after which a member without partitions is taken for a spare one instead of one that waits for them."""
 
 
-def health_endpoints(settings: WorkerSettings, number: int = 1) -> Callable[[Worker], Awaitable[None]]:
+def health_endpoints(settings: WorkerSettings, number: int = 0) -> Callable[[Worker], Awaitable[None]]:
     """Return a companion of `run_process` that serves the endpoints as long as the worker runs.
 
     Args:
-        settings: With `health_port`, on which the first process listens, the second on the next one, and so on. Port 0
-            takes a free one for each; the log says which.
-        number: Which of several processes this is, from 1.
+        settings: With `health_port`. The first of several processes listens on the port after it, the second on the next, and
+            so on (see `joint_health.py`). Port 0 takes a free one for each; the log says which.
+        number: Which of several processes this is, from 1; 0 for the only one.
     """
     first = settings.health_port or 0
-    port = first + number - 1 if first else 0
+    port = first + number if first else 0
 
     async def companion(worker: Worker) -> None:
-        health = Health(worker, settings.stall_timeout)
+        endpoints = Endpoints(Health(worker, settings.stall_timeout))
         try:
-            server = await asyncio.start_server(health.serve, settings.health_host, port, limit=REQUEST_BYTES)
+            server = await endpoints.listen(settings.health_host, port)
         except (OSError, OverflowError) as error:
             # Handling events matters more than being watched, and a probe will notice.
             logger.error("no health endpoints on %s:%d: %s", settings.health_host, port, error)  # noqa: TRY400
@@ -60,7 +49,7 @@ def health_endpoints(settings: WorkerSettings, number: int = 1) -> Callable[[Wor
             await asyncio.get_running_loop().create_future()
         finally:
             server.close()
-            await health.close()
+            await endpoints.close()
 
     return companion
 
@@ -76,58 +65,15 @@ class Health:
     def __init__(self, worker: Worker, stall_timeout: float) -> None:
         self._worker = worker
         self._stall_timeout = stall_timeout
-        self._connections: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Lock()
         self._asked_at = float("-inf")
         self._broker_trouble: str | None = None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request and close the connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        # A client that hangs up or dawdles gets no answer, and costs nothing more.
-        try:
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                if len(self._connections) <= CONNECTIONS:
-                    async with asyncio.timeout(REQUEST_TIME):
-                        writer.write(await self._respond(reader))
-                        await writer.drain()
-        except asyncio.CancelledError:
-            pass  # by `close`; asyncio's server would report it as a failure
-        finally:
-            self._connections.discard(task)
-            writer.close()
+    async def status(self) -> bytes:
+        """Return the worker's status as JSON."""
+        return msgspec.json.encode(self._worker.status())
 
-    async def close(self) -> None:
-        """Cut off who is still there."""
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections)
-
-    async def _respond(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            request = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request is too large.\n")
-        match request.split(b"\r\n", 1)[0].split(b" "):
-            case [method, target, version] if version.startswith(b"HTTP/1."):
-                if method != b"GET":
-                    return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered.\n", "Allow: GET\r\n")
-            case _:
-                return _response(HTTPStatus.BAD_REQUEST, "This is no HTTP/1.1 request.\n")
-        match target.split(b"?", 1)[0]:
-            case b"/live":
-                return _verdict(self.why_not_live())
-            case b"/ready":
-                return _verdict(await self.why_not_ready())
-            case b"/status":
-                body = msgspec.json.encode(self._worker.status()).decode()
-                return _response(HTTPStatus.OK, body, content_type="application/json")
-            case _:
-                return _response(HTTPStatus.NOT_FOUND, "There are /live, /ready and /status.\n")
-
-    def why_not_live(self) -> list[str]:
+    async def why_not_live(self) -> list[str]:
         """Return a sentence for each group without progress for `stall_timeout`. That the loop turns, the answer shows."""
         limit = self._stall_timeout
         troubles = []
@@ -188,18 +134,3 @@ def _troubles(group: GroupStatus) -> list[str]:
     if group.commit_error:
         troubles.append(f"{group.group} cannot commit: {group.commit_error}")
     return troubles
-
-
-def _verdict(troubles: list[str]) -> bytes:
-    if troubles:
-        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{visible(trouble)}\n" for trouble in troubles))
-    return _response(HTTPStatus.OK, "ok\n")
-
-
-def _response(status: HTTPStatus, body: str, headers: str = "", content_type: str = "text/plain") -> bytes:
-    content = body.encode("utf-8", "replace")
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}; charset=utf-8\r\n"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n{headers}\r\n"
-    )
-    return head.encode() + content

@@ -81,7 +81,7 @@ def run_process(
         connect: Makes the transport; by default the one that the settings ask for.
     """
     if settings.worker.health_port is not None:
-        companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "1")))]
+        companions = [*companions, health_endpoints(settings.worker, int(os.environ.get(WORKER_VARIABLE, "0")))]
     parent = Parent(os.environ)
     if (reports := Reports.inherited(os.environ)) is not None:
         companions = [*companions, reports]

@@ -7,12 +7,14 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import sys
 import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -193,6 +195,25 @@ def test_several_processes_share_the_work_and_stop_together(
     result = running.end(signal.SIGTERM)
     assert result.code == 0
     assert result.err.count("ended: ") == 2
+
+
+def test_one_port_answers_for_all_processes(start: Start, octopus: Octopus, topic: str, write_app: Write) -> None:
+    write_app(app_of(topic, topic))
+    octopus("topics", "create", topic, "--partitions", "2")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = start("run", "--workers", "2", "--config", f"worker.health_port={port}")
+    running.wait_for(
+        f"health of all workers: http://127.0.0.1:{port}/ready", f":{port + 1}/ready", f":{port + 2}/ready"
+    )
+    while True:
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/ready", timeout=8) as answer:
+            assert answer.read() == b"ok\n"
+            break
+        assert time.monotonic() < running.deadline, running.out + running.err
+    with urlopen(f"http://127.0.0.1:{port}/status", timeout=8) as answer:
+        assert [each["worker"] for each in json.load(answer)["workers"]] == [1, 2]
+    assert running.end(signal.SIGTERM).code == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -18,7 +18,8 @@ from octopus import Octopus, config
 from octopus.errors import ConnectionFailed, CorruptBatch, NotAuthorized, TransportError
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.worker import Worker, WorkerStatus
-from octopus.worker.health import CONNECTIONS, REQUEST_BYTES, health_endpoints
+from octopus.worker.endpoints import CONNECTIONS, REQUEST_BYTES
+from octopus.worker.health import health_endpoints
 from tests.staged import P0, committed, publish, until
 
 
@@ -219,7 +220,7 @@ async def test_what_is_not_a_question_is_refused(request_: bytes, code: int, sai
 
 
 async def test_connections_that_dawdle_are_bounded_in_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octopus.worker.health.REQUEST_TIME", 0.5)
+    monkeypatch.setattr("octopus.worker.endpoints.REQUEST_TIME", 0.5)
     async with probing(Octopus("app"), MemoryBroker()) as probe:
         idle = [await asyncio.open_connection("127.0.0.1", probe.port) for _ in range(CONNECTIONS)]
         assert (await probe.send(b"GET /live HTTP/1.1\r\n\r\n"))[0] == 0
@@ -257,12 +258,12 @@ app.run()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("number", [1, 2], ids=["alone, or the first", "the second of several"])
+@pytest.mark.parametrize("number", [0, 2], ids=["alone", "the second of several"])
 async def test_a_process_listens_on_its_own_port(tmp_path: Path, number: int) -> None:
     port = free_port()
     program = tmp_path / "app.py"
-    program.write_text(PROGRAM.replace("PORT", str(port - number + 1)))
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "OCTOPUS_WORKER": str(number)}
+    program.write_text(PROGRAM.replace("PORT", str(port - number)))
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])} | ({"OCTOPUS_WORKER": str(number)} if number else {})
     process = subprocess.Popen([sys.executable, str(program)], env=environment, cwd=tmp_path)
     try:
         async with asyncio.timeout(15):
