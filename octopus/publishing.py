@@ -12,7 +12,7 @@ from octopus.home import Home, elsewhere
 from octopus.serde import JSON, Codec, encode
 from octopus.tracing import traced
 from octopus.transports.base import Outgoing, Producer
-from octopus.transports.queueing import Queued, first_of
+from octopus.transports.queueing import Queued
 
 HeadersLike = Headers | Mapping[str, bytes | str | None]
 
@@ -60,7 +60,7 @@ class Publisher:
         outgoing, handler = self.outgoing(topic, message), running.get()
         if handler is not None and handler.producer is self._producer:
             return handler.queue(outgoing)
-        return first_of(self._producer.queue((outgoing,)))
+        return self._producer.queue_one(outgoing)
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Queue encoded messages in order, without waiting."""

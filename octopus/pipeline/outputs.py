@@ -18,7 +18,7 @@ from octopus.pipeline.boundary import log
 from octopus.pipeline.dead_letters import shed
 from octopus.pipeline.in_flight import settles_at
 from octopus.transports.base import Outgoing, Producer
-from octopus.transports.queueing import Backlog, Queued, answered
+from octopus.transports.queueing import Backlog, Queued, answered, first_of
 from octopus.transports.topic_creation import sources_of
 from octopus.types import BatchOutcome, Defer, Handle, PublishDeadLetter, Run
 
@@ -105,6 +105,13 @@ class CapturingProducer:
         self._ensuring.add(task)
         task.add_done_callback(self._ensuring.discard)
         return future
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Queue or keep one message, as `queue`."""
+        attempt = _current.get()
+        if attempt is None or attempt.is_over:
+            return self._producer.queue_one(message)
+        return first_of(self.queue((message,)))
 
     @property
     def queued_bytes(self) -> int:

@@ -19,7 +19,7 @@ from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
-from octopus.transports.queueing import Queued, answered
+from octopus.transports.queueing import Queued, answered, first_of
 from octopus.transports.topic_creation import check_topic_names
 from octopus.types import BatchOutcome, Run, RunClaim
 from octopus.unacknowledged import Unacknowledged
@@ -63,6 +63,10 @@ class Topics:
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Store messages in order and hand them to the groups."""
         return answered(lambda: self._store(messages))
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Store one message, as `queue`."""
+        return first_of(self.queue((message,)))
 
     @property
     def queued_bytes(self) -> int:

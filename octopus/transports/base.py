@@ -212,6 +212,10 @@ class Producer(Protocol):
         """
         ...
 
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Publish one message, as `queue`."""
+        ...
+
     @property
     def queued_bytes(self) -> int:
         """Bytes of the keys and values that are queued or on their way."""

@@ -4,15 +4,107 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import Any, Protocol
 
-from octopus.errors import TransportError
+from octopus.errors import RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
-from octopus.transports.base import Outgoing
+from octopus.transports.base import Outgoing, Producer
 
 Queued = asyncio.Future[list[Published]]
 Queue = Callable[[Sequence[Outgoing]], Queued]
 
-_VALUE, _KEY = attrgetter("value"), attrgetter("key")
+_TOPIC, _VALUE, _KEY = attrgetter("topic"), attrgetter("value"), attrgetter("key")
+
+
+class Call:
+    """Messages that were queued together.
+
+    Args:
+        messages: In the order in which they are to be stored, per partition.
+        future: Gets where they were stored, or the error.
+        refused: Gets the call instead, with its error, when messages are refused for a missing topic or their size.
+        is_single: Whether the future gets one `Published` instead of a list.
+
+    Attributes:
+        start: Index of the first of them in their round.
+        open: Batches that have some of them and are not settled; and one more while they are being packed.
+        error: The first error.
+        number: Its place in the order of calls for its topic.
+        mends: How often the cause of a refusal was mended.
+        whole: The messages of the first attempt.
+        earlier: Where earlier attempts have stored these; None for what this one has.
+    """
+
+    __slots__ = (
+        "earlier",
+        "error",
+        "future",
+        "is_single",
+        "mends",
+        "messages",
+        "number",
+        "open",
+        "refused",
+        "size_bytes",
+        "start",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        messages: Sequence[Outgoing],
+        future: "asyncio.Future[Any]",
+        refused: "Callable[[Call, TransportError], None] | None" = None,
+        is_single: bool = False,
+    ) -> None:
+        self.messages = self.whole = messages
+        self.future = future
+        self.refused = refused
+        self.is_single = is_single
+        self.size_bytes = size_of(messages)
+        self.start = self.number = self.mends = 0
+        self.open = 1
+        self.error: Exception | None = None
+        self.earlier: Sequence[Published | None] | None = None
+
+    def topics(self) -> set[str]:
+        """Return the topics of its messages."""
+        return set(map(_TOPIC, self.messages))
+
+    def finish(self, published: "Sequence[Published | None]") -> None:
+        """Tell where the messages were stored, or pass the error on."""
+        if self.earlier is not None:
+            now = iter(published)
+            published = [next(now) if stored is None else stored for stored in self.earlier]
+        if self.error is None:
+            if not self.future.done():
+                self.future.set_result(published[0] if self.is_single else published)
+            return
+        error = of_these(self.error, published)
+        if self.refused is not None and isinstance(error, TopicNotFound | RecordTooLarge):
+            self.refused(self, error)
+        else:
+            fail(self.future, error)
+
+    def again(self, error: TransportError) -> "Call":
+        """Return a call of what was not stored, with the same future."""
+        published = error.published or [None] * len(self.whole)
+        missing = [message for message, stored in zip(self.whole, published, strict=True) if stored is None]
+        again = Call(missing, self.future, self.refused, self.is_single)
+        again.whole, again.earlier, again.number, again.mends = self.whole, published, self.number, self.mends + 1
+        return again
+
+
+class CallProducer(Producer, Protocol):
+    """The producer of a transport, which `TopicCreatingProducer` can have send again what was refused."""
+
+    def queue_call(self, call: Call) -> None:
+        """Queue a call, as `queue`."""
+        ...
+
+    async def answered(self, topic: str) -> None:
+        """Wait until every call for a topic is finished that was queued."""
+        ...
 
 
 def answered(store: Callable[[], list[Published]]) -> Queued:
@@ -25,7 +117,7 @@ def answered(store: Callable[[], list[Published]]) -> Queued:
     return future
 
 
-def fail(future: Queued, error: BaseException) -> None:
+def fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
     """Give a future an error, without a complaint of asyncio's when it is never asked for."""
     if not future.done():
         future.set_exception(error)
@@ -151,5 +243,8 @@ class Backlog:
 
 def size_of(messages: Sequence[Outgoing]) -> int:
     """Return the bytes of keys and values."""
+    if len(messages) == 1:
+        value, key = messages[0].value, messages[0].key
+        return (len(value) if value else 0) + (len(key) if key else 0)
     keys = sum(map(len, filter(None, map(_KEY, messages))))
     return keys + sum(map(len, filter(None, map(_VALUE, messages))))

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from octopus.config import TOPIC_NAME, TOPIC_NAME_RULE, TopicSettings
 from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
-from octopus.transports.queueing import Joined, Queued
+from octopus.transports.queueing import CallProducer, Joined, Queued
 from octopus.transports.topic_queue import TopicQueue
 
 logger = get_logger("octopus.transports")
@@ -39,7 +39,7 @@ class TopicCreatingProducer:
     def __init__(self, transport: Transport, settings: TopicSettings, **options: Any) -> None:
         self._transport = transport
         self._settings = settings
-        self._producer = transport.producer(**options)
+        self._producer = cast("CallProducer", transport.producer(**options))
         self._patience: float = options.get("delivery_timeout", 60.0)
         self._queues: dict[str, TopicQueue] = {}
         self._known: set[str] = set()
@@ -71,19 +71,29 @@ class TopicCreatingProducer:
         """Publish many in order, behind all others; their topics are made where they are missing."""
         topics = dict.fromkeys(map(_TOPIC, messages))
         if len(topics) == 1:
-            return self._queue_of(messages[0].topic).queue(messages)
+            future: Queued = asyncio.get_running_loop().create_future()
+            self._queue_of(messages[0].topic).queue(messages, future)
+            return future
         joined = Joined(len(messages))
         for topic in topics:
             indexes = [at for at, message in enumerate(messages) if message.topic == topic]
-            joined.add(indexes, self._queue_of(topic).queue([messages[at] for at in indexes]))
+            part: Queued = asyncio.get_running_loop().create_future()
+            self._queue_of(topic).queue([messages[at] for at in indexes], part)
+            joined.add(indexes, part)
         return joined.future
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Publish one message, as `queue`."""
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        (self._queues.get(message.topic) or self._queue_of(message.topic)).queue((message,), future, is_single=True)
+        return future
 
     def _queue_of(self, topic: str) -> TopicQueue:
         queue = self._queues.get(topic)
         if queue is None:
             queue = self._queues[topic] = TopicQueue(
                 topic,
-                self._producer.queue,
+                self._producer,
                 ensure=lambda messages: self.ensure((topic,), sources_of(messages)),
                 mend=self.mend,
                 is_known=lambda: topic in self._known,
@@ -97,7 +107,7 @@ class TopicCreatingProducer:
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
-        return (await self.queue((message,)))[0]
+        return await self.queue_one(message)
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order; return when all are acknowledged."""

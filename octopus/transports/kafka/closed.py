@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from octopus.errors import OctopusError
-from octopus.transports.kafka.packing import Call
+from octopus.transports.queueing import Call
 
 Place = tuple[str, int | None]
 """A topic and one of its partitions, or None for all of them."""

@@ -3,45 +3,15 @@
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import Any
 
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka.engine import appender, finish
 from octopus.transports.partitioner import Partitioner
-from octopus.transports.queueing import Queued, fail, of_these, size_of
+from octopus.transports.queueing import Call
 
-_TOPIC = attrgetter("topic")
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
-
-
-class Call:
-    """Messages that were queued together.
-
-    Args:
-        messages: In the order in which they are to be stored, per partition.
-        future: Of the call.
-
-    Attributes:
-        start: Index of the first of them in their round.
-        open: Batches that have some of them and are not settled; and one more while they are being packed.
-        error: The first error.
-    """
-
-    __slots__ = ("error", "future", "messages", "open", "size_bytes", "start")
-
-    def __init__(self, messages: Sequence[Outgoing], future: Queued) -> None:
-        self.messages = messages
-        self.future = future
-        self.size_bytes = size_of(messages)
-        self.start = 0
-        self.open = 1
-        self.error: Exception | None = None
-
-    def topics(self) -> set[str]:
-        """Return the topics of its messages."""
-        return set(map(_TOPIC, self.messages))
 
 
 class Round:
@@ -111,13 +81,9 @@ class Round:
         call.open -= 1
         if call.open:
             return
-        future = call.future
-        published = self.published[call.start : call.start + len(call.messages)]
-        if call.error is not None:
-            fail(future, of_these(call.error, published))
-        elif not future.done():
-            future.set_result(published)  # type: ignore[arg-type]
+        start = call.start
         self._finished(self, call)
+        call.finish(self.published[start : start + len(call.messages)])
         self.open -= 1
         if not self.open:
             self.done.set()

@@ -20,10 +20,10 @@ from octopus.transports.kafka.closed import Closed, Place
 from octopus.transports.kafka.engine import Renewing, departure
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
-from octopus.transports.kafka.packing import Batch, Call, Packer, Round
+from octopus.transports.kafka.packing import Batch, Packer, Round
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner
-from octopus.transports.queueing import Queued, fail, of_these
+from octopus.transports.queueing import Call, Queued, fail, of_these
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
@@ -108,6 +108,7 @@ class KafkaProducer:
         self._renewed_at = 0.0
         self._taken_back: list[Batch] = []
         self._closed = Closed()
+        self._answered: list[asyncio.Future[None]] = []
         self._found: set[str] = set()
         self._written: set[KafkaTopicPartition] = set()  # by the transaction that is open
 
@@ -183,15 +184,33 @@ class KafkaProducer:
         the topic is split until only the message that is too large by itself fails.
         """
         call = Call(messages, asyncio.get_running_loop().create_future())
+        self.queue_call(call)
+        return call.future
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Publish one message, as `queue`; messages that are queued meanwhile share its batch."""
+        call = Call((message,), asyncio.get_running_loop().create_future(), None, True)
+        self.queue_call(call)
+        return call.future
+
+    def queue_call(self, call: Call) -> None:
+        """Queue a call, as `queue`."""
         if self._flusher is None or self._flusher.done():
-            fail(call.future, of_these(TransportError("The producer is not running."), [None] * len(messages)))
-        elif not messages:
-            call.future.set_result([])
+            call.error = TransportError("The producer is not running.")
+            call.finish([None] * len(call.messages))
+        elif not call.messages:
+            call.finish([])
         else:
             self._queued_bytes += call.size_bytes
             self._calls.append(call)
             self._arrived.set()
-        return call.future
+
+    async def answered(self, topic: str) -> None:
+        """Wait until every call for a topic is finished that was queued."""
+        while any(topic in call.topics() for call in self._unfinished()):
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._answered.append(waiter)
+            await waiter
 
     @property
     def queued_bytes(self) -> int:
@@ -200,7 +219,7 @@ class KafkaProducer:
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; messages that are sent meanwhile share its batch."""
-        return (await self.queue((message,)))[0]
+        return await self.queue_one(message)
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish messages in order per partition, as `queue`; return when all are acknowledged."""
@@ -210,6 +229,11 @@ class KafkaProducer:
         self._queued_bytes -= call.size_bytes
         if self._closed:
             self._closed.is_finished(call)
+        if self._answered:
+            waiters, self._answered = self._answered, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
         if not round_.open - 1:
             self._rounds.discard(round_)
 

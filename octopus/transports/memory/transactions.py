@@ -1,12 +1,13 @@
 """Transactions of the in-process broker: fencing by epoch, and an end that shows everything or nothing."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory.broker import MemoryBroker, Transaction
-from octopus.transports.queueing import Queued, answered
+from octopus.transports.queueing import Queued, answered, first_of
 
 
 class MemoryTransactionalProducer:
@@ -50,6 +51,10 @@ class MemoryTransactionalProducer:
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Store messages as part of the transaction, invisible so far."""
         return answered(lambda: self._store(messages))
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Store one message, as `queue`."""
+        return first_of(self.queue((message,)))
 
     @property
     def queued_bytes(self) -> int:

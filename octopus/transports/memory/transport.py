@@ -28,7 +28,7 @@ from octopus.transports.base import (
 )
 from octopus.transports.memory.broker import Log, Member, MemoryBroker, Subscription, as_subscription
 from octopus.transports.memory.transactions import MemoryTransactionalProducer
-from octopus.transports.queueing import Queued, answered
+from octopus.transports.queueing import Call, Queued, answered, first_of
 
 
 class MemoryTransport:
@@ -271,6 +271,21 @@ class MemoryProducer:
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Store messages in order; one that cannot be stored does not keep the others from it."""
         return answered(lambda: self._broker.append(messages))
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Store one message."""
+        return first_of(self.queue((message,)))
+
+    def queue_call(self, call: Call) -> None:
+        """Store the messages of a call."""
+        try:
+            call.finish(self._broker.append(call.messages))
+        except TransportError as error:
+            call.error = error
+            call.finish(error.published or [None] * len(call.messages))
+
+    async def answered(self, topic: str) -> None:
+        """Do nothing: calls are finished at once."""
 
     @property
     def queued_bytes(self) -> int:

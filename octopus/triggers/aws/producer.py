@@ -13,7 +13,7 @@ from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.opening import connect, producer_options
-from octopus.transports.queueing import Backlog, Queued
+from octopus.transports.queueing import Backlog, Queued, first_of
 from octopus.transports.topic_creation import TopicCreatingProducer
 
 logger = get_logger("octopus.triggers")
@@ -68,6 +68,10 @@ class LazyProducer:
         if self._passing_on is None:
             self._passing_on = asyncio.create_task(self._pass_on())
         return future
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        """Queue one message, as `queue`."""
+        return first_of(self.queue((message,)))
 
     @property
     def queued_bytes(self) -> int:

@@ -14,9 +14,9 @@ MUTATIONS = (
     ),
     Mutation(
         "after a topic vanished everything is sent again",
-        "octopus/transports/topic_queue.py",
-        "call.part = [at for at, stored in enumerate(call.published) if stored is None] if call.mends else None",
-        "call.part = None",
+        "octopus/transports/queueing.py",
+        "published = error.published or [None] * len(self.whole)",
+        "published = [None] * len(self.whole)",
         ("tests/transports/test_vanished_topics.py",),
     ),
     Mutation(
