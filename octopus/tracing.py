@@ -4,7 +4,7 @@ A context variable, because `app.publish` is not told why it is called. It is se
 Sources: W3C Trace Context and W3C Baggage; in Kafka their names are lower case.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from octopus.events import Headers
@@ -34,8 +34,8 @@ def traced(headers: Headers) -> Headers:
     return [*headers, *[(name, value) for name, value in trace if name not in own]]
 
 
-def common_trace(headers: Iterable[Headers]) -> Headers:
+def common_trace(headers: Sequence[Headers]) -> Headers:
     """Return the trace headers of a batch's records if all of them have the same: a batch publishes for all its records."""
-    traces = map(trace_of, headers)
-    first = next(traces, [])
-    return first if all(each == first for each in traces) else ()
+    first = headers[0]
+    trace = trace_of(first)  # where the first has none, there is none for all
+    return trace if trace and all(each == first or trace_of(each) == trace for each in headers) else ()

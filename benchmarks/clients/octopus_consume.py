@@ -125,5 +125,7 @@ def _annotation(kind: str) -> Any:
             return dict[str, Any]
         case "event":
             return Event[FileEvent]
+        case "bytes":
+            return bytes
         case _:
             return FileEvent

@@ -36,8 +36,8 @@ def _group(group: str) -> list[Case]:
         environment = str(more.pop("environment", ""))
         baselines = (BASELINE, "octopus typed")
         workload = WORKLOADS[group]
-        if workload.value_bytes > 463:
-            share = min(1.0, share * 2)
+        if workload.value_bytes > 463 and "batch" not in more:
+            share = min(1.0, share * 2)  # of batches the last ones are partial, and wait for company
         return Case(
             "consume",
             group,
@@ -63,9 +63,10 @@ def _group(group: str) -> list[Case]:
         case("octopus typed", OCTOPUS),
         case("octopus typed, librdkafka", OCTOPUS, consumer=LIBRDKAFKA),
         case("octopus typed, one loop", OCTOPUS, threaded=False),
+        case("octopus bytes", OCTOPUS, type="bytes"),
         case("octopus untyped", OCTOPUS, type="dict"),
         case("octopus pydantic", OCTOPUS, type="pydantic"),
-        case("octopus batch of 500", OCTOPUS, batch=500, share=0.8),  # without the last, partial ones
+        case("octopus batch of 500", OCTOPUS, batch=500, share=0.8),
         *(case(f"octopus filtered {percent} %", OCTOPUS, match=percent) for percent in FILTERS),
     ]
     if group == "463 B":

@@ -1,4 +1,4 @@
-"""Small parts by themselves, without a broker: patterns, ledger, ordering, serde, imports."""
+"""Small parts by themselves, without a broker: patterns, ledger, ordering, the road of a record, serde, imports."""
 
 from benchmarks.cases import Case
 
@@ -7,7 +7,7 @@ CLIENTS = "benchmarks.clients"
 
 def cases() -> list[Case]:
     """Return all cases, group by group."""
-    return [*_patterns(), *_ledger(), *_ordering(), *_serde(), *_imports()]
+    return [*_patterns(), *_ledger(), *_ordering(), *_road(), *_serde(), *_imports()]
 
 
 PATTERNS: dict[str, dict[str, object]] = {
@@ -71,6 +71,33 @@ def _ordering() -> list[Case]:
         for name, count in (("none", 0), ("one", 1), ("three", 3))
     ]
     return lanes + runner + around
+
+
+ROAD = (
+    "all of it",
+    "batches: split, checksum",
+    "record objects, key and value",
+    "headers",
+    "decode",
+    "call",
+    "claim, trace, settle",
+    "all of it, in batches of 500",
+)
+"""Parts of what a record costs between a fetched frame and its handler."""
+
+
+def _road() -> list[Case]:
+    return [
+        _case("road", group, part, f"{CLIENTS}.road", part=part, size=size, headers=headers)
+        for group, size, headers in (
+            ("100 B", 100, False),
+            ("463 B", 463, True),
+            ("2.5 KB", 2500, True),
+            ("64 KB", 65_536, True),
+        )
+        for part in ROAD
+        if headers or part != "headers"
+    ]
 
 
 SERDE = {

@@ -328,19 +328,23 @@ class KeyLanes:
             assert all(record.key == key for record in successors or ())
 
 
+BATCH_BYTES = 1024 * 1024
+"""Bytes of a full batch, about: what a handler is given at once should stay in the cache, and many partitions have one at a time."""
+
+
 class BatchLane:
     """The whole partition is one lane and its records are taken by the batch.
 
     Args:
-        size: Records in a full batch.
+        most: Records in a full batch, at most.
     """
 
-    __slots__ = ("_again", "_busy", "_flush", "_queue", "_size")
+    __slots__ = ("_again", "_busy", "_flush", "_most", "_queue", "_size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, most: int) -> None:
         self._queue = Queue()
         self._again: deque[Batch] = deque()
-        self._size = size
+        self._most = self._size = most
         self._busy = self._flush = False
 
     def put(self, records: Records) -> None:
@@ -350,6 +354,10 @@ class BatchLane:
     def stand_alone(self) -> None:
         """Let what waits not keep the memory that it came in."""
         self._queue.stand_alone()
+
+    def measure(self, mean_bytes: float) -> None:
+        """Let full batches of records of this size be no larger than `BATCH_BYTES`."""
+        self._size = max(1, min(self._most, int(BATCH_BYTES / max(mean_bytes, 1))))
 
     def flush(self) -> None:
         """The batching window is over: the next batch need not be full."""

@@ -138,6 +138,8 @@ class Runner:
             return
         # Over all that is in flight: small records must not make large ones before them look small.
         assignment.mean_bytes = (before + size_bytes) / (assignment.ledger.in_flight + len(known))
+        if isinstance(assignment.lanes, BatchLane):
+            assignment.lanes.measure(assignment.weigh() / max(assignment.ledger.in_flight, 1))
         if known:
             read = records.read(len(records)) if isinstance(records, Unread) else records
             assignment.lanes.put([record for record in read if record.offset not in known])
@@ -303,6 +305,8 @@ class Runner:
                 pacing.end_claim(number)
             else:
                 self._conclude(assignment, claim, outcome)
+                if isinstance(outcome, BatchOutcome):
+                    pacing.end_claim(number)  # all of it ran, also where something of it comes again
             if is_cancelled:
                 slot.assignment = None
                 await cancellation.take_back(task)  # or the next record would pay for it

@@ -242,8 +242,8 @@ class GroupWorker:
                 if isinstance(records, Unread):
                     records.report = partial(self._refuse, assignment)
                 self._accepted += len(records)
-                self._runner.submit(assignment, records, next_offset, size_bytes - sum(large.values()))
                 assignment.large.update(large)
+                self._runner.submit(assignment, records, next_offset, size_bytes - sum(large.values()))
                 self._intake.busy.add(assignment)
                 self._commits.expect(assignment)
             case Unreadable(_, (TopicNotFound() | OffsetOutOfRange()) as error):

@@ -66,11 +66,12 @@ class Case(NamedTuple):
 
 FILTER = {"size": [{"numeric": [">", 10]}]}
 FUSED = "Handling.bind_claim.<locals>.handle"
+FILTERED = "Handling._bind_in_turn.<locals>.handle"
 WRAPPED = "in_turn.<locals>.run_claim"
 SEVERAL = "fan_out.<locals>.run_claim"
 CASES = {
     "typed": Case([{}], {"t": FUSED}, {"fused"}),
-    "filtered": Case([{"filter": FILTER}], {"t": FUSED}, {"fused"}),
+    "filtered": Case([{"filter": FILTER}], {"t": FILTERED}, {"fused"}),
     "ordered by key": Case([{"ordering": "key"}], {"t": FUSED}, {"fused"}),
     "middleware": Case([{}], {"t": "claim_through.<locals>.run_claim"}, {"fused"}, middleware=True),
     "timeout": Case([{"timeout": 60}], {"t": WRAPPED}, {"wrapped"}),

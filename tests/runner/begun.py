@@ -7,11 +7,11 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import Outcome
 from octopus.pipeline.claims import in_turn
 from octopus.runner import Assignment, Runner
-from octopus.types import RunClaim
+from octopus.types import BatchOutcome, RunClaim
 from octopus.unacknowledged import Unacknowledged
 from tests.staged import Stage, unread
 
-Function = Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome]]
+Function = Callable[[TopicPartition, StoredRecord, int], Awaitable[Outcome | BatchOutcome]]
 """Partition, record and attempt to the outcome."""
 
 HANDED_OVER = {"unread": False}
@@ -37,7 +37,7 @@ class Plain:
         self._function = function
 
     def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
-        async def run(stored: StoredRecord, attempt: int) -> Outcome:
+        async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
             return await self._function(partition, stored, attempt)
 
         return in_turn(run)

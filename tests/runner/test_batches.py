@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
+from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.outcomes import SKIPPED, Retry
+from octopus.runner.lanes import BATCH_BYTES
 from octopus.testing import VirtualTime
 from octopus.types import BatchOutcome
-from tests.runner.begun import OnStage, begin, submit
-from tests.staged import record, records, turns, until
+from tests.runner.begun import OnStage, RunWith, begin, submit
+from tests.staged import P0, record, records, turns, until
 
 
 async def test_a_full_batch_runs_at_once_and_the_rest_when_its_window_is_over(
@@ -77,3 +81,42 @@ async def test_a_batch_that_is_filling_when_its_partition_goes_is_never_run(
     await asyncio.sleep(10)
     assert stage.batches == []
     await asyncio.wait_for(runner.quiet(), 1)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "full"),
+    [
+        (100, [[0, 1, 2, 3, 4, 5, 6, 7]]),
+        (BATCH_BYTES // 4, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (3 * BATCH_BYTES, [[0], [1]]),
+    ],
+    ids=["small records", "a quarter of a batch each", "larger than a batch"],
+)
+@pytest.mark.parametrize("is_counted_alone", [False, True], ids=["on average", "one by one"])
+async def test_a_batch_is_full_when_it_has_enough_bytes(
+    virtual_time: VirtualTime, on_stage: OnStage, size_bytes: int, full: list[list[int]], is_counted_alone: bool
+) -> None:
+    stage, runner = on_stage(concurrency=1, batch=8, within=60.0)
+    given = [record(offset, value=bytes(size_bytes)) for offset in range(9)]
+    assignment = runner.open(P0, 0)
+    if is_counted_alone:  # as records are that are far larger than others
+        assignment.large.update(dict.fromkeys(range(9), size_bytes))
+    runner.submit(assignment, given, 9, 0 if is_counted_alone else 9 * size_bytes)
+    for batch in full:
+        await until(lambda: stage.running[P0])
+        await stage.end(batch[0], outcome=BatchOutcome([record(offset) for offset in batch]))
+    assert stage.batches[: len(full)] == full
+    await asyncio.sleep(61)
+    assert sum(map(len, stage.batches)) <= 9
+
+
+async def test_batches_that_are_done_count_as_quick(virtual_time: VirtualTime, run_with: RunWith) -> None:
+    async def run(partition: TopicPartition, stored: StoredRecord, attempt: int) -> BatchOutcome:
+        assert isinstance(stored, Batch)
+        return BatchOutcome(stored)
+
+    runner = run_with(run, concurrency=1, batch=2)
+    assert runner.suspends
+    begin(runner, records(range(8)))
+    await runner.quiet()
+    assert not runner.suspends
