@@ -52,6 +52,7 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
             brokers, "scale", ["a second worker joins and leaves"], ("pause_ms", "stayed_pause_ms", "duplicates")
         ),
         "killed": _figures(brokers, "scale", [scale.KILLED], ("pause_ms", "stayed_pause_ms", "duplicates")),
+        "road": _figures(brokers, "road", SIZES, ("nanoseconds",)),
         "middleware": _figures(brokers, "ordering", [micro.MIDDLEWARE], ("nanoseconds",)),
         "patterns": _figures(brokers, "patterns", ["three fields, match", "operators"], ("nanoseconds",)),
     }
