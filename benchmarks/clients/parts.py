@@ -19,6 +19,7 @@ from octopus.runner.lanes import LANES
 from octopus.runner.ledger import OffsetLedger
 from octopus.transports.memory import MemoryTransport
 from octopus.types import RunClaim
+from octopus.unacknowledged import Unacknowledged
 
 RECORDS = 50_000
 TURN = 500
@@ -150,7 +151,7 @@ class Bound:
     def __init__(self, app: Octopus) -> None:
         [self._pipeline] = app.pipelines(MemoryTransport().producer(), config.load({}))
 
-    def bind(self, partition: TopicPartition) -> RunClaim:
+    def bind(self, partition: TopicPartition, unacknowledged: Unacknowledged) -> RunClaim:
         """Return the path of a partition's records."""
         return self._pipeline.bind(partition)
 
