@@ -172,7 +172,8 @@ class Packer:
                     if number is None:
                         number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
                     batch = opened.get((topic, number)) or self._open(opened, topic, number, round_)
-                headers = list(headers) if headers else _NO_HEADERS
+                if type(headers) is not list:
+                    headers = [*headers] if headers else _NO_HEADERS
                 inside = batch.indexes
                 if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
                     yield batch

@@ -17,10 +17,11 @@ from octopus.transports.kafka import missing
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Producer
 from octopus.transports.kafka.closed import Closed, Place
-from octopus.transports.kafka.engine import Renewing, departure
+from octopus.transports.kafka.engine import Builder, Renewing, departure
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Round
+from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner
 from octopus.transports.queueing import Call, Queued, fail, of_these
@@ -282,7 +283,7 @@ class KafkaProducer:
             return []
         partitions = await self._partitions(engine, round_)
         accepted = self._acceptable(round_, partitions)
-        packer = Packer(engine.create_batch, partitions, self._partitioner)
+        packer = Packer(lambda: self._builder(engine), partitions, self._partitioner)
         leaving = []
         for batch in packer.pack(round_, accepted):
             while self._in_flight_bytes >= self._max_in_flight_bytes:
@@ -294,6 +295,12 @@ class KafkaProducer:
                 leaving.append(departure(queued))
         round_.release_all()
         return leaving
+
+    def _builder(self, engine: Producer) -> Any:
+        if self._options["compression_type"] is not None:
+            return engine.create_batch()
+        limit = self._options["max_batch_size"]
+        return Builder(RecordBatch(limit, is_transactional=self._transactional_id is not None))
 
     async def _ready(self) -> Producer:
         """Return the engine, a new one when the broker no longer knows the old one's sequence numbers."""
@@ -323,7 +330,7 @@ class KafkaProducer:
         self._state_lost = False
         taken_back, self._taken_back = self._taken_back, []
         for batch in taken_back:
-            self._dispatch(self._engine, batch.again(self._engine.create_batch()))
+            self._dispatch(self._engine, batch.again(self._builder(self._engine)))
         await self._close(old, FAREWELL)
 
     async def _partitions(self, engine: Producer, round_: Round) -> dict[str, int]:
@@ -464,7 +471,7 @@ class KafkaProducer:
         """Send a batch that was too large in halves, before the batches of its partition that are queued already."""
         middle = len(batch.indexes) // 2
         for indexes in (batch.indexes[middle:], batch.indexes[:middle]):
-            half = batch.again(engine.create_batch(), indexes)
+            half = batch.again(self._builder(engine), indexes)
             for call in half.calls:
                 call.open += 1
             self._dispatch(engine, half)
