@@ -104,7 +104,7 @@ class Router:
             to: Topic for the handler's return value: None publishes nothing, a list each of its items, a `Message` its
                 value to its own topic. A plain value keeps the key of its event.
             group: Consumer group; `<app>.<name>` when None. Handlers that name the same group share its consumer.
-            batch: Hand over up to this many events at once, as a list; fewer where they come to a mebibyte.
+            batch: Hand over up to this many events at once, as a list; fewer where they come to half a mebibyte.
             within: Longest wait for a batch to fill, seconds.
             ordering: `partition`: one event of a partition after the other. `key`: one event of a key after the other.
                 `none`: no order.

@@ -328,7 +328,7 @@ class KeyLanes:
             assert all(record.key == key for record in successors or ())
 
 
-BATCH_BYTES = 1024 * 1024
+BATCH_BYTES = 512 * 1024
 """Bytes of a full batch, about: what a handler is given at once should stay in the cache, and many partitions have one at a time."""
 
 

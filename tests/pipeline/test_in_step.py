@@ -8,19 +8,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from octopus import Octopus, config
+from octopus import Event, Octopus, RetryPolicy, config
 from octopus.claim import Claim
 from octopus.events import Headers
 from octopus.outcomes import DONE, SKIPPED, Outcome
 from octopus.pipeline.handling import MANY
+from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from tests.pipeline.forms import ANNOTATIONS, BY_TYPE, MANY_IN_ONE, Stand, records, spelled
-from tests.staged import P0, until
+from tests.staged import P0, committed, dead_letters, until, working
 
 
 async def ended(stand: Stand, given: list[tuple[bytes | None, Headers]]) -> list[tuple[int, str]]:
     """Run records as a runner does, from claim to claim; return the outcomes of those that are not done."""
-    left, others = records(given), []
+    left: list[Any] = [*records(given)]
+    others: list[tuple[int, str]] = []
     while left:
         claim = Claim(left)
         outcome: Any = await stand.run_claim(claim)
@@ -108,3 +110,39 @@ async def test_a_handler_that_fails_in_a_claim_fails_its_own_record() -> None:
         given: list[tuple[bytes | None, Headers]] = [(b"1", ())] * MANY
         given[bad] = (b'"fail"', ())
         assert [at for at, _ in await ended(stand, given)] == [bad]
+
+
+async def test_outputs_of_a_claim_keep_their_order_around_records_that_cannot_be_decoded() -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    bad = {40, 41, 90, 199}
+
+    @app.on("t", to="out")
+    async def handle(value: int) -> int:
+        app.publish_soon("side", value)
+        return value
+
+    broker.append([Outgoing("t", b"{bad" if number in bad else b"%d" % number) for number in range(200)])
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    good = [b"%d" % number for number in range(200) if number not in bad]
+    for topic in ("out", "side"):
+        assert [each.value for log in broker.topics[topic] for each in log.records if each is not None] == good
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"{bad"] * len(bad)
+    assert committed(broker, "app.handle") == 200
+
+
+async def test_what_is_refused_behind_a_record_that_cannot_be_decoded_is_the_failure_of_its_own_record() -> None:
+    app, broker = Octopus("app"), MemoryBroker()
+    attempts: list[int] = []
+
+    @app.on("t", to="out", retry=RetryPolicy(attempts=1))
+    async def handle(event: Event[int]) -> str:
+        attempts.append(event.offset)
+        return "x" * (2_000_000 if event.offset == 60 else 1)
+
+    broker.append([Outgoing("t", b"{bad" if number == 50 else b"%d" % number) for number in range(100)])
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert attempts == [number for number in range(100) if number != 50]
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"{bad", b"60"]
+    assert committed(broker, "app.handle") == 100
