@@ -51,6 +51,9 @@ _OffsetCommit: Any = aiokafka.producer.sender.TxnOffsetCommitHandler
 
 _String: Any = String("utf-8")
 
+REQUEST_BYTES = 256 * 1024
+"""Bytes of batches from which the next ones go in another request."""
+
 _COORDINATOR_GONE = (15, 16)  # error codes: not available, and not this broker
 
 
@@ -465,6 +468,20 @@ class Renewing(Exception):
     """A batch was taken back from a producer that is replaced by another."""
 
 
+def _parts_of(batches: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
+    """Yield batches in parts of `REQUEST_BYTES`."""
+    part: dict[Any, Any] = {}
+    size = 0
+    for partition, batch in batches.items():
+        part[partition] = batch
+        size += len(batch.get_data_buffer())
+        if size >= REQUEST_BYTES:
+            yield part
+            part, size = {}, 0
+    if part:
+        yield part
+
+
 class OffsetCommit(_OffsetCommit):  # type: ignore[misc]
     """Fails where a topic is not there: aiokafka asks again until the transaction has taken too long, and is lost."""
 
@@ -494,7 +511,20 @@ class Produce(_Produce):  # type: ignore[misc]
 class Sender(_Sender):  # type: ignore[misc]
     """Sends what a producer has to send."""
 
-    _send_produce_req = seeing(_Sender._send_produce_req, SendProduceReqHandler=Produce)
+    async def _send_produce_req(self, node_id: int, batches: Mapping[Any, Any]) -> None:
+        """Send batches to a broker, several requests at a time: aiokafka waits for each answer, and the link is idle meanwhile.
+
+        A partition has one batch on its way, so the order is that of its queue.
+        """
+        self._in_flight.discard(node_id)  # what comes for other partitions of it need not wait
+        await asyncio.gather(*[self.send_together(node_id, part) for part in _parts_of(batches)])
+
+    async def send_together(self, node_id: int, batches: Mapping[Any, Any]) -> None:
+        """Send batches in one request, and let the next ones of their partitions go."""
+        await Produce(self, batches).do(node_id)
+        self._muted_partitions.difference_update(batches)
+        self._message_accumulator.wake_sender()
+
     _do_txn_offset_commit = seeing(_Sender._do_txn_offset_commit, TxnOffsetCommitHandler=OffsetCommit)
 
 
@@ -525,6 +555,10 @@ class Accumulator(_Accumulator):  # type: ignore[misc]
         """Let what was appended last go before the others of its partition."""
         if queued := self._batches.get(partition):
             queued.rotate(1)
+
+    def wake_sender(self) -> None:
+        """Let the sender look again."""
+        self._wakeup(self._waiter_future)
 
     def wake_sender_in(self, seconds: float) -> asyncio.TimerHandle:
         """Let the sender look again after a while."""
