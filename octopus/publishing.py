@@ -186,5 +186,11 @@ def encode_key(key: bytes | str | None) -> bytes | None:
 
 def encode_headers(headers: HeadersLike) -> Headers:
     """Return headers as name and value pairs; text values are UTF-8."""
-    pairs: Iterable[tuple[str, bytes | str | None]] = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Iterable[tuple[str, bytes | str | None]]
+    if (
+        type(headers) is list or type(headers) is tuple
+    ):  # most are, and asking for a Mapping takes as long as all the rest
+        pairs = headers
+    else:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
