@@ -27,7 +27,7 @@ class Job(msgspec.Struct, omit_defaults=True):
 
 
 def outputs_of(topic: str) -> tuple[str, str]:
-    """Return the topics to which a handler that delivers exactly once publishes: what it returns, what it sends."""
+    """Return the topics to which handlers publish: what they return, and, exactly once, what they send."""
     return f"{topic}.out", f"{topic}.side"
 
 
@@ -65,6 +65,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
         kind: Whether the handler is `async def` or `def`.
         dead_letter: As `dead_letter=` of a handler.
         delivery: Of its handler; if `exactly_once`, it publishes to the topics that `outputs_of` names.
+        publishes: Whether its handler returns something that is published, at least once, to the first of these topics.
         settings: Of the worker.
         durable: Whether an effect is on disk before the handler returns. A killed process leaves to the system what it
             has written, so only the death of the machine needs it.
@@ -86,6 +87,7 @@ class WorkerPlan(msgspec.Struct, kw_only=True, omit_defaults=True):
     kind: Literal["async", "thread"] = "async"
     dead_letter: bool | None = None
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    publishes: bool = False
     settings: dict[str, Any] = {}
     durable: bool = False
     clock_jumps: float = 0.0

@@ -1,5 +1,6 @@
 """A transport that records its traffic: records polled, messages of transactions, commits, assignments."""
 
+import asyncio
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import count
@@ -17,6 +18,7 @@ from octopus.transports.base import (
     Consumer,
     Fetched,
     Outgoing,
+    Producer,
     TransactionalProducer,
     Transport,
 )
@@ -25,7 +27,7 @@ from tests.faults.journal import Journal, now
 ID = re.compile(rb'"id": ?"([^"]*)"')
 
 WRITE = "trial-write"
-"""Header with the id of what is published in a transaction: two attempts publish the same, and are told apart by it."""
+"""Header with the id of what a handler publishes: two attempts publish the same, and are told apart by it."""
 
 
 def id_of(value: bytes | None) -> str:
@@ -41,9 +43,11 @@ class RecordingTransport:
         transport: The one that does the work.
         journal: Gets the records.
         worker: Its name.
+        published: Topics of which it records what is published to them outside of transactions.
     """
 
-    def __init__(self, transport: Transport, journal: Journal, worker: str) -> None:
+    def __init__(self, transport: Transport, journal: Journal, worker: str, published: Collection[str] = ()) -> None:
+        self._published = published
         self._transport = transport
         self._journal = journal
         self._worker = worker
@@ -59,6 +63,12 @@ class RecordingTransport:
             return consumer  # of a topic that is made again: its offsets mean something else each time
         self._latest = RecordingConsumer(consumer, self._journal, self._worker, group, self._consumers)
         return self._latest
+
+    def producer(self, **options: Any) -> Producer:
+        producer = self._transport.producer(**options)
+        if not self._published:
+            return producer
+        return RecordingPublisher(producer, self._journal, self._worker, self._published)  # type: ignore[return-value]
 
     def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
         producer = self._transport.transactional_producer(transactional_id, **options)
@@ -120,6 +130,69 @@ class RecordingConsumer:
 
 
 _numbers = count()
+
+
+class RecordingPublisher:
+    """Passes every call to a producer, and records what it publishes to some topics.
+
+    Args:
+        producer: The one that does the work.
+        journal: Gets the records.
+        name: Of its worker.
+        topics: Which.
+    """
+
+    def __init__(self, producer: Producer, journal: Journal, name: str, topics: Collection[str]) -> None:
+        self._producer = producer
+        self._journal = journal
+        self._name = name
+        self._topics = topics
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    async def send(self, message: Outgoing) -> Published:
+        return (await self.send_many([message]))[0]
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+        return await self.queue(messages)
+
+    def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
+        marked, offered = [*messages], dict[int, str]()
+        for at, message in enumerate(messages):
+            if message.topic in self._topics:
+                offered[at] = write = f"{self._name}/{next(_numbers)}"
+                marked[at] = msgspec.structs.replace(message, headers=(*message.headers, (WRITE, write.encode())))
+                self._journal.write(Offered(time=now(), id=write, topic=message.topic, of=id_of(message.value)))
+        inner = self._producer.queue(marked)
+        outer: asyncio.Future[list[Published]] = inner.get_loop().create_future()
+
+        def done(_: object) -> None:
+            if inner.cancelled():
+                outer.cancel()
+                return
+            error = inner.exception()
+            published = inner.result() if error is None else getattr(error, "published", ())
+            self._journal.write(*self._stored(offered, published))  # before anybody can commit
+            if outer.done():
+                return
+            if error is None:
+                outer.set_result(inner.result())
+            else:
+                outer.set_exception(error)
+                outer.exception()  # whoever does not ask is not to be told
+
+        inner.add_done_callback(done)
+        outer.add_done_callback(lambda _: inner.cancel() if outer.cancelled() else None)
+        return outer
+
+    def _stored(self, offered: Mapping[int, str], published: Sequence[Published | None]) -> list[Stored]:
+        acknowledged = now()
+        return [
+            Stored(time=acknowledged, id=write, at=TopicPartition(place.topic, place.partition), offset=place.offset)
+            for at, write in offered.items()
+            if at < len(published) and (place := published[at]) is not None
+        ]
 
 
 class RecordingProducer:

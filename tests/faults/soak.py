@@ -70,13 +70,15 @@ class Outcome(msgspec.Struct, kw_only=True):
         plan: What it was to be.
         seconds: How long it ran.
         excused: Effects that its faults might have repeated.
-        outputs: Topics of its outputs.
+        outputs: Topics of its outputs, where they are exactly once.
+        published: Topics of its outputs, where they are at least once, by the topic that is read.
     """
 
     plan: Plan
     seconds: float
     excused: int
     outputs: tuple[str, ...] = ()
+    published: dict[str, tuple[str, ...]] = {}
 
 
 class Verdict(NamedTuple):
@@ -423,6 +425,7 @@ async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, 
             seed=plan.seed,
             ordering=plan.ordering,
             delivery=plan.delivery,
+            publishes=True,
             settings=KAFKA if plan.broker == "kafka" else EMBEDDED,
             durable=True,
             recreated=True,
@@ -442,6 +445,7 @@ async def soak(plan: Plan, directory: Path, history: Path, tell: Callable[[str, 
                     seconds=time.monotonic() - began,
                     excused=trial.excused,
                     outputs=trial.outputs,
+                    published=trial.published,
                 )
                 write_history(history, trial.events(), outcome)
     return replay(history)
@@ -472,6 +476,7 @@ def replay(path: Path) -> Verdict:
         ordering=outcome.plan.ordering,  # type: ignore[arg-type]
         duplicates=outcome.excused,
         outputs=outcome.outputs,
+        published=outcome.published,
     )
     return Verdict(outcome, report)
 
@@ -507,6 +512,7 @@ def describe(verdict: Verdict) -> str:
         }
     else:
         rows["repeated effects"] = f"{report.duplicates:,} ({share:.1f} %; excused: {outcome.excused:,})"
+        rows["outputs that were read"] = f"{report.outputs:,}"
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     lines += ["", "| what happened | times |", "|---|---|"]
     lines += [f"| {what} | {times:,} |" for what, times in sorted(report.notes.items())]

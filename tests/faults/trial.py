@@ -68,6 +68,7 @@ class Trial:
         delivery: Of the handler. Where it is `exactly_once`, effects are the outputs that readers of committed records see,
             and no fault excuses a repeated one.
         settings: Of the workers, over `QUICK`.
+        publishes: Whether the handler returns something that is published, at least once.
         **plan: Further fields of `WorkerPlan`, for all workers.
     """
 
@@ -81,6 +82,7 @@ class Trial:
         partitions: int = 4,
         replication: int = -1,
         delivery: str = "at_least_once",
+        publishes: bool = False,
         settings: dict[str, Any] | None = None,
         **plan: Any,
     ) -> None:
@@ -99,7 +101,8 @@ class Trial:
         self._replication = replication
         self.settings = config.merge(QUICK, settings or {})
         self.outputs = outputs_of(self.topic) if delivery == "exactly_once" else ()
-        self._plan = {**plan, "delivery": delivery}
+        self.published = {self.topic: outputs_of(self.topic)[:1]} if publishes and not self.outputs else {}
+        self._plan = {**plan, "delivery": delivery, "publishes": publishes}
         self._brokers = brokers
         self._transport = KafkaTransport(
             KafkaSettings(brokers=brokers, client_id="trial", request_timeout=3.0, metadata_max_age=5.0)
@@ -119,7 +122,7 @@ class Trial:
         await self._admin.start()
         await self._producer.start()
         await self._admin.create_topic(self.topic, partitions=self._partitions, replication=self._replication)
-        if self.outputs:
+        if self.outputs or self.published:
             await self._follow_outputs()
         self._sampling = asyncio.create_task(self._sample())
         return self
@@ -142,7 +145,7 @@ class Trial:
         self._journal.close()
 
     async def _follow_outputs(self) -> None:
-        topics = (*self.outputs, self.topic + ".dead-letter")
+        topics = self.published.get(self.topic, ()) or (*self.outputs, self.topic + ".dead-letter")
         for topic in topics:
             await self._admin.create_topic(topic, partitions=OUTPUT_PARTITIONS, replication=self._replication)
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(OUTPUT_PARTITIONS)]
@@ -397,6 +400,7 @@ class Trial:
             duplicates=self.excused if duplicates is None else duplicates,
             complete=complete,
             outputs=self.outputs,
+            published=self.published,
         )
         found = "\n".join(map(str, report.anomalies[:20]))
         assert not report.anomalies, f"{len(report.anomalies)} anomalies\n{found}\n{self.story()}"
@@ -409,9 +413,9 @@ class Trial:
                 await self.stop(name)
         with contextlib.suppress(TransportError, TimeoutError):
             self._note_committed(await self._look(), confirmed_after=0.0)
-        if self.outputs:
+        if self._readers:
             await self._read_up()
-        else:
+        if not self.outputs:
             await self._exhume()
 
     async def coordinator(self, transactional_id: str = "") -> int:

@@ -147,6 +147,8 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
     out, side = outputs_of(plan.topic)
     if plan.delivery == "exactly_once":
         options |= {"delivery": "exactly_once", "to": out}
+    elif plan.publishes:
+        options |= {"to": out}
 
     async def publish(event: Event[Job]) -> dict[str, str]:
         """Do what a handler does that delivers exactly once: publish something and return something."""
@@ -160,13 +162,14 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
             await diary.handle(events)
             if plan.delivery == "exactly_once":
                 return [await publish(event) for event in events]
-            return None
+            return [{"id": event.value.id} for event in events] if plan.publishes else None
 
     elif plan.kind == "thread":
 
         @app.on(plan.topic, ordering=plan.ordering, concurrency=plan.concurrency, name="handle", **options)
-        def handle_in_thread(event: Event[Job]) -> None:
+        def handle_in_thread(event: Event[Job]) -> Any:
             diary.handle_in_thread(event)
+            return {"id": event.value.id} if plan.publishes else None
 
     else:
 
@@ -177,7 +180,7 @@ def app_of(plan: WorkerPlan, diary: Diary) -> Octopus:
                 await diary.handle([event])
                 return output
             await diary.handle([event])
-            return None
+            return {"id": event.value.id} if plan.publishes else None
 
     if plan.recreated:
         renewed = recreated_of(plan.topic)
@@ -207,7 +210,12 @@ def main(text: str) -> int:
     diary.journal.write(Note(time=now(), what="worker starts", who=plan.name))
 
     def recording(settings: Settings, **options: Any) -> RecordingTransport:
-        transport = RecordingTransport(connect(settings, **options), diary.journal, f"{plan.name}-{os.getpid()}")
+        transport = RecordingTransport(
+            connect(settings, **options),
+            diary.journal,
+            f"{plan.name}-{os.getpid()}",
+            published=outputs_of(plan.topic)[:1] if plan.publishes else (),
+        )
         if plan.fetch_dies_after is not None:
             threading.Timer(plan.fetch_dies_after, transport.kill_fetch_task).start()
         return transport

@@ -477,6 +477,112 @@ def test_outputs_in_another_order_than_their_records() -> None:
     assert told.kinds(ordering="key") == told.kinds(ordering="none") == []
 
 
+# ── at least once: a record is settled when its output is acknowledged ────────────────────────────────────────────────
+
+
+class Publishing(Telling):
+    """Tells of outputs and their acknowledgements, and of one who reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[str, int] = {}
+        self._kept: list[tuple[int, str]] = []
+
+    def published(self, offset: int, write: str, key: str | None = None) -> None:
+        self.add(Offered, id=write, topic="out", of=f"0-{offset}", key=key)
+        self._places[write] = len(self._places)
+        self._kept.append((self._places[write], write))
+
+    def acknowledged(self, write: str) -> None:
+        self.add(Stored, id=write, at=OUT, offset=self._places[write])
+
+    def seen(self, *hidden: str) -> None:
+        found = tuple(each for each in self._kept if each[1] not in hidden)
+        self.add(Polled, reader="outputs", at=OUT, records=found, uncommitted=True)
+        self.add(Polled, reader="outputs of a transaction", at=OUT, records=found)
+
+    def kinds(self, **options: object) -> list[str]:
+        return super().kinds(**{"published": {"t": ("out",)}, "ordering": "partition", **options})
+
+
+def outputs_in_flight() -> Publishing:
+    """Two records: the second begins before the output of the first is acknowledged."""
+    told = Publishing()
+    told.stored(0, 1)
+    told.polled(0, 1)
+    told.done(0)
+    told.published(0, "a/0")
+    told.done(1)
+    told.published(1, "a/1")
+    return told
+
+
+def test_a_lane_may_go_on_before_outputs_are_acknowledged_and_a_commit_may_follow() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.committed(1, who="a")
+    told.acknowledged("a/1")
+    told.committed(2, who="a")
+    told.seen()
+    assert told.kinds() == []
+
+
+def test_a_commit_past_an_output_that_is_not_acknowledged() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.committed(2, who="a")
+    told.acknowledged("a/1")
+    told.seen()
+    assert told.kinds() == ["committed-past-unfinished"]
+    assert told.kinds(published={}) == []  # the handlers had finished
+
+
+def test_a_dead_letter_stands_for_an_output() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.add(DeadLettered, at=P0, offset=1, id="0-1")
+    told.committed(2, who="a")
+    told.seen()
+    assert told.kinds() == []
+
+
+def test_a_record_that_is_done_and_whose_output_no_broker_has() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.seen("a/1")
+    assert set(told.kinds()) == {"lost-write", "lost-output"}
+
+
+def test_an_output_that_was_acknowledged_and_cannot_be_read() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.acknowledged("a/1")
+    told.seen("a/1")
+    assert set(told.kinds()) == {"lost-output"}
+
+
+def test_first_outputs_of_a_lane_stand_in_its_order_and_repeated_ones_anywhere() -> None:
+    told = outputs_in_flight()
+    told.acknowledged("a/0")
+    told.acknowledged("a/1")
+    told.done(0)  # after a kill
+    told.published(0, "b/0")
+    told.acknowledged("b/0")
+    told.seen()
+    assert told.kinds(duplicates=1) == []
+    told = Publishing()
+    told.stored(0, 1)
+    told.polled(0, 1)
+    told.done(0, 1)
+    told.published(1, "a/1")
+    told.published(0, "a/0")
+    told.acknowledged("a/1")
+    told.acknowledged("a/0")
+    told.seen()
+    assert told.kinds() == ["order-broken"]
+    assert told.kinds(ordering="none") == []
+
+
 def test_lines_read_back_as_they_were_written_and_a_torn_one_did_not_happen() -> None:
     told = a_good_run()
     told.add(Note, what="kill worker", who="a")

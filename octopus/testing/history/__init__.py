@@ -22,6 +22,9 @@ settled when the commit of its transaction was asked for. So all of the above is
     lost-output                 one of the outputs of a record, or a whole acknowledged transaction, is not there
     torn-transaction            a part of a transaction is visible, or its outputs without offsets; a record has its outputs
                                 in several, or outputs and a dead letter
+
+Where handlers publish at least once, a record is settled when an output of it is acknowledged in each topic; one that was acknowledged and
+cannot be read is a `lost-output`, too, and the first outputs of a lane's records stand in the order of the records.
 """
 
 from octopus.testing.history.checks import check

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -31,6 +31,7 @@ def check(
     duplicates: int | None = 0,
     complete: bool = True,
     outputs: Collection[str] = (),
+    published: Mapping[str, Collection[str]] = {},
 ) -> Report:
     """Look for anomalies.
 
@@ -43,8 +44,10 @@ def check(
         outputs: Topics to which the handlers publish exactly one record for each of theirs, exactly once; any other topic
             with outputs is one of dead letters. Readers of both must have been at the end. When none is given, an effect
             is a handler's run that ended well.
+        published: For a topic that handlers read, those to which they publish a record for each of its own, at least once. Such a
+            record is settled when one in each is acknowledged, or when it is a dead letter.
     """
-    history = _History(sorted(events, key=lambda event: event.time), frozenset(outputs))
+    history = _History(sorted(events, key=lambda event: event.time), frozenset(outputs), published)
     anomalies = [
         *_inconsistent_offsets(history),
         *_duplicate_writes(history),
@@ -54,10 +57,11 @@ def check(
         *_commits(history),
         *_ran_twice_at_once(history),
         *(_transactions(history) if complete and outputs else ()),
+        *(_published(history) if complete and published else ()),
     ]
-    if outputs:
+    if outputs or published:
         anomalies += _output_order(history, ordering)
-    elif ordering != "none":
+    if not outputs and ordering != "none":
         anomalies += _order(history, ordering)
     excess = sum(len(times) - 1 for times in history.effects.values())
     if duplicates is not None and excess > duplicates:
@@ -85,6 +89,8 @@ def check(
 
 Place = tuple[TopicPartition, int]
 
+_NEVER = float("inf")
+
 
 class _History:
     """The events, indexed.
@@ -96,11 +102,17 @@ class _History:
         visible: Outputs that a reader of committed records saw, with their places.
         glimpsed: Outputs that a reader saw.
         transactions: What is in each.
+        acknowledged_outputs: When the first output of a record was acknowledged, by the record's id and the output's topic.
     """
 
-    def __init__(self, events: Sequence[Event], outputs: frozenset[str]) -> None:
+    def __init__(
+        self, events: Sequence[Event], outputs: frozenset[str], published: Mapping[str, Collection[str]]
+    ) -> None:
         self.count = len(events)
         self.output_topics = outputs
+        self.published = published
+        self.published_topics = frozenset(topic for topics in published.values() for topic in topics)
+        self.acknowledged_outputs: dict[tuple[str, str], float] = {}
         self.acknowledged: set[str] = set()
         self.with_offsets: set[str] = set()
         self.transactions: defaultdict[str, list[Offered]] = defaultdict(list)
@@ -136,6 +148,8 @@ class _History:
             case Stored(id=name, at=at, offset=offset):
                 self.stored[name] = (at, offset)
                 self._see(at, offset, name)
+                if name in self.offered and (of := self.offered[name].of) is not None:
+                    self.acknowledged_outputs.setdefault((of, at.topic), event.time)
             case Refused(id=name):
                 self.refused.add(name)
             case Ended(transaction=name, acknowledged=acknowledged):
@@ -194,11 +208,24 @@ class _History:
     def _see(self, at: TopicPartition, offset: int, name: str) -> None:
         self.log[at].setdefault(offset, set()).add(name)
 
+    def finished(self, place: Place) -> float | None:
+        """Return the earliest moment at which the next record of its lane may begin, or None."""
+        effects = self.effects.get(place)
+        return _earliest(effects[0] if effects else None, self.dead_lettered.get(place))
+
     def settled(self, place: Place) -> float | None:
         """Return the earliest moment at which a record may have been settled, or None."""
-        effects = self.effects.get(place)
-        times = [time for time in (effects[0] if effects else None, self.dead_lettered.get(place)) if time is not None]
-        return min(times) if times else None
+        if not (topics := self.published.get(place[0].topic)):
+            return self.finished(place)
+        return _earliest(self._published(place, topics), self.dead_lettered.get(place))
+
+    def _published(self, place: Place, topics: Collection[str]) -> float | None:
+        """Return when an output of a record was acknowledged in each topic, or None."""
+        times = [
+            min([self.acknowledged_outputs.get((name, topic), _NEVER) for name in self.names(place)], default=_NEVER)
+            for topic in topics
+        ]
+        return latest if (latest := max(times)) < _NEVER else None
 
     def names(self, place: Place) -> set[str]:
         return self.log[place[0]].get(place[1], set())
@@ -377,8 +404,20 @@ def _transactions(history: _History) -> Iterator[Anomaly]:
             yield Anomaly("torn-transaction", f"the outputs of {_spell(place)} are of several transactions")
 
 
+def _published(history: _History) -> Iterator[Anomaly]:
+    """What is acknowledged is there; a record that a handler has done has an output in each topic."""
+    for name, (at, offset) in history.stored.items():
+        if at.topic in history.published_topics and name not in history.visible:
+            yield Anomaly("lost-output", f"{name} was acknowledged at {_spell((at, offset))} and is not there")
+    found = {(history.offered[name].of, at.topic) for name, (at, _) in history.visible.items()}
+    for place in history.effects:
+        for topic in history.published.get(place[0].topic, ()):
+            if place not in history.dead_lettered and not any((name, topic) in found for name in history.names(place)):
+                yield Anomaly("lost-output", f"{_spell(place)} has no output in {topic}")
+
+
 def _output_order(history: _History, ordering: Ordering | Literal["batch"]) -> Iterator[Anomaly]:
-    """The outputs of a lane are visible in the order of its records."""
+    """The first outputs of a lane's records are visible in the order of these records."""
     if ordering in ("none", "batch"):
         return
     origins = {
@@ -389,10 +428,15 @@ def _output_order(history: _History, ordering: Ordering | Literal["batch"]) -> I
         if name in history.offered and history.offered[name].of is None
     }
     latest: dict[tuple[TopicPartition, TopicPartition, str | None], int] = {}
+    seen: set[tuple[TopicPartition, Place]] = set()
     for name, (at, offset) in sorted(history.visible.items(), key=lambda item: item[1]):
         origin = origins.get(history.offered[name].of or "")
-        if origin is None or at.topic not in history.output_topics:
+        if origin is None or at.topic not in history.output_topics | history.published_topics:
             continue
+        if at.topic in history.published_topics:
+            if (at, origin) in seen:
+                continue  # repeated after a fault
+            seen.add((at, origin))
         key = history.key(origin) if ordering == "key" else None
         lane = at, origin[0], key
         if latest.setdefault(lane, -1) > origin[1]:
@@ -440,9 +484,13 @@ def _order(history: _History, ordering: Ordering | Literal["batch"]) -> Iterator
                     lane = f"key {key!r} of {at}" if key is not None else str(at)
                     yield Anomaly("order-broken", f"{offset} of {lane} began before {latest_offset} was settled")
             # Of a batch, what cannot be decoded never begins, and what is given up is dead-lettered after the rest of it ran.
-            settled = history.ends.get(place) if ordering == "batch" else history.settled(place) or float("inf")
+            settled = history.ends.get(place) if ordering == "batch" else history.finished(place) or float("inf")
             if settled is not None and settled > latest:
                 latest, latest_offset = settled, offset
+
+
+def _earliest(*times: float | None) -> float | None:
+    return min([time for time in times if time is not None], default=None)
 
 
 def _spell(place: Place) -> str:
