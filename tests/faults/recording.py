@@ -1,8 +1,8 @@
 """A transport that records its traffic: records polled, messages of transactions, commits, assignments."""
 
-import asyncio
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,6 +22,7 @@ from octopus.transports.base import (
     TransactionalProducer,
     Transport,
 )
+from octopus.transports.queueing import Call, CallProducer
 from tests.faults.journal import Journal, now
 
 ID = re.compile(rb'"id": ?"([^"]*)"')
@@ -142,7 +143,7 @@ class RecordingPublisher:
         topics: Which.
     """
 
-    def __init__(self, producer: Producer, journal: Journal, name: str, topics: Collection[str]) -> None:
+    def __init__(self, producer: CallProducer, journal: Journal, name: str, topics: Collection[str]) -> None:
         self._producer = producer
         self._journal = journal
         self._name = name
@@ -151,48 +152,50 @@ class RecordingPublisher:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
-    async def send(self, message: Outgoing) -> Published:
-        return (await self.send_many([message]))[0]
-
-    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        return await self.queue(messages)
-
-    def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
-        marked, offered = [*messages], dict[int, str]()
-        for at, message in enumerate(messages):
+    def queue_call(self, call: Call) -> None:
+        marked, offered = [*call.messages], dict[int, str]()
+        for at, message in enumerate(call.messages):
             if message.topic in self._topics:
                 offered[at] = write = f"{self._name}/{next(_numbers)}"
                 marked[at] = msgspec.structs.replace(message, headers=(*message.headers, (WRITE, write.encode())))
                 self._journal.write(Offered(time=now(), id=write, topic=message.topic, of=id_of(message.value)))
-        inner = self._producer.queue(marked)
-        outer: asyncio.Future[list[Published]] = inner.get_loop().create_future()
+        self._producer.queue_call(RecordedCall(call, marked, partial(self._note_stored, offered)))
 
-        def done(_: object) -> None:
-            if inner.cancelled():
-                outer.cancel()
-                return
-            error = inner.exception()
-            published = inner.result() if error is None else getattr(error, "published", ())
-            self._journal.write(*self._stored(offered, published))  # before anybody can commit
-            if outer.done():
-                return
-            if error is None:
-                outer.set_result(inner.result())
-            else:
-                outer.set_exception(error)
-                outer.exception()  # whoever does not ask is not to be told
-
-        inner.add_done_callback(done)
-        outer.add_done_callback(lambda _: inner.cancel() if outer.cancelled() else None)
-        return outer
-
-    def _stored(self, offered: Mapping[int, str], published: Sequence[Published | None]) -> list[Stored]:
+    def _note_stored(self, offered: Mapping[int, str], published: Sequence[Published | None]) -> None:
         acknowledged = now()
-        return [
-            Stored(time=acknowledged, id=write, at=TopicPartition(place.topic, place.partition), offset=place.offset)
-            for at, write in offered.items()
-            if at < len(published) and (place := published[at]) is not None
-        ]
+        self._journal.write(
+            *(
+                Stored(
+                    time=acknowledged, id=write, at=TopicPartition(place.topic, place.partition), offset=place.offset
+                )
+                for at, write in offered.items()
+                if (place := published[at]) is not None
+            )
+        )
+
+
+class RecordedCall(Call):
+    """A call that another stands for, whose messages have no marks.
+
+    Args:
+        call: The other.
+        messages: With their marks.
+        note: Hears where they were stored before anybody else does.
+    """
+
+    __slots__ = ("_call", "_note")
+
+    def __init__(
+        self, call: Call, messages: Sequence[Outgoing], note: Callable[[Sequence[Published | None]], None]
+    ) -> None:
+        super().__init__(messages, call.future)
+        self._call = call
+        self._note = note
+
+    def finish(self, published: Sequence[Published | None]) -> None:
+        self._note(published)
+        self._call.error = self.error
+        self._call.finish(published)
 
 
 class RecordingProducer:

@@ -82,7 +82,7 @@ class Trial:
         partitions: int = 4,
         replication: int = -1,
         delivery: str = "at_least_once",
-        publishes: bool = False,
+        publishes: bool = True,
         settings: dict[str, Any] | None = None,
         **plan: Any,
     ) -> None:
