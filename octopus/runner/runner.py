@@ -231,7 +231,7 @@ class Runner:
         return self._pacing.claim_limit == 1
 
     async def wait_for_demand(self, timeout: float) -> bool:
-        """Wait until some partition has nothing left to take; return False after `timeout` seconds."""
+        """Wait until some partition has nothing left to take, or has settled something late; return False after `timeout` seconds."""
         return await self._schedule.wait_for_demand(timeout)
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
@@ -378,6 +378,7 @@ class Runner:
     def _acknowledge(self, assignment: Assignment) -> None:
         """Settle what has waited long enough for acknowledgements; what was refused takes its road of failure."""
         self._refusals.add(assignment, assignment.acknowledge())
+        self._schedule.note_room()
 
     def _fail(self, error: BaseException) -> None:
         """Stop processing at what is no event's failure."""

@@ -184,6 +184,11 @@ class Schedule:
             self._demand = None
         return not demand.cancelled()
 
+    def note_room(self) -> None:
+        """Wake who waits for demand: records have settled, and there may be room for others."""
+        if self._demand is not None:
+            resolve(self._demand)
+
     def has_work(self) -> bool:
         """Tell whether there may be something to take."""
         return bool(self.active or self.due)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,10 +12,10 @@ import pytest
 
 from octopus import Event, Octopus, RetryPolicy, config
 from octopus.errors import ConnectionFailed, RecordTooLarge
-from octopus.events import Published, TopicPartition
+from octopus.events import TopicPartition
 from octopus.testing import VirtualTime
-from octopus.transports.base import Outgoing, Producer
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.queueing import Call, CallProducer
 from octopus.worker import Worker
 from tests.staged import P0, P1, committed, dead_letters, publish, until
 
@@ -30,33 +30,28 @@ class FarProducer:
         link: How long that takes.
     """
 
-    def __init__(self, producer: Producer, link: "Link") -> None:
+    def __init__(self, producer: CallProducer, link: "Link") -> None:
         self._producer = producer
         self._link = link
-        self._sent: deque[tuple[Sequence[Outgoing], asyncio.Future[list[Published]], bool]] = deque()
+        self._sent: deque[tuple[Call, bool]] = deque()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
-    def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
-        loop, link = asyncio.get_running_loop(), self._link
-        future: asyncio.Future[list[Published]] = loop.create_future()
+    def queue_call(self, call: Call) -> None:
+        link = self._link
         link.failing += bool(link.is_down or link.failing)  # nothing overtakes what fails
-        self._sent.append((messages, future, bool(link.failing)))
-        loop.call_later(link.delay, self._answer)
-        return future
+        self._sent.append((call, bool(link.failing)))
+        asyncio.get_running_loop().call_later(link.delay, self._answer)
 
     def _answer(self) -> None:
-        messages, future, fails = self._sent.popleft()
+        call, fails = self._sent.popleft()
         self._link.failing -= fails
-        stored = None if fails else self._producer.queue(messages)
-        if future.cancelled():
-            return
-        error = ConnectionFailed("the broker is away") if stored is None else stored.exception()
-        if error is not None:
-            future.set_exception(error)
-        elif stored is not None:
-            future.set_result(stored.result())
+        if fails:
+            call.error = ConnectionFailed("the broker is away")
+            call.finish([None] * len(call.messages))
+        else:
+            self._producer.queue_call(call)
 
 
 class Link(MemoryTransport):
