@@ -1,6 +1,7 @@
 """The latency of an app under the settings of `octopus run`."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 
@@ -10,11 +11,14 @@ from benchmarks.clients.latency import INTERVAL, Latencies, Timed, event, feedin
 from benchmarks.task import Task
 from octopus import Octopus, config
 from octopus.worker import Worker
+from octopus.worker.collector import patient_collector
 
 
 def run(task: Task) -> dict[str, float]:
     """Publish and consume, or be fed and consume."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    # Embedded in somebody's program, the collector is somebody else's.
+    collector = patient_collector() if task.options["threaded"] else contextlib.nullcontext()
+    with collector, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(measure(task))
 
 
