@@ -10,7 +10,7 @@ from benchmarks.suites.scale import KILLED
 Key = tuple[str, str, str, float]
 """Suite, group, case, round trip in milliseconds."""
 
-TYPED, BATCH = "octopus typed", "octopus batch of 500"
+TYPED = "octopus typed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +106,6 @@ TARGETS = [
     *(_consume("octopus batch of 500", TYPED, 1.1, group) for group in ("100 B", "463 B", "2.5 KB")),
     _consume("octopus batch of 500", TYPED, 1.0, "64 KB"),
     _consume(TYPED, TYPED, 0.5, round_trip_ms=60.0),
-    _consume(TYPED, "confluent consume(500)", 0.75),
-    _consume(TYPED, "confluent consume(500)", 0.75, "100 B"),
-    _consume(BATCH, TYPED, 1.1, "100 B"),
-    _consume(BATCH, TYPED, 1.1),
-    _consume(BATCH, TYPED, 1.1, "2.5 KB"),
-    _consume(BATCH, TYPED, 1.0, "64 KB"),
     _transform(transform.FIRST, "quix apply, to_topic", 1.5),
     _transform(transform.FIRST, transform.BASELINE, 0.75),
     _transform(transform.FIRST, transform.EXACTLY_ONCE, 1.0),

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,55 @@ async def test_one_sync_serves_all_who_wait(storage: Storage, monkeypatch: pytes
             tasks.create_task(produce())
     assert log.end_offset == 51
     assert count == 2
+    storage.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="tells files by their descriptors")
+async def test_what_is_acknowledged_is_covered_by_a_sync_that_has_ended(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves the kernel's copy; a power cut leaves of each file what its last sync covered when it began."""
+    covered: dict[str, int] = {}
+    sync = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size  # appends that arrive meanwhile may be on the disk, or not
+        sync(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        covered[path] = max(covered.get(path, 0), size)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    logs = storage.create_topic("t", 2).partitions
+    storage.faults.sync_delay = 0.002
+    acknowledged: list[tuple[int, int, bytes]] = []
+
+    async def produce(producer: int) -> None:
+        for number in range(20):
+            partition, value = number % 2, b"%d-%d" % (producer, number)
+            offset = logs[partition].append(batch(value), NOW).base_offset
+            await storage.synced([logs[partition]])
+            acknowledged.append((partition, offset, value))
+            if number % 7 == producer % 7:
+                check_after_a_power_cut(tmp_path / "cut", dict(covered), list(acknowledged))
+
+    def check_after_a_power_cut(place: Path, sizes: dict[str, int], kept: list[tuple[int, int, bytes]]) -> None:
+        shutil.copytree(tmp_path / "data", place)
+        for file in place.glob("topics/**/*.log"):
+            os.truncate(file, sizes.get(str(tmp_path / "data" / file.relative_to(place)), 0))
+        again = open_storage(place)
+        found = {
+            (partition, record.offset, record.value)
+            for partition in range(2)
+            for record in all_records(again.log("t", partition))
+        }
+        again.close()
+        shutil.rmtree(place)
+        assert found.issuperset(kept)
+
+    async with asyncio.TaskGroup() as tasks:
+        for producer in range(8):
+            tasks.create_task(produce(producer))
+    assert len(acknowledged) == 160
     storage.close()
 
 
