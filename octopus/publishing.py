@@ -25,6 +25,11 @@ class Running(Protocol):
         """Where its outputs go."""
         ...
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs yet: tasks that it has started may outlive it, and publish for themselves."""
+        ...
+
     def queue(self, message: Outgoing) -> "asyncio.Future[Published]":
         """Publish with the outputs of the record that it runs for, in order; the record settles when all are acknowledged."""
         ...
@@ -58,7 +63,7 @@ class Publisher:
         In a handler it goes out with the outputs of its record, which settles only when it is acknowledged.
         """
         outgoing, handler = self.outgoing(topic, message), running.get()
-        if handler is not None and handler.producer is self._producer:
+        if handler is not None and handler.is_running and handler.producer is self._producer:
             return handler.queue(outgoing)
         return self._producer.queue_one(outgoing)
 

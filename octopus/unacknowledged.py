@@ -16,7 +16,7 @@ Invariants, between any two steps:
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from octopus.events import Batch, StoredRecord
@@ -50,10 +50,12 @@ class Refusal(NamedTuple):
     """An output that a broker has refused for good.
 
     Attributes:
+        handler: Whose it is: what identifies it in its assignment.
         stored: The record, or batch, that it was published for, as its handler had it.
         conclude: Takes it the road of failure and returns what it came to; total, as `types.Conclude`.
     """
 
+    handler: object
     stored: StoredRecord
     conclude: Callable[[], Awaitable[Any]]
 
@@ -115,14 +117,17 @@ class Unacknowledged:
             self.publications.waiting.pop(self, None)
 
     def refuse(self, refusal: Refusal, offsets: Sequence[int]) -> None:
-        """Note a refusal for the records that settle at these offsets, which share it."""
-        if self.is_open:
-            shared = [refusal]
-            for offset in offsets:
-                if offset in self.refused:
-                    self.refused[offset].append(refusal)
-                else:
-                    self.refused[offset] = shared
+        """Note a refusal for the records that settle at these offsets, which share it; the first one of each handler counts.
+
+        What a run has published may lie in several publications, and some of it be refused in each: it has failed once.
+        """
+        if not self.is_open:
+            return
+        shared = [refusal]
+        for offset in offsets:
+            known = self.refused.setdefault(offset, shared)
+            if known is not shared and all(each.handler is not refusal.handler for each in known):
+                known.append(refusal)
 
     def take_refused(self, finished: "Finished") -> tuple[list[StoredRecord], list["Refused"]]:
         """Tell finished records that may settle from those whose outputs were refused."""
@@ -137,6 +142,11 @@ class Unacknowledged:
             else:
                 refused[id(refusals)] = Refused([record], refusals, finished.attempt)
         return settled, [*refused.values()]
+
+    def forget(self, offsets: Iterable[int]) -> None:
+        """Drop what was refused of records that have settled."""
+        for offset in offsets:
+            del self.refused[offset]
 
     def close(self) -> None:
         """Let nothing settle any more."""

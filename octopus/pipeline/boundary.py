@@ -53,14 +53,24 @@ def guard(handle: Handle, conclude: Conclude, outlet: Outlet | None = None) -> R
     """Make total what middleware or a deadline stands around; a bare handling calls `conclude` itself."""
 
     async def run(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
+        began: Attempt | None = None
         try:
             if outlet is not None:
                 if outlet.outputs.is_full:
                     await outlet.outputs.room()
-                outlet.begin(attempt, stored=stored)
-            return await handle(stored, attempt)
+                began = outlet.begin(attempt, stored=stored)
+            outcome = await handle(stored, attempt)
+            try:
+                if began is not None and isinstance(outcome, Retry):  # middleware has returned it
+                    began.fail(stored)
+                return outcome
+            finally:
+                del outcome  # see `octopus.types`
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
+        finally:
+            if began is not None:
+                began.end()
         try:
             return await conclude(stored, attempt, error)
         finally:
@@ -102,19 +112,25 @@ def guard_batches(
                 await publish_dead_letter(record, single, attempt)
 
     async def attempt_batch(batch: Batch, attempt: int) -> BatchOutcome:
+        began: Attempt | None = None
         try:
             if outlet is not None:
                 if outlet.outputs.is_full:
                     await outlet.outputs.room()
-                outlet.begin(attempt, stored=batch)
+                began = outlet.begin(attempt, stored=batch)
             outcome = await handle(batch, attempt)
             try:
                 assert isinstance(outcome, BatchOutcome), "a batch comes to the outcome of each of its records"
+                if began is not None and outcome.retry is not None and len(outcome.others) == len(batch):
+                    began.fail(batch)  # middleware has returned it
                 return outcome
             finally:
                 del outcome  # see `octopus.types`
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `failure` raises what is none
             error = raised
+        finally:
+            if began is not None:
+                began.end()
         try:
             return await conclude_batch(batch, attempt, error)
         finally:

@@ -90,11 +90,12 @@ class Handling:
         wants_event, check = self._route.signature.parameter.kind == "event", self._check
 
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
+            run: Attempt | None = None
             try:
                 if begins is not None:
                     if begins.outputs.is_full:
                         await begins.outputs.room()
-                    begins.begin(attempt, stored=stored)
+                    run = begins.begin(attempt, stored=stored)
                 value, headers = stored.value, stored.headers
                 if headers or current.get():
                     current.set(headers)
@@ -121,6 +122,9 @@ class Handling:
                 if conclude is None:
                     raise
                 error = raised
+            finally:
+                if run is not None:
+                    run.end()
             try:
                 return await conclude(stored, attempt, error)
             finally:
@@ -279,6 +283,8 @@ class Handling:
             finally:
                 if skipped:
                     claim.skipped += skipped
+                if attempt is not None:
+                    attempt.end()
             try:
                 return await conclude(stored, claim.attempt_of(stored), error)
             finally:
@@ -326,13 +332,15 @@ class Handling:
             try:
                 if arguments:
                     current.set(trace)
+                    if outlet is not None:
+                        done = Batch(each for at, each in enumerate(batch) if at not in others) if others else batch
+                        _running().narrow(done)
                     result = await call(arguments)
                     if result is not None:
                         if self._check is not None:
                             self._check()
                         if outlet is not None:
-                            done = batch if not others else [each for at, each in enumerate(batch) if at not in others]
-                            self._put(result, None, Batch(done))
+                            self._put(result, None)
                         else:
                             await publish(result, None)
                 return BatchOutcome(batch, others, retry)
@@ -350,19 +358,16 @@ class Handling:
             return False  # a tombstone has no fields to match
         return pattern.matches(self._plain.decode(value, headers) if headers else value)
 
-    def _put(self, result: Any, key: bytes | None, stored: StoredRecord | None = None) -> None:
+    def _put(self, result: Any, key: bytes | None) -> None:
         """Let the outputs of the attempt that runs be on their way.
 
         Args:
             result: What the handler returned.
             key: Theirs, unless they say.
-            stored: The records whose outputs they are, where they are not all that run.
         """
-        attempt = running.get()
-        assert isinstance(attempt, Attempt), "the error boundary has begun it"
-        record = attempt.record if stored is None else stored
+        attempt = _running()
         for message in self._messages(result, key):
-            attempt.outlet.outputs.put(attempt, record, message)
+            attempt.outlet.outputs.put(attempt, attempt.record, message)
 
     async def _publish(self, result: Any, key: bytes | None) -> None:
         if messages := self._messages(result, key):
@@ -409,6 +414,13 @@ class Handling:
             f"handler {name!r} {what}, and nothing says where it goes: give it to=, return a Message(…, topic=…), or "
             "return None."
         )
+
+
+def _running() -> Attempt:
+    """Return the attempt that runs."""
+    attempt = running.get()
+    assert isinstance(attempt, Attempt), "the error boundary has begun it"
+    return attempt
 
 
 def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:

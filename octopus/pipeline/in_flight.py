@@ -10,7 +10,7 @@ Invariants, between any two steps:
 
 - A message is in one place: it is collected, or in a publication on its way, stored, refused, or of an assignment that is closed.
 - Publications that are not acknowledged are in `_flying`, in order. While something is mended, none is added.
-- `size_bytes` are the key and value bytes of what is collected or in `_flying`.
+- `size_bytes` are the bytes of keys, values and headers of what is collected or in `_flying`.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class OutputsInFlight:
     Attributes:
         producer: As given.
         publications: Numbers what goes out.
-        size_bytes: Key and value bytes that are not acknowledged.
+        size_bytes: Of keys, values and headers that are not acknowledged.
         is_full: Whether that is more than the limit.
     """
 
@@ -73,6 +73,10 @@ class OutputsInFlight:
 
     def put(self, attempt: "Attempt", stored: StoredRecord, message: Outgoing) -> None:
         """Collect an output of a record, or batch, behind all others."""
+        value, key = message.value, message.key
+        size = (len(value) if value is not None else 0) + (len(key) if key is not None else 0)
+        if message.headers:
+            size += sum(len(name) + len(content or b"") for name, content in message.headers)
         collected = self._collected
         messages = collected.messages
         if not messages:
@@ -81,8 +85,6 @@ class OutputsInFlight:
         collected.attempts.append(attempt)
         collected.records.append(stored)
         attempt.outlet.unacknowledged.newest = collected.number
-        value, key = message.value, message.key
-        size = (len(value) if value is not None else 0) + (len(key) if key is not None else 0)
         collected.size_bytes += size
         self.size_bytes = size = self.size_bytes + size
         if size >= self._limit:
@@ -283,9 +285,10 @@ class Attempt:
     Attributes:
         outlet: The handler's.
         number: The attempt.
+        is_running: Whether what is published may be its. A task that the handler has started may outlive it.
     """
 
-    __slots__ = ("_claim", "_failed", "_stored", "number", "outlet")
+    __slots__ = ("_claim", "_failed", "_stored", "is_running", "number", "outlet")
 
     def __init__(self, outlet: Outlet, number: int, claim: Claim | None, stored: StoredRecord | None) -> None:
         self.outlet = outlet
@@ -293,6 +296,7 @@ class Attempt:
         self._claim = claim
         self._stored = stored
         self._failed: StoredRecord | None = None
+        self.is_running = True
 
     @property
     def producer(self) -> Producer:
@@ -311,6 +315,14 @@ class Attempt:
         """Publish for the record that runs. Raises as `OutputsInFlight.put_awaited`."""
         return self.outlet.outputs.put_awaited(self, self.record, message)
 
+    def narrow(self, batch: Batch) -> None:
+        """Note which records of a batch the handler gets: what it publishes is theirs."""
+        self._stored = batch
+
+    def end(self) -> None:
+        """Take it that nothing is published for it any more."""
+        self.is_running = False
+
     def fail(self, stored: StoredRecord) -> None:
         """Note that a record's run has failed: what it published belongs to no record any more."""
         self._failed = stored
@@ -320,7 +332,7 @@ class Attempt:
         if self._failed is not None and (self._claim is None or self._failed is stored):
             return
         outlet = self.outlet
-        refusal = Refusal(stored, partial(_conclude, outlet, stored, self.number, error))
+        refusal = Refusal(outlet, stored, partial(_conclude, outlet, stored, self.number, error))
         offsets = [each.offset for each in stored] if isinstance(stored, Batch) else [settles_at(stored)]
         outlet.unacknowledged.refuse(refusal, offsets)
 
@@ -342,7 +354,7 @@ class _Publication:
         messages: In order.
         attempts: Of each, whose it is.
         records: Of each, the record or batch.
-        size_bytes: Of their keys and values.
+        size_bytes: Of their keys, values and headers.
         waiters: Futures of those that a handler may wait for, by their place.
         left: Places of those that are not stored; None while they are on their way.
         error: Why.

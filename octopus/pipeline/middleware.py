@@ -64,8 +64,7 @@ def claim_through(
         outcome: Outcome = DONE
         call = first if claim.attempt == 1 else _chain(middleware, handler, handle, claim.attempt)
         around = current.get()
-        if outlet is not None:
-            outlet.begin(claim.attempt, claim=claim)
+        attempt = outlet.begin(claim.attempt, claim=claim) if outlet is not None else None
         try:
             for stored in claim.cursor:
                 if outlet is not None and outlet.outputs.is_full:
@@ -86,6 +85,8 @@ def claim_through(
                 elif (outcome := checked(outcome, outermost, handler)) is SKIPPED:
                     claim.skipped += 1
                 elif outcome is not DONE:
+                    if attempt is not None:
+                        attempt.fail(stored)  # it runs again
                     return outcome
                 call = first  # all but the first one are at their first attempt
             return outcome
@@ -93,6 +94,8 @@ def claim_through(
             error = raised
         finally:
             del outcome  # see `octopus.types`: middleware may have put an error into it
+            if attempt is not None:
+                attempt.end()
         try:
             return await conclude(stored, claim.attempt_of(stored), error)
         finally:

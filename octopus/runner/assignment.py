@@ -140,6 +140,8 @@ class Assignment:
                 settled, some = published.take_refused(finished)
                 refused += some
             self._ledger.settle_run(offsets_of(settled))
+        if published.refused:  # a task that outlived its handler has published, too late to be its record's failure
+            published.forget([offset for offset in published.refused if not self._ledger.is_open(offset)])
         return refused
 
     def settle(self, record: StoredRecord, outcome: Outcome, attempt: int) -> None:

@@ -48,9 +48,10 @@ class Refusals:
 
     def add(self, assignment: Assignment, refused: Sequence[Refused]) -> None:
         """Conclude what was refused of records of an assignment."""
-        assignment.unacknowledged.concluding += len(refused)
-        self._waiting.extend((assignment, each) for each in refused)
-        if self._waiting and self._task is None and not self._is_closed:
+        if not self._is_closed:
+            assignment.unacknowledged.concluding += len(refused)
+            self._waiting.extend((assignment, each) for each in refused)
+        if self._waiting and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._conclude(), name="octopus refused outputs")
         self.moved.set()
 
@@ -71,15 +72,22 @@ class Refusals:
                 assignment.unacknowledged.concluding -= 1
                 self.moved.set()
         except Exception as error:  # noqa: BLE001 - as of a slot
-            self._is_closed = True
+            self._forget()
             self._failed(error)
         finally:
             self._task = None
             self.moved.set()
 
+    def _forget(self) -> None:
+        """Leave everything that is here to the next owner: nobody is to wait for it."""
+        self._is_closed = True
+        for assignment, _ in self._waiting:
+            assignment.unacknowledged.concluding -= 1
+        self._waiting.clear()
+
     def close(self) -> list[asyncio.Task[None]]:
         """Conclude nothing more; return the task that is about to end."""
-        self._is_closed = True
+        self._forget()
         if self._task is None:
             return []
         self._task.cancel()

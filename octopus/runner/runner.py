@@ -191,7 +191,7 @@ class Runner:
             async with asyncio.timeout(timeout):
                 if running:
                     await asyncio.wait(running)
-                while any(assignment.unacknowledged for assignment in assignments):
+                while any(assignment.is_open and assignment.unacknowledged for assignment in assignments):
                     self._refusals.moved.clear()
                     await self._refusals.moved.wait()
         except TimeoutError:
@@ -206,6 +206,7 @@ class Runner:
         for slot in self._slots:
             if slot.assignment in assignments:
                 self._slots.end(slot)
+        self._refusals.moved.set()  # nobody waits for these any more
 
     async def quiet(self) -> None:
         """Wait until nothing runs, nothing could and all outputs are acknowledged (retries that wait for their time do not count)."""

@@ -1,18 +1,20 @@
 """Groups whose outputs stay on their way until the test says what becomes of them."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from octopus import Octopus, config
-from octopus.errors import ConnectionFailed, TransportError
+from octopus.errors import ConnectionFailed, RecordTooLarge, TransportError
 from octopus.events import Published, Record, TopicPartition
 from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
 from octopus.publishing import Publisher
 from octopus.runner import Assignment, Runner
 from octopus.transports.base import Outgoing
+from octopus.transports.queueing import first_of, size_of
 from octopus.types import RunClaim
 from octopus.unacknowledged import Unacknowledged
 from tests.staged import P0, record, turns
@@ -43,9 +45,13 @@ class HeldProducer:
         return 0
 
     def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
+        size_of(messages)  # as every producer looks at what it gets
         future: asyncio.Future[list[Published]] = asyncio.get_running_loop().create_future()
         self.queued.append((messages, future))
         return future
+
+    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
+        return first_of(self.queue((message,)))
 
     async def send(self, message: Outgoing) -> Published:
         self.sent.append(message)
@@ -143,7 +149,22 @@ class Aloft:
         self.runner.submit(assignment, records, first + len(records), sum(len(each.value or b"") for each in records))
         await turns()
 
+    async def settle(self, *refused: Any) -> None:
+        """Store everything that goes out from now on, for a minute, but for these values, which are refused for good."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while True:
+                    if not self.producer.airborne:
+                        await asyncio.sleep(0.1)
+                    elif bad := [value for value in self.producer.airborne[0] if value in refused]:
+                        await self.producer.fail(RecordTooLarge("large"), *bad)
+                    else:
+                        await self.producer.store()
+
     async def close(self) -> None:
         await self.runner.close()
         await self.outputs.close()
         self._life.__exit__(None, None, None)
+
+
+Make = Callable[..., Aloft]

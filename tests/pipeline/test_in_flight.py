@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,32 +11,10 @@ import pytest
 from octopus import Event, Next, Octopus, Record, Reject, RetryPolicy
 from octopus.errors import ConnectionFailed, HandlerStopped, NotAuthorized, RecordTooLarge, TransportError
 from octopus.outcomes import Outcome
-from octopus.testing import VirtualTime
-from tests.pipeline.aloft import Aloft, values
+from tests.pipeline.aloft import Make, values
 from tests.staged import P1, turns
 
 QUICK = RetryPolicy(attempts=3, backoff=0.1, jitter=0)
-
-Make = Callable[..., Aloft]
-
-
-@pytest.fixture
-async def virtual_time() -> AsyncIterator[VirtualTime]:
-    with VirtualTime().installed(asyncio.get_running_loop()) as clock:
-        yield clock
-
-
-@pytest.fixture
-async def aloft(virtual_time: VirtualTime) -> AsyncIterator[Make]:
-    made: list[Aloft] = []
-
-    def make(app: Octopus, **options: Any) -> Aloft:
-        made.append(Aloft(app, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        await each.close()
 
 
 def doubling(**options: Any) -> tuple[Octopus, list[tuple[int, int]]]:

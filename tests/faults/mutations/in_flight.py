@@ -3,6 +3,7 @@
 from tests.faults.mutations.mutation import Mutation
 
 IN_FLIGHT = "tests/pipeline/test_in_flight.py"
+REFUSED = "tests/pipeline/test_refused_outputs.py"
 OUTPUTS = "tests/worker/test_outputs.py"
 
 MUTATIONS = (
@@ -58,7 +59,7 @@ MUTATIONS = (
     Mutation(
         "a drain does not wait for acknowledgements",
         "octopus/runner/runner.py",
-        "while any(assignment.unacknowledged for assignment in assignments):",
+        "while any(assignment.is_open and assignment.unacknowledged for assignment in assignments):",
         "while False:",
         (IN_FLIGHT,),
     ),
@@ -82,5 +83,33 @@ MUTATIONS = (
         "        if size >= self._limit:\n            self.is_full = True\n",
         "        if size >= self._limit:\n            self.is_full = False\n",
         (IN_FLIGHT,),
+    ),
+    Mutation(
+        "a run fails as often as its outputs are refused",
+        "octopus/unacknowledged.py",
+        "if known is not shared and all(each.handler is not refusal.handler for each in known):",
+        "if known is not shared:",
+        (REFUSED,),
+    ),
+    Mutation(
+        "records of a batch that it was not given fail with it",
+        "octopus/pipeline/handling.py",
+        "_running().narrow(done)",
+        "_running()",
+        (REFUSED,),
+    ),
+    Mutation(
+        "a refused output of a run that middleware repeats fails the next one",
+        "octopus/pipeline/middleware.py",
+        "attempt.fail(stored)  # it runs again",
+        "pass",
+        (REFUSED,),
+    ),
+    Mutation(
+        "refusals that nobody concludes hold up a drain",
+        "octopus/runner/refusals.py",
+        "assignment.unacknowledged.concluding -= 1\n        self._waiting.clear()",
+        "pass\n        self._waiting.clear()",
+        (REFUSED,),
     ),
 )
