@@ -1,4 +1,4 @@
-"""`/live`, `/ready` and `/status` over HTTP/1.1, for whoever has the answers."""
+"""`/live`, `/ready` and `/status` over HTTP/1.1; the answers are a caller's."""
 
 import asyncio
 import contextlib

@@ -20,7 +20,7 @@ from octopus.worker.endpoints import Endpoints
 logger = get_logger("octopus.worker")
 
 ANSWER_TIME = 4.0
-"""Seconds that a worker has for an answer; less than whoever asks us waits."""
+"""Seconds that a worker has for an answer; less than orchestrators wait for ours."""
 
 _STATUS = re.compile(rb"HTTP/1\.\d (\d{3}) ")
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where those are reached that listen everywhere
