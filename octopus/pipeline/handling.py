@@ -68,6 +68,7 @@ class Handling:
         self._encode = encode
         self._send = send
         self._patience = Patience(logger, route.name, "results")
+        self._single: set[type] = set()  # of what was returned: one value each, for the topic of `to=`
 
     def bind(self, partition: TopicPartition, outlet: Outlet | None = None) -> Handle:
         """Return what handles single records of a partition and raises what the handler raises."""
@@ -381,16 +382,18 @@ class Handling:
                 # The handler is done, and running it again would not bring the broker, or the topic, back.
                 await self._patience.until_all_sent(self._send, messages, error)
 
-    def _messages(self, result: Any, key: bytes | None) -> list[Outgoing]:
+    def _messages(self, result: Any, key: bytes | None) -> Sequence[Outgoing]:
         """Encode what the handler returned.
 
         Raises:
             ResultRefused: It cannot be published.
         """
+        to, encode = self._route.to, self._encode
+        if type(result) in self._single:
+            return (encode(to, result, key),)
         # A NamedTuple is one value, although it is a tuple.
         several = isinstance(result, list) or type(result) is tuple
         results = result if several else (result,)
-        to, encode = self._route.to, self._encode
         messages = []
         for each in results:
             if each is None:
@@ -402,6 +405,8 @@ class Handling:
                 messages.append(encode(to, each, key))
             except ConfigurationError as error:
                 raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
+        if messages and not several and to is not None and type(result) is not Message:
+            self._single.add(type(result))
         return messages
 
     def _refused(self, kind: type) -> ResultRefused:

@@ -107,6 +107,18 @@ async def test_a_long_round_trip_does_not_limit_what_is_handled(virtual_time: Vi
     assert committed(broker, GROUP) == 5000
 
 
+async def test_a_full_group_reads_on_as_soon_as_acknowledgements_make_room(virtual_time: VirtualTime) -> None:
+    broker, seen = MemoryBroker(), []
+    publish(broker, *range(2000))
+    began = virtual_time.time()
+    async with far(doubling(seen), Link(broker, 0.01), in_flight_records=100) as worker:
+        await worker.caught_up()
+        assert (
+            virtual_time.time() - began < 1.5
+        )  # twenty times full, each time a round trip; asleep it would be 2 s and more
+    assert outputs(broker) == [2 * value for value in range(2000)]
+
+
 @pytest.mark.parametrize("options", [{}, {"ordering": "key"}, {"batch": 7}, {"timeout": 9}], ids=str)
 async def test_commits_never_pass_an_output_that_is_not_acknowledged(
     virtual_time: VirtualTime, options: dict[str, Any]

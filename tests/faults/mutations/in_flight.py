@@ -112,4 +112,11 @@ MUTATIONS = (
         "pass\n        self._waiting.clear()",
         (REFUSED,),
     ),
+    Mutation(
+        "acknowledgements wake no group that waits for room",
+        "octopus/runner/runner.py",
+        "        self._schedule.note_room()\n",
+        "",
+        (OUTPUTS,),
+    ),
 )
