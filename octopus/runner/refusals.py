@@ -79,7 +79,7 @@ class Refusals:
             self.moved.set()
 
     def _forget(self) -> None:
-        """Leave everything that is here to the next owner: nobody is to wait for it."""
+        """Leave everything that is here to the next owner, and end the wait for it."""
         self._is_closed = True
         for assignment, _ in self._waiting:
             assignment.unacknowledged.concluding -= 1

@@ -206,7 +206,7 @@ class Runner:
         for slot in self._slots:
             if slot.assignment in assignments:
                 self._slots.end(slot)
-        self._refusals.moved.set()  # nobody waits for these any more
+        self._refusals.moved.set()  # a drain does not wait for these any more
 
     async def quiet(self) -> None:
         """Wait until nothing runs, nothing could and all outputs are acknowledged (retries that wait for their time do not count)."""

@@ -185,7 +185,7 @@ class Schedule:
         return not demand.cancelled()
 
     def note_room(self) -> None:
-        """Wake who waits for demand: records have settled, and there may be room for others."""
+        """End the wait for demand: records have settled, and there may be room for others."""
         if self._demand is not None:
             resolve(self._demand)
 
