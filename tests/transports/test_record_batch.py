@@ -1,5 +1,7 @@
 """Batches that we write are those that Kafka's clients read, byte for byte what aiokafka writes where times agree."""
 
+import time
+
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -40,6 +42,18 @@ def test_records_without_a_time_have_that_of_their_batch() -> None:
     read = list(DefaultRecordBatch(bytes(batch.encoded())))
     assert [record.offset for record in read] == [0, 1, 2]
     assert len({record.timestamp for record in read}) == 1
+
+
+@pytest.mark.parametrize("given", [0, 1_700_000_000_000, 4_000_000_000_000], ids=["1970", "years ago", "years ahead"])
+def test_records_without_a_time_do_not_get_that_of_the_first_which_has_one(given: int) -> None:
+    batch, before = RecordBatch(10_000, is_transactional=False), time.time() * 1000 - 1000
+    for number, timestamp in enumerate((given, None, given + 5, None)):
+        batch.append(number, timestamp, None, b"x", [])
+    whole = DefaultRecordBatch(bytes(batch.encoded()))
+    first, second, third, fourth = [record.timestamp for record in whole]
+    assert (first, third) == (given, given + 5)
+    assert before < second == fourth < time.time() * 1000 + 1000
+    assert whole.max_timestamp == max(second, third)
 
 
 def test_a_full_batch_takes_no_more_but_always_one() -> None:

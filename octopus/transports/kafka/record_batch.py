@@ -22,18 +22,19 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 def _varint(value: int) -> bytes:
-    """Return a number that is not negative, as zigzag and base 128."""
-    value <<= 1
+    """Return a number of up to 64 bits as zigzag and base 128: https://kafka.apache.org/protocol#protocol_types."""
+    zigzag = (value << 1) ^ (value >> 63)
     written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    written.append(value)
+    while zigzag > 0x7F:
+        written.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    written.append(zigzag)
     return bytes(written)
 
 
 _VARINTS = [_varint(number) for number in range(4096)]
 _KNOWN = len(_VARINTS)
+_ZERO = _VARINTS[0]
 
 
 class RecordBatch:
@@ -44,12 +45,14 @@ class RecordBatch:
         is_transactional: Whether its producer has transactions.
 
     Attributes:
-        size: Bytes so far.
+        size: Bytes so far: exactly those of `encoded`.
     """
 
     __slots__ = (
         "_attributes",
         "_base",
+        "_begun",
+        "_begun_delta",
         "_count",
         "_encoded",
         "_headers",
@@ -64,7 +67,8 @@ class RecordBatch:
     def __init__(self, limit: int, *, is_transactional: bool) -> None:
         self._limit = limit
         self._attributes = _TRANSACTIONAL if is_transactional else 0
-        self._base = self._latest = int(time.time() * 1000)
+        self._begun = self._base = self._latest = int(time.time() * 1000)
+        self._begun_delta = _ZERO
         self._count = 0
         self._parts: list[bytes] = [b""]
         self._headers: Headers = ()
@@ -86,19 +90,23 @@ class RecordBatch:
             headers: Its headers. The encoding of the last ones is kept: they repeat.
         """
         if headers != self._headers:
-            self._headers, self._headers_encoded = headers, _encoded(headers)
+            self._headers, self._headers_encoded = headers, _encode_headers(headers)
         extra = self._headers_encoded
         length = len(extra) + (len(key) if key else 0) + (len(value) if value else 0)
         if self.size + length + _RESERVE > self._limit and self._count:
             return None
         if timestamp is None:
-            late = b"\0"
+            timestamp_delta = self._begun_delta
+            if timestamp_delta is not _ZERO:
+                self._latest = max(self._latest, self._begun)
         else:
             if not self._count:
                 self._base = self._latest = timestamp
-            late = _signed(timestamp - self._base)
+                self._begun_delta = _varint(self._begun - timestamp)
+            since = timestamp - self._base
+            timestamp_delta = _VARINTS[since] if 0 <= since < _KNOWN else _varint(since)
             self._latest = max(self._latest, timestamp)
-        at = _VARINTS[delta] if delta < _KNOWN else _varint(delta)
+        offset_delta = _VARINTS[delta] if delta < _KNOWN else _varint(delta)
         if key is None:
             key_length, key = _NONE, b""
         else:
@@ -107,9 +115,9 @@ class RecordBatch:
             value_length, value = _NONE, b""
         else:
             value_length = _VARINTS[len(value)] if len(value) < _KNOWN else _varint(len(value))
-        length += 1 + len(late) + len(at) + len(key_length) + len(value_length)
+        length += 1 + len(timestamp_delta) + len(offset_delta) + len(key_length) + len(value_length)
         whole = _VARINTS[length] if length < _KNOWN else _varint(length)
-        self._parts += (whole, b"\0", late, at, key_length, key, value_length, value, extra)
+        self._parts += (whole, b"\0", timestamp_delta, offset_delta, key_length, key, value_length, value, extra)
         self.size += length + len(whole)
         self._count += 1
         return True
@@ -130,22 +138,10 @@ class RecordBatch:
         return self._encoded
 
 
-def _encoded(headers: Headers) -> bytes:
+def _encode_headers(headers: Headers) -> bytes:
     written = [_varint(len(headers))]
     for name, value in headers:
         encoded = name.encode()
         written += (_varint(len(encoded)), encoded)
         written += (_NONE,) if value is None else (_varint(len(value)), value)
     return b"".join(written)
-
-
-def _signed(value: int) -> bytes:
-    if 0 <= value < _KNOWN:
-        return _VARINTS[value]
-    zigzag = (value << 1) ^ (value >> 63)
-    written = bytearray()
-    while zigzag > 0x7F:
-        written.append(zigzag & 0x7F | 0x80)
-        zigzag >>= 7
-    written.append(zigzag)
-    return bytes(written)
