@@ -32,7 +32,14 @@ from typing import Any
 
 
 class OctopusError(Exception):
-    """Base of every error that Octopus itself raises."""
+    """Base of every error that Octopus itself raises.
+
+    Attributes:
+        published: Of messages that were sent together, where each was stored, None for one that was not. None as a
+            whole where that is unknown.
+    """
+
+    published: Sequence[Any | None] | None = None  # `Published`, of a module above this one
 
 
 class ConfigurationError(OctopusError):
@@ -95,12 +102,9 @@ class TransportError(OctopusError):
 
     Attributes:
         retryable: Whether the same request may succeed later without any change.
-        published: Of messages that were sent together, where each was stored, None for one that was not. None as a
-            whole where that is unknown.
     """
 
     retryable = False
-    published: Sequence[Any | None] | None = None  # `Published`, of a module above this one
 
     def __init__(self, message: str, *, retryable: bool | None = None) -> None:
         super().__init__(message)

@@ -30,6 +30,10 @@ class Running(Protocol):
         """Whether it runs yet: tasks that it has started may outlive it, and publish for themselves."""
         ...
 
+    async def outputs_gone(self) -> None:
+        """Wait until outputs of earlier records are where nothing overtakes them."""
+        ...
+
     def queue(self, message: Outgoing) -> "asyncio.Future[Published]":
         """Publish with the outputs of the record that it runs for, in order; the record settles when all are acknowledged."""
         ...
@@ -55,17 +59,26 @@ class Publisher:
 
     async def publish(self, topic: str, message: Any) -> Published:
         """Publish a value or `Message`; return once it is acknowledged by all in-sync replicas."""
-        return await self._producer.send(self.outgoing(topic, message))
+        outgoing = self.outgoing(topic, message)
+        if (handler := self._handler()) is not None:
+            await handler.outputs_gone()
+        return await self._producer.send(outgoing)
 
     def publish_soon(self, topic: str, message: Any) -> "asyncio.Future[Published]":
         """Queue a value or `Message` in order, without waiting; the future is done once it is acknowledged.
 
         In a handler it goes out with the outputs of its record, which settles only when it is acknowledged.
         """
-        outgoing, handler = self.outgoing(topic, message), running.get()
-        if handler is not None and handler.is_running and handler.producer is self._producer:
+        outgoing = self.outgoing(topic, message)
+        if (handler := self._handler()) is not None:
             return handler.queue(outgoing)
         return self._producer.queue_one(outgoing)
+
+    def _handler(self) -> Running | None:
+        """Return the handler that runs, where its outputs go to the same producer and do not keep it waiting."""
+        handler = running.get()
+        is_its = handler is not None and handler.is_running and handler.producer is self._producer
+        return handler if is_its else None
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Queue encoded messages in order, without waiting."""
@@ -85,6 +98,8 @@ class Publisher:
 
     async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish encoded messages, in order; return once all are acknowledged."""
+        if (handler := self._handler()) is not None:
+            await handler.outputs_gone()
         if len(messages) == 1:
             return [await self._producer.send(messages[0])]  # shares batches with concurrent ones
         return await self._producer.send_many(messages)

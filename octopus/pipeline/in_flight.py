@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from octopus.claim import Claim
-from octopus.errors import ConfigurationError, ConnectionFailed, ResultRefused, TransportError
+from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, ResultRefused, TransportError
 from octopus.events import Batch, DeferredRecord, Published, StoredRecord
 from octopus.logs import get_logger
 from octopus.outcomes import Outcome
@@ -120,6 +120,12 @@ class OutputsInFlight:
         """Wait until there is room for more."""
         while self.is_full:
             await self._room.wait()
+
+    async def gone(self) -> None:
+        """Wait until everything is with the producer that was collected, or failed: what comes next overtakes none of it."""
+        self._flush()
+        while (mender := self._mender) is not None:
+            await asyncio.wait([mender])
 
     async def close(self) -> None:
         """Mend no more, and end all waits: what is not acknowledged now comes again with its record."""
@@ -315,6 +321,10 @@ class Attempt:
         """Publish for the record that runs. Raises as `OutputsInFlight.put_awaited`."""
         return self.outlet.outputs.put_awaited(self, self.record, message)
 
+    async def outputs_gone(self) -> None:
+        """Wait until the outputs of earlier records are where nothing overtakes them."""
+        await self.outlet.outputs.gone()
+
     def narrow(self, batch: Batch) -> None:
         """Note which records of a batch the handler gets: what it publishes is theirs."""
         self._stored = batch
@@ -443,7 +453,7 @@ def _error_of(future: "asyncio.Future[Any]") -> BaseException | None:
 
 
 def _stored(error: BaseException, count: int) -> Sequence[Published | None]:
-    stored = error.published if isinstance(error, TransportError) else None
+    stored = error.published if isinstance(error, OctopusError) else None
     return stored if stored is not None else [None] * count
 
 

@@ -278,7 +278,11 @@ class KeyLanes:
                 ready.append(record)
         self._ready.extendleft(reversed(ready))
         for key, successors in again.items():
-            self._behind[key] = deque((*successors, *(self._behind[key] or ())))
+            behind = self._behind[key]
+            if behind and behind[0].offset < successors[0].offset:  # it came back to its lane while this claim had it
+                successors = sorted((*successors, *behind), key=offset_of)
+                behind = None
+            self._behind[key] = deque((*successors, *(behind or ())))
 
     def put_first(self, record: StoredRecord) -> None:
         """Let a record be ready where its key is free, else behind the one that has it, in offset order."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
-from octopus.errors import RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import OctopusError, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published
 from octopus.transports.base import Outgoing, Producer
 
@@ -126,7 +126,7 @@ def fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
 
 def of_these(error: BaseException, published: "Sequence[Published | None]") -> BaseException:
     """Return an error that says which messages of one call were stored; several calls may have it in common."""
-    if not isinstance(error, TransportError):
+    if not isinstance(error, OctopusError):
         return error
     own = copy.copy(error)
     own.__cause__ = error.__cause__

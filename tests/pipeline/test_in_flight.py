@@ -573,3 +573,24 @@ async def test_in_any_order_of_events_nothing_settles_unstored_and_outputs_keep_
         lane = [value for value in order if (key is None or keys[value] == key) and value not in again]
         if ordering != "none":
             assert lane == sorted(lane)
+
+
+async def test_what_a_handler_awaits_waits_for_outputs_that_are_sent_again(aloft: Make) -> None:
+    app = Octopus("app")
+
+    @app.on("t", to="out", ordering="none", concurrency=9)
+    async def handle(value: int) -> int | None:
+        if not value:
+            return value
+        await app.publish("out", value)
+        return None
+
+    group = aloft(app)
+    assignment = await group.begin(0)
+    await group.producer.fail(ConnectionFailed("gone"))
+    await group.submit(assignment, 1)
+    await asyncio.sleep(6)
+    assert not group.producer.sent
+    await group.producer.store()
+    assert values(group.producer.sent) == [1]
+    assert assignment.ledger.committable == 2

@@ -82,6 +82,21 @@ def test_what_key_lanes_take_back_is_ready_but_for_what_has_the_key_of_the_runni
     assert lanes.take(9) == [record(4, b"c"), record(7, b"c")]
 
 
+def test_what_came_back_to_the_lane_of_a_claim_runs_before_what_the_claim_gives_back() -> None:
+    lanes = KeyLanes()
+    lanes.put([record(0, b"a"), record(1, b"a"), record(2, b"b"), record(3, b"a")])
+    refused = one(lanes)
+    lanes.release([refused])
+    taken = lanes.take(9)
+    lanes.put_first(refused)
+    lanes.put_back(taken[1:], taken[0])
+    assert one(lanes) == record(2, b"b")
+    assert lanes.release(taken[:1])
+    assert one(lanes) == refused
+    assert lanes.release([refused])
+    assert one(lanes) == record(3, b"a")
+
+
 def test_a_claim_of_key_lanes_is_in_the_order_of_offsets() -> None:
     lanes = KeyLanes()
     lanes.put([record(0, b"a"), record(1, b"b"), record(2, b"a"), record(3, b"c"), record(4, b"b")])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from octopus import Event, Octopus, RetryPolicy, config
+from octopus import Event, Message, Octopus, RetryPolicy, config
 from octopus.errors import ConnectionFailed, RecordTooLarge
 from octopus.events import TopicPartition
 from octopus.testing import VirtualTime
@@ -272,3 +272,37 @@ async def test_a_lost_partition_settles_nothing_more(virtual_time: VirtualTime) 
         assert committed(broker, GROUP) == 0
         await worker.caught_up()
     assert committed(broker, GROUP) == 3
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["publish", "publish_many"])
+async def test_what_a_handler_awaits_overtakes_no_outputs_of_earlier_records(several: bool) -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.on("t", to="out")
+    async def handle(value: int) -> int | None:
+        if value % 3:
+            return value
+        if several:
+            await app.publish_many("out", [value])
+        else:
+            await app.publish("out", value)
+        return None
+
+    publish(broker, *range(100))
+    async with far(app, Link(broker, 0)) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == [*range(100)]
+
+
+async def test_outputs_beside_one_whose_topic_has_no_name_are_stored_once_and_in_order() -> None:
+    broker, app = MemoryBroker(), Octopus("app")
+
+    @app.on("t", to="out", retry=RetryPolicy(attempts=1))
+    async def handle(value: int) -> Any:
+        return Message(value, topic="no name") if value % 10 == 5 else value
+
+    publish(broker, *range(100))
+    async with far(app, Link(broker, 0)) as worker:
+        await worker.caught_up()
+    assert outputs(broker) == [value for value in range(100) if value % 10 != 5]
+    assert len(dead_letters(broker)) == 10

@@ -119,4 +119,25 @@ MUTATIONS = (
         "",
         (OUTPUTS,),
     ),
+    Mutation(
+        "what a handler awaits overtakes outputs that are collected",
+        "octopus/pipeline/in_flight.py",
+        "        self._flush()\n        while (mender",
+        "        while (mender",
+        (OUTPUTS,),
+    ),
+    Mutation(
+        "what a handler awaits overtakes outputs that are sent again",
+        "octopus/pipeline/in_flight.py",
+        "while (mender := self._mender) is not None:",
+        "while (mender := self._mender) is not None and False:",
+        (IN_FLIGHT,),
+    ),
+    Mutation(
+        "outputs are taken for lost beside one whose topic has no name",
+        "octopus/transports/queueing.py",
+        "if not isinstance(error, OctopusError):",
+        "if not isinstance(error, TransportError):",
+        (OUTPUTS,),
+    ),
 )
