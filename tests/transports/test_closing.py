@@ -1,14 +1,19 @@
-"""A client that is closed leaves no connection open, whatever it was about."""
+"""A client that is closed leaves no connection open and raises nothing, whatever it was about."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from octopus.config import TopicSettings
 from octopus.testing.faults.embedded_broker import EmbeddedBroker
+from octopus.transports.base import Outgoing
 from octopus.transports.kafka.clients import Client
 from octopus.transports.kafka.settings import KafkaSettings
+from octopus.transports.opening import open_transport
+from octopus.transports.topic_creation import TopicCreatingProducer
 
 
 class Node(NamedTuple):
@@ -101,3 +106,23 @@ async def test_a_start_that_is_cancelled_leaves_no_connection_behind(gate: tuple
     await asyncio.gather(starting, return_exceptions=True)
     await client.close()
     await until_nothing_is_connected(way)
+
+
+async def test_a_producer_that_closes_while_a_batch_waits_to_be_sent_again_ends_in_good_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with EmbeddedBroker(tmp_path) as broker:
+        transport = open_transport(broker.address)
+        producer = TopicCreatingProducer(transport, TopicSettings())
+        await producer.start()
+        await producer.send(Outgoing("t", b"stored"))
+        broker.kill()
+        caplog.clear()
+        given_up = producer.queue([Outgoing("t", b"not stored")])
+        async with asyncio.timeout(60):
+            while "Got error produce response" not in caplog.text:
+                await asyncio.sleep(0.001)
+        given_up.cancel()
+        await producer.stop()
+        await transport.close()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []

@@ -541,7 +541,9 @@ class Accumulator(_Accumulator):  # type: ignore[misc]
     """What fails that comes back from a broker; None when it is sent again."""
 
     def reenqueue(self, batch: Any) -> None:
-        """Queue a batch again, before the others of its partition."""
+        """Queue a batch again, before the others of its partition; not one that has failed while it waited."""
+        if batch.future.done():
+            return  # its callback has taken it from where aiokafka looks for it
         if self.held_by is None:
             super().reenqueue(batch)
         else:
