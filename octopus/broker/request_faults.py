@@ -40,9 +40,9 @@ class RequestFaults:
         self.quotas = quotas or Quotas()
         self._queues: defaultdict[int, deque[Fault]] = defaultdict(deque)
 
-    def fail(self, api_key: int, *codes: int) -> None:
-        """Answer the next requests of this API with these error codes, one each; 0 lets one pass."""
-        self._queues[api_key].extend(Fault(code=int(code)) for code in codes)
+    def fail(self, api_key: int, *codes: int, delay: float = 0.0) -> None:
+        """Answer the next requests of this API with these error codes, one each, `delay` seconds late; 0 lets one pass."""
+        self._queues[api_key].extend(Fault(code=int(code), delay=delay) for code in codes)
 
     def delay(self, api_key: int, seconds: float, times: int = 1) -> None:
         """Look at the next `times` requests of this API only after `seconds`."""

@@ -20,6 +20,7 @@ import aiokafka.consumer.group_coordinator
 import aiokafka.errors as kafka
 import aiokafka.producer.message_accumulator
 import aiokafka.producer.sender
+import aiokafka.producer.transaction_manager
 from aiokafka.client import ConnectionGroup as ConnectionGroup
 from aiokafka.client import CoordinationType as CoordinationType
 from aiokafka.conn import CloseReason as CloseReason
@@ -46,6 +47,7 @@ _Coordinator: Any = aiokafka.consumer.group_coordinator.GroupCoordinator
 _Producer: Any = aiokafka.AIOKafkaProducer
 _Accumulator: Any = aiokafka.producer.message_accumulator.MessageAccumulator
 _Sender: Any = aiokafka.producer.sender.Sender
+_Numbers: Any = aiokafka.producer.transaction_manager.TransactionManager
 _Produce: Any = aiokafka.producer.sender.SendProduceReqHandler
 _OffsetCommit: Any = aiokafka.producer.sender.TxnOffsetCommitHandler
 
@@ -53,6 +55,9 @@ _String: Any = String("utf-8")
 
 REQUEST_BYTES = 256 * 1024
 """Bytes of batches from which the next ones go in another request."""
+
+NUMBERS = 2**31
+"""How many sequence numbers there are."""
 
 _COORDINATOR_GONE = (15, 16)  # error codes: not available, and not this broker
 
@@ -408,7 +413,8 @@ class Producer(_Producer):  # type: ignore[misc]
 
     def __init_subclass__(cls, *, client: type[Client], **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__init__ = seeing(_Producer.__init__, AIOKafkaClient=client, MessageAccumulator=Accumulator, Sender=Sender)  # type: ignore[method-assign]
+        parts = {"MessageAccumulator": Accumulator, "Sender": Sender, "TransactionManager": Numbers}
+        cls.__init__ = seeing(_Producer.__init__, AIOKafkaClient=client, **parts)  # type: ignore[method-assign]
 
     accumulator: "Accumulator" = inner("_message_accumulator")
     """What it has to send."""
@@ -462,6 +468,18 @@ class Producer(_Producer):  # type: ignore[misc]
         self._message_accumulator.held_by = error
         self.take_back_queued(error)
         await self._message_accumulator.flush()
+
+
+class Numbers(_Numbers):  # type: ignore[misc]
+    """A producer's id and sequence numbers."""
+
+    def increment_sequence_number(self, partition: Any, records: int) -> None:
+        """Count records, or take some back: what follows the greatest number is 0.
+
+        aiokafka goes on below zero, where no broker takes anything: each batch would be refused from the two thousand millionth
+        record on.
+        """
+        self._sequence_numbers[partition] = (self._sequence_numbers[partition] + records) % NUMBERS
 
 
 class Renewing(Exception):

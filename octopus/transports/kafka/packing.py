@@ -102,9 +102,10 @@ class Batch:
         indexes: Their indexes there.
         calls: The calls that they are of.
         deadline: Time of the loop at which it is too late; None until it is dispatched.
+        number: Its place among all batches; its parts have the same. 0 until it is dispatched.
     """
 
-    __slots__ = ("append", "builder", "calls", "deadline", "indexes", "partition", "round")
+    __slots__ = ("append", "builder", "calls", "deadline", "indexes", "number", "partition", "round")
 
     def __init__(self, partition: TopicPartition, builder: Any, round_: Round) -> None:
         self.partition = partition
@@ -114,11 +115,17 @@ class Batch:
         self.indexes: list[int] = []
         self.calls: list[Call] = []
         self.deadline: float | None = None
+        self.number = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its place among the batches of its partition, parts of others included."""
+        return self.number, self.indexes[0]
 
     def again(self, builder: Any, indexes: Sequence[int] | None = None) -> "Batch":
         """Return a batch of these messages, or some of them."""
         again = Batch(self.partition, builder, self.round)
-        again.deadline = self.deadline
+        again.deadline, again.number = self.deadline, self.number
         for index in self.indexes if indexes is None else indexes:
             message = self.round.messages[index]
             again.append(len(again.indexes), message.timestamp, message.key, message.value, list(message.headers))

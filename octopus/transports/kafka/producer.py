@@ -46,6 +46,7 @@ FAREWELL = 1.0
 """Seconds for closing a client when nothing is waited for any more."""
 
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
+_PLACE = attrgetter("place")
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
 
@@ -107,6 +108,7 @@ class KafkaProducer:
         self._in_flight_bytes = 0
         self._state_lost = False
         self._renewed_at = 0.0
+        self._dispatched = 0
         self._taken_back: list[Batch] = []
         self._closed = Closed()
         self._answered: list[asyncio.Future[None]] = []
@@ -328,7 +330,8 @@ class KafkaProducer:
         await asyncio.sleep(0)  # now all of them have settled
         self._engine = await self._connect()
         self._state_lost = False
-        taken_back, self._taken_back = self._taken_back, []
+        # Those that were on their way came back behind what was queued behind them.
+        taken_back, self._taken_back = sorted(self._taken_back, key=_PLACE), []
         for batch in taken_back:
             self._dispatch(self._engine, batch.again(self._builder(self._engine)))
         await self._close(old, FAREWELL)
@@ -389,6 +392,9 @@ class KafkaProducer:
         `AIOKafkaProducer.send_batch` would wait until no other batch of the partition is queued, in no particular order.
         """
         accumulator = engine.accumulator
+        if not batch.number:
+            self._dispatched += 1
+            batch.number = self._dispatched
         if self._state_lost and self._transactional_id is None:
             self._taken_back.append(batch)
             self._arrived.set()
