@@ -123,7 +123,7 @@ class Application(Router):
 
         Raises:
             TransportError: The broker refused it or could not be reached; `.retryable` says which.
-            TypeError: The value cannot be encoded.
+            TypeError: The value, key or headers cannot be encoded.
             ConfigurationError: The app is not connected, or not in this event loop and process.
         """
         message = Message(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
@@ -152,7 +152,7 @@ class Application(Router):
             back.
 
         Raises:
-            TypeError: The value cannot be encoded.
+            TypeError: The value, key or headers cannot be encoded.
             TransportError: In a handler, that more is on its way than may be; `.retryable`.
             ConfigurationError: The app is not connected, or not in this event loop and process.
         """

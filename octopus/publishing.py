@@ -1,6 +1,7 @@
 """From values to records on a topic, for `app.publish`, `to=` and the synchronous publisher."""
 
 import asyncio
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
@@ -113,13 +114,14 @@ class Publisher:
             key: Its key, unless the message says.
 
         Raises:
-            TypeError: It cannot be encoded.
+            TypeError: It cannot be encoded, or its key, headers, partition or time are none.
+            ValueError: Its time is none that Kafka can store.
             ConfigurationError: No topic is given.
         """
         if not isinstance(message, Message):
             if topic is None:
                 raise ConfigurationError(
-                    f"A {type(message).__qualname__} has no topic: give to= or Message(…, topic=…), or publish it with app.publish."
+                    f"A value of type {type(message).__qualname__} has no topic: give to= or Message(…, topic=…), or publish it with app.publish."
                 )
             headers = self._headers(message, ()) if self._announce else ()
             return Outgoing(topic, encode(message, self._codec), key, traced(headers))
@@ -132,8 +134,8 @@ class Publisher:
             encode(message.value, self._codec),
             key if message.key is None else encode_key(message.key),
             traced(headers),
-            message.partition,
-            None if message.timestamp is None else round(message.timestamp * 1000),
+            None if message.partition is None else _number(message.partition),
+            None if message.timestamp is None else _milliseconds(message.timestamp),
         )
 
     def _headers(self, value: Any, headers: HeadersLike) -> Headers:
@@ -200,12 +202,26 @@ class Connection:
 
 
 def encode_key(key: bytes | str | None) -> bytes | None:
-    """Return a key's bytes; text is UTF-8."""
-    return key.encode() if isinstance(key, str) else key
+    """Return a key's bytes; text is UTF-8.
+
+    Raises:
+        TypeError: It is neither text nor bytes.
+    """
+    if key is None or type(key) is bytes:
+        return key
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, bytes | bytearray | memoryview):
+        return bytes(key)
+    raise TypeError(f"A key is text, bytes or None, and not of type {type(key).__qualname__}.")
 
 
 def encode_headers(headers: HeadersLike) -> Headers:
-    """Return headers as name and value pairs; text values are UTF-8."""
+    """Return headers as name and value pairs; text values are UTF-8.
+
+    Raises:
+        TypeError: They are something else.
+    """
     pairs: Iterable[tuple[str, bytes | str | None]]
     if (
         type(headers) is list or type(headers) is tuple
@@ -213,4 +229,40 @@ def encode_headers(headers: HeadersLike) -> Headers:
         pairs = headers
     else:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+    try:
+        encoded = [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+    except UnicodeEncodeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Headers are a mapping, or pairs of a name and a value; these, of type {type(headers).__qualname__}, are not."
+        ) from error
+    for name, value in encoded:
+        if not isinstance(name, str):
+            raise TypeError(f"The name of a header is text, and not of type {type(name).__qualname__}.")
+        if value is not None and not isinstance(value, bytes):
+            raise TypeError(f"Header {name!r} is text, bytes or None, and not of type {type(value).__qualname__}.")
+    return encoded
+
+
+def _number(partition: Any) -> int:
+    try:
+        return operator.index(partition)
+    except TypeError as error:
+        raise TypeError(f"partition= is a whole number, and not of type {type(partition).__qualname__}.") from error
+
+
+def _milliseconds(timestamp: Any) -> int:
+    try:
+        stored: int = round(timestamp * 1000)
+    except TypeError as error:
+        raise TypeError(
+            f"timestamp= is a number of seconds since the epoch, and not of type {type(timestamp).__qualname__}."
+        ) from error
+    except (ValueError, OverflowError):
+        stored = -1
+    if not 0 <= stored < 2**63:
+        raise ValueError(
+            f"timestamp={timestamp!r} is no time that Kafka can store: seconds since the epoch, at least 0."
+        )
+    return stored

@@ -45,6 +45,9 @@ class SynchronousPublisher:
             nothing. It may `send`, also the same event.
         queue_bytes: What `send` may have queued or on its way. Keys, values and headers count, and 200 bytes more for each event.
         close_timeout: Seconds that the end of the `with` block waits for what was sent.
+
+    Raises:
+        ConfigurationError: An argument cannot be.
     """
 
     def __init__(
@@ -57,6 +60,14 @@ class SynchronousPublisher:
         queue_bytes: int = QUEUE_BYTES,
         close_timeout: float = 30.0,
     ) -> None:
+        if on_error is not None and not callable(on_error):
+            raise ConfigurationError(
+                f"on_error={on_error!r} cannot be called: give a function of one Undelivered event."
+            )
+        if not isinstance(queue_bytes, int) or queue_bytes < 1:
+            raise ConfigurationError(f"queue_bytes={queue_bytes!r} is not a whole number of bytes, at least 1.")
+        if not isinstance(close_timeout, int | float) or not 0 <= close_timeout <= threading.TIMEOUT_MAX:
+            raise ConfigurationError(f"close_timeout={close_timeout!r} is not a number of seconds, at least 0.")
         self._connect = connect
         self._codec = codec
         self._name = name
@@ -135,7 +146,7 @@ class SynchronousPublisher:
 
         Raises:
             QueueFull: There is no room. The event is not queued.
-            TypeError: The value cannot be encoded.
+            TypeError: The value, key or headers cannot be encoded.
             ConfigurationError: It is not open, or not in this process.
         """
         publisher, queue = self._publisher, self._queue
@@ -147,7 +158,8 @@ class SynchronousPublisher:
         elif type(value) is Message:
             outgoing = publisher.outgoing(topic, value, encode_key(key))
         else:
-            outgoing = publisher.outgoing(topic, value, key.encode() if type(key) is str else key)  # type: ignore[arg-type]
+            encoded = key.encode() if type(key) is str else key if key is None else encode_key(key)
+            outgoing = publisher.outgoing(topic, value, encoded)
         queue.put(outgoing, timeout)
 
     def flush(self, timeout: float | None = 30.0) -> None:
@@ -162,8 +174,10 @@ class SynchronousPublisher:
         if (queue := self._queue) is None:
             raise self._not_open()
         if not queue.wait(timeout):
+            events = "1 event is" if (waiting := queue.open) == 1 else f"{waiting} events are"
             raise TimeoutError(
-                f"{queue.open} events that the synchronous publisher of {self._name} sent are not acknowledged after {timeout:g} s."
+                f"{events} not acknowledged after {timeout:g} s that the synchronous publisher of {self._name} has sent; "
+                "all may yet be stored. Check that the broker runs."
             )
         if (undelivered := queue.failure()) is not None:
             raise undelivered
@@ -201,6 +215,13 @@ class SynchronousPublisher:
             waiting = asyncio.run_coroutine_threadsafe(_within(current.get(), work(self._publisher)), self._loop)
         try:
             return waiting.result(timeout)
+        except TimeoutError as error:
+            if waiting.done():
+                raise  # its own
+            raise TimeoutError(
+                f"What the synchronous publisher of {self._name} publishes is not acknowledged after {timeout:g} s; it may yet be stored. "
+                "Check that the broker runs."
+            ) from error
         except CancelledError as error:
             raise ConnectionFailed(
                 f"The synchronous publisher of {self._name} was closed while this waited; it may yet be stored. Close it "

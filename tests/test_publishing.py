@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -86,8 +87,37 @@ def test_a_codec_other_than_json_announces_itself(value: Any, announced: bool) -
     assert list(headers) == expected
 
 
+NOT_TO_BE_PUBLISHED = {
+    "a key": ({"key": 5}, "A key is text, bytes or None, and not of type int."),
+    "headers": ({"headers": 5}, "Headers are a mapping, or pairs of a name and a value; these, of type int, are not."),
+    "pairs of one": (
+        {"headers": [("a",)]},
+        "Headers are a mapping, or pairs of a name and a value; these, of type list",
+    ),
+    "text for headers": (
+        {"headers": "abc"},
+        "Headers are a mapping, or pairs of a name and a value; these, of type str",
+    ),
+    "a header": ({"headers": {"a": 5}}, "Header 'a' is text, bytes or None, and not of type int."),
+    "a header's name": ({"headers": {5: "a"}}, "The name of a header is text, and not of type int."),
+    "a partition": ({"partition": "x"}, "partition= is a whole number, and not of type str."),
+    "half a partition": ({"partition": 1.5}, "partition= is a whole number, and not of type float."),
+    "a time": ({"timestamp": "now"}, "timestamp= is a number of seconds since the epoch, and not of type str."),
+    "a time before all": ({"timestamp": -5}, "timestamp=-5 is no time that Kafka can store: seconds since the epoch"),
+    "no time": ({"timestamp": float("nan")}, "timestamp=nan is no time that Kafka can store"),
+    "a time after all": ({"timestamp": 1e300}, "timestamp=1e+300 is no time that Kafka can store"),
+}
+
+
+@pytest.mark.parametrize(("given", "sentence"), NOT_TO_BE_PUBLISHED.values(), ids=NOT_TO_BE_PUBLISHED)
+def test_what_no_event_can_have_is_refused_with_a_sentence(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}"):
+        publisher(MemoryBroker()).outgoing("t", Message(1, **given))
+
+
 def test_text_is_utf_8_in_keys_and_headers() -> None:
     assert (encode_key("ü"), encode_key(b"\xff"), encode_key(None)) == (b"\xc3\xbc", b"\xff", None)
+    assert (encode_key(bytearray(b"k")), encode_key(memoryview(b"k"))) == (b"k", b"k")  # type: ignore[arg-type]
     assert encode_headers({"a": "ü", "b": None}) == [("a", b"\xc3\xbc"), ("b", None)]
 
 
@@ -234,7 +264,7 @@ def test_a_synchronous_publisher_does_not_wait_for_ever() -> None:
 
     began = time.monotonic()
     with SynchronousPublisher(connect) as publisher:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"publishes is not acknowledged after 0\.01 s; it may yet be stored"):
             publisher.publish("t", 1, timeout=0.01)
         assert time.monotonic() - began < 0.3
 
@@ -366,12 +396,15 @@ class Place:
 
 
 CANNOT_BE_PUBLISHED = {
-    "itself": (threading.Lock(), "A lock cannot be published as application/json: _thread.lock is not a data type"),
+    "itself": (
+        threading.Lock(),
+        "A value of type lock cannot be published as application/json: _thread.lock is not a data type",
+    ),
     "in a list in a dict": ({"a": [1, threading.Lock()]}, "application/json: $.a[1]: _thread.lock is not a data type"),
     "under another key": ({1: {"a b": object()}}, "application/json: $[1]['a b']: builtins.object is not a data type"),
     "in a struct": (
         Reading([object()]),
-        "A Reading cannot be published as application/json: $.device[0]: builtins.object",
+        "A value of type Reading cannot be published as application/json: $.device[0]: builtins.object",
     ),
     "in a dataclass": (Reading(Place(object())), "$.device.where: builtins.object is not a data type"),
     "as a key": ({"a": {(1, 2): 3}}, "$.a: builtins.tuple is not a data type"),
@@ -389,9 +422,9 @@ async def test_a_value_that_cannot_be_written_is_refused_with_its_type_and_where
     assert sentence in str(refused.value)
 
 
-@pytest.mark.parametrize("topic", ["a b", "", "..", "a/b", "a" * 250])
+@pytest.mark.parametrize("topic", ["a b", "", "..", "a/b", "a" * 250, 1])
 @pytest.mark.parametrize("through", ["a broker", "a test"])
-async def test_what_is_no_topic_name_is_refused_where_it_is_published(topic: str, through: str) -> None:
+async def test_what_is_no_topic_name_is_refused_where_it_is_published(topic: Any, through: str) -> None:
     app = Octopus("app", brokers="memory://no-topic-names")
     async with app.connected() if through == "a broker" else TestClient(app):
         with pytest.raises(

@@ -588,13 +588,22 @@ def endless() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (Stranger(), "A Stranger cannot be published as application/json: .*Stranger is not a data type$"),
+        (
+            Stranger(),
+            "A value of type Stranger cannot be published as application/json: .*Stranger is not a data type$",
+        ),
         (Array(), r"Array is not a data type; convert it first, for example with .tolist\(\)"),
-        ({"a": Stranger()}, "A dict cannot be published as application/json: .*Stranger is not a data type"),
+        (
+            {"a": Stranger()},
+            "A value of type dict cannot be published as application/json: .*Stranger is not a data type",
+        ),
         ("\ud800", "Text with a lone surrogate, at character 0, cannot be published"),
-        (["\ud800"], "A list cannot be published as application/json: .+"),
-        ({(1, 2): 3}, "A dict cannot be published as application/json: builtins.tuple is not a data type"),
-        (endless(), "A list nested too deeply cannot be published"),
+        (["\ud800"], "A value of type list cannot be published as application/json: .+"),
+        (
+            {(1, 2): 3},
+            "A value of type dict cannot be published as application/json: builtins.tuple is not a data type",
+        ),
+        (endless(), "A value of type list nested too deeply cannot be published"),
     ],
     ids=["class", "array", "inside", "surrogate", "surrogate inside", "key", "endless"],
 )
@@ -605,7 +614,7 @@ def test_what_cannot_be_written_is_a_type_error(value: Any, sentence: str) -> No
 
 def test_integers_beyond_64_bits_do_not_fit_messagepack() -> None:
     assert encode(2**64) == b"18446744073709551616"
-    with pytest.raises(TypeError, match="A int cannot be published as application/msgpack"):
+    with pytest.raises(TypeError, match="A value of type int cannot be published as application/msgpack"):
         encode(2**64, MESSAGE_PACK)
 
 

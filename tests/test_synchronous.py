@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,27 @@ def test_a_value_that_cannot_be_encoded_is_the_error_of_its_caller() -> None:
 EVENT = b"x" * (CHUNK_BYTES // 4 - OVERHEAD)
 
 
+@pytest.mark.parametrize("given", [{"key": 5}, {"headers": 5}, {"headers": {"a": 5}}], ids=["key", "headers", "header"])
+def test_what_no_event_can_have_is_the_error_of_its_caller(given: dict[str, Any]) -> None:
+    with sending(MemoryBroker()) as publisher, pytest.raises(TypeError, match=r"of type int(\.|, are not)"):
+        publisher.send("t", 1, **given)
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("on_error", [5, "print"]),
+        ("queue_bytes", [-1, 0, 1.5, "16 MB", None]),
+        ("close_timeout", [-1, "x", None, float("nan"), float("inf")]),
+    ],
+    ids=["on_error", "queue_bytes", "close_timeout"],
+)
+def test_a_publisher_refuses_arguments_that_cannot_be(argument: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(ConfigurationError, match=re.escape(f"{argument}={value!r} ")):
+            sending(MemoryBroker(), **{argument: value})
+
+
 def fill(publisher: SynchronousPublisher) -> int:
     """Send until there is no room; return how many were taken."""
     for number in range(100):
@@ -266,7 +288,7 @@ def test_flush_waits_no_longer_than_it_is_told() -> None:
     held = Held()
     with SynchronousPublisher(connecting(held), name="app") as publisher:
         publisher.send("t", "x")
-        with pytest.raises(TimeoutError, match=r"1 events that .* of app sent are not acknowledged after 0\.01 s"):
+        with pytest.raises(TimeoutError, match=r"^1 event is not acknowledged after 0\.01 s that .* of app has sent"):
             publisher.flush(0.01)
         assert held.has_any.wait(20)
         held.release()

@@ -37,11 +37,11 @@ def encode(value: Any, codec: Codec = JSON) -> bytes | None:
     except MemoryError:
         raise
     except RecursionError as error:
-        raise TypeError(f"A {kind.__qualname__} nested too deeply cannot be published.") from error
+        raise TypeError(f"A value of type {kind.__qualname__} nested too deeply cannot be published.") from error
     except Exception as error:
         where, reason = _culprit(value, codec, error)
         raise TypeError(
-            f"A {kind.__qualname__} cannot be published as {codec.content_type}: {where}{reason}"
+            f"A value of type {kind.__qualname__} cannot be published as {codec.content_type}: {where}{reason}"
         ) from error
 
 

@@ -298,8 +298,9 @@ def check_topic_names(topics: Iterable[str]) -> None:
         ConfigurationError: One of them cannot.
     """
     for topic in topics:
-        if not TOPIC_NAME.fullmatch(topic):
-            raise ConfigurationError(f"{topic[:300]!r} is not a topic name: {TOPIC_NAME_RULE}.")
+        if not isinstance(topic, str) or not TOPIC_NAME.fullmatch(topic):
+            shown = topic[:300] if isinstance(topic, str) else topic
+            raise ConfigurationError(f"{shown!r} is not a topic name: {TOPIC_NAME_RULE}.")
 
 
 def sources_of(messages: Iterable[Outgoing]) -> dict[str, set[str]]:
