@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from octopus import Event, Message, Next, Octopus, Record, RetryPolicy
-from octopus.errors import NotAuthorized, RecordTooLarge
+from octopus.errors import ConnectionFailed, NotAuthorized, RecordTooLarge
 from octopus.outcomes import Outcome, Retry
 from octopus.testing import VirtualTime
 from tests.pipeline.aloft import Make
@@ -188,3 +188,39 @@ async def test_a_drain_does_not_wait_for_what_is_lost_meanwhile(aloft: Make) -> 
     await turns()
     assert await drain
     assert assignment.ledger.committable == 0
+
+
+async def test_what_fails_for_now_beside_what_is_refused_is_not_sent_again_without_a_wait(aloft: Make) -> None:
+    app = Octopus("app")
+
+    @app.on("t", to="out", retry=RetryPolicy(attempts=1))
+    async def handle(value: int) -> int:
+        return value
+
+    group = aloft(app)
+    assignment = await group.begin(0, 1)
+    await group.producer.fail(RecordTooLarge("one of them"))
+    assert group.producer.airborne == [[0], [1]]
+    await group.producer.fail(RecordTooLarge("this one"))
+    await group.producer.fail(ConnectionFailed("gone"))
+    await turns()
+    assert not group.producer.airborne
+    await group.settle()
+    assert [each.value for each in group.producer.sent] == [b"0"]
+    assert assignment.ledger.committable == 2
+
+
+async def test_who_waits_for_what_was_published_soon_is_told_when_its_partition_is_gone(aloft: Make) -> None:
+    app, published = Octopus("app"), []
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        published.append(app.publish_soon("side", value))
+
+    group = aloft(app)
+    gone = await group.begin(0)
+    group.runner.revoke([gone])
+    await group.producer.fail(ConnectionFailed("gone"))
+    await turns()
+    assert published[0].cancelled()
+    assert not group.producer.airborne

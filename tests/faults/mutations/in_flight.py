@@ -140,4 +140,18 @@ MUTATIONS = (
         "if not isinstance(error, TransportError):",
         (OUTPUTS,),
     ),
+    Mutation(
+        "what fails for now beside what is refused is sent again without a wait",
+        "octopus/pipeline/in_flight.py",
+        "                    if not _is_passing(publication.error):\n                        publication.error = error",
+        "                    publication.error = publication.error or error",
+        (REFUSED,),
+    ),
+    Mutation(
+        "who waits for what was published soon waits for ever when its partition is gone",
+        "octopus/pipeline/in_flight.py",
+        "                self.waiters[at].cancel()\n",
+        "                pass\n",
+        (REFUSED,),
+    ),
 )
