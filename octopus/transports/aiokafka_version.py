@@ -5,7 +5,7 @@ from importlib.metadata import version
 from octopus.errors import ConfigurationError
 
 TESTED = "0.14.0"
-"""Its inside is read (`kafka/engine.py`). No test shows that another version loses no event."""
+"""Its inside is read (`kafka/engine.py`, `kafka/producer_engine.py`). No test shows that another version loses no event."""
 
 
 def check_aiokafka() -> None:

@@ -11,9 +11,9 @@ from octopus.errors import NotAuthorized
 from octopus.events import TopicPartition
 from octopus.transports.base import Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
-from octopus.transports.kafka import engine
-from octopus.transports.kafka.engine import NUMBERS
+from octopus.transports.kafka import producer_engine
 from octopus.transports.kafka.producer import KafkaProducer
+from octopus.transports.kafka.producer_engine import NUMBERS
 from octopus.transports.opening import open_transport
 
 from .members import Member
@@ -31,7 +31,7 @@ def transport(wire_transport: Transport) -> Transport:
 
 @pytest.fixture(autouse=True)
 def a_request_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "REQUEST_BYTES", 1)
+    monkeypatch.setattr(producer_engine, "REQUEST_BYTES", 1)
 
 
 @pytest.fixture

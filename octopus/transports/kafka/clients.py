@@ -1,6 +1,6 @@
 """aiokafka's clients with our parts: connections, and what reads the batches that they fetch."""
 
-from octopus.transports.kafka import engine
+from octopus.transports.kafka import engine, producer_engine
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.connection import create_connection
 from octopus.transports.kafka.fetched import FetchedBatches
@@ -22,5 +22,5 @@ class Consumer(engine.Consumer, client=Client, read_batches=FetchedBatches):
     """A consumer over our connections, whose batches are read where they lie."""
 
 
-class Producer(engine.Producer, client=Client):
+class Producer(producer_engine.Producer, client=Client):
     """A producer over our connections."""

@@ -8,7 +8,7 @@ import aiokafka.errors as kafka
 
 from octopus.events import TopicPartition
 from octopus.transports.kafka.client_name import ClientName
-from octopus.transports.kafka.engine import Accumulator, Producer
+from octopus.transports.kafka.producer_engine import Accumulator, Producer
 
 LOOK_AFTER, LOOK_CLOSELY = 2.0, 0.5
 """Seconds between two looks at a batch without an answer: as long as its partition is known, and when it is missing."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
-from octopus.transports.kafka.engine import appender, finish
+from octopus.transports.kafka.producer_engine import appender, finish
 from octopus.transports.partitioner import Partitioner
 from octopus.transports.queueing import Call
 

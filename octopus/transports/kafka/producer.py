@@ -17,10 +17,10 @@ from octopus.transports.kafka import missing
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Producer
 from octopus.transports.kafka.closed import Closed, Place
-from octopus.transports.kafka.engine import Builder, Renewing, departure
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Round
+from octopus.transports.kafka.producer_engine import Builder, Renewing, departure
 from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner

@@ -82,4 +82,18 @@ MUTATIONS = (
         "self._filled = 0\n                self._large",
         ("tests/transports/test_frames.py",),
     ),
+    Mutation(
+        "what was on its way goes behind what was queued behind it, under a new producer id",
+        "octopus/transports/kafka/producer.py",
+        "sorted(self._taken_back, key=_PLACE), []",
+        "self._taken_back, []",
+        ("tests/transports/test_requests_in_flight.py",),
+    ),
+    Mutation(
+        "sequence numbers go on below zero",
+        "octopus/transports/kafka/producer_engine.py",
+        "+ records) % NUMBERS",
+        "+ records)",
+        ("tests/transports/test_requests_in_flight.py",),
+    ),
 )
