@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import octopus
+import octopus.outcomes
+import octopus.types
 from octopus.cli.program import VERBS
 from octopus.config import describe, environment_name
 from octopus.errors import OctopusError
+
+ALIASES = {"Middleware": octopus.types, "Outcome": octopus.outcomes}
+"""Public names that are short for a type, and where: they have no docstrings."""
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 
@@ -38,14 +43,25 @@ def python_names() -> list[str]:
         lines += described(f"octopus.{name}", getattr(octopus, name))
     for name in ("on", "every", "include"):
         lines += described(f"Router.{name}", getattr(octopus.Router, name))
-    for name in ("middleware", "publish", "publish_many", "synchronous_publisher", "connected", "running", "run"):
+    for name in ("middleware", "publish", "publish_soon", "publish_many", "synchronous_publisher"):
         lines += described(f"Octopus.{name}", getattr(octopus.Octopus, name))
+    for name in ("connected", "running", "run"):
+        lines += described(f"Octopus.{name}", getattr(octopus.Octopus, name))
+    for name in ("send", "flush", "publish", "publish_many"):
+        lines += described(f"SynchronousPublisher.{name}", getattr(octopus.SynchronousPublisher, name))
     return lines
 
 
 def described(name: str, thing: object) -> list[str]:
-    """One heading and the docstring, its code indented as text."""
-    return [f"### `{name}`", "", "```text", inspect.getdoc(thing) or "", "```", ""]
+    """One heading and the docstring, its code indented as text; of an alias the line that makes it."""
+    short = name.rpartition(".")[2]
+    if (module := ALIASES.get(short)) is None:
+        text = inspect.getdoc(thing) or ""
+    else:
+        line = re.search(rf"^{short} = .+$", inspect.getsource(module), re.MULTILINE)
+        assert line is not None
+        text = line[0]
+    return [f"### `{name}`", "", "```text", text, "```", ""]
 
 
 def errors() -> list[str]:
