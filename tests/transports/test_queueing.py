@@ -13,8 +13,13 @@ from octopus.pipeline.outputs import CapturingProducer
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import missing
+from octopus.transports.kafka.engine import Builder
+from octopus.transports.kafka.packing import Packer, Round
+from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.opening import open_transport
+from octopus.transports.partitioner import Partitioner
+from octopus.transports.queueing import Call
 from octopus.transports.topic_creation import TopicCreatingProducer
 
 from .conftest import Join
@@ -288,3 +293,36 @@ async def test_what_is_no_topic_name_says_so_by_its_future() -> None:
     with pytest.raises(ConfigurationError, match="is not a topic name"):
         await producer.queue(numbered("no topic!", 0))
     await producer.stop()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3], ids=["before a batch is full", "after one", "after three"])
+async def test_a_round_that_ends_while_it_is_packed_finishes_every_call(taken: int) -> None:
+    loop, finished = asyncio.get_running_loop(), []
+    calls = [Call(numbered("numbers", number, 20, number % 2), loop.create_future()) for number in range(10)]
+    round_ = Round(calls, lambda _, call: finished.append(call))
+    packer = Packer(lambda: Builder(RecordBatch(400, is_transactional=False)), {"numbers": 2}, Partitioner())
+    packed = packer.pack(round_, None)
+    dispatched = [next(packed) for _ in range(taken)]
+    for batch in dispatched:
+        del round_.undispatched[batch]
+    round_.abandon(ConnectionFailed("The broker is away."))
+    for number, batch in enumerate(dispatched):
+        round_.store(batch, 100 * number)
+    assert finished == sorted(calls, key=finished.index)
+    assert len(finished) == len(calls)
+    assert round_.done.is_set()
+    stored = 0
+    for call in calls:
+        with pytest.raises(ConnectionFailed, match="is away") as caught:
+            await call.future
+        stored += sum(place is not None for place in caught.value.published or ())
+    assert stored == sum(len(batch.indexes) for batch in dispatched)
+
+
+async def test_a_message_that_no_batch_can_take_keeps_nobody_waiting(broken: EmbeddedTransport) -> None:
+    async with Publisher(broken) as producer:
+        wrong = Outgoing("numbers", b"x", headers=[("h", 5)], partition=0)  # type: ignore[list-item]
+        queued = [producer.queue(messages) for messages in (numbered("numbers", 0), [wrong], numbered("numbers", 1))]
+        await asyncio.wait(queued)
+        assert isinstance(queued[1].exception(), TypeError)
+        assert (await producer.queue(numbered("numbers", 2)))[0].partition == 0

@@ -17,6 +17,9 @@ _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
 class Round:
     """Calls whose messages leave together, and where each message ended up.
 
+    Invariant: a call is finished exactly when all of its batches are settled and the round is packed or abandoned. So every batch
+    that is begun is either dispatched, and settles there, or is in `undispatched`, and fails when the round is abandoned.
+
     Args:
         calls: In their order.
         finished: Is told of each call whose messages are all stored or failed.
@@ -24,12 +27,16 @@ class Round:
     Attributes:
         messages: Of all calls.
         published: Where each message was stored; None as long as, or when, it was not.
+        undispatched: Batches that are begun and that the engine does not have yet.
+        open: How many calls are not finished.
+        done: Set when none is left.
     """
 
     def __init__(self, calls: Sequence[Call], finished: Callable[["Round", Call], None]) -> None:
         self.calls = calls
         self.messages: Sequence[Outgoing] = calls[0].messages if len(calls) == 1 else self._all_of(calls)
         self.published: list[Published | None] = [None] * len(self.messages)
+        self.undispatched: dict[Batch, None] = {}
         self.open = len(calls)
         self.done = asyncio.Event()
         self._finished = finished
@@ -66,9 +73,12 @@ class Round:
             call.error = call.error or error
 
     def abandon(self, error: Exception) -> None:
-        """Give up what is not in a batch yet."""
+        """Give up what the engine does not have yet."""
         for call in self.calls:
             call.error = call.error or error
+        undispatched, self.undispatched = self.undispatched, {}
+        for batch in undispatched:
+            self.fail(batch, error)
         self.release_all()
 
     def release_all(self) -> None:
@@ -201,6 +211,7 @@ class Packer:
         batch = opened.get((topic, number))
         if batch is None:
             batch = opened[(topic, number)] = Batch(TopicPartition(topic, number), self._new_builder(), round_)
+            round_.undispatched[batch] = None
         return batch
 
 

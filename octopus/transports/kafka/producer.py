@@ -293,7 +293,9 @@ class KafkaProducer:
                 await self._room.wait()
             if self._state_lost:
                 engine = await self._ready()
-            if (queued := self._dispatch(engine, batch)) is not None:
+            queued = self._dispatch(engine, batch)
+            del round_.undispatched[batch]
+            if queued is not None:
                 leaving.append(departure(queued))
         round_.release_all()
         return leaving
