@@ -18,7 +18,7 @@ logger = get_logger("octopus.publishing")
 QUEUE_BYTES = 32 * 1024 * 1024
 """What may be queued or on its way, unless the caller says otherwise."""
 
-CHUNK_BYTES = 256 * 1024
+PART_BYTES = 256 * 1024
 """Events are queued in parts of this size: room for new ones is made part by part."""
 
 OVERHEAD = 200
@@ -127,7 +127,7 @@ class SendQueue:
             part = self._filling
             part.messages.append(message)
             part.size += size
-            if part.size >= CHUNK_BYTES:
+            if part.size >= PART_BYTES:
                 self._full.append(part)
                 self._filling = _Part(part.number + 1)
             if not self._is_woken:
@@ -231,10 +231,7 @@ class SendQueue:
         self._settle(part, failed, error)
 
     def _settle(self, part: _Part, failed: Sequence[Outgoing], error: BaseException | None) -> None:
-        undelivered = [
-            Undelivered(message.topic, message.value, message.key, message.headers, error or ConnectionFailed(""))
-            for message in failed
-        ]
+        undelivered = [] if error is None else [Undelivered(m.topic, m.value, m.key, m.headers, error) for m in failed]
         with self._lock:
             del self._open[part.number]
             self._size -= part.size

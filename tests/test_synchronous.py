@@ -16,7 +16,7 @@ import pytest
 from octopus import Octopus
 from octopus.errors import ConfigurationError, ConnectionFailed, QueueFull, RecordTooLarge, TransportError
 from octopus.events import Published, TopicPartition
-from octopus.send_queue import CHUNK_BYTES, OVERHEAD, Undelivered
+from octopus.send_queue import OVERHEAD, PART_BYTES, Undelivered
 from octopus.synchronous import SynchronousPublisher
 from octopus.transports.base import Outgoing
 from octopus.transports.embedded import EmbeddedTransport
@@ -155,7 +155,7 @@ def test_a_value_that_cannot_be_encoded_is_the_error_of_its_caller() -> None:
 
 # ── the bound ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-EVENT = b"x" * (CHUNK_BYTES // 4 - OVERHEAD)
+EVENT = b"x" * (PART_BYTES // 4 - OVERHEAD)
 
 
 @pytest.mark.parametrize("given", [{"key": 5}, {"headers": 5}, {"headers": {"a": 5}}], ids=["key", "headers", "header"])
@@ -196,7 +196,7 @@ def test_a_full_queue_refuses_or_waits_until_there_is_room() -> None:
         publisher.send("t", EVENT, timeout=None)
         sent.set()
 
-    with SynchronousPublisher(connecting(held), name="app", queue_bytes=2 * CHUNK_BYTES) as publisher:
+    with SynchronousPublisher(connecting(held), name="app", queue_bytes=2 * PART_BYTES) as publisher:
         assert fill(publisher) == 8
         with pytest.raises(
             QueueFull, match=r"of at most 524288, and no room after 0\.01 s: this event is not sent"

@@ -15,7 +15,8 @@ from octopus.cli.screen import document, notices, say
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Headers
-from octopus.operations.publications import BATCH, Envelope, Publication, publish_batches, repeated, unseen
+from octopus.operations.progress import unseen
+from octopus.operations.publications import BATCH, Envelope, Publication, publish_batches, repeated
 from octopus.operations.spelling import spell_bytes, spell_count, spell_rate
 from octopus.transports.base import Outgoing
 

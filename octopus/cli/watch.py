@@ -13,7 +13,8 @@ from octopus.cli.screen import note, notices, output
 from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.operations.file_events import FileEvent, FileWatcher
-from octopus.operations.file_relay import broker_directories, publish_file_events, unseen
+from octopus.operations.file_relay import broker_directories, publish_file_events
+from octopus.operations.progress import unseen
 from octopus.operations.spelling import spell_bytes
 from octopus.text import printable_json, visible
 

@@ -11,6 +11,7 @@ from octopus.config import Settings
 from octopus.events import Message
 from octopus.logs import get_logger
 from octopus.operations.file_events import FileEvent, FileWatcher
+from octopus.operations.progress import unseen
 from octopus.patience import Patience
 from octopus.transports.base import Outgoing, Transport
 from octopus.transports.opening import producing
@@ -28,11 +29,10 @@ AT_ONCE = 500
 """Events of one publication."""
 
 Publish = Callable[[Sequence[Outgoing]], Awaitable[object]]
-Published = Callable[[FileEvent], object]
+"""Publishes messages in order; returns once they are acknowledged."""
 
-
-def unseen(_: FileEvent) -> None:
-    """Tell no caller what was published."""
+Tell = Callable[[FileEvent], object]
+"""Takes an event that was acknowledged."""
 
 
 async def publish_file_events(
@@ -44,7 +44,7 @@ async def publish_file_events(
     key: Literal["path", "name"] = "path",
     most: int | None = None,
     begun: Callable[[], object] = lambda: None,
-    published: Published = unseen,
+    published: Tell = unseen,
 ) -> None:
     """Publish what a watcher sees, until cancelled or until enough was published.
 
@@ -106,8 +106,8 @@ class Relay:
 
     Args:
         topic: Where to.
-        publish: Publishes messages in order; returns once they are acknowledged.
-        key: `path` or `name`.
+        publish: Where they go.
+        key: The attribute of each event that becomes its key.
         most: End after so many events; None for never.
         published: Called with each event that was acknowledged.
     """
@@ -119,7 +119,7 @@ class Relay:
         *,
         key: Literal["path", "name"] = "path",
         most: int | None = None,
-        published: Published = unseen,
+        published: Tell = unseen,
     ) -> None:
         self._topic = topic
         self._publish = publish

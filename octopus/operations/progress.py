@@ -6,5 +6,5 @@ Advance = Callable[[int], None]
 """Takes how much more is done, in the operation's own units: events, topics."""
 
 
-def unseen(_count: int) -> None:
-    """Ignore it."""
+def unseen(_: object) -> None:
+    """Tell nobody."""

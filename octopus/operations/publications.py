@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from octopus.config import Settings
 from octopus.errors import ConfigurationError, OctopusError, OperationFailed
 from octopus.events import Headers, Published
 from octopus.operations.lines import read_lines
+from octopus.operations.progress import unseen
 from octopus.operations.spelling import spell_count
 from octopus.text import visible
 from octopus.transports.base import Outgoing, Transport
@@ -61,12 +61,7 @@ class Publication(msgspec.Struct, frozen=True):
         return Publication(self.topic, self.count + len(batch), self.bytes + size, seconds, offsets)
 
 
-def unseen(_: Publication) -> None:
-    """Tell no caller how far a publication is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """What is the same for every event.
 
     Attributes:

@@ -1,7 +1,7 @@
 """The seam to a broker: consumer, producer, admin. Memory, embedded and Kafka pass one conformance suite.
 
-Times are seconds, sizes bytes. Only `transports/kafka.py` knows Kafka's milliseconds; the one exception is a record's
-`timestamp`, which stays as stored.
+Times are seconds, sizes bytes. Only `transports/kafka/` and `transports/librdkafka/` know Kafka's milliseconds; the one exception is a
+record's `timestamp`, which stays as stored.
 """
 
 import asyncio

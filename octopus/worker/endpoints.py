@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Protocol
 
+from octopus.logs import get_logger
 from octopus.text import visible
+
+logger = get_logger("octopus.worker")
 
 REQUEST_BYTES = 8192
 """Most of a request, headers included."""
@@ -31,20 +35,40 @@ class Questions(Protocol):
 
 
 class Endpoints:
-    """Answers requests, one on each connection."""
+    """Answers requests, one on each connection.
+
+    Args:
+        questions: Whoever has the answers.
+    """
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Listen.
+    @contextlib.asynccontextmanager
+    async def listening(self, host: str, port: int, whose: str) -> AsyncIterator[bool]:
+        """Answer while the block lasts; give whether that is possible.
 
-        Raises:
-            OSError: The port is taken, or the address is none of this machine.
-            OverflowError: The port is none.
+        Where it is not, because the port is taken or the address is none of this machine, it is logged: handling events matters
+        more than being watched, and a probe will notice.
+
+        Args:
+            host: Where to listen.
+            port: Where; 0 takes a free one.
+            whose: Begins the log's line of where they are.
         """
-        return await asyncio.start_server(self.serve, host, port, limit=REQUEST_BYTES)
+        try:
+            server = await asyncio.start_server(self.serve, host, port, limit=REQUEST_BYTES)
+        except (OSError, OverflowError) as error:
+            logger.error("no health endpoints on %s:%d: %s", host, port, error)  # noqa: TRY400
+            yield False
+            return
+        logger.info("%s: http://%s:%d/ready", whose, *server.sockets[0].getsockname()[:2])
+        try:
+            yield True
+        finally:
+            server.close()
+            await self._close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close the connection."""
@@ -59,12 +83,12 @@ class Endpoints:
                         writer.write(await self._respond(reader))
                         await writer.drain()
         except asyncio.CancelledError:
-            pass  # by `close`; asyncio's server would report it as a failure
+            pass  # by `_close`; asyncio's server would report it as a failure
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Cut off who is still there."""
         for task in self._connections:
             task.cancel()

@@ -11,12 +11,9 @@ import msgspec
 
 from octopus.config import WorkerSettings
 from octopus.errors import OctopusError
-from octopus.logs import get_logger
 from octopus.worker.endpoints import Endpoints
 from octopus.worker.status import GroupStatus, together
 from octopus.worker.worker import Worker
-
-logger = get_logger("octopus.worker")
 
 BROKER_TIME = 2.0
 """Seconds the broker has for an answer, and for which that answer holds: probes must not become load."""
@@ -38,18 +35,9 @@ def health_endpoints(settings: WorkerSettings, number: int = 0) -> Callable[[Wor
 
     async def companion(worker: Worker) -> None:
         endpoints = Endpoints(Health(worker, settings.stall_timeout))
-        try:
-            server = await endpoints.listen(settings.health_host, port)
-        except (OSError, OverflowError) as error:
-            # Handling events matters more than being watched, and a probe will notice.
-            logger.error("no health endpoints on %s:%d: %s", settings.health_host, port, error)  # noqa: TRY400
-            return
-        logger.info("health: http://%s:%d/ready", *server.sockets[0].getsockname()[:2])
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            server.close()
-            await endpoints.close()
+        async with endpoints.listening(settings.health_host, port, "health") as is_listening:
+            if is_listening:
+                await asyncio.get_running_loop().create_future()
 
     return companion
 

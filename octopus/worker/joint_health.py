@@ -14,10 +14,7 @@ from typing import Any
 import msgspec
 
 from octopus.config import WorkerSettings
-from octopus.logs import get_logger
 from octopus.worker.endpoints import Endpoints
-
-logger = get_logger("octopus.worker")
 
 ANSWER_TIME = 4.0
 """Seconds that a worker has for an answer; less than orchestrators wait for ours."""
@@ -28,7 +25,12 @@ _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - wh
 
 @contextlib.contextmanager
 def joint_health(settings: WorkerSettings, count: int) -> Iterator[None]:
-    """Answer for `count` workers on `health_port`, as long as the block runs; nothing where no port is set, or any may be taken."""
+    """Answer for workers on `health_port`, as long as the block runs.
+
+    Args:
+        settings: With `health_port`. Nothing is answered where it is not set, or is 0: then each worker takes a free one.
+        count: How many workers there are; the first one listens on the port after it.
+    """
     if not settings.health_port:
         yield
         return
@@ -113,17 +115,9 @@ async def _serve(settings: WorkerSettings, count: int, ended: asyncio.Event) -> 
     assert settings.health_port
     first = settings.health_port + 1
     endpoints = Endpoints(JointHealth(settings.health_host, range(first, first + count)))
-    try:
-        server = await endpoints.listen(settings.health_host, settings.health_port)
-    except (OSError, OverflowError) as error:
-        logger.error("no health endpoints on %s:%d: %s", settings.health_host, settings.health_port, error)  # noqa: TRY400
-        return
-    logger.info("health of all workers: http://%s:%d/ready", *server.sockets[0].getsockname()[:2])
-    try:
-        await ended.wait()
-    finally:
-        server.close()
-        await endpoints.close()
+    async with endpoints.listening(settings.health_host, settings.health_port, "health of all workers") as is_listening:
+        if is_listening:
+            await ended.wait()
 
 
 def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, None]) -> None:

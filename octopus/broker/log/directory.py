@@ -10,12 +10,13 @@ class Directory:
     """Where a partition's files are, once there are some.
 
     Args:
-        path: Its own, in its topic's, in that of all topics; the last one is there.
+        path: `topics/<folder>/<number>`, of which `topics` is there.
         faults: Disk faults on demand.
 
     Attributes:
         path: As given.
         is_made: Whether it is there.
+        is_durable: Whether its name, and its topic's, survive a power loss: nothing in it is acknowledged before.
     """
 
     def __init__(self, path: Path, faults: Faults) -> None:
