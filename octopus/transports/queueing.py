@@ -30,7 +30,7 @@ class Call:
         open: Batches that have some of them and are not settled; and one more while they are being packed.
         error: The first error.
         number: Its place in the order of calls for its topic.
-        mends: How often the cause of a refusal was mended.
+        mended: The kinds of refusals whose causes were mended, one for each time.
         whole: The messages of the first attempt.
         earlier: Where earlier attempts have stored these; None for what this one has.
     """
@@ -40,7 +40,7 @@ class Call:
         "error",
         "future",
         "is_single",
-        "mends",
+        "mended",
         "messages",
         "number",
         "open",
@@ -62,7 +62,8 @@ class Call:
         self.refused = refused
         self.is_single = is_single
         self.size_bytes = size_of(messages)
-        self.start = self.number = self.mends = 0
+        self.start = self.number = 0
+        self.mended: tuple[type[TransportError], ...] = ()
         self.open = 1
         self.error: Exception | None = None
         self.earlier: Sequence[Published | None] | None = None
@@ -91,8 +92,13 @@ class Call:
         published = error.published or [None] * len(self.whole)
         missing = [message for message, stored in zip(self.whole, published, strict=True) if stored is None]
         again = Call(missing, self.future, self.refused, self.is_single)
-        again.whole, again.earlier, again.number, again.mends = self.whole, published, self.number, self.mends + 1
+        again.whole, again.earlier, again.number = self.whole, published, self.number
+        again.mended = (*self.mended, type(error))
         return again
+
+    def refusals(self, error: TransportError) -> int:
+        """Return how often the messages have been refused for this, from 1."""
+        return self.mended.count(type(error)) + 1
 
 
 class CallProducer(Producer, Protocol):

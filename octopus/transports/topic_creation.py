@@ -139,20 +139,22 @@ class TopicCreatingProducer:
 
     # ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def mend(self, error: TransportError, messages: Sequence[Outgoing]) -> bool:
+    async def mend(self, error: TransportError, messages: Sequence[Outgoing], refusals: int) -> bool:
         """Mend the cause of a broker's refusal; tell whether it may take the same messages now.
 
         Args:
             error: Why.
             messages: The messages that were not stored.
+            refusals: How often they have been refused for this, from 1.
 
         Raises:
             TopicNotFound: Their topic has vanished and has not been made again so far; `.retryable`.
+            TransportError: The broker is away; `.retryable`.
         """
         if isinstance(error, TopicNotFound):
             return await self._mend_topics(messages)
         if isinstance(error, RecordTooLarge):
-            return await self._mend_limits(messages)
+            return await self._mend_limits(messages, refusals)
         return False
 
     async def _mend_topics(self, messages: Sequence[Outgoing]) -> bool:
@@ -208,9 +210,10 @@ class TopicCreatingProducer:
             wait = min(2 * wait, longest)
         logger.info("topic %r is there again", topic)
 
-    async def _mend_limits(self, messages: Sequence[Outgoing]) -> bool:
+    async def _mend_limits(self, messages: Sequence[Outgoing], refusals: int) -> bool:
         """Raise the limit of topics that take less than the events were that are copied there."""
         admin, mended = await self._connected_admin(), False
+        first, longest = LOOK_AGAIN
         for topic, sources in sources_of(messages).items():
             largest = max(_size(message) for message in messages if message.topic == topic)
             limit: int | None = None
@@ -218,15 +221,21 @@ class TopicCreatingProducer:
             try:
                 limit = int((await admin.topic_config(topic))[SIZE_LIMIT])
                 wanted = max([largest, *[await self._limit(admin, source) or 0 for source in sources]]) + HEADROOM
-                if limit >= wanted:  # it was raised a moment ago, perhaps by another process
-                    await asyncio.sleep(LOOK_AGAIN[0])
+                if limit >= wanted:  # it was raised a moment ago, perhaps by another process, and has to spread
+                    await asyncio.sleep(min(first * 2 ** (refusals - 1), longest))
                 elif not self._settings.create:
                     raise NotAuthorized("topics.create is off")
                 else:
                     await admin.alter_topic(topic, config={SIZE_LIMIT: str(wanted)})
                     logger.warning("topic %r takes %d bytes now, %d before: an event did not fit", topic, wanted, limit)
                 mended = True
+            except TopicNotFound:  # it was there when it refused
+                self._known.discard(topic)
+                await self._restore([topic], {topic: sources})
+                mended = True
             except (TransportError, KeyError, ValueError) as error:
+                if isinstance(error, TransportError) and error.retryable:
+                    raise  # nobody has said that it may not be raised
                 self._ask_for(topic, limit, wanted, error)
         return mended
 

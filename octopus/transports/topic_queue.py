@@ -9,10 +9,11 @@ from octopus.errors import TopicNotFound, TransportError
 from octopus.transports.base import Outgoing
 from octopus.transports.queueing import Call, CallProducer, fail, of_these, size_of
 
-MENDS = 3
-"""How often one message is sent again after the cause of its refusal was mended."""
+MENDS = 6
+"""How often one message is sent again after the cause of its refusal was mended, for each kind of refusal."""
 
-Mend = Callable[[TransportError, Sequence[Outgoing]], Awaitable[bool]]
+Mend = Callable[[TransportError, Sequence[Outgoing], int], Awaitable[bool]]
+"""Does something about what a broker refused, and tells whether the same messages may be taken now; see `TopicCreatingProducer`."""
 
 _NUMBER = attrgetter("number")
 
@@ -77,7 +78,7 @@ class TopicQueue:
 
     def _refused(self, call: Call, error: TransportError) -> None:
         call.error = error
-        if call.mends == MENDS:
+        if call.refusals(error) > MENDS:
             fail(call.future, error)
         elif isinstance(error, TopicNotFound):
             self._hold(call)
@@ -117,8 +118,10 @@ class TopicQueue:
                 await self._ensure([message for call in held for message in call.messages])
                 return True
             missing = [message for call, _ in refused for message in _missing(call)]
+            refusal = refused[0][1]
+            most = max(call.refusals(error) for call, error in refused)
             # Where the topic is there, it may have been made again a moment ago: everything is worth one more attempt.
-            if await self._mend(refused[0][1], missing) or not any(call.mends for call, _ in refused):
+            if await self._mend(refusal, missing, most) or most == 1:
                 return True
             self._give_up([call for call, _ in refused], None)
         except asyncio.CancelledError:
@@ -139,7 +142,7 @@ class TopicQueue:
     async def _send_again(self, call: Call, refusal: TransportError) -> None:
         """Send messages again that were too large, if the topic takes more now."""
         try:
-            mended = await self._mend(refusal, _missing(call))
+            mended = await self._mend(refusal, _missing(call), call.refusals(refusal))
         except Exception as error:  # noqa: BLE001 - the future has it
             _fail(call, error)
             return

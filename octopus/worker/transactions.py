@@ -12,6 +12,7 @@ their record settles. A transaction takes outbox and ledger at one moment, so th
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from octopus.pipeline.outputs import Contribution, Outbox
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import map_limit, with_topic_id
 from octopus.transports.base import Commit, Outgoing, TransactionalProducer
+from octopus.transports.topic_queue import MENDS, Mend
 from octopus.types import RunClaim
 from octopus.unacknowledged import Unacknowledged
 from octopus.worker.commits import CommitContext
@@ -46,12 +48,6 @@ MAX_WAITING_BYTES = 16 * 2**20
 
 START_TIMEOUT = 30.0
 """Seconds in which producers have to start; a predecessor's transaction may still have to be ended."""
-
-MENDS = 3
-"""How often a transaction is written anew because something was done about what the broker refused."""
-
-Mend = Callable[[TransportError, Sequence[Outgoing]], Awaitable[bool]]
-"""Does something about what a broker refused, and tells whether the same messages may be taken now; see `TopicCreatingProducer`."""
 
 MakeProducer = Callable[[str], TransactionalProducer]
 """Makes a producer from its transactional id."""
@@ -167,19 +163,25 @@ class PartitionTransactions:
 
     async def _write(self, outputs: list[Contribution]) -> list[Contribution]:
         """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
-        mends = 0
+        refusals = Counter[type[TransportError]]()
         while True:
             try:
                 await self._try(outputs)
             except REFUSED as error:
                 await self._producer.abort()
-                messages = [message for each in outputs for message in each.messages]
-                mends += 1
-                if mends <= MENDS and await self._mend(error, not_stored(messages, error)):
-                    continue
-                outputs = await self._without_refused(outputs)
+                if not await self._is_mended(error, outputs, refusals):
+                    outputs = await self._without_refused(outputs)
             else:
                 return outputs
+
+    async def _is_mended(
+        self, error: TransportError, outputs: Sequence[Contribution], refusals: Counter[type[TransportError]]
+    ) -> bool:
+        """Do something about a refusal, unless that was done often enough; tell whether the broker may take the same outputs now."""
+        refusals[type(error)] += 1
+        number = refusals[type(error)]
+        messages = [message for each in outputs for message in each.messages]
+        return number <= MENDS and await self._mend(error, not_stored(messages, error), number)
 
     async def _try(self, outputs: Sequence[Contribution]) -> None:
         await self._producer.begin()
@@ -203,13 +205,18 @@ class PartitionTransactions:
                     kept += half
             return kept
         (refused,) = outputs
-        try:
-            await self._try([refused])
-        except REFUSED as error:
-            await self._producer.abort()
-            return [await refused.refuse(error)]
-        await self._producer.abort()
-        return [refused]
+        refusals = Counter[type[TransportError]]()
+        while True:
+            try:
+                await self._try(outputs)
+            except REFUSED as error:
+                await self._producer.abort()
+                # Its topic may have vanished just now, which is no reason to give the event up.
+                if not await self._is_mended(error, outputs, refusals):
+                    return [await refused.refuse(error)]
+            else:
+                await self._producer.abort()
+                return outputs
 
 
 def not_stored(messages: Sequence[Outgoing], error: TransportError) -> list[Outgoing]:

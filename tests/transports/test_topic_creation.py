@@ -1,15 +1,19 @@
 """Topics that are made before the first message goes there."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
 from octopus.config import TopicSettings
-from octopus.errors import NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import ConnectionFailed, NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
+from octopus.events import Published
+from octopus.testing import VirtualTime
 from octopus.transports.base import SIZE_LIMIT, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.memory.transport import MemoryAdmin
 from octopus.transports.topic_creation import HEADROOM, TopicCreatingProducer
+from octopus.transports.topic_queue import MENDS
 
 
 class CountingTransport(MemoryTransport):
@@ -185,3 +189,106 @@ async def test_where_a_topic_may_have_no_limit_of_its_own_it_is_made_without(mon
     monkeypatch.setattr(transport.broker, "create_topic", by_policy)
     await TopicCreatingProducer(transport, TopicSettings()).send(copy(10))
     assert limits(transport)["t.dead-letter"] == 1_048_576
+
+
+# ── limits, while topics come and go ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def virtual_time() -> AsyncIterator[VirtualTime]:
+    loop = asyncio.get_running_loop()
+    with VirtualTime(loop.time()).installed(loop) as clock:
+        yield clock
+
+
+class TroubledTransport(MemoryTransport):
+    """Does something each time that an admin client asks for a topic's settings."""
+
+    def __init__(self, broker: MemoryBroker, trouble: Callable[[str], None]) -> None:
+        super().__init__(broker)
+        self._trouble = trouble
+
+    def admin(self) -> MemoryAdmin:
+        admin = super().admin()
+        topic_config = admin.topic_config
+
+        async def troubled(name: str) -> dict[str, str]:
+            self._trouble(name)
+            return await topic_config(name)
+
+        admin.topic_config = troubled  # type: ignore[method-assign]
+        return admin
+
+
+def small(broker: MemoryBroker, topic: str = "t.dead-letter") -> None:
+    """Make a topic again, with a limit that is too small."""
+    broker.topics.pop(topic, None)
+    broker.create_topic(topic, 1, {SIZE_LIMIT: "1000"})
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["made again", "waited for"])
+async def test_a_topic_that_vanishes_when_its_limit_is_looked_at_loses_nothing(
+    create: bool, virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, looks = MemoryBroker(auto_create=0), list[str]()
+
+    def vanish(topic: str) -> None:
+        looks.append(topic)
+        if looks == ["t.dead-letter"]:
+            broker.delete_topic(topic)
+            if not create:
+                asyncio.get_running_loop().call_later(10, broker.create_topic, topic, 1, {SIZE_LIMIT: "5000"})
+
+    broker.create_topic("t", 1, {SIZE_LIMIT: "3000"})
+    small(broker)
+    producer = TopicCreatingProducer(TroubledTransport(broker, vanish), TopicSettings(create=create))
+    await producer.send(copy(2000))
+    assert "may not be raised" not in caplog.text
+    assert "topic 't.dead-letter' has vanished" in caplog.text
+
+
+async def test_whoever_cannot_ask_for_a_limit_may_try_again(caplog: pytest.LogCaptureFixture) -> None:
+    broker = MemoryBroker()
+
+    def fail(topic: str) -> None:
+        raise ConnectionFailed("away")
+
+    small(broker)
+    producer = TopicCreatingProducer(TroubledTransport(broker, fail), TopicSettings())
+    with pytest.raises(ConnectionFailed) as caught:
+        await producer.send(copy(2000))
+    assert caught.value.retryable
+    assert "may not be raised" not in caplog.text
+
+
+async def test_a_limit_that_was_raised_has_some_seconds_to_spread(
+    virtual_time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, loop = MemoryBroker(), asyncio.get_running_loop()
+    small(broker)
+    spread_at = loop.time() + 3
+    check = broker._check_size
+
+    def check_late(message: Outgoing) -> None:
+        if loop.time() < spread_at:
+            raise RecordTooLarge("the leader does not know yet")
+        check(message)
+
+    monkeypatch.setattr(broker, "_check_size", check_late)
+    await TopicCreatingProducer(MemoryTransport(broker), TopicSettings()).send(copy(2000))
+    assert loop.time() < spread_at + 3
+
+
+async def test_a_topic_that_vanishes_often_leaves_attempts_for_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, refusals = MemoryBroker(), [TopicNotFound("gone") for _ in range(MENDS)]
+    small(broker)
+    append = broker._append
+
+    def refuse_first(message: Outgoing) -> Published:
+        if refusals:
+            raise refusals.pop()
+        return append(message)
+
+    monkeypatch.setattr(broker, "_append", refuse_first)
+    await TopicCreatingProducer(MemoryTransport(broker), TopicSettings()).send(copy(2000))
+    assert limits(MemoryTransport(broker))["t.dead-letter"] > 2000

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from octopus import Event, Octopus, RetryPolicy, config
-from octopus.events import Record, TopicPartition
 from octopus.routing import Delivery
 from octopus.testing import TestClient
-from octopus.transports.base import SIZE_LIMIT, Admin, Chunk, Outgoing, Transport
+from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
 from octopus.transports.kafka import missing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.opening import open_transport
 from octopus.worker import Worker
+from tests.worker.reads import Reads
 
 DELIVERIES: list[Delivery] = ["at_least_once", "exactly_once"]
 pytestmark = pytest.mark.parametrize("delivery", DELIVERIES)
@@ -60,46 +60,6 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(90):
         while not await condition():
             await asyncio.sleep(0.05)
-
-
-class Reads:
-    """Reads topics from their beginning, committed records only, in a group of nobody's."""
-
-    def __init__(self, transport: Transport, admin: Admin) -> None:
-        self._transport = transport
-        self._admin = admin
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        await self._consumer.seek(dict.fromkeys(partitions, 0))
-        self._places |= {*partitions}
-
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        self._places -= {*partitions}
-
-    lost = revoked
-
-    async def __call__(self, topic: str) -> list[Record]:
-        """Return what is in a topic; nothing when there is none."""
-        if topic not in {info.name for info in await self._admin.topics()}:
-            return []
-        self._places: set[TopicPartition] = set()
-        self._consumer = self._transport.consumer(f"reads-{secrets.token_hex(4)}", [topic], isolation="read_committed")
-        await self._consumer.start(self)
-        found: list[Record] = []
-        try:
-            async with asyncio.timeout(60):
-                while not self._places:
-                    await self._consumer.fetch((), max_records=1, timeout=0.05)
-                ends = await self._consumer.offsets(self._places, "latest")
-                at = dict.fromkeys(self._places, 0)
-                while any(at[place] < end for place, end in ends.items()):
-                    for chunk in await self._consumer.fetch(self._places, max_records=1000, timeout=0.1):
-                        assert isinstance(chunk, Chunk)
-                        found += [Record.at(chunk.partition, record) for record in chunk.records]
-                        at[chunk.partition] = chunk.next_offset
-        finally:
-            await self._consumer.stop()
-        return found
 
 
 @asynccontextmanager

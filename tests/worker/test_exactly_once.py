@@ -2,13 +2,22 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
 from octopus import Event, Message, Octopus, Reject, RetryLater, RetryPolicy, config
-from octopus.errors import ConfigurationError, ConnectionFailed, HandlerStopped, NotAuthorized, PartitionLost
+from octopus.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    HandlerStopped,
+    NotAuthorized,
+    PartitionLost,
+    RecordTooLarge,
+    TopicNotFound,
+)
 from octopus.events import Published, Record, StoredRecord
 from octopus.outcomes import DONE, DeadLetter, Outcome
 from octopus.pipeline.outputs import CapturingProducer, Outbox
@@ -16,6 +25,7 @@ from octopus.runner import Assignment
 from octopus.testing import Retry, TestClient, VirtualTime
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
+from octopus.transports.memory.broker import Transaction
 from octopus.transports.memory.transactions import MemoryTransactionalProducer
 from octopus.triggers.aws import handler
 from octopus.types import Next
@@ -252,6 +262,37 @@ async def test_an_output_that_the_broker_refuses_makes_its_event_a_dead_letter(v
     reason = dict(dead_letters(broker)[0].headers)["octopus-dead-letter-reason"]
     assert reason is not None
     assert b"over the limit" in reason
+
+
+async def test_a_topic_that_vanishes_while_a_refused_output_is_looked_for_costs_no_event(
+    virtual_time: VirtualTime,
+) -> None:
+    broker, app = MemoryBroker(max_record_bytes=1000), Octopus("app")
+
+    @app.on("t", to="out", delivery="exactly_once")
+    async def handle(value: int) -> Any:
+        return "x" * 2000 if value == 3 else value
+
+    publish(broker, *range(20))
+    append, refused = broker.append, Counter[type[Exception]]()
+
+    def append_until_gone(messages: Sequence[Outgoing], transaction: Transaction | None = None) -> list[Published]:
+        # What is too large is looked for by halves, down to one; then the first that is left is refused for another reason.
+        if refused[RecordTooLarge] and len(messages) == 1 and refused[TopicNotFound] < 2:
+            refused[TopicNotFound] += 1
+            raise TopicNotFound("gone")
+        try:
+            return append(messages, transaction)
+        except RecordTooLarge:
+            refused[RecordTooLarge] += 1
+            raise
+
+    broker.append = append_until_gone  # type: ignore[method-assign]
+    async with working(app, broker) as worker:
+        await worker.caught_up()
+    assert refused[TopicNotFound] == 2
+    assert outputs(broker) == [value for value in range(20) if value != 3]
+    assert [dead_letter.value for dead_letter in dead_letters(broker)] == [b"3"]
 
 
 async def test_an_output_that_the_broker_refuses_stops_a_line_without_dead_letters(virtual_time: VirtualTime) -> None:
