@@ -68,7 +68,7 @@ class Application(Router):
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
         super().__init__()
-        if not name or not config.GROUP_NAME.fullmatch(name):
+        if not isinstance(name, str) or not config.GROUP_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"{name!r} cannot name an app: 1 to 200 letters, digits, '.', '_' or '-', because it begins the names of "
                 "its consumer groups."

@@ -29,6 +29,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: A number is out of range.
+        TypeError: A number is none, or `on` or `never` is no tuple of exceptions.
     """
 
     attempts: int = 5
@@ -41,6 +42,16 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     defer_beyond: float = 10.0
 
     def __post_init__(self) -> None:
+        for name in ("attempts", "backoff", "factor", "maximum", "jitter", "defer_beyond"):
+            if not isinstance(number := getattr(self, name), int | float):
+                raise TypeError(f"{name}={number!r} of a RetryPolicy is no number")
+        for name in ("on", "never"):
+            try:
+                isinstance(None, getattr(self, name))
+            except TypeError as error:
+                raise TypeError(
+                    f"{name}={getattr(self, name)!r} of a RetryPolicy is no tuple of exceptions, such as (ConnectionError,)"
+                ) from error
         smallest = min(self.attempts, self.backoff, self.maximum, self.defer_beyond)
         if smallest < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
             raise ValueError(

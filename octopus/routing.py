@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
@@ -247,6 +247,10 @@ def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
         if not isinstance(topic.pattern, str):
             raise ConfigurationError(f"{topic!r} matches bytes; topic names are text: re.compile('…').")
         return topic
+    if not isinstance(topic, str | Iterable):
+        raise ConfigurationError(
+            f"on({topic!r}) reads no topic: give a topic's name, several, or a compiled regular expression."
+        )
     topics = (topic,) if isinstance(topic, str) else tuple(topic)
     if not topics:
         raise ConfigurationError("on([]) reads no topic; name at least one.")
@@ -295,7 +299,7 @@ def _check(route: Route) -> None:
     if route.group is not None and not route.group:
         refuse("group='' names no group; leave it out for '<app>.<name>'.")
     for label, topic in (("to", route.to), ("dead_letter", route.dead_letter), ("retry_topic", route.retry_topic)):
-        if isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic):
+        if not isinstance(topic, str | bool | None) or (isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic)):
             refuse(f"{label}={topic!r} is not a topic name: {TOPIC_NAME_RULE}.")
         if isinstance(topic, str) and label == "dead_letter" and route.reads(topic):
             refuse(f"dead_letter={topic!r} is a topic it reads: a dead letter would come straight back.")
@@ -396,7 +400,7 @@ def _retry(retry: RetryPolicy | int | None) -> RetryPolicy:
         return retry
     try:
         return RetryPolicy() if retry is None else RetryPolicy(attempts=retry)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"retry={retry!r} is no number of attempts: {error}.") from error
 
 

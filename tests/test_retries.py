@@ -1,5 +1,8 @@
 """Failures become decisions."""
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +71,12 @@ def test_a_rejection_is_a_decision_not_a_failure() -> None:
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="out of range"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": "x"}, {"jitter": None}, {"on": 5}, {"on": "x"}, {"never": [ValueError]}]
+)
+def test_what_is_no_number_and_no_tuple_of_exceptions_is_refused(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(TypeError, match=re.escape(f"{name}={value!r} of a RetryPolicy is no ")):
+        RetryPolicy(**wrong)

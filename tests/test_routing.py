@@ -31,6 +31,15 @@ REFUSED = {
     "no text": (lambda: Router().on([7]), "7 is not a topic name"),  # type: ignore[list-item]
     "a pattern over bytes": (lambda: Router().on(re.compile(b"a")), "matches bytes; topic names are text"),  # type: ignore[arg-type]
     "a long topic": (lambda: Router().on("a" * 250), "is not a topic name"),
+    "neither a topic nor several": (lambda: Router().on(7), "on(7) reads no topic: give a topic's name, several, or"),  # type: ignore[arg-type]
+    "to no topic": (lambda: on(to=5), "handler 'handler': to=5 is not a topic name"),
+    "dead letters to no topic": (lambda: on(dead_letter=5), "dead_letter=5 is not a topic name"),
+    "retries in no topic": (lambda: on(retry_topic=5), "retry_topic=5 is not a topic name"),
+    "no attempts": (
+        lambda: on(retry="x"),
+        "retry='x' is no number of attempts: attempts='x' of a RetryPolicy is no number.",
+    ),
+    "an app's name": (lambda: Octopus(5), "5 cannot name an app: 1 to 200 letters"),  # type: ignore[arg-type]
     "ordering": (lambda: on(ordering="keys"), "ordering='keys' is none of 'partition', 'key', 'none'."),
     "concurrency": (lambda: on(concurrency=0), "concurrency=0 must be 1 or more."),
     "within": (lambda: on(within=-1), "within=-1.0 must not be negative."),
