@@ -218,9 +218,9 @@ class SendQueue:
                 self._open[part.number] = part
         for part in parts:
             part.future = self._queue(part.messages)
-            part.future.add_done_callback(lambda future, part=part: self._is_done(part, future))  # type: ignore[misc]
+            part.future.add_done_callback(lambda future, part=part: self._answered(part, future))  # type: ignore[misc]
 
-    def _is_done(self, part: _Part, future: Queued) -> None:
+    def _answered(self, part: _Part, future: Queued) -> None:
         if future.cancelled():
             return
         if (error := future.exception()) is None:

@@ -2,7 +2,9 @@
 
     the runner ── RunClaim ──▶ Run ──▶ Handle ──▶ Middleware, Next ──▶ Handle ──▶ Handler
                                 │ raised
-                                └──▶ Conclude ──▶ Defer, PublishDeadLetter
+                                ├──▶ Conclude ──▶ Defer, PublishDeadLetter
+                                │ done, and an output was refused later
+                                └──▶ ConcludeRefused ──▶ the same
 
 What is total never raises, but for a cancellation from outside and for what stops processing (`HandlerStopped`,
 `MemoryError`); then nothing of the record is settled. `attempt` is 1 for the first delivery to a handler.

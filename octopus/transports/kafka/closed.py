@@ -1,4 +1,4 @@
-"""Partitions to which nothing may go for a moment, because something before it has failed and may be sent again."""
+"""Places to which nothing may go for a moment, because something before it has failed and may be sent again."""
 
 import asyncio
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Closed:
         """Return why nothing may go there; None when it may."""
         return self._errors.get((place[0], None)) or self._errors.get(place)
 
-    def is_finished(self, call: Call) -> None:
+    def note_finished(self, call: Call) -> None:
         """Note that a call is finished."""
         for place, unfinished in self._open.items():
             if call in unfinished:

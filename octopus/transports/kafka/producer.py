@@ -228,10 +228,10 @@ class KafkaProducer:
         """Publish messages in order per partition, as `queue`; return when all are acknowledged."""
         return await self.queue(messages)
 
-    def _is_finished(self, round_: Round, call: Call) -> None:
+    def _call_finished(self, round_: Round, call: Call) -> None:
         self._queued_bytes -= call.size_bytes
         if self._closed:
-            self._closed.is_finished(call)
+            self._closed.note_finished(call)
         if self._answered:
             waiters, self._answered = self._answered, []
             for waiter in waiters:
@@ -246,7 +246,7 @@ class KafkaProducer:
             await self._arrived.wait()
             self._arrived.clear()
             calls, self._calls = self._calls, []
-            round_ = Round(calls, self._is_finished)
+            round_ = Round(calls, self._call_finished)
             if calls:
                 self._rounds.add(round_)
             try:
@@ -265,7 +265,7 @@ class KafkaProducer:
         round_.abandon(error)
         if self._calls:
             calls, self._calls = self._calls, []
-            later = Round(calls, self._is_finished)
+            later = Round(calls, self._call_finished)
             later.abandon(error)
 
     async def _collect(self, round_: Round, leaving: "list[asyncio.Future[None]]") -> None:
