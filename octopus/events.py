@@ -108,6 +108,11 @@ class DeferredRecord(Record, frozen=True, gc=False, kw_only=True):
     handler: str
 
 
+def settles_at(stored: StoredRecord) -> int:
+    """Return the offset at which a record settles, in the partition that it was read from."""
+    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
+
+
 class Batch(list[StoredRecord]):
     """Consecutive records of one partition, handed over together; stands for its first record where one is asked for."""
 

@@ -36,7 +36,7 @@ Encode = Callable[[str | None, Any, bytes | None], Outgoing]
 Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
 """Publishes in order; returns when all are acknowledged."""
 
-MANY = 8
+IN_STEP_FROM = 8
 """Records of a claim that are worth the preparations to run them in step; one handler that suspends gets few."""
 
 
@@ -147,7 +147,7 @@ class Handling:
         in_step = self._bind_in_step(partition, conclude, outlet, one_by_one)
 
         def handle(claim: Claim) -> Awaitable[Outcome | BatchOutcome]:
-            return (in_step if len(claim.records) >= MANY else one_by_one)(claim)
+            return (in_step if len(claim.records) >= IN_STEP_FROM else one_by_one)(claim)
 
         return handle
 

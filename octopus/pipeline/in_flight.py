@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, ResultRefused, TransportError
-from octopus.events import Batch, DeferredRecord, Published, StoredRecord
+from octopus.events import Batch, Published, StoredRecord, settles_at
 from octopus.logs import get_logger
 from octopus.outcomes import Outcome
 from octopus.patience import WAITS, Patience
@@ -34,10 +34,10 @@ from octopus.unacknowledged import Publications, Refusal, Unacknowledged
 
 logger = get_logger("octopus.handlers")
 
-MANY = 500
+FLUSH_COUNT = 500
 """Outputs that are queued at once, without the turn of the loop: so many that one publication more costs them nothing."""
 
-LARGE = 256 * 1024
+FLUSH_BYTES = 256 * 1024
 """The same in bytes."""
 
 
@@ -90,7 +90,7 @@ class OutputsInFlight:
         if size >= self._limit:
             self.is_full = True
             self._room.clear()
-        if len(messages) >= MANY or collected.size_bytes >= LARGE:
+        if len(messages) >= FLUSH_COUNT or collected.size_bytes >= FLUSH_BYTES:
             self._flush()
 
     def put_awaited(self, attempt: "Attempt", stored: StoredRecord, message: Outgoing) -> "asyncio.Future[Published]":
@@ -441,11 +441,6 @@ class _Publication:
         if (run := (id(attempt), id(stored))) not in self._refused:
             self._refused.add(run)
             attempt.refuse(stored, error)
-
-
-def settles_at(stored: StoredRecord) -> int:
-    """Return the offset at which a record settles, in the partition that it was read from."""
-    return stored.settles_at if isinstance(stored, DeferredRecord) else stored.offset
 
 
 def _error_of(future: "asyncio.Future[Any]") -> BaseException | None:

@@ -12,11 +12,10 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from octopus.errors import HandlerStopped, RecordTooLarge
-from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition
+from octopus.events import Batch, Published, Record, StoredRecord, TopicPartition, settles_at
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline.boundary import log
 from octopus.pipeline.dead_letters import shed
-from octopus.pipeline.in_flight import settles_at
 from octopus.transports.base import Outgoing, Producer
 from octopus.transports.queueing import Backlog, Queued, answered, first_of
 from octopus.transports.topic_creation import sources_of

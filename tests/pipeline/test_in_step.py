@@ -12,7 +12,7 @@ from octopus import Event, Octopus, RetryPolicy, config
 from octopus.claim import Claim
 from octopus.events import Headers
 from octopus.outcomes import DONE, SKIPPED, Outcome
-from octopus.pipeline.handling import MANY
+from octopus.pipeline.handling import IN_STEP_FROM
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from tests.pipeline.forms import ANNOTATIONS, BY_TYPE, MANY_IN_ONE, Stand, records, spelled
@@ -48,7 +48,7 @@ async def test_records_of_a_claim_come_to_what_they_come_to_one_by_one(
         assert together.seen == alone.seen
         assert others == [(at, spelled(each)) for at, each in enumerate(outcomes) if each not in (DONE, SKIPPED)]
         assert together.dead == alone.dead
-        assert len(selection) >= MANY
+        assert len(selection) >= IN_STEP_FROM
 
 
 TRACED: Headers = (("traceparent", b"1"), ("source", b"a"))
@@ -61,12 +61,12 @@ TRACED: Headers = (("traceparent", b"1"), ("source", b"a"))
 )
 async def test_each_record_of_a_claim_runs_in_its_own_trace(headers: list[Headers]) -> None:
     stand = Stand(Any, batch=False, filter=None)
-    of_each = [*itertools.islice(itertools.cycle(headers), 2 * MANY)]
+    of_each = [*itertools.islice(itertools.cycle(headers), 2 * IN_STEP_FROM)]
     for _ in range(2):  # nothing is left of the claim before
         assert await ended(stand, [(b"1", each) for each in of_each]) == []
-        assert await ended(stand, [(b"1", ())] * MANY) == []
+        assert await ended(stand, [(b"1", ())] * IN_STEP_FROM) == []
     traces = [[header for header in each if header[0] == "traceparent"] for each in stand.traces]
-    expected = [[header for header in each if header[0] == "traceparent"] for each in of_each] + [[]] * MANY
+    expected = [[header for header in each if header[0] == "traceparent"] for each in of_each] + [[]] * IN_STEP_FROM
     assert traces == expected * 2
 
 
@@ -90,7 +90,7 @@ async def test_a_record_of_a_claim_is_decoded_when_its_turn_comes() -> None:
             await go_on.wait()
 
     (pipeline,) = app.pipelines(MemoryTransport(MemoryBroker()).producer(), config.load({}))
-    claim = Claim(records([(b'{"number":%d}' % number, ()) for number in range(MANY)]))
+    claim = Claim(records([(b'{"number":%d}' % number, ()) for number in range(IN_STEP_FROM)]))
     run = asyncio.ensure_future(pipeline.bind(P0)(claim))
     await until(lambda: len(begun) == 3)
     assert decoded == [0, 1, 2]
@@ -100,14 +100,14 @@ async def test_a_record_of_a_claim_is_decoded_when_its_turn_comes() -> None:
     go_on.set()
     outcome: Outcome | Any = await run
     assert outcome is DONE
-    assert [each.offset for each in left] == [*range(3, MANY)]
+    assert [each.offset for each in left] == [*range(3, IN_STEP_FROM)]
     assert begun == decoded == [0, 1, 2]
 
 
 async def test_a_handler_that_fails_in_a_claim_fails_its_own_record() -> None:
     stand = Stand(Any, batch=False, filter=None)
-    for bad in (0, 3, MANY - 1):
-        given: list[tuple[bytes | None, Headers]] = [(b"1", ())] * MANY
+    for bad in (0, 3, IN_STEP_FROM - 1):
+        given: list[tuple[bytes | None, Headers]] = [(b"1", ())] * IN_STEP_FROM
         given[bad] = (b'"fail"', ())
         assert [at for at, _ in await ended(stand, given)] == [bad]
 
