@@ -190,7 +190,10 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         22: Scenario(
             "a handler raises what is no `Exception`",
             {
-                CRASHES: ["what_is_no_exception_ends_the_process_and_settles_nothing"],
+                CRASHES: [
+                    "what_is_no_exception_ends_the_process_and_settles_nothing",
+                    "an_exit_from_inside_a_handler_takes_outputs_on_their_way_with_it_and_they_come_again",
+                ],
                 DELIVERY: ["what_is_no_exception_settles_nothing_and_reaches_whoever_waits"],
             },
         ),

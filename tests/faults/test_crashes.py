@@ -172,12 +172,24 @@ async def test_a_handler_that_blocks_the_loop_beyond_the_session_keeps_its_parti
 async def test_what_is_no_exception_ends_the_process_and_settles_nothing(
     deed: str, code: int, mode: str, begin: Begin
 ) -> None:
-    async with begin(ordering=mode) as trial:
+    async with begin(ordering=mode, publishes=False) as trial:
         trial.start("one")
         await trial.publish([*trial.jobs(20), *trial.jobs(1, deed), *trial.jobs(20)])  # type: ignore[arg-type]
         assert await trial.workers["one"].ended(20) == code
         trial.start("one")
         await trial.verdict(duplicates=0)
+
+
+@across("partition")
+async def test_an_exit_from_inside_a_handler_takes_outputs_on_their_way_with_it_and_they_come_again(
+    mode: str, begin: Begin
+) -> None:
+    async with begin(ordering=mode) as trial:
+        trial.start("one")
+        await trial.publish([*trial.jobs(20), *trial.jobs(1, "exit"), *trial.jobs(20)])
+        assert await trial.workers["one"].ended(20) == 17
+        trial.start("one")
+        await trial.verdict(duplicates=40)  # the loop ends at once, and with it the producer
 
 
 @across("key")

@@ -220,7 +220,7 @@ def main(text: str) -> int:
             threading.Timer(plan.fetch_dies_after, transport.kill_fetch_task).start()
         return transport
 
-    settings = config.load(config.merge({"brokers": [plan.brokers]}, plan.settings))
+    settings = config.load(config.merge({"brokers": plan.brokers.split(",")}, plan.settings))
     code = run_process(app_of(plan, diary), settings, connect=recording)
     diary.journal.write(Note(time=now(), what="worker ends", who=plan.name))
     return code
