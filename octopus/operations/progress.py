@@ -7,4 +7,4 @@ Advance = Callable[[int], None]
 
 
 def unseen(_: object) -> None:
-    """Tell nobody."""
+    """Show no progress."""

@@ -235,7 +235,7 @@ class TopicCreatingProducer:
                 mended = True
             except (TransportError, KeyError, ValueError) as error:
                 if isinstance(error, TransportError) and error.retryable:
-                    raise  # nobody has said that it may not be raised
+                    raise  # the broker has not refused to raise it
                 self._ask_for(topic, limit, wanted, error)
         return mended
 

@@ -38,7 +38,7 @@ class Endpoints:
     """Answers requests, one on each connection.
 
     Args:
-        questions: Whoever has the answers.
+        questions: Has the answers.
     """
 
     def __init__(self, questions: Questions) -> None:

@@ -13,8 +13,8 @@ from octopus.pipeline.outputs import CapturingProducer
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import missing
-from octopus.transports.kafka.engine import Builder
 from octopus.transports.kafka.packing import Packer, Round
+from octopus.transports.kafka.producer_engine import Builder
 from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.opening import open_transport
