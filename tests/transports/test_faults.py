@@ -1,6 +1,7 @@
 """What happens when bytes are bad, requests fail and groups move on: nothing is lost, nothing is skipped, others go on."""
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -335,6 +336,20 @@ async def test_a_record_without_an_answer_fails_after_the_delivery_timeout(broke
             await producer.send(Outgoing("numbers", b"1"))
         await asyncio.sleep(0)
         broken.faults.clear()
+
+
+async def test_after_a_record_without_an_answer_its_partition_takes_others(broken: EmbeddedTransport) -> None:
+    async with Publisher(broken, delivery_timeout=0.5) as producer:
+        broken.faults.delay(PRODUCE, 2.0)
+        with pytest.raises(ConnectionFailed, match="may yet be stored"):
+            await producer.send(Outgoing("numbers", b"1", partition=0))
+        broken.faults.clear()
+        async with asyncio.timeout(20):
+            while True:  # the first may be on its way as long as its answer is awaited
+                with contextlib.suppress(ConnectionFailed):
+                    assert (await producer.send(Outgoing("numbers", b"2", partition=0))).partition == 0
+                    break
+                await asyncio.sleep(0.1)
 
 
 async def test_nobody_at_the_address_is_a_connection_that_failed() -> None:

@@ -15,7 +15,8 @@ class Closed:
 
     Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing.
 
-    - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run.
+    - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run. So it is
+      not closed where there is none.
     - Calls that come meanwhile fail there, and do not keep it closed: it opens again however many there are.
     """
 
@@ -28,9 +29,10 @@ class Closed:
 
     def close(self, place: Place, error: OctopusError, unfinished: Iterable[Call]) -> None:
         """Note a failure; `unfinished` are all calls that are."""
-        if self.error_of(place) is None:
+        behind = {call for call in unfinished if place[0] in call.topics()}
+        if behind and self.error_of(place) is None:  # else nobody would open it again
             self._errors[place] = error
-            self._open[place] = {call for call in unfinished if place[0] in call.topics()}
+            self._open[place] = behind
 
     def error_of(self, place: Place) -> OctopusError | None:
         """Return why nothing may go there; None when it may."""

@@ -440,10 +440,11 @@ class KafkaProducer:
                 f"Kafka at {self._settings.brokers} did not acknowledge records for {batch.partition} within "
                 f"{self._delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
             )
-        if not engine.take_back(message_batch, Failed(error)):
+        is_taken_back = engine.take_back(message_batch, Failed(error))
+        self._close_behind(batch.partition, error, engine)
+        if not is_taken_back:
             batch.indexes = []  # it is on its way, and stays with the engine
             batch.round.fail(batch, error)
-        self._close_behind(batch.partition, error, engine)
 
     def _settle(self, engine: Producer, batch: Batch, future: "asyncio.Future[Any]", *, was_sent: bool) -> None:
         error = None if future.cancelled() else future.exception()
