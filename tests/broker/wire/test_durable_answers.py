@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,34 @@ from octopus.broker.wire import Writer
 DELAY = 0.15
 
 
+class Held(Faults):
+    """A disk that can be held up; counts its syncs from then on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self._free = threading.Event()
+        self._free.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no sync end within."""
+        self.count = 0
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def before_sync(self) -> None:
+        self.count += 1
+        self._free.wait()
+        super().before_sync()
+
+
 @pytest.fixture
-def disk() -> Faults:
-    return Faults()
+def disk() -> Held:
+    return Held()
 
 
 @pytest.fixture
@@ -74,13 +101,29 @@ async def test_an_answer_comes_after_the_disk_and_nobody_else_waits_for_it(
     assert time.monotonic() - started >= DELAY
 
 
-async def test_produce_requests_that_wait_share_one_round_of_the_disk(client: WireClient, disk: Faults) -> None:
-    disk.sync_delay = DELAY
-    started = time.monotonic()
-    for _ in range(50):
-        await client.put(PRODUCE, 3, produce("t", batch(b"x")))
+async def test_produce_requests_that_wait_share_one_round_of_the_disk(
+    broker: Broker, client: WireClient, disk: Held
+) -> None:
+    await client.ask(
+        PRODUCE, 3, produce("t", batch(b"first"))
+    )  # makes the partition's files, whose names are synced too
+    with disk.held():
+        for _ in range(50):
+            await client.put(PRODUCE, 3, produce("t", batch(b"x")))
+        await eventually(lambda: broker.counters()["requests"]["Produce"] == 51)
+    assert [produced((await client.take())[1]) for _ in range(50)] == [[(Code.NONE, n)] for n in range(1, 51)]
+    assert disk.count <= 2, "one that the first of them began, and one for all that came meanwhile"
+
+
+async def test_the_first_requests_of_a_partition_share_one_round_of_the_disk_with_the_names_of_its_files(
+    broker: Broker, client: WireClient, disk: Held
+) -> None:
+    with disk.held():
+        for _ in range(50):
+            await client.put(PRODUCE, 3, produce("t", batch(b"x")))
+        await eventually(lambda: broker.counters()["requests"].get("Produce") == 50)
     assert [produced((await client.take())[1]) for _ in range(50)] == [[(Code.NONE, n)] for n in range(50)]
-    assert time.monotonic() - started < 5 * DELAY
+    assert disk.count <= 5, "the file and three directories, once, and the file for all that came meanwhile"
 
 
 async def test_records_are_not_fetched_before_they_are_durable(
