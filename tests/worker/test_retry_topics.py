@@ -15,6 +15,7 @@ from octopus.routing import Delivery
 from octopus.testing import VirtualTime
 from octopus.transports.base import Outgoing
 from octopus.transports.memory import MemoryBroker
+from octopus.transports.topic_queue import MENDS
 from octopus.triggers.aws import handler
 from octopus.worker.exit_codes import ExitCode, exit_code
 from octopus.worker.status import last_line
@@ -120,19 +121,24 @@ async def test_a_broker_that_is_away_is_waited_for() -> None:
         assert waiting(broker) == 1
 
 
-async def test_a_retry_that_the_topic_refuses_holds_its_lane() -> None:
+@pytest.mark.parametrize(
+    ("refused", "topics"),
+    [(MENDS + 1, {}), (1, {"create": False})],
+    ids=["however often its limit was raised", "whose limit may not be raised"],
+)
+async def test_a_retry_that_the_topic_refuses_holds_its_lane(refused: int, topics: dict[str, Any]) -> None:
     broker, seen = MemoryBroker(clock=clock), []
+    broker.create_topic(RETRIES)
     publish(broker, 0, 1)
-    broker.faults.fail_next(
-        "send", RecordTooLarge("too large"), times=4
-    )  # also what is sent anew, and then what is due
-    async with working(failing(seen), broker):
-        await asyncio.sleep(55)
+    broker.faults.fail_next("send", RecordTooLarge("too large"), times=refused)
+    async with working(failing(seen), broker, topics=topics):
+        await asyncio.sleep(59)
         assert seen == [(0, 1)]
-        assert committed(broker, "app.handle") == 0
-        await asyncio.sleep(10)
+        assert (committed(broker, "app.handle"), waiting(broker)) == (0, 0)
+        await until(lambda: committed(broker, "app.handle") == 2, 20)
         assert seen == [(0, 1), (0, 2), (1, 1)]
-        assert committed(broker, "app.handle") == 2
+        await asyncio.sleep(400)
+        assert Counter(seen) == {(number, attempt): 1 for number in (0, 1) for attempt in (1, 2, 3)}
 
 
 async def test_dead_letters_name_the_first_coordinates() -> None:
