@@ -13,6 +13,7 @@ from octopus.pipeline.outputs import CapturingProducer
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import missing
+from octopus.transports.kafka.closed import Closed
 from octopus.transports.kafka.packing import Packer, Round
 from octopus.transports.kafka.producer_engine import Builder
 from octopus.transports.kafka.record_batch import RecordBatch
@@ -277,6 +278,18 @@ async def test_who_sends_again_what_has_failed_is_not_overtaken_by_what_was_queu
         assert (await producer.queue(numbered("numbers", 40)))[0].partition == 0
         stored = await values(broken, 41)
     assert list(dict.fromkeys(stored)) == [b"%d" % number for number in range(41)]
+
+
+async def test_a_place_closes_behind_a_failure_only_for_calls_that_have_not_had_word_of_it() -> None:
+    closed, error = Closed(), ConnectionFailed("away")
+    call, elsewhere = (Call(numbered(topic, 0), asyncio.get_running_loop().create_future()) for topic in ("t", "u"))
+    closed.close(("t", 0), error, [elsewhere])
+    assert closed.error_of(("t", 0)) is None, "nobody's word would open it again"
+    closed.close(("t", 0), error, [call, elsewhere])
+    assert closed.error_of(("t", 0)) is error
+    closed.note_finished(call)
+    await asyncio.sleep(0)
+    assert closed.error_of(("t", 0)) is None
 
 
 async def test_what_cannot_be_queued_says_so_by_its_future(broken: EmbeddedTransport) -> None:

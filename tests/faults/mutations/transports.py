@@ -90,6 +90,13 @@ MUTATIONS = (
         ("tests/transports/test_requests_in_flight.py",),
     ),
     Mutation(
+        "a partition stays closed behind a failure that everybody has heard of",
+        "octopus/transports/kafka/closed.py",
+        "if behind and self.error_of(place) is None:",
+        "if self.error_of(place) is None:",
+        ("tests/transports/test_queueing.py",),
+    ),
+    Mutation(
         "sequence numbers go on below zero",
         "octopus/transports/kafka/producer_engine.py",
         "+ records) % NUMBERS",
