@@ -92,6 +92,28 @@ async def test_a_token_that_is_refused_in_mid_life_stops_publishing_until_a_bett
     await producer.stop()
 
 
+async def test_a_better_token_is_taken_though_the_refusal_of_the_old_one_is_still_on_its_way(
+    broker: SaslBroker,
+) -> None:
+    broker.session = 0.3
+    tokens = Tokens()
+    producer = transport_to(broker, tokens).producer(delivery_timeout=2.0)
+    await producer.start()
+    await producer.send(Outgoing("topic", b"x"))
+    tokens.value = "bad"
+    with pytest.raises(NotAuthorized, match="invalid_token"):
+        await send_for_ever(producer)
+    seen = len(broker.seen)
+    update = producer._engine.client.force_metadata_update()  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        while len(broker.seen) == seen:
+            await asyncio.sleep(0)
+    tokens.value = "good"
+    assert not update.done()
+    await producer.send(Outgoing("topic", b"x"))
+    await producer.stop()
+
+
 async def test_an_error_of_the_token_provider_comes_through_as_itself(broker: SaslBroker) -> None:
     error = LoginRequired("Run `octopus login`.")
     producer = transport_to(broker, Tokens(error)).producer()

@@ -65,6 +65,9 @@ class Client(_Client):  # type: ignore[misc]
     retry_backoff: float = inner("_retry_backoff")
     """Seconds until something is tried again."""
 
+    metadata_update: "asyncio.Future[bool] | None" = inner("_md_update_fut")
+    """Done when the update of its metadata that was asked for is over; None when none was."""
+
     followed_topics: set[str] = inner("_topics")
     """The topics whose metadata it asks for; all when it is empty. To be changed in place."""
 

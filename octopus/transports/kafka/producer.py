@@ -312,10 +312,14 @@ class KafkaProducer:
             raise TransportError("The producer is not running.")
         if self._state_lost and self._transactional_id is None:
             await self._renew()
-        if isinstance(ClientName.of(self._engine.client).failure, kafka.SaslAuthenticationFailed):
+        client = self._engine.client
+        if isinstance(ClientName.of(client).failure, kafka.SaslAuthenticationFailed):
             # the engine would go on trying without a word; one more attempt may have a better credential
-            await self._engine.client.force_metadata_update()
-            if (failure := ClientName.of(self._engine.client).failure) is not None:
+            if client.metadata_update is not None:
+                await client.force_metadata_update()  # joins the attempt that is under way, with the old one
+            if ClientName.of(client).failure is not None:
+                await client.force_metadata_update()
+            if (failure := ClientName.of(client).failure) is not None:
                 raise translated(failure, "publishing", self._settings.brokers) from failure
         engine: Producer = self._engine
         return engine
