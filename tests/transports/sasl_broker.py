@@ -29,6 +29,7 @@ class SaslBroker:
         accepted: The tokens that are good.
         seen: Every token presented, in order.
         kills: Connections cut off because their session was over.
+        lost: So many of the next records take their connection with them, unanswered.
         stored: Records taken.
     """
 
@@ -37,6 +38,7 @@ class SaslBroker:
         self.accepted = {"good"}
         self.seen: list[str] = []
         self.kills = 0
+        self.lost = 0
         self.stored = 0
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -79,6 +81,9 @@ class SaslBroker:
                 body = data[10 + max(0, name) :]
                 if key not in (API_VERSIONS, HANDSHAKE, AUTHENTICATE) and time.monotonic() > open_until:
                     self.kills += bool(open_until)
+                    break
+                if key == PRODUCE and self.lost:
+                    self.lost -= 1
                     break
                 if key == AUTHENTICATE:
                     (length,) = struct.unpack_from(">i", body)

@@ -76,15 +76,16 @@ async def test_a_refused_token_is_an_error_at_once_with_the_brokers_reason(broke
         await transport.open()
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["between two messages", "with a message on its way"])
 async def test_a_token_that_is_refused_in_mid_life_stops_publishing_until_a_better_one_comes(
-    broker: SaslBroker,
+    broker: SaslBroker, lost: int
 ) -> None:
     broker.session = 0.3
     tokens = Tokens()
     producer = transport_to(broker, tokens).producer(delivery_timeout=2.0)
     await producer.start()
     await producer.send(Outgoing("topic", b"x"))
-    tokens.value = "bad"
+    tokens.value, broker.lost = "bad", lost
     with pytest.raises(NotAuthorized, match="invalid_token"):
         await send_for_ever(producer)
     tokens.value = "good"

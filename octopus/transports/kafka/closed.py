@@ -15,8 +15,8 @@ class Closed:
 
     Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing.
 
-    - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run. So it is
-      not closed where there is none.
+    - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run. Where
+      all are finished, it stays open.
     - Calls that come meanwhile fail there, and do not keep it closed: it opens again however many there are.
     """
 
@@ -30,7 +30,7 @@ class Closed:
     def close(self, place: Place, error: OctopusError, unfinished: Iterable[Call]) -> None:
         """Note a failure; `unfinished` are all calls that are."""
         behind = {call for call in unfinished if place[0] in call.topics()}
-        if behind and self.error_of(place) is None:  # else nobody would open it again
+        if behind and self.error_of(place) is None:  # else no call is left to open it again
             self._errors[place] = error
             self._open[place] = behind
 
