@@ -63,8 +63,8 @@ class OutputReader:
         )
         places = {aiokafka.TopicPartition(*partition): partition for partition in self.positions}
         consumer.assign([*places])
-        await consumer.start()
         try:
+            await consumer.start()
             for place, partition in places.items():
                 consumer.seek(place, self.positions[partition])
             while True:

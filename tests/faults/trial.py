@@ -493,8 +493,8 @@ async def read_partitions(brokers: str, partitions: Iterable[TopicPartition]) ->
     places = [aiokafka.TopicPartition(*partition) for partition in partitions]
     consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
     consumer.assign(places)
-    await consumer.start()
     try:
+        await consumer.start()
         await consumer.seek_to_beginning(*places)
         for place, end in (await consumer.end_offsets(places)).items():
             while await consumer.position(place) < end:

@@ -196,8 +196,8 @@ class Judge:
             bootstrap_servers=self.plan.brokers, isolation_level="read_committed", auto_offset_reset="earliest"
         )
         seen: dict[TopicPartition, list[tuple[int, bytes]]] = {place: [] for place in places}
-        await reader.start()
         try:
+            await reader.start()
             targets = {place: aiokafka.TopicPartition(*place) for place in places}
             reader.assign([*targets.values()])
             deadline = time.monotonic() + 20
