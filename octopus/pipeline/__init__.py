@@ -2,7 +2,7 @@
 
     RunClaim ── fan_out ──▶ road ── boundary ─▶ deadlines ─▶ middleware ─▶ handling ──▶ outcome
 
-What the parts promise each other, and everybody above:
+What the parts promise each other, and every driver above:
 
 - A road is *total*: a record comes to exactly one outcome. Only a cancellation from outside, `HandlerStopped` and
   `MemoryError` leave it, and then the record is not settled (`boundary`).

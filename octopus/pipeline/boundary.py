@@ -253,7 +253,7 @@ def decide(policy: RetryPolicy, attempt: int, error: Exception) -> Outcome:
     """Ask the policy about a failure, also about one whose own text cannot be had."""
     try:
         return policy.decide(attempt, error, random.random())
-    except Exception:  # noqa: BLE001 - str(error) runs code of whoever wrote the exception
+    except Exception:  # noqa: BLE001 - str(error) runs the exception's own code
         return DeadLetter(f"failed with {type(error).__name__}, whose text cannot be read", error)
 
 
@@ -283,7 +283,7 @@ def log(name: str, record: Record, attempt: int, outcome: Outcome) -> None:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - code of whoever wrote the exception
+    except Exception:  # noqa: BLE001 - the exception's own code
         return "(its text cannot be read)"
 
 

@@ -50,8 +50,8 @@ class Deadlines:
         try:
             result = await work
         except asyncio.CancelledError:
-            # Ours unless somebody else wants it to end, too. Whoever made a request before and never took it back
-            # (some libraries do not) does not count.
+            # Ours unless another request to end it was made meanwhile. One that was made before and never taken back (some
+            # libraries do not) does not count.
             if watch.expired and task.cancelling() == watch.before + 1:
                 raise self._error() from None
             raise

@@ -265,7 +265,7 @@ class Handling:
                         argument = careful(value, headers)
                     if wants_event:
                         argument = Event(argument, Record.at(partition, stored), claim.attempt_of(stored))
-                    if skipped:  # somebody may look while it is suspended
+                    if skipped:  # a commit or a watcher may look while it is suspended
                         claim.skipped += skipped
                         skipped = 0
                     result = await call(argument)

@@ -126,7 +126,7 @@ def _knowing(call: Callable[[Record | Batch], Awaitable[Any]], handler: str, att
 
 def _link(middleware: Middleware, call_next: Next, *, is_outermost: bool) -> Callable[[Record | Batch], Awaitable[Any]]:
     if inspect.iscoroutinefunction(middleware):
-        if is_outermost:  # whoever runs the chain looks at what it returns
+        if is_outermost:  # the chain's caller looks at what it returns
             return lambda record: middleware(record, call_next)
 
         async def run(record: Record | Batch) -> Any:
@@ -195,7 +195,7 @@ def check_middleware(middleware: Any) -> None:
             f"middleware {name!r} is called with a record and call_next, which it cannot take: {error}."
         ) from error
     except ValueError:
-        return  # nobody can tell
+        return  # a callable without a signature: only a call can tell
 
 
 def name_of(middleware: Any) -> str:
