@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `tests.support` is found from anywhere
 
-from octopus.runner import invariants
+from octopus import invariants
 from tests.support.kafka_fixtures import kafka_cluster, kafka_cluster_of_three, why_kafka_is_missing
 from tests.support.loud_skips import loud_lines, loud_reason
 

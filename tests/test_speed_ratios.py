@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from octopus import Octopus, Pattern, Record, config
+from octopus import Octopus, Pattern, Record, config, invariants
 from octopus.events import TopicPartition
-from octopus.runner import Runner, invariants
+from octopus.runner import Runner
 from octopus.runner.commit_metadata import encode_map
 from octopus.runner.lanes import KeyLanes
 from octopus.runner.ledger import OffsetLedger

@@ -11,10 +11,10 @@ Invariants, between any two steps:
 
 from collections.abc import Sequence
 
+from octopus import invariants
 from octopus.claim import Claim
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.outcomes import DeadLetter, Deferred, Outcome, Retry, Skipped
-from octopus.runner import invariants
 from octopus.runner.draining import DrainingLanes
 from octopus.runner.lanes import LaneQueue
 from octopus.runner.ledger import OffsetLedger, offsets_of

@@ -7,7 +7,7 @@ records of it than a batch wait until the window ends, also where a full batch w
 import asyncio
 from collections.abc import Callable, Collection
 
-from octopus.runner import invariants
+from octopus import invariants
 from octopus.runner.assignment import Assignment
 from octopus.runner.lanes import BatchLane
 

@@ -11,8 +11,8 @@ import heapq
 from collections.abc import Callable, Collection
 from itertools import count
 
+from octopus import invariants
 from octopus.events import StoredRecord
-from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 
 FARTHEST_ALARM = 86_400.0

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final, Protocol
 
+from octopus import invariants
 from octopus.events import Batch, StoredRecord
 from octopus.routing import Ordering
-from octopus.runner import invariants
 from octopus.unread import Records, Unread
 
 READ_AHEAD = 16

@@ -16,7 +16,7 @@ Invariants, between any two steps:
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
-from octopus.runner import invariants
+from octopus import invariants
 from octopus.unread import Records, Unread
 
 

@@ -11,7 +11,7 @@ Invariants, between any two steps:
 - `awaited_since` is a time exactly while a turn of the loop is awaited: from `await_turn` until `have_turn`.
 """
 
-from octopus.runner import invariants
+from octopus import invariants
 
 YIELD_AFTER = 0.005
 """Seconds a slot may run handlers that never suspend before the loop gets its turn (heartbeats, commits, fetches)."""

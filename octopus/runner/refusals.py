@@ -11,9 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from octopus import invariants
 from octopus.events import StoredRecord
 from octopus.outcomes import Outcome
-from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 from octopus.types import BatchOutcome
 from octopus.unacknowledged import Refused

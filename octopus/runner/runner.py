@@ -24,13 +24,12 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from octopus import cancellation
+from octopus import cancellation, invariants
 from octopus.claim import Claim
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
 from octopus.routing import Ordering
-from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 from octopus.runner.draining import DrainingLanes, when_all
 from octopus.runner.lanes import LANES, BatchLane

@@ -15,8 +15,8 @@ import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from octopus import invariants
 from octopus.events import StoredRecord
-from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 from octopus.runner.batch_windows import BatchWindows
 from octopus.runner.delays import Delays

@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 
+from octopus import invariants
 from octopus.events import StoredRecord
-from octopus.runner import invariants
 from octopus.runner.assignment import Assignment
 from octopus.runner.slot import Slot
 
