@@ -105,7 +105,7 @@ async def test_a_better_token_is_taken_though_the_refusal_of_the_old_one_is_stil
     with pytest.raises(NotAuthorized, match="invalid_token"):
         await send_for_ever(producer)
     seen = len(broker.seen)
-    update = producer._engine.client.force_metadata_update()  # type: ignore[attr-defined]
+    update = producer.engine.current.client.force_metadata_update()  # type: ignore[attr-defined]
     async with asyncio.timeout(10):
         while len(broker.seen) == seen:
             await asyncio.sleep(0)

@@ -183,14 +183,16 @@ async def test_records_of_aborted_transactions_are_passed_over_and_the_position_
     transport: Transport, admin: Admin, producer: Producer, topic: str
 ) -> None:
     zero = TopicPartition(topic, 0)
-    async with Publisher(transport, transactional_id=topic) as transactional:
-        for value, ending in ((b"yes", transactional.commit), (b"no", transactional.abort)):  # type: ignore[attr-defined]
-            await transactional.begin()  # type: ignore[attr-defined]
-            await transactional.send_many([Outgoing(topic, value, partition=0)] * 3)
-            await ending()
-        await transactional.begin()  # type: ignore[attr-defined]
-        await transactional.send_offsets(topic, {zero: Commit(2, "inside")})  # type: ignore[attr-defined]
-        await transactional.commit()  # type: ignore[attr-defined]
+    transactional = transport.transactional_producer(topic)
+    await transactional.start()
+    for value, ending in ((b"yes", transactional.commit), (b"no", transactional.abort)):
+        await transactional.begin()
+        await transactional.send_many([Outgoing(topic, value, partition=0)] * 3)
+        await ending()
+    await transactional.begin()
+    await transactional.send_offsets(topic, {zero: Commit(2, "inside")})
+    await transactional.commit()
+    await transactional.stop()
     member = Member(transport, f"{topic}-reader", {topic})
     await member.consumer.start(member)
     await member.until(lambda: member.next_offsets.get(zero) == 8)

@@ -169,7 +169,7 @@ async def test_the_death_of_the_background_task_fails_what_waits_and_the_next_be
 ) -> None:
     producer = await publishing()
     broken.faults.delay(PRODUCE, 1.0)
-    engine = producer._engine  # type: ignore[attr-defined]
+    engine = producer.engine.current  # type: ignore[attr-defined]
     on_its_way = asyncio.create_task(producer.send_many([Outgoing("numbers", b"on its way", partition=0)]))
     await until(lambda: not broken.faults._queues[PRODUCE])
     behind_it = asyncio.create_task(producer.send_many([Outgoing("numbers", b"behind it", partition=0)]))
@@ -180,7 +180,7 @@ async def test_the_death_of_the_background_task_fails_what_waits_and_the_next_be
     await asyncio.wait([on_its_way])
     broken.faults.clear()
     assert (await producer.send(Outgoing("numbers", b"after", partition=1))).offset == 0
-    assert producer._engine is not engine  # type: ignore[attr-defined]
+    assert producer.engine.current is not engine  # type: ignore[attr-defined]
 
 
 async def test_what_comes_while_a_batch_is_on_its_way_shares_the_next(

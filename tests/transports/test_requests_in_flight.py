@@ -134,7 +134,7 @@ async def test_whatever_becomes_of_one_of_several_requests_every_partition_keeps
 def skip_most_numbers(producer: Producer, topic: str) -> None:
     """Let a producer have few sequence numbers left for the first partition."""
     assert isinstance(producer, KafkaProducer)
-    producer._engine._txn_manager._sequence_numbers[KafkaPartition(topic, 0)] = NUMBERS - 15
+    producer.engine.current._txn_manager._sequence_numbers[KafkaPartition(topic, 0)] = NUMBERS - 15
 
 
 async def test_after_the_greatest_sequence_number_comes_the_first(transport: Transport, topic: str) -> None:

@@ -157,7 +157,7 @@ async def test_a_leader_that_nobody_knows_is_asked_for_only_so_often(
     producer = transport.producer()
     await producer.start()
     await producer.send(Outgoing(fresh, b"before"))
-    client: Any = producer._engine.client  # type: ignore[attr-defined]
+    client: Any = producer.engine.current.client  # type: ignore[attr-defined]
     update, asked = client._metadata_update, 0
 
     async def counted(*arguments: Any) -> Any:
@@ -186,7 +186,7 @@ async def test_a_producer_whose_sequence_numbers_the_broker_does_not_expect_begi
     await admin.create_topic(fresh)
     await producer.start()
     await producer.send(Outgoing(fresh, b"1"))
-    engine: Any = producer._engine  # type: ignore[attr-defined]
+    engine: Any = producer.engine.current  # type: ignore[attr-defined]
     engine._txn_manager.increment_sequence_number(KafkaTopicPartition(fresh, 0), 7)
     assert (await producer.send(Outgoing(fresh, b"2"))).offset == 1, "nothing but a new producer is needed"
     assert (await producer.send(Outgoing(fresh, b"3"))).offset == 2
@@ -202,7 +202,7 @@ async def test_a_batch_that_is_given_up_without_an_answer_never_makes_the_next_o
     await admin.create_topic(fresh)
     await producer.start()
     await producer.send(Outgoing(fresh, b"before"))
-    engine: Any = producer._engine  # type: ignore[attr-defined]
+    engine: Any = producer.engine.current  # type: ignore[attr-defined]
     client, send = engine.client, engine.client.send
 
     async def answer_is_lost(node: int, request: Any, **options: Any) -> Any:

@@ -10,6 +10,7 @@ from octopus.transports.kafka.admin import KafkaAdmin
 from octopus.transports.kafka.consumer import KafkaConsumer
 from octopus.transports.kafka.producer import KafkaProducer
 from octopus.transports.kafka.settings import KafkaSettings, kafka_settings
+from octopus.transports.kafka.transactions import KafkaTransactionalProducer
 
 Engine = Literal["aiokafka", "librdkafka"]
 
@@ -57,9 +58,9 @@ class KafkaTransport:
         producer: KafkaProducer = _checked(KafkaProducer, options, self.settings)
         return producer
 
-    def transactional_producer(self, transactional_id: str, **options: Any) -> KafkaProducer:
+    def transactional_producer(self, transactional_id: str, **options: Any) -> KafkaTransactionalProducer:
         """Return a producer that shares its fate with the offsets it commits."""
-        return self.producer(transactional_id=transactional_id, **options)
+        return KafkaTransactionalProducer(self.producer(transactional_id=transactional_id, **options))
 
     def admin(self) -> KafkaAdmin:
         """Return an admin client."""

@@ -2,51 +2,36 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
 import aiokafka.errors as kafka
-from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
-from octopus.errors import ConnectionFailed, OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import ConnectionFailed, OctopusError, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, TopicPartition
-from octopus.transports.base import Commit, Outgoing
+from octopus.transports.base import Outgoing
 from octopus.transports.kafka import missing
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Producer
 from octopus.transports.kafka.closed import Closed, Place
-from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.errors import mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Round
 from octopus.transports.kafka.producer_engine import Builder, Renewing, departure
 from octopus.transports.kafka.record_batch import RecordBatch
+from octopus.transports.kafka.renewal import NUMBERS_LOST, RenewableEngine
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner
 from octopus.transports.queueing import Call, Queued, fail, of_these
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
-_STATE_LOST = (
-    kafka.OutOfOrderSequenceNumber,
-    kafka.UnknownProducerId,
-    kafka.ProducerFenced,
-    kafka.InvalidProducerEpoch,
-    kafka.InvalidProducerIdMapping,
-    kafka.InvalidTxnState,
-)
 MOST_COLLECTING = 1.0
 """Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
 
-RENEW_EVERY = 0.1
-"""Seconds between two engines, for a broker that refuses the sequence numbers of each."""
-
-FAREWELL = 1.0
-"""Seconds for closing a client when nothing is waited for any more."""
-
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
-_PLACE = attrgetter("place")
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
 
@@ -71,7 +56,12 @@ class KafkaProducer:
         max_in_flight_bytes: What may be on its way; publishing more waits.
         compression: Of the batches, or None.
         delivery_timeout: After so many seconds without an answer a message counts as failed, though it may yet be stored.
-        transactional_id: Makes `begin`, `commit`, `abort` and `send_offsets` available.
+        transactional_id: What is published belongs to a transaction; see `KafkaTransactionalProducer`.
+
+    Attributes:
+        delivery_timeout: As given.
+        engine: aiokafka's producer, or the next one.
+        written: Partitions in which something was stored since this was cleared.
     """
 
     def __init__(
@@ -90,8 +80,7 @@ class KafkaProducer:
         self._linger = linger
         self._max_record_bytes = max_record_bytes
         self._max_in_flight_bytes = max_in_flight_bytes
-        self._delivery_timeout = delivery_timeout
-        self._transactional_id = transactional_id
+        self.delivery_timeout = delivery_timeout
         self._options: dict[str, Any] = {
             "acks": "all",
             "enable_idempotence": True,
@@ -99,21 +88,18 @@ class KafkaProducer:
             "compression_type": compression,
             "transactional_id": transactional_id,
         }
-        self._engine: Any = None
+        self.engine = RenewableEngine(settings, self._options, self._send_again)
+        self.written: set[KafkaTopicPartition] = set()
         self._partitioner = Partitioner()
         self._calls: list[Call] = []
         self._rounds: set[Round] = set()
         self._queued_bytes = 0
         self._flusher: asyncio.Task[None] | None = None
         self._in_flight_bytes = 0
-        self._state_lost = False
-        self._renewed_at = 0.0
         self._dispatched = 0
-        self._taken_back: list[Batch] = []
         self._closed = Closed()
         self._answered: list[asyncio.Future[None]] = []
         self._found: set[str] = set()
-        self._written: set[KafkaTopicPartition] = set()  # by the transaction that is open
 
     # life
 
@@ -122,55 +108,23 @@ class KafkaProducer:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._engine = await self._connect()
+        await self.engine.start()
         self._flusher = asyncio.create_task(self._flush_forever())
-
-    async def _connect(self) -> Producer:
-        options = self._settings.client_options() | self._options
-        with mapped("connecting", self._settings.brokers, options["client_id"]):
-            engine = Producer(**options)
-            try:
-                await engine.start()
-            except BaseException:
-                await engine.stop()
-                raise
-        missing.pace(engine.accumulator)
-        engine.sender_task.add_done_callback(lambda task: self._sender_ended(engine, task))
-        return engine
-
-    def _sender_ended(self, engine: Producer, task: "asyncio.Task[Any]") -> None:
-        """Fail what waits: aiokafka would let it wait for ever."""
-        if not engine.is_closed:
-            error = None if task.cancelled() else task.exception()
-            self._state_lost = True
-            engine.look_at_transaction_error()
-            engine.accumulator.fail_all(error or kafka.KafkaError("the producer's background task ended"))
 
     async def stop(self) -> None:
         """Deliver what is queued, then close. Gives up after the delivery timeout; a call whose future was cancelled is not waited for."""
-        flusher, self._flusher, engine = self._flusher, None, self._engine
+        flusher, self._flusher = self._flusher, None
         if flusher is not None:
-            deadline = self._loop.time() + self._delivery_timeout
+            deadline = self._loop.time() + self.delivery_timeout
             while not flusher.done() and (waiting := self._waiting()) and (left := deadline - self._loop.time()) > 0:
                 await asyncio.wait(waiting, timeout=left)
             flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await flusher
-        self._engine = None
-        if engine is not None:
-            engine.accumulator.fail_all(kafka.ProducerClosed())
-            await self._close(engine, FAREWELL)
+        await self.engine.stop()
         closed = TransportError("The producer was closed before this was acknowledged; it may yet be stored.")
         for call in self._unfinished():
             fail(call.future, of_these(closed, [None] * len(call.messages)))
-
-    async def _close(self, engine: Producer, within: float) -> None:
-        try:
-            async with asyncio.timeout(within):
-                await engine.stop()
-        except FOREIGN:
-            with contextlib.suppress(*FOREIGN):
-                await engine.client.close()
 
     def _unfinished(self) -> list[Call]:
         return [*(call for round_ in self._rounds for call in round_.calls if call.open), *self._calls]
@@ -207,6 +161,11 @@ class KafkaProducer:
             self._queued_bytes += call.size_bytes
             self._calls.append(call)
             self._arrived.set()
+
+    async def all_answered(self) -> None:
+        """Wait until every call is finished that was queued; those whose futures are done are not waited for."""
+        while self._flusher is not None and not self._flusher.done() and (waiting := self._waiting()):
+            await asyncio.wait(waiting)
 
     async def answered(self, topic: str) -> None:
         """Wait until every call for a topic is finished that was queued."""
@@ -259,8 +218,7 @@ class KafkaProducer:
 
     def _abandon(self, round_: Round, error: Exception) -> None:
         """Give up all that is not with the engine: none of it may overtake the rest."""
-        taken_back, self._taken_back = self._taken_back, []
-        for batch in taken_back:
+        for batch in self.engine.take_kept():
             batch.round.fail(batch, error)
         round_.abandon(error)
         if self._calls:
@@ -280,7 +238,7 @@ class KafkaProducer:
 
     async def _enqueue(self, round_: Round) -> "list[asyncio.Future[None]]":
         """Give all messages to the engine, waiting for room; return futures that are done when batches leave its queue."""
-        engine = await self._ready()
+        engine = await self.engine.ready()
         if not round_.calls:
             return []
         partitions = await self._partitions(engine, round_)
@@ -291,8 +249,8 @@ class KafkaProducer:
             while self._in_flight_bytes >= self._max_in_flight_bytes:
                 self._room.clear()
                 await self._room.wait()
-            if self._state_lost:
-                engine = await self._ready()
+            if self.engine.is_renewal_due:
+                engine = await self.engine.ready()
             queued = self._dispatch(engine, batch)
             del round_.undispatched[batch]
             if queued is not None:
@@ -304,43 +262,7 @@ class KafkaProducer:
         if self._options["compression_type"] is not None:
             return engine.create_batch()
         limit = self._options["max_batch_size"]
-        return Builder(RecordBatch(limit, is_transactional=self._transactional_id is not None))
-
-    async def _ready(self) -> Producer:
-        """Return the engine, a new one when the broker no longer knows the old one's sequence numbers."""
-        if self._engine is None:
-            raise TransportError("The producer is not running.")
-        if self._state_lost and self._transactional_id is None:
-            await self._renew()
-        client = self._engine.client
-        if isinstance(ClientName.of(client).failure, kafka.SaslAuthenticationFailed):
-            # the engine would go on trying without a word; one more attempt may have a better credential
-            if client.metadata_update is not None:
-                await client.force_metadata_update()  # joins the attempt that is under way, with the old one
-            if ClientName.of(client).failure is not None:
-                await client.force_metadata_update()
-            if (failure := ClientName.of(client).failure) is not None:
-                raise translated(failure, "publishing", self._settings.brokers) from failure
-        engine: Producer = self._engine
-        return engine
-
-    async def _renew(self) -> None:
-        """Go on with a new engine: what the old one has not sent, or was refused for its sequence number, goes first.
-
-        Nothing else is sent meanwhile, so that nothing overtakes anything.
-        """
-        old: Producer = self._engine
-        await asyncio.sleep(self._renewed_at + RENEW_EVERY - self._loop.time())
-        self._renewed_at = self._loop.time()
-        await old.hold(Renewing())
-        await asyncio.sleep(0)  # now all of them have settled
-        self._engine = await self._connect()
-        self._state_lost = False
-        # Those that were on their way came back behind what was queued behind them.
-        taken_back, self._taken_back = sorted(self._taken_back, key=_PLACE), []
-        for batch in taken_back:
-            self._dispatch(self._engine, batch.again(self._builder(self._engine)))
-        await self._close(old, FAREWELL)
+        return Builder(RecordBatch(limit, is_transactional=self._options["transactional_id"] is not None))
 
     async def _partitions(self, engine: Producer, round_: Round) -> dict[str, int]:
         """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
@@ -401,9 +323,8 @@ class KafkaProducer:
         if not batch.number:
             self._dispatched += 1
             batch.number = self._dispatched
-        if self._state_lost and self._transactional_id is None:
-            self._taken_back.append(batch)
-            self._arrived.set()
+        if self.engine.is_renewal_due:
+            self._keep(batch)
             return None
         refusal = self._closed.error_of(batch.partition) if self._closed else None
         if refusal is None and (error := accumulator.refusal) is not None:
@@ -416,7 +337,7 @@ class KafkaProducer:
         self._in_flight_bytes += size
         message_batch = accumulator.append(builder, KafkaTopicPartition(*batch.partition))
         if batch.deadline is None:
-            batch.deadline = self._loop.time() + self._delivery_timeout
+            batch.deadline = self._loop.time() + self.delivery_timeout
         watch = missing.BatchWatch(
             engine,
             message_batch,
@@ -436,13 +357,21 @@ class KafkaProducer:
         message_batch.future.add_done_callback(settled)
         return message_batch
 
+    def _keep(self, batch: Batch) -> None:
+        """Keep a batch for the next engine, and let that be made."""
+        self.engine.keep(batch)
+        self._arrived.set()
+
+    def _send_again(self, engine: Producer, batch: Batch) -> None:
+        self._dispatch(engine, batch.again(self._builder(engine)))
+
     def _too_late(self, engine: Producer, batch: Batch, message_batch: Any, name: ClientName) -> None:
         if name.failure is not None:
             error = translated(name.failure, f"publishing to {batch.partition}", self._settings.brokers)
         else:
             error = ConnectionFailed(
                 f"Kafka at {self._settings.brokers} did not acknowledge records for {batch.partition} within "
-                f"{self._delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
+                f"{self.delivery_timeout:g} s; they may yet be stored. Check that the broker runs."
             )
         is_taken_back = engine.take_back(message_batch, Failed(error))
         self._close_behind(batch.partition, error, engine)
@@ -453,23 +382,20 @@ class KafkaProducer:
     def _settle(self, engine: Producer, batch: Batch, future: "asyncio.Future[Any]", *, was_sent: bool) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
-            if self._transactional_id is not None:
-                self._written.add(KafkaTopicPartition(*batch.partition))
+            self.written.add(KafkaTopicPartition(*batch.partition))
             if batch.indexes:
                 batch.round.store(batch, future.result().offset)
             return
-        if isinstance(error, (*_STATE_LOST, Renewing)):
-            self._state_lost = True
-            if self._transactional_id is None:
-                engine.take_back_queued(Renewing())  # the broker may take the next ones with any numbers
-            if self._transactional_id is None and batch.indexes:
-                self._taken_back.append(batch)
-                self._arrived.set()
+        if isinstance(error, (*NUMBERS_LOST, Renewing)):
+            self.engine.lose(engine)
+            if self.engine.is_renewable and batch.indexes:
+                self._keep(batch)
                 return
         elif getattr(error, "retriable", False):
             # Given up without an answer to it, because its partition has no leader or is gone. If it was sent before, it has
             # a sequence number, and it is unknown whether that was used: reused, the next batch could be taken for this one.
-            self._state_lost = self._state_lost or (was_sent and self._transactional_id is None)
+            if was_sent:
+                self.engine.demand_renewal()
             self._close_behind(batch.partition, self._translated(batch.partition, error, engine), engine)
         elif isinstance(error, kafka.BrokerResponseError):
             # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
@@ -495,66 +421,4 @@ class KafkaProducer:
     def _translated(self, partition: TopicPartition, error: BaseException, engine: Producer) -> OctopusError:
         if isinstance(error, Failed):
             return error.ours
-        if self._transactional_id is not None and isinstance(error, _STATE_LOST):
-            ours: OctopusError = self._fenced(f"publishing to {partition}")
-        else:
-            ours = translated(error, f"publishing to {partition}", self._settings.brokers, ClientName.of(engine.client))
-            if isinstance(error, _STATE_LOST) and isinstance(ours, TransportError):
-                ours.retryable = True  # the next message goes out with new sequence numbers
-        ours.__cause__ = error
-        return ours
-
-    # transactions
-
-    async def begin(self) -> None:
-        """Begin a transaction; what is published from now on belongs to it."""
-        self._written.clear()
-        async with self._step("beginning a transaction"):
-            await self._engine.begin_transaction()
-
-    async def commit(self) -> None:
-        """Make everything of the transaction visible and stored at once."""
-        await self._all_enqueued()
-        async with self._step("committing a transaction"):
-            await self._engine.commit_transaction()
-
-    async def abort(self) -> None:
-        """Drop everything of the transaction; readers of committed records never see it."""
-        await self._all_enqueued()
-        # After an error of one partition the engine takes the transaction for empty and would not end it at the broker:
-        # what was written before would be part of the next one.
-        self._engine.note_written(self._written)
-        self._engine.look_at_transaction_error()
-        async with self._step("aborting a transaction"):
-            await self._engine.abort_transaction()
-
-    async def send_offsets(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> None:
-        """Make a group's offsets part of the transaction."""
-        stored = {KafkaTopicPartition(*partition): OffsetAndMetadata(*commit) for partition, commit in offsets.items()}
-        async with self._step(f"adding offsets of group {group!r} to a transaction"):
-            await self._engine.send_offsets_to_transaction(stored, group)
-
-    async def _all_enqueued(self) -> None:
-        """Wait for what was queued in this transaction: the engine knows of none of it before."""
-        while self._flusher is not None and not self._flusher.done() and (waiting := self._waiting()):
-            await asyncio.wait(waiting)
-
-    @contextlib.asynccontextmanager
-    async def _step(self, doing: str) -> AsyncIterator[None]:
-        """Map what goes wrong, and bound the engine's retries in time; it goes on until it is stopped."""
-        if self._state_lost:
-            raise self._fenced(doing)
-        try:
-            with mapped(doing, self._settings.brokers, ClientName.of(self._engine.client)):
-                async with asyncio.timeout(self._delivery_timeout):
-                    yield
-        except TransportError as error:
-            if isinstance(error.__cause__, _STATE_LOST):
-                raise self._fenced(doing) from error
-            raise
-
-    def _fenced(self, doing: str) -> PartitionLost:
-        return PartitionLost(
-            f"Kafka at {self._settings.brokers} refused {doing}: another producer has the transactional id "
-            f"{self._transactional_id!r} now, or this one's transaction took too long."
-        )
+        return self.engine.translated(error, f"publishing to {partition}", engine)

@@ -28,7 +28,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what is queued behind a sequence number that was refused is sent before it",
-        "octopus/transports/kafka/producer.py",
+        "octopus/transports/kafka/renewal.py",
         "engine.take_back_queued(Renewing())",
         "pass",
         ("tests/transports/test_queueing.py::test_nothing_overtakes_what_is_sent_again_under_a_new_id",),

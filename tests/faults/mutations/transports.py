@@ -84,9 +84,9 @@ MUTATIONS = (
     ),
     Mutation(
         "what was on its way goes behind what was queued behind it, under a new producer id",
-        "octopus/transports/kafka/producer.py",
-        "sorted(self._taken_back, key=_PLACE), []",
-        "self._taken_back, []",
+        "octopus/transports/kafka/renewal.py",
+        "sorted(self._kept, key=_PLACE), []",
+        "self._kept, []",
         ("tests/transports/test_requests_in_flight.py",),
     ),
     Mutation(
