@@ -12,8 +12,7 @@ from pathlib import Path
 
 from octopus.broker.lock import read_owner
 from octopus.broker.process import run
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c
 

@@ -1,10 +1,12 @@
 """The import contracts of pyproject.toml: each of them refuses what it is there to refuse, and nothing escapes them."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,32 @@ def test_an_operation_knows_no_terminal_and_no_command_line(package: Path) -> No
 
 def test_no_import_is_ignored() -> None:
     assert [each["name"] for each in CONTRACTS if each.get("ignore_imports")] == []
+
+
+def imports_between(package: Path) -> dict[str, set[str]]:
+    """Return, for each module, those of the package that it imports anywhere: in functions too, and for types only."""
+    modules = {}
+    for path in (package / "octopus").rglob("*.py"):
+        parts = path.relative_to(package).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        imported = found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                named = [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
+                imported |= {module if module in modules else parent for module, parent in named}
+        found[name] = (imported & modules.keys()) - {name}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    [*TopologicalSorter(imports_between(ROOT)).static_order()]
+
+
+def test_a_planted_circle_is_found_in_a_function_too(package: Path) -> None:
+    plant(package, "claim.py", "def late() -> None:\n    from octopus.types import RunClaim")
+    with pytest.raises(CycleError, match=r"octopus\.claim"):
+        [*TopologicalSorter(imports_between(package)).static_order()]

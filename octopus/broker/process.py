@@ -10,8 +10,8 @@ from octopus.broker.files import raise_descriptor_limit
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.server import Broker, serve
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
+from octopus.broker.storage import Storage
 
 
 def run(

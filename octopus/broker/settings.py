@@ -1,14 +1,36 @@
-"""A broker's address and defaults."""
+"""A broker's address and defaults, and how its data is kept."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Literal
 
 from octopus.broker.limits import Limits
 from octopus.errors import ConfigurationError
 
 TokenValidator = Callable[[str], Awaitable[str]]
 """Takes a bearer token and returns the principal's name; raises any exception to refuse it."""
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """How a data directory is kept.
+
+    Attributes:
+        durability: `"fsync"`: acknowledged records survive power loss; `"os"`: they survive the process only.
+        topic_defaults: Topic configuration (Kafka's names) that applies where a topic sets none.
+        offsets_retention_ms: How long an inactive group's offsets are kept.
+        producer_expiry_ms: How long the sequence numbers of a silent producer are remembered.
+        max_topics: Most topics.
+        max_partitions: Most partitions in all.
+    """
+
+    durability: Literal["fsync", "os"] = "fsync"
+    topic_defaults: Mapping[str, str] = field(default_factory=dict)
+    offsets_retention_ms: int = 7 * 24 * 3600 * 1000
+    producer_expiry_ms: int = 24 * 3600 * 1000
+    max_topics: int = 1000
+    max_partitions: int = 10_000
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ topics/<folder>/<number>/   a partition with records; clients' names never becom
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 from uuid import UUID
 
 from octopus.broker.catalog import read_catalog
@@ -27,6 +26,7 @@ from octopus.broker.lock import DirectoryLock
 from octopus.broker.log import Log
 from octopus.broker.offsets import OffsetStore
 from octopus.broker.producers import ProducerStore
+from octopus.broker.settings import StorageSettings
 from octopus.broker.steps import Steps, Turns, at_once
 from octopus.broker.topic_store import STEP, TopicStore
 from octopus.broker.topics import ConfigValue, Topic, check_config, described
@@ -38,27 +38,6 @@ T = TypeVar("T")
 _MAXIMUM_EPOCH = 2**15 - 1
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class StorageSettings:
-    """How a data directory is kept.
-
-    Attributes:
-        durability: `"fsync"`: acknowledged records survive power loss; `"os"`: they survive the process only.
-        topic_defaults: Topic configuration (Kafka's names) that applies where a topic sets none.
-        offsets_retention_ms: How long an inactive group's offsets are kept.
-        producer_expiry_ms: How long the sequence numbers of a silent producer are remembered.
-        max_topics: Most topics.
-        max_partitions: Most partitions in all.
-    """
-
-    durability: Literal["fsync", "os"] = "fsync"
-    topic_defaults: Mapping[str, str] = field(default_factory=dict)
-    offsets_retention_ms: int = 7 * 24 * 3600 * 1000
-    producer_expiry_ms: int = 24 * 3600 * 1000
-    max_topics: int = 1000
-    max_partitions: int = 10_000
 
 
 class Storage:

@@ -13,8 +13,8 @@ from octopus.broker.codecs import Codecs
 from octopus.broker.node import Node
 from octopus.broker.request_faults import RequestFaults
 from octopus.broker.server import Broker, serve
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
+from octopus.broker.storage import Storage
 
 
 class BrokerThread:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from octopus.broker.catalog import TopicEntry, catalog_line, read_catalog, write_catalog
@@ -14,11 +13,9 @@ from octopus.broker.codes import BrokerError, Code
 from octopus.broker.environment import Environment
 from octopus.broker.files import sync_directory
 from octopus.broker.log import Log
+from octopus.broker.settings import StorageSettings
 from octopus.broker.steps import Steps, Work
 from octopus.broker.topics import DEFAULTS, Partitions, Topic, check_config, check_name, log_config, new_id
-
-if TYPE_CHECKING:
-    from octopus.broker.storage import StorageSettings
 
 STEP = 16
 """Partitions that are removed, or looked after, in one step."""
@@ -34,7 +31,7 @@ class TopicStore:
 
     cluster_id: str
 
-    def __init__(self, path: Path | None, settings: "StorageSettings", environment: Environment) -> None:
+    def __init__(self, path: Path | None, settings: StorageSettings, environment: Environment) -> None:
         self.topics: dict[str, Topic] = {}
         self._names: dict[UUID, str] = {}
         self._path = path

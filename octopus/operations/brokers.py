@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from octopus.broker.lock import read_owner
 from octopus.broker.process import run
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, ConnectionFailed, OperationFailed, TransportError
 from octopus.transports.broker_codecs import codecs

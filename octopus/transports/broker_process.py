@@ -12,8 +12,7 @@ from typing import IO, Any
 
 from octopus.broker.lock import LockedError
 from octopus.broker.process import run
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.errors import ConfigurationError
 from octopus.transports.broker_codecs import codecs
 from octopus.transports.checksum import crc32c

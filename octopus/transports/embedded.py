@@ -10,8 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, TransportError
 from octopus.transports.base import Admin, Consumer, Producer, TransactionalProducer

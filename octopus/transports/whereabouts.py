@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from octopus.broker.lock import LockedError, Owner, owner_of
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.logs import get_logger

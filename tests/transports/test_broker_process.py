@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from octopus.broker.lock import read_owner
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.transports.broker_process import BrokerProcess, main
 

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from octopus.broker.lock import Owner, owner_of
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.broker.thread import BrokerThread
 from octopus.errors import ConnectionFailed, TransportError
 from octopus.operations.brokers import running_brokers

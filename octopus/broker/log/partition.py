@@ -21,9 +21,11 @@ from octopus.broker.log.recovery import (
     write_start,
     write_state,
 )
+from octopus.broker.log.retention import are_worth_compacting, is_expired, is_full, surplus
 from octopus.broker.log.search import Search
 from octopus.broker.log.segment import Segment
 from octopus.broker.log.values import Appended, LogConfig, Read, TransactionalCheck, Waiter
+from octopus.broker.log.watermark import Watermark
 from octopus.logs import get_logger
 
 _log = get_logger(__name__)
@@ -50,9 +52,7 @@ class Log:
     _chain: Chain
     _producers: Producers
     _start: int
-    _end: int
     _compacted: int
-    _ending: dict[int, int]  # offset of a marker not visible yet → first offset of its transaction
     _syncing: tuple[int, list[Segment]]  # end of the running sync, and the segments it seals
     _is_broken: bool
 
@@ -69,7 +69,7 @@ class Log:
         self._environment = environment or Environment()
         self._directory = None if directory is None else Directory(directory, self._environment.faults)
         self._waits_for_sync = directory is not None and self._environment.is_durable
-        self._waiters: list[Waiter] = []
+        self._visible = Watermark(0)
         self._gone: BrokerError | None = None
         self._take(recover(directory, self._environment, now=now, clean=clean))
 
@@ -81,14 +81,13 @@ class Log:
     @property
     def end_offset(self) -> int:
         """The high watermark: one past the last record consumers may see."""
-        return self._end
+        return self._visible.end
 
     @property
     def stable_offset(self) -> int:
         """The last stable offset: first offset of the oldest open transaction, else `end_offset`."""
-        # A transaction stays open for readers until its marker is visible.
-        first = min(self._ending.values(), default=self._end)
-        return max(self._start, min(first, self._producers.first_open(self._end)))
+        visible = self._visible
+        return max(self._start, visible.stable(self._producers.first_open(visible.end)))
 
     @property
     def is_gone(self) -> bool:
@@ -167,7 +166,7 @@ class Log:
         header = self._write(marker, read_header(marker), now)
         first = self._producers.ended(header, commit, now)
         if first is not None:
-            self._ending[header.base_offset] = first
+            self._visible.note_marker(header.base_offset, first)
         self._changed()
         return header.base_offset
 
@@ -185,12 +184,13 @@ class Log:
         """
         if self._gone is not None:
             raise self._gone
-        if not self._start <= offset <= self._end:
+        end = self._visible.end
+        if not self._start <= offset <= end:
             raise BrokerError(
-                Code.OFFSET_OUT_OF_RANGE, f"Offset {offset} is not in the log, which has {self._start} to {self._end}."
+                Code.OFFSET_OUT_OF_RANGE, f"Offset {offset} is not in the log, which has {self._start} to {end}."
             )
         stable = self.stable_offset
-        limit = stable if committed else self._end
+        limit = stable if committed else end
         parts: list[bytes | memoryview] = []
         for segment in self._chain.segments[self._chain.since(offset) :]:
             if offset >= limit or (max_bytes <= 0 and (parts or not at_least_one)):
@@ -202,7 +202,7 @@ class Log:
             if not goes_on:
                 break
         aborted = self._aborted_in(parts, offset) if committed else []
-        return Read(parts, self._end, stable, self._start, aborted)
+        return Read(parts, end, stable, self._start, aborted)
 
     def find_timestamp(self, timestamp: int) -> tuple[int, int] | None:
         """Find the first record at or after a time: its (offset, timestamp in ms), or None.
@@ -225,11 +225,10 @@ class Log:
             BrokerError: 1 the offset is past the end, 56 the disk refused, 3 the log was deleted.
         """
         self._ensure_usable(self._chain.active.modified)
-        offset = self._end if offset == -1 else offset
-        if not 0 <= offset <= self._end:
-            raise BrokerError(
-                Code.OFFSET_OUT_OF_RANGE, f"Offset {offset} is not in the log, which ends at {self._end}."
-            )
+        end = self._visible.end
+        offset = end if offset == -1 else offset
+        if not 0 <= offset <= end:
+            raise BrokerError(Code.OFFSET_OUT_OF_RANGE, f"Offset {offset} is not in the log, which ends at {end}.")
         if offset > self._start:
             if offset == self._chain.next_offset:
                 self._roll(self._chain.active.modified)
@@ -254,17 +253,10 @@ class Log:
             return 0
         self._ensure_usable(now)
         active = self._chain.active
-        if active.size and self._is_expired(active, now) and active.next_offset == self._end:
+        if active.size and is_expired(active, config, now) and active.next_offset == self._visible.end:
             self._roll(now)
             self.flush()
-        excess = self.size_bytes - config.retention_bytes if config.retention_bytes >= 0 else 0
-        count = 0
-        for segment in self._chain.sealed_before(self.stable_offset):
-            if not self._is_expired(segment, now) and (segment.size > excess or not segment.size):
-                break
-            excess -= segment.size
-            count += 1
-        return self._drop(count)
+        return self._drop(surplus(self._chain.sealed_before(self.stable_offset), self.size_bytes, config, now))
 
     def compact(self, now: int) -> int:
         """Keep the newest record per key in sealed segments; return how many bytes went.
@@ -290,9 +282,7 @@ class Log:
         if self._chain.active.size and now - self._chain.active.created >= self.config.segment_ms:
             self._roll(now)
         segments = self._chain.sealed_before(self.stable_offset)
-        dirty = sum(segment.size for segment in segments if segment.next_offset > self._compacted)
-        # Half must be new (Kafka's `min.cleanable.dirty.ratio`): so rewriting costs a constant factor, not the square.
-        if not dirty or 2 * dirty < sum(segment.size for segment in segments):
+        if not are_worth_compacting(segments, self._compacted):
             return None
         for segment in segments:
             segment.load()  # here: another thread is going to read it
@@ -330,12 +320,11 @@ class Log:
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Have `waiter` called once when more can be read, or when the log is closed or deleted."""
-        self._waiters.append(waiter)
+        self._visible.add_waiter(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Forget a waiter; harmless when it was called already."""
-        with suppress(ValueError):
-            self._waiters.remove(waiter)
+        self._visible.remove_waiter(waiter)
 
     def flush(self) -> None:
         """Make everything appended so far durable and visible, without an event loop.
@@ -381,19 +370,19 @@ class Log:
         end, sealed = self._syncing
         if error is None:
             self._chain.end_sync(sealed)
-            self._show(max(self._end, end))
+            self._visible.show(max(self._visible.end, end))
         else:
             # After a failed fsync the kernel may have dropped pages yet call them clean, so another fsync would succeed
             # without them. Records that were not durable, and so neither acknowledged nor visible, are taken back.
             _log.error(
                 "%s: taking back what follows offset %d: %s",
                 self._directory and self._directory.path,
-                self._end - 1,
+                self._visible.end - 1,
                 error,
             )
             self._is_broken = True
             with suppress(BrokerError):
-                self._chain.shorten(self._end)
+                self._chain.shorten(self._visible.end)
                 self._ensure_usable(self._chain.active.modified)
 
     def _take(self, recovered: Recovered) -> None:
@@ -401,12 +390,12 @@ class Log:
         self._producers = recovered.producers
         self._start = recovered.start
         self._compacted = recovered.compacted
-        self._end = self._chain.next_offset
-        self._ending = {}
-        self._syncing = self._end, []
+        end = self._chain.next_offset
+        self._visible.begin_again(end)
+        self._syncing = end, []
         for segment in recovered.segments[:-1]:
             if not segment.sealed:  # the crash came too early
-                self._chain.seal(segment, self._end, state_line(self._producers, self._end, self._compacted))
+                self._chain.seal(segment, end, state_line(self._producers, end, self._compacted))
                 self._environment.commit.mark(self)
         self._is_broken = False
 
@@ -416,16 +405,15 @@ class Log:
         if self._is_broken and self._directory is not None:
             try:
                 self._chain.close()
-                self._take(recover(self._directory.path, self._environment, now=now, clean=False, end=self._end))
+                self._take(
+                    recover(self._directory.path, self._environment, now=now, clean=False, end=self._visible.end)
+                )
             except OSError as error:
                 raise _refused(error) from error
 
     def _write(self, batch: bytes | memoryview, header: Header, now: int) -> Header:
         """Write a batch at the end and return its header with the offset it got."""
-        active, config = self._chain.active, self.config
-        if active.size and (
-            active.size + header.size > config.segment_bytes or now - active.created >= config.segment_ms
-        ):
+        if is_full(self._chain.active, header.size, self.config, now):
             self._roll(now)
         try:
             return self._chain.append(batch, header, now)
@@ -438,13 +426,7 @@ class Log:
         else:
             self._chain.forgo_sync()
         if not self._waits_for_sync:
-            self._show(self._chain.next_offset)
-
-    def _show(self, end: int) -> None:
-        self._end = end
-        for marker in [marker for marker in self._ending if marker < end]:
-            del self._ending[marker]
-        self._wake()
+            self._visible.show(self._chain.next_offset)
 
     def _roll(self, now: int) -> None:
         self._chain.roll(now, state_line(self._producers, self._chain.next_offset, self._compacted))
@@ -457,10 +439,6 @@ class Log:
         self._producers.forget_before(self._start)
         return dropped
 
-    def _is_expired(self, segment: Segment, now: int) -> bool:
-        newest = segment.max_timestamp if segment.max_timestamp >= 0 else segment.modified
-        return self.config.retention_ms >= 0 and now - newest > self.config.retention_ms
-
     def _aborted_in(self, parts: list[bytes | memoryview], offset: int) -> list[tuple[int, int]]:
         is_none = not parts or not self._producers.aborted
         return [] if is_none else self._producers.aborted_between(offset, end_of(parts[-1]))
@@ -469,7 +447,7 @@ class Log:
         if self._gone is not None:
             raise self._gone
         segments = self._chain.segments[self._chain.since(self._start) :]
-        return Search(segments, self._start, self._end, self._environment.codecs)
+        return Search(segments, self._start, self._visible.end, self._environment.codecs)
 
     def _leave_note(self, directory: Path) -> None:
         """Write the files that make the next start quick; the records themselves are durable already."""
@@ -481,12 +459,7 @@ class Log:
 
     def _end_use(self, reason: BrokerError) -> None:
         self._gone = reason
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter()
+        self._visible.wake()
 
 
 def _refused(error: OSError) -> BrokerError:

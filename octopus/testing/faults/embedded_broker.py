@@ -12,8 +12,7 @@ from typing import Any, Self
 from octopus.broker.limits import Limits
 from octopus.broker.process import run
 from octopus.broker.request_faults import RequestFaults
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.broker.throttling import Quotas, Resource
 from octopus.testing.faults.network import free_port
 from octopus.testing.faults.processes import ChildProcess, end_with_parent, python_module

@@ -11,7 +11,8 @@ from pathlib import Path
 from storage_builders import NOW, batch
 
 from octopus.broker.batch import checksum_of
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import StorageSettings
+from octopus.broker.storage import Storage
 
 STATUS = Path("/proc/self/status")
 SETTINGS = StorageSettings(durability="os")

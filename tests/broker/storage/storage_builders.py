@@ -9,7 +9,8 @@ from octopus.broker.batch import TRANSACTIONAL, Record, decode_records, encode_b
 from octopus.broker.environment import Environment
 from octopus.broker.faults import Faults
 from octopus.broker.log import Log, LogConfig, Read
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import StorageSettings
+from octopus.broker.storage import Storage
 
 TEMPORARY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NOW = 1_700_000_000_000

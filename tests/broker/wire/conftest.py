@@ -8,8 +8,8 @@ from aiokafka.record.util import calc_crc32c
 from wire_client import Start, WireClient, connected
 
 from octopus.broker.server import Broker
-from octopus.broker.settings import BrokerSettings
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
+from octopus.broker.storage import Storage
 from octopus.transports.broker_codecs import codecs
 
 

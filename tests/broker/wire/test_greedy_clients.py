@@ -29,9 +29,9 @@ from octopus.broker.codes import Code
 from octopus.broker.faults import Faults
 from octopus.broker.limits import Limits
 from octopus.broker.server import Broker
-from octopus.broker.settings import BrokerSettings
+from octopus.broker.settings import BrokerSettings, StorageSettings
 from octopus.broker.steps import Steps, Turns
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.storage import Storage
 from octopus.broker.wire import Writer
 
 

@@ -12,7 +12,8 @@ from octopus.broker.codes import BrokerError, Code
 from octopus.broker.limits import Limits
 from octopus.broker.log import Log
 from octopus.broker.offsets import Committed
-from octopus.broker.storage import Storage, StorageSettings
+from octopus.broker.settings import StorageSettings
+from octopus.broker.storage import Storage
 from octopus.broker.transaction_coordinator import TransactionCoordinator
 
 PLACE = ("t", 0)
