@@ -6,6 +6,7 @@ import decimal
 import enum
 import ipaddress
 import pathlib
+import re
 import sys
 import typing
 import uuid
@@ -288,8 +289,40 @@ class Widening(msgspec.Struct, typing.Generic[Item]):
     inner: "Widening[list[Item]] | None" = None
 
 
-def test_a_generic_class_that_holds_itself_with_ever_other_arguments_is_refused_as_such() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"Widening\[int\] cannot be decoded: it is nested too deeply.* Write Any"
-    ):
-        Decoder[Any](Widening[int])
+class Forking(msgspec.Struct, typing.Generic[Item]):
+    left: "Forking[list[Item]] | None" = None
+    right: "Forking[dict[str, Item]] | None" = None
+
+
+class Holder(msgspec.Struct):
+    name: str
+    held: Widening[str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "refused"),
+    [
+        (Widening[int], "Widening[int]"),
+        (list[Forking[int]], "Forking[int]"),
+        (Holder, "Widening[str]"),
+    ],
+    ids=["widens", "forks", "in a field"],
+)
+def test_a_generic_class_that_holds_itself_with_ever_other_arguments_is_refused_as_such(
+    annotation: Any, refused: str
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        Decoder[Any](annotation)
+    assert re.search(
+        rf"{re.escape(refused)}.* cannot be decoded: it is nested too deeply.* Write Any", str(error.value)
+    )
+
+
+class Pair(msgspec.Struct, typing.Generic[Item]):
+    first: Item
+    others: "list[Pair[Item]]"
+
+
+def test_a_generic_class_that_holds_itself_with_the_same_arguments_can_be_decoded() -> None:
+    tree = Decoder[Any](Pair[int]).decode(b'{"first": 1, "others": [{"first": 2, "others": []}]}', ())
+    assert tree == Pair(1, [Pair(2, [])])

@@ -44,6 +44,10 @@ _BOTTOMLESS = (
     "so on without end. Write Any for that field."
 )
 
+_DEEPEST = 32
+"""Generic classes inside each other, with ever other type arguments, beyond which there is no end to be expected. (msgspec would
+go on until the interpreter's limit, which takes half a minute on Python 3.13.)"""
+
 
 class _Refused(NamedTuple):
     """A part of an annotation, in which field of which class it stands, and why it cannot be decoded."""
@@ -106,6 +110,8 @@ def _reason(annotation: Any) -> str | None:
     try:
         if is_name(annotation) or _is_endless(annotation):
             return _ENDLESS
+        if _endless_class(annotation):
+            return _BOTTOMLESS
         # A class msgspec does not know compiles, and then refuses every value: it has to be looked for.
         unknown = [kind for kind in strangers(annotation) if not is_text(kind)]
     except NameError as error:
@@ -125,7 +131,7 @@ def _innermost(refused: _Refused, seen: list[Any]) -> _Refused | None:
     """Go down to the part that is refused by itself; None when all that is refused has been looked at already."""
     seen.append(refused.part)
     if refused.reason is _BOTTOMLESS:
-        return _endless_alias(refused) or refused  # further down there would always be more
+        return _endless_alias(refused) or _endless_class(refused.part) or refused  # further down there is always more
     if is_alias(_kind(refused.part)) and _is_endless(refused.part):
         return refused  # as well
     parts = [
@@ -164,12 +170,17 @@ def _parts(annotation: Any) -> Iterator[tuple[str, Any]]:
         yield "", annotation.__supertype__
     yield from (("", each) for each in arguments(annotation) if each not in (..., ()))
     kind = _kind(annotation)
-    if isinstance(kind, type) and hasattr(kind, "__annotations__") and not hasattr(kind, "__pydantic_validator__"):
-        try:
-            hints = typing.get_type_hints(kind, include_extras=True)
-        except Exception:  # noqa: BLE001 - then nothing more can be told than that of the class
-            return
-        yield from ((f"{kind.__qualname__}.{field}", hint) for field, hint in hints.items())
+    yield from ((f"{kind.__qualname__}.{field}", hint) for field, hint in _hints(kind).items())
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a class's fields; none where they cannot be told, or are pydantic's affair."""
+    if not isinstance(kind, type) or not hasattr(kind, "__annotations__") or hasattr(kind, "__pydantic_validator__"):
+        return {}
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - then nothing more can be told than that of the class
+        return {}
 
 
 def _about_union(annotation: Any) -> str | None:
@@ -203,6 +214,32 @@ def _is_written_as_text(annotation: Any) -> bool:
 def _is_endless(annotation: Any) -> bool:
     """Whether following the aliases in an annotation leads back to one of them."""
     return any(is_alias(kind) and _leads_back(kind) for kind in map(_kind, inside(annotation)))
+
+
+def _endless_class(annotation: Any) -> _Refused | None:
+    """Find a generic class in an annotation that holds itself with ever other type arguments."""
+    seen: list[Any] = []
+    waiting = [(annotation, "", 0, _Refused(annotation, "", _BOTTOMLESS))]
+    while waiting:  # the last first: so what has no end is followed down, and not across
+        part, place, depth, outermost = waiting.pop()
+        if depth > _DEEPEST:
+            return outermost
+        if part in seen:
+            continue
+        seen.append(part)
+        waiting.extend((each, place, depth, outermost) for each in arguments(part))
+        if not depth:
+            outermost = _Refused(part, place, _BOTTOMLESS)
+        kind = _kind(part)
+        parameters = getattr(kind, "__parameters__", None)
+        meaning = dict(zip(parameters, typing.get_args(part), strict=False)) if isinstance(parameters, tuple) else {}
+        for field, hint in _hints(kind).items():
+            at = f"{kind.__qualname__}.{field}"
+            if given := tuple(meaning.get(each, Any) for each in getattr(hint, "__parameters__", ())):
+                waiting.append((hint[given], at, depth + 1, outermost))
+            else:
+                waiting.append((meaning.get(hint, hint), at, depth, outermost))
+    return None
 
 
 def _leads_back(alias: Any) -> bool:
