@@ -24,12 +24,15 @@ CHUNK = 5000
 
 CHUNK_BYTES = 8 * 2**20
 
+BATCH_BYTES = 64 * 1024
+"""Of a batch, where the case says nothing else."""
+
 
 def produce(number: int, task: Task, values: Sequence[bytes], look: Look) -> Done:
     """Publish this client's part of the records, a chunk after the other."""
 
     async def publish() -> Done:
-        batch = {"max_batch_bytes": task.options["batch_bytes"]} if "batch_bytes" in task.options else {}
+        batch = {"max_batch_bytes": task.options.get("batch_bytes", BATCH_BYTES)}
         app = Octopus("bench", settings={**for_octopus(task.brokers), "producer": batch})
         size = chunk_size(task)
         chunk = [values[index % len(values)] for index in range(size)]

@@ -18,7 +18,7 @@ RATES = (500, 2000, 8000)
 """Events per second that are offered, for latencies of a system that keeps up."""
 
 LARGE_BATCHES = "octopus, 1 MiB batches"
-"""With `producer.max_batch_bytes` of 1 MiB instead of 64 KiB."""
+"""With `producer.max_batch_bytes` of 1 MiB, where the others have 64 KiB."""
 
 Point = tuple[str, str, str, int, int, int]
 """Client, size, acks, partitions, copies, how many producers and as many consumers."""

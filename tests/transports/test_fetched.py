@@ -27,7 +27,7 @@ from octopus.broker.checksum import crc32c as by_arithmetic
 from octopus.errors import BatchTooLarge, CorruptBatch
 from octopus.events import TopicPartition
 from octopus.transports.base import LARGE, Chunk
-from octopus.transports.checksum import PIECE, crc32c
+from octopus.transports.checksum import PIECE, crc32c, crc32c_of_pieces
 from octopus.transports.kafka import reader
 from octopus.transports.kafka.compact import length_of
 from octopus.transports.kafka.engine import PartitionRecords
@@ -689,6 +689,11 @@ def test_the_checksum_of_the_standard_is_the_standards() -> None:
     assert crc32c(b"123456789") == 0xE3069283
 
 
+def test_pieces_have_the_checksum_of_what_they_are_together() -> None:
+    pieces = (b"", bytes(range(256)) * 999, b"123", b"456789")
+    assert crc32c_of_pieces(pieces) == crc32c(b"".join(pieces))
+
+
 @pytest.mark.parametrize("extensions", [True, False], ids=["with aiokafka's", "with none at all"])
 def test_without_its_extension_another_checksum_takes_over_in_silence(extensions: bool) -> None:
     program = """
@@ -699,6 +704,7 @@ import google_crc32c
 assert google_crc32c.implementation == "python"
 data = memoryview(bytearray(b"123456789"))
 assert checksum.crc32c(data) == checksum.crc32c(bytes(data)) == 0xE3069283
+assert checksum.crc32c_of_pieces((b"1234", b"", b"56789")) == 0xE3069283
 started = time.perf_counter()
 checksum.crc32c(bytes(1_000_000))
 assert time.perf_counter() - started < 0.5

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from octopus.transports.kafka.record_batch import RecordBatch
+from octopus.transports.kafka.record_batch import APART, RecordBatch
 
 RECORDS = [
     (1_700_000_000_000, b"key", b"value", []),
@@ -30,8 +30,8 @@ def test_a_batch_is_byte_for_byte_what_aiokafka_writes(is_transactional: bool, r
         assert theirs.append(timestamp=timestamp, key=key, value=value, headers=headers)
     ours.begin_at(7, 3, 11)
     theirs._set_producer_state(7, 3, 11)
-    assert ours.encoded() == bytes(theirs._build())
-    assert ours.size == len(ours.encoded())
+    assert b"".join(ours.encoded()) == bytes(theirs._build())
+    assert ours.size == len(b"".join(ours.encoded()))
     assert ours.encoded() is ours.encoded()
 
 
@@ -39,7 +39,7 @@ def test_records_without_a_time_have_that_of_their_batch() -> None:
     batch = RecordBatch(10_000, is_transactional=False)
     for number in range(3):
         batch.append(number, None, None, b"x", [])
-    read = list(DefaultRecordBatch(bytes(batch.encoded())))
+    read = list(DefaultRecordBatch(b"".join(batch.encoded())))
     assert [record.offset for record in read] == [0, 1, 2]
     assert len({record.timestamp for record in read}) == 1
 
@@ -49,7 +49,7 @@ def test_records_without_a_time_do_not_get_that_of_the_first_which_has_one(given
     batch, before = RecordBatch(10_000, is_transactional=False), time.time() * 1000 - 1000
     for number, timestamp in enumerate((given, None, given + 5, None)):
         batch.append(number, timestamp, None, b"x", [])
-    whole = DefaultRecordBatch(bytes(batch.encoded()))
+    whole = DefaultRecordBatch(b"".join(batch.encoded()))
     first, second, third, fourth = [record.timestamp for record in whole]
     assert (first, third) == (given, given + 5)
     assert before < second == fourth < time.time() * 1000 + 1000
@@ -66,4 +66,15 @@ def test_a_full_batch_takes_no_more_but_always_one() -> None:
     while batch.append(count, None, b"key", b"x" * 50, [("h", b"1")]):
         count += 1
     assert count > 10
-    assert len(batch.encoded()) <= 1000
+    assert len(b"".join(batch.encoded())) <= 1000
+
+
+@pytest.mark.parametrize(("size", "is_apart"), [(APART - 1, False), (APART, True), (20 * APART, True)])
+def test_a_large_value_goes_to_the_socket_as_it_is(size: int, is_apart: bool) -> None:
+    batch, values = RecordBatch(2**30, is_transactional=False), [b"small", b"x" * size, b"small", b"y" * size]
+    for number, value in enumerate(values):
+        batch.append(number, None, b"key", value, [("h", b"1")])
+    assert [any(piece is value for piece in batch.encoded()) for value in values] == [False, is_apart] * 2
+    read = DefaultRecordBatch(b"".join(batch.encoded()))
+    assert read.validate_crc()
+    assert [record.value for record in read] == values

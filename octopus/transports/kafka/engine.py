@@ -31,6 +31,7 @@ from aiokafka.record.default_records import DefaultRecordBatch as DefaultRecordB
 from aiokafka.record.legacy_records import LegacyRecordBatch as LegacyRecordBatch
 
 from octopus.transports.kafka.discretion import discreet_log
+from octopus.transports.kafka.record_batch import pieces_of
 from octopus.transports.kafka.seeing import inner, seeing
 
 # without types of their own
@@ -86,7 +87,7 @@ class Connection(_Connection):  # type: ignore[misc]
         return sent
 
     def send_batches(self, request: Any) -> Awaitable[Any]:
-        """Send batches from where they are: aiokafka copies each five times on its way to the socket."""
+        """Send batches from where they are, piece by piece: aiokafka copies each five times on its way to the socket."""
         message = request.prepare(self._versions)
         if message.API_VERSION < 3:
             sent: Awaitable[Any] = self.send_any(request)
@@ -194,8 +195,9 @@ def _pieces_of(message: Any) -> Iterator[bytes]:
     for topic, partitions in topics:
         yield _String.encode(topic) + struct.pack(">i", len(partitions))
         for number, batch in partitions:
-            yield struct.pack(">ii", number, len(batch))
-            yield batch
+            pieces = pieces_of(batch)
+            yield struct.pack(">ii", number, sum(map(len, pieces)))
+            yield from pieces
 
 
 class OAuth(_OAuth):  # type: ignore[misc]

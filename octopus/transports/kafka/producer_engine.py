@@ -11,6 +11,7 @@ import aiokafka.producer.sender
 import aiokafka.producer.transaction_manager
 
 from octopus.transports.kafka.engine import Client
+from octopus.transports.kafka.record_batch import Pieces, pieces_of
 from octopus.transports.kafka.seeing import inner, seeing
 
 # without types of their own
@@ -112,7 +113,7 @@ def _parts_of(batches: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
     size = 0
     for partition, batch in batches.items():
         part[partition] = batch
-        size += len(batch.get_data_buffer())
+        size += sum(map(len, pieces_of(batch.get_data_buffer())))
         if size >= REQUEST_BYTES:
             yield part
             part, size = {}, 0
@@ -231,8 +232,8 @@ class Builder:
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._builder.begin_at(producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytes:
-        encoded: bytes = self._builder.encoded()  # as good as bytes: it is sent as it is
+    def _build(self) -> Pieces:
+        encoded: Pieces = self._builder.encoded()  # in the place of bytes: `engine.Connection` sends it as it is
         return encoded
 
 

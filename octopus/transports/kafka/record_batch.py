@@ -1,4 +1,5 @@
-"""Record batches (format 2, KIP-98) as a producer makes them: a value is copied once, and the checksum is taken by the processor.
+"""Record batches (format 2, KIP-98) as a producer makes them: a small value is copied once and a large one never, and the checksum is
+taken by the processor.
 
 Layout: https://kafka.apache.org/documentation/#recordbatch. aiokafka's compiled builder takes as long for a record, its checksum six
 times as long, and it copies what it has written whenever it grows. Batches that are compressed are left to it.
@@ -8,7 +9,10 @@ import struct
 import time
 from collections.abc import Sequence
 
-from octopus.transports.checksum import crc32c
+from octopus.transports.checksum import crc32c_of_pieces
+
+APART = 16 * 1024
+"""Bytes from which a value is a piece by itself, as it was given: to copy it would take longer than one more piece for the socket."""
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CHECKED_FROM = 21  # attributes, and all behind them
@@ -16,9 +20,19 @@ _LENGTH_FROM = 12
 _LEADER_EPOCH, _MAGIC = -1, 2
 _TRANSACTIONAL = 0x10
 _NONE = b"\x01"  # the length of what is null: -1
+_VALUE_AT = 7  # among the parts of a record
 _RESERVE = 25  # bytes that lengths, attributes and deltas of a record take at most
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+
+Pieces = tuple[bytes, ...]
+"""A batch as it goes to a socket, one piece after the other."""
+
+
+def pieces_of(batch: Pieces | bytes) -> Pieces:
+    """Return the pieces of a batch of ours; one of aiokafka's is a piece by itself."""
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def _varint(value: int) -> bytes:
@@ -45,7 +59,7 @@ class RecordBatch:
         is_transactional: Whether its producer has transactions.
 
     Attributes:
-        size: Bytes so far: exactly those of `encoded`.
+        size: Bytes so far: exactly those of `encoded`, all pieces together.
     """
 
     __slots__ = (
@@ -57,6 +71,7 @@ class RecordBatch:
         "_encoded",
         "_headers",
         "_headers_encoded",
+        "_large",
         "_latest",
         "_limit",
         "_parts",
@@ -70,11 +85,12 @@ class RecordBatch:
         self._begun = self._base = self._latest = int(time.time() * 1000)
         self._begun_delta = _ZERO
         self._count = 0
-        self._parts: list[bytes] = [b""]
+        self._parts: list[bytes] = []
+        self._large: list[int] = []  # where among the parts there is a value of `APART` or more
         self._headers: Headers = ()
         self._headers_encoded = b"\0"
         self._producer = (-1, -1, -1)
-        self._encoded: bytearray | None = None
+        self._encoded: Pieces | None = None
         self.size = _HEADER.size
 
     def append(
@@ -115,6 +131,8 @@ class RecordBatch:
             value_length, value = _NONE, b""
         else:
             value_length = _VARINTS[len(value)] if len(value) < _KNOWN else _varint(len(value))
+        if len(value) >= APART:
+            self._large.append(len(self._parts) + _VALUE_AT)
         length += 1 + len(timestamp_delta) + len(offset_delta) + len(key_length) + len(value_length)
         whole = _VARINTS[length] if length < _KNOWN else _varint(length)
         self._parts += (whole, b"\0", timestamp_delta, offset_delta, key_length, key, value_length, value, extra)
@@ -126,16 +144,26 @@ class RecordBatch:
         """Number the records."""
         self._producer = (producer_id, epoch, sequence)
 
-    def encoded(self) -> bytearray:
-        """Return the batch; the same bytes each time."""
+    def encoded(self) -> Pieces:
+        """Return the batch; the same pieces each time."""
         if self._encoded is None:
-            head = (self._attributes, self._count - 1, self._base, self._latest, *self._producer, self._count)
-            self._parts[0] = _HEADER.pack(0, self.size - _LENGTH_FROM, _LEADER_EPOCH, _MAGIC, 0, *head)
-            whole = bytearray().join(self._parts)
+            body = self._body()
+            fields = (self._attributes, self._count - 1, self._base, self._latest, *self._producer, self._count)
+            head = _HEADER.pack(0, self.size - _LENGTH_FROM, _LEADER_EPOCH, _MAGIC, 0, *fields)
+            checksum = crc32c_of_pieces((head[_CHECKED_FROM:], *body))
+            head = head[: _CHECKED_FROM - 4] + checksum.to_bytes(4, "big") + head[_CHECKED_FROM:]
+            self._encoded = (head, *body)
             self._parts = []
-            struct.pack_into(">I", whole, _CHECKED_FROM - 4, crc32c(memoryview(whole)[_CHECKED_FROM:]))
-            self._encoded = whole
         return self._encoded
+
+    def _body(self) -> list[bytes]:
+        """Return the records: large values as they are, what is between them joined."""
+        parts, pieces, start = self._parts, [], 0
+        for at in self._large:
+            pieces += (b"".join(parts[start:at]), parts[at])
+            start = at + 1
+        pieces.append(b"".join(parts[start:] if start else parts))
+        return pieces
 
 
 def _encode_headers(headers: Headers) -> bytes:
