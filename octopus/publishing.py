@@ -5,6 +5,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from operator import is_
 from typing import Any, Protocol
 
 from octopus.errors import ConfigurationError
@@ -56,6 +57,7 @@ class Publisher:
         self._producer = producer
         self._codec = codec
         # Records without a content type are JSON (octopus.serde), so only others need say so.
+        self._last: tuple[tuple[Any, ...], Headers] = (), ()
         self._announce: Headers = () if codec is JSON else (("content-type", codec.content_type.encode()),)
 
     async def publish(self, topic: str, message: Any) -> Published:
@@ -139,10 +141,22 @@ class Publisher:
         )
 
     def _headers(self, value: Any, headers: HeadersLike) -> Headers:
-        given = encode_headers(headers) if headers else ()
+        given = self._encoded(headers) if headers else ()
         if not self._announce or value is None or (isinstance(value, str | bytes) and not isinstance(value, Enum)):
             return given
         return [*given, *self._announce]
+
+    def _encoded(self, headers: HeadersLike) -> Headers:
+        """Encode headers; where their pairs are those of the last ones, the same objects, that is done already."""
+        if type(headers) is not list and type(headers) is not tuple:
+            return encode_headers(headers)
+        pairs, encoded = self._last
+        if len(headers) == len(pairs) and all(map(is_, headers, pairs)):
+            return encoded
+        encoded = encode_headers(headers)
+        if all(type(pair) is tuple for pair in headers):  # others can change
+            self._last = (*headers,), encoded
+        return encoded
 
 
 class Connection:

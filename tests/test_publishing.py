@@ -115,6 +115,23 @@ def test_what_no_event_can_have_is_refused_with_a_sentence(given: dict[str, Any]
         publisher(MemoryBroker()).outgoing("t", Message(1, **given))
 
 
+def test_headers_that_were_given_before_are_those_that_they_are_now() -> None:
+    outgoing = publisher(MemoryBroker()).outgoing
+    pair: Any = ["a", "1"]
+    given: Any = [("a", "1"), ("b", b"2")]
+    assert outgoing("t", Message(1, headers=given)).headers == [("a", b"1"), ("b", b"2")]
+    assert outgoing("t", Message(1, headers=given)).headers == [("a", b"1"), ("b", b"2")]
+    given[1] = ("b", b"3")
+    assert outgoing("t", Message(1, headers=given)).headers == [("a", b"1"), ("b", b"3")]
+    given.append(pair)
+    assert outgoing("t", Message(1, headers=given)).headers == [("a", b"1"), ("b", b"3"), ("a", b"1")]
+    pair[1] = "4"
+    assert outgoing("t", Message(1, headers=given)).headers == [("a", b"1"), ("b", b"3"), ("a", b"4")]
+    with pytest.raises(TypeError, match="Header 'b' is text, bytes or None"):
+        outgoing("t", Message(1, headers=[("b", bytearray(b"3"))]))
+    assert outgoing("t", Message(1)).headers == ()
+
+
 def test_text_is_utf_8_in_keys_and_headers() -> None:
     assert (encode_key("ü"), encode_key(b"\xff"), encode_key(None)) == (b"\xc3\xbc", b"\xff", None)
     assert (encode_key(bytearray(b"k")), encode_key(memoryview(b"k"))) == (b"k", b"k")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import missing
 from octopus.transports.kafka.closed import Closed
-from octopus.transports.kafka.packing import Packer, Round
+from octopus.transports.kafka.packing import TURN_BYTES, Packer, Round
 from octopus.transports.kafka.producer_engine import Builder
 from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.memory import MemoryBroker, MemoryTransport
@@ -330,6 +330,20 @@ async def test_a_round_that_ends_while_it_is_packed_finishes_every_call(taken: i
             await call.future
         stored += sum(place is not None for place in caught.value.published or ())
     assert stored == sum(len(batch.indexes) for batch in dispatched)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [(100, 2**20, 1), (TURN_BYTES // 4, 2**20, 4), (TURN_BYTES // 4, 100, 8)],
+    ids=["few bytes", "many", "many, in small batches"],
+)
+async def test_messages_without_a_key_are_shared_out_among_partitions(size: int, limit: int, expected: int) -> None:
+    messages = [Outgoing("numbers", b"x" * size) for _ in range(16)]
+    round_ = Round([Call(messages, asyncio.get_running_loop().create_future())], lambda *_: None)
+    packer = Packer(lambda: Builder(RecordBatch(limit, is_transactional=False)), {"numbers": 8}, Partitioner())
+    batches = [*packer.pack(round_, None)]
+    assert len({batch.partition for batch in batches}) == expected
+    assert sorted(index for batch in batches for index in batch.indexes) == [*range(16)]
 
 
 async def test_a_message_that_no_batch_can_take_keeps_nobody_waiting(broken: EmbeddedTransport) -> None:

@@ -11,6 +11,9 @@ from octopus.transports.kafka.producer_engine import appender, finish
 from octopus.transports.partitioner import Partitioner
 from octopus.transports.queueing import Call
 
+TURN_BYTES = 64 * 1024
+"""Bytes of values without a key that one partition gets before it is the turn of the next: the work is to be shared out."""
+
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
 
 
@@ -166,7 +169,8 @@ class Packer:
     def pack(self, round_: Round, accepted: Sequence[int] | None) -> Iterator[Batch]:
         """Yield full batches as they close, then the rest; per partition they hold the messages in order.
 
-        Messages without a key fill one batch of one partition after the other, as Kafka's sticky partitioner does.
+        Messages without a key go to one partition after the other, `TURN_BYTES` or a full batch at a time, as with Kafka's sticky
+        partitioner.
 
         Args:
             round_: Whose messages.
@@ -176,11 +180,16 @@ class Packer:
         messages = round_.messages
         opened: dict[tuple[str, int], Batch] = {}
         unkeyed: dict[str, Batch] = {}  # of those, the ones that take messages without a key
+        turn = TURN_BYTES  # what is left of theirs
         for call, indexes in _by_call(round_, accepted):
             for index in indexes:
                 message = messages[index]
                 topic, key, number, headers = message.topic, message.key, message.partition, message.headers
                 if number is None and key is None:
+                    turn -= len(message.value or b"")
+                    if turn < 0:
+                        unkeyed.clear()
+                        turn = TURN_BYTES
                     batch = unkeyed.get(topic)
                     if batch is None:
                         chosen = self._partitioner.next_for_batch(self._partitions[topic])

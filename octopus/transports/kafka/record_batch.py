@@ -20,7 +20,7 @@ _LENGTH_FROM = 12
 _LEADER_EPOCH, _MAGIC = -1, 2
 _TRANSACTIONAL = 0x10
 _NONE = b"\x01"  # the length of what is null: -1
-_VALUE_AT = 7  # among the parts of a record
+_VALUE_AT = 6  # among the parts of a record
 _RESERVE = 25  # bytes that lengths, attributes and deltas of a record take at most
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -48,7 +48,8 @@ def _varint(value: int) -> bytes:
 
 _VARINTS = [_varint(number) for number in range(4096)]
 _KNOWN = len(_VARINTS)
-_ZERO = _VARINTS[0]
+_ATTRIBUTES = b"\0"
+_AT_BASE = _ATTRIBUTES + _VARINTS[0]  # the attributes of a record, and a time that is its batch's
 
 
 class RecordBatch:
@@ -66,7 +67,7 @@ class RecordBatch:
         "_attributes",
         "_base",
         "_begun",
-        "_begun_delta",
+        "_begun_stamp",
         "_count",
         "_encoded",
         "_headers",
@@ -83,7 +84,7 @@ class RecordBatch:
         self._limit = limit
         self._attributes = _TRANSACTIONAL if is_transactional else 0
         self._begun = self._base = self._latest = int(time.time() * 1000)
-        self._begun_delta = _ZERO
+        self._begun_stamp = _AT_BASE
         self._count = 0
         self._parts: list[bytes] = []
         self._large: list[int] = []  # where among the parts there is a value of `APART` or more
@@ -105,37 +106,39 @@ class RecordBatch:
             value: Its value.
             headers: Its headers. The encoding of the last ones is kept: they repeat.
         """
-        if headers != self._headers:
+        if headers is not self._headers and headers != self._headers:
             self._headers, self._headers_encoded = headers, _encode_headers(headers)
         extra = self._headers_encoded
-        length = len(extra) + (len(key) if key else 0) + (len(value) if value else 0)
+        if key is None:
+            key_size, key_length, key = 0, _NONE, b""
+        else:
+            key_size = len(key)
+            key_length = _VARINTS[key_size] if key_size < _KNOWN else _varint(key_size)
+        if value is None:
+            value_size, value_length, value = 0, _NONE, b""
+        else:
+            value_size = len(value)
+            value_length = _VARINTS[value_size] if value_size < _KNOWN else _varint(value_size)
+        length = len(extra) + key_size + value_size
         if self.size + length + _RESERVE > self._limit and self._count:
             return None
         if timestamp is None:
-            timestamp_delta = self._begun_delta
-            if timestamp_delta is not _ZERO:
+            stamp = self._begun_stamp
+            if stamp is not _AT_BASE:
                 self._latest = max(self._latest, self._begun)
         else:
             if not self._count:
                 self._base = self._latest = timestamp
-                self._begun_delta = _varint(self._begun - timestamp)
+                self._begun_stamp = _ATTRIBUTES + _varint(self._begun - timestamp)
             since = timestamp - self._base
-            timestamp_delta = _VARINTS[since] if 0 <= since < _KNOWN else _varint(since)
+            stamp = _ATTRIBUTES + (_VARINTS[since] if 0 <= since < _KNOWN else _varint(since))
             self._latest = max(self._latest, timestamp)
         offset_delta = _VARINTS[delta] if delta < _KNOWN else _varint(delta)
-        if key is None:
-            key_length, key = _NONE, b""
-        else:
-            key_length = _VARINTS[len(key)] if len(key) < _KNOWN else _varint(len(key))
-        if value is None:
-            value_length, value = _NONE, b""
-        else:
-            value_length = _VARINTS[len(value)] if len(value) < _KNOWN else _varint(len(value))
-        if len(value) >= APART:
+        if value_size >= APART:
             self._large.append(len(self._parts) + _VALUE_AT)
-        length += 1 + len(timestamp_delta) + len(offset_delta) + len(key_length) + len(value_length)
+        length += len(stamp) + len(offset_delta) + len(key_length) + len(value_length)
         whole = _VARINTS[length] if length < _KNOWN else _varint(length)
-        self._parts += (whole, b"\0", timestamp_delta, offset_delta, key_length, key, value_length, value, extra)
+        self._parts += (whole, stamp, offset_delta, key_length, key, value_length, value, extra)
         self.size += length + len(whole)
         self._count += 1
         return True
@@ -158,7 +161,8 @@ class RecordBatch:
 
     def _body(self) -> list[bytes]:
         """Return the records: large values as they are, what is between them joined."""
-        parts, pieces, start = self._parts, [], 0
+        parts, start = self._parts, 0
+        pieces: list[bytes] = []
         for at in self._large:
             pieces += (b"".join(parts[start:at]), parts[at])
             start = at + 1
