@@ -19,8 +19,8 @@ from octopus.transports.queueing import Queued
 HeadersLike = Headers | Mapping[str, bytes | str | None]
 
 
-class Running(Protocol):
-    """A handler that runs, for what is published meanwhile."""
+class RunningAttempt(Protocol):
+    """An attempt of a handler, for what is published meanwhile."""
 
     @property
     def producer(self) -> Producer:
@@ -41,8 +41,8 @@ class Running(Protocol):
         ...
 
 
-running: ContextVar[Running | None] = ContextVar("octopus running handler", default=None)
-"""The handler that runs, where its outputs do not keep it waiting."""
+current_attempt: ContextVar[RunningAttempt | None] = ContextVar("octopus attempt", default=None)
+"""The attempt that runs, where its outputs do not keep its handler waiting."""
 
 
 class Publisher:
@@ -63,8 +63,8 @@ class Publisher:
     async def publish(self, topic: str, message: Any) -> Published:
         """Publish a value or `Message`; return once it is acknowledged by all in-sync replicas."""
         outgoing = self.outgoing(topic, message)
-        if (handler := self._handler()) is not None:
-            await handler.outputs_gone()
+        if (attempt := self._attempt()) is not None:
+            await attempt.outputs_gone()
         return await self._producer.send(outgoing)
 
     def publish_soon(self, topic: str, message: Any) -> "asyncio.Future[Published]":
@@ -73,15 +73,15 @@ class Publisher:
         In a handler it goes out with the outputs of its record, which settles only when it is acknowledged.
         """
         outgoing = self.outgoing(topic, message)
-        if (handler := self._handler()) is not None:
-            return handler.queue(outgoing)
+        if (attempt := self._attempt()) is not None:
+            return attempt.queue(outgoing)
         return self._producer.queue_one(outgoing)
 
-    def _handler(self) -> Running | None:
-        """Return the handler that runs, where its outputs go to the same producer and do not keep it waiting."""
-        handler = running.get()
-        is_its = handler is not None and handler.is_running and handler.producer is self._producer
-        return handler if is_its else None
+    def _attempt(self) -> RunningAttempt | None:
+        """Return the attempt that runs, where its outputs go to the same producer and do not keep its handler waiting."""
+        attempt = current_attempt.get()
+        is_its = attempt is not None and attempt.is_running and attempt.producer is self._producer
+        return attempt if is_its else None
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Queue encoded messages in order, without waiting."""
@@ -101,8 +101,8 @@ class Publisher:
 
     async def send(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish encoded messages, in order; return once all are acknowledged."""
-        if (handler := self._handler()) is not None:
-            await handler.outputs_gone()
+        if (attempt := self._attempt()) is not None:
+            await attempt.outputs_gone()
         if len(messages) == 1:
             return [await self._producer.send(messages[0])]  # shares batches with concurrent ones
         return await self._producer.send_many(messages)

@@ -1,4 +1,13 @@
-"""What `SynchronousPublisher.send` has queued: bounded in bytes, filled by any thread, emptied by one loop."""
+"""What `SynchronousPublisher.send` has queued: bounded in bytes, filled by any thread, emptied by one loop.
+
+Invariants, whenever its lock is free:
+
+- An event is in one part, in the order in which it was put: in `_filling`, which takes events; in `_full`, which the loop has not
+  taken; in `_open`, which it has; or its part is settled. The numbers of parts increase in that order, oldest first.
+- `_size` is the size of all parts that are not settled: at most the limit, or one event.
+- While events wait for the loop, a call that takes them is on its way to it.
+- `_first` is the first of the `_failed` events that no caller has been told of.
+"""
 
 import asyncio
 import threading
@@ -7,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from octopus import invariants
 from octopus.errors import ConfigurationError, ConnectionFailed, QueueFull, TransportError
 from octopus.events import Headers
 from octopus.logs import get_logger
@@ -55,13 +65,11 @@ class _Part:
         self.future: Queued | None = None
 
 
+@invariants.hold_after("put", "wait", "failure", "close", "give_up", "_take", "_settle")
 class SendQueue:
     """Takes events from any thread and has them queued by a loop in another: one call wakes the loop for all that come until it looks.
 
     Its lock guards all of its state. No callback runs under it.
-
-    - `_size` is the size of all parts that are not settled, and at most `limit`, or one event.
-    - `_filling` takes events; `_full` are parts that the loop has not taken; `_open` those that it has.
 
     Args:
         limit: Bytes at which `put` waits.
@@ -249,3 +257,16 @@ class SendQueue:
             on_error(undelivered)
         except Exception:
             logger.exception("on_error of the synchronous publisher of %s failed", self._name)
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        with self._lock:
+            parts = [*self._open.values(), *self._full, self._filling]
+            if len(parts) > invariants.SMALL:
+                return
+            numbers = [part.number for part in parts]
+            assert numbers == sorted({*numbers})
+            assert self._size == sum(part.size for part in parts)
+            assert self._size <= self._limit or sum(len(part.messages) for part in parts) == 1
+            assert self._is_woken or not (self._full or self._filling.messages)
+            assert (self._first is None) == (not self._failed)

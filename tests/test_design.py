@@ -20,7 +20,7 @@ def test_every_module_and_package_at_the_top_has_a_line_in_the_list_of_files() -
     assert modules | packages <= NAMED
 
 
-@pytest.mark.parametrize("package", ["runner", "worker"])
+@pytest.mark.parametrize("package", ["runner", "pipeline", "worker"])
 def test_the_list_has_every_file_of_the_packages_that_a_record_goes_through(package: str) -> None:
     assert {path.name for path in PACKAGE.glob(f"{package}/[a-z]*.py")} <= NAMED
 

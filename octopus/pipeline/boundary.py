@@ -12,8 +12,8 @@ from octopus.errors import CodecUnavailable, DecodeError, HandlerStopped, Result
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DeadLetter, Outcome, Retry
-from octopus.pipeline.in_flight import Attempt, Outlet
-from octopus.publishing import running
+from octopus.pipeline.attempts import Attempt, Outlet
+from octopus.publishing import current_attempt
 from octopus.retries import RetryPolicy
 from octopus.types import BatchOutcome, Conclude, ConcludeRefused, Defer, Handle, PublishDeadLetter, Run, RunClaim
 
@@ -189,7 +189,7 @@ def conclude_batches(
 
 def _disown(stored: StoredRecord) -> None:
     """Let what a failed run has published belong to no record any more."""
-    if isinstance(attempt := running.get(), Attempt):
+    if isinstance(attempt := current_attempt.get(), Attempt):
         attempt.fail(stored)
 
 

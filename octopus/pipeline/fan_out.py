@@ -6,7 +6,7 @@ from typing import NamedTuple
 from octopus.claim import Claim
 from octopus.events import StoredRecord
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Deferred, Done, Outcome, Retry
-from octopus.pipeline.in_flight import Outlet
+from octopus.pipeline.attempts import Outlet
 from octopus.types import BatchOutcome, Choose, ConcludeRefused, Run, RunClaim
 
 

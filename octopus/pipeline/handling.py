@@ -19,9 +19,9 @@ from octopus.logs import get_logger
 from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome
 from octopus.patience import Patience
 from octopus.patterns import Pattern, index_patterns
+from octopus.pipeline.attempts import Attempt, Outlet
 from octopus.pipeline.columns import any_announces_type, bind_columns, headers_of, value_of
-from octopus.pipeline.in_flight import Attempt, Outlet
-from octopus.publishing import running
+from octopus.publishing import current_attempt
 from octopus.routing import Route
 from octopus.serde import Codec, Decoder, announces_type
 from octopus.tracing import current
@@ -91,12 +91,12 @@ class Handling:
         wants_event, check = self._route.signature.parameter.kind == "event", self._check
 
         async def handle(stored: StoredRecord, attempt: int) -> Outcome:
-            run: Attempt | None = None
+            began: Attempt | None = None
             try:
                 if begins is not None:
                     if begins.outputs.is_full:
                         await begins.outputs.room()
-                    run = begins.begin(attempt, stored=stored)
+                    began = begins.begin(attempt, stored=stored)
                 value, headers = stored.value, stored.headers
                 if headers or current.get():
                     current.set(headers)
@@ -124,8 +124,8 @@ class Handling:
                     raise
                 error = raised
             finally:
-                if run is not None:
-                    run.end()
+                if began is not None:
+                    began.end()
             try:
                 return await conclude(stored, attempt, error)
             finally:
@@ -335,7 +335,7 @@ class Handling:
                     current.set(trace)
                     if outlet is not None:
                         done = Batch(each for at, each in enumerate(batch) if at not in others) if others else batch
-                        _running().narrow(done)
+                        _attempt_that_runs().narrow(done)
                     result = await call(arguments)
                     if result is not None:
                         if self._check is not None:
@@ -366,7 +366,7 @@ class Handling:
             result: What the handler returned.
             key: Theirs, unless they say.
         """
-        attempt = _running()
+        attempt = _attempt_that_runs()
         for message in self._messages(result, key):
             attempt.outlet.outputs.put(attempt, attempt.record, message)
 
@@ -421,9 +421,8 @@ class Handling:
         )
 
 
-def _running() -> Attempt:
-    """Return the attempt that runs."""
-    attempt = running.get()
+def _attempt_that_runs() -> Attempt:
+    attempt = current_attempt.get()
     assert isinstance(attempt, Attempt), "the error boundary has begun it"
     return attempt
 

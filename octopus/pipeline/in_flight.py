@@ -8,9 +8,9 @@ only then what came after. One that is refused for good is its record's failure.
 
 Invariants, between any two steps:
 
-- A message is in one place: it is collected, or in a publication on its way, stored, refused, or of an assignment that is closed.
-- Publications that are not acknowledged are in `_flying`, in order. While something is mended, none is added.
-- `size_bytes` are the bytes of keys, values and headers of what is collected or in `_flying`.
+- A message is in one place: it is collected, or in a publication of `_flying`, or nothing of its publication is left (`publication.py`).
+- Publications that are not acknowledged are in `_flying`, in order, and all before them are. While something is mended, none is added.
+- `size_bytes` are the bytes of keys, values and headers of what is collected or in `_flying`; `is_full` says whether they reach the limit.
 """
 
 import asyncio
@@ -19,18 +19,16 @@ import contextvars
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from octopus.claim import Claim
-from octopus.errors import ConfigurationError, ConnectionFailed, OctopusError, ResultRefused, TransportError
-from octopus.events import Batch, Published, StoredRecord, settles_at
+from octopus import invariants
+from octopus.errors import TransportError
+from octopus.events import Published, StoredRecord
 from octopus.logs import get_logger
-from octopus.outcomes import Outcome
 from octopus.patience import WAITS, Patience
-from octopus.publishing import running
+from octopus.pipeline.publication import Origin, Publication, error_of, is_passing, stored_of
 from octopus.transports.base import Outgoing, Producer
-from octopus.types import BatchOutcome, ConcludeRefused
-from octopus.unacknowledged import Publications, Refusal, Unacknowledged
+from octopus.unacknowledged import Publications
 
 logger = get_logger("octopus.handlers")
 
@@ -41,6 +39,7 @@ FLUSH_BYTES = 256 * 1024
 """The same in bytes."""
 
 
+@invariants.hold_after("put", "close", "_flush", "_land", "_pass", "_send_again")
 class OutputsInFlight:
     """What the handlers of one group publish, from when they return it until it is acknowledged.
 
@@ -53,7 +52,7 @@ class OutputsInFlight:
         producer: As given.
         publications: Numbers what goes out.
         size_bytes: Of keys, values and headers that are not acknowledged.
-        is_full: Whether that is more than the limit.
+        is_full: Whether that is the limit, or more.
     """
 
     def __init__(self, producer: Producer, who: str, limit: int) -> None:
@@ -63,15 +62,15 @@ class OutputsInFlight:
         self.producer = producer
         self._limit = limit
         self._patience = Patience(logger, who, "results")
-        self._flying: deque[_Publication] = deque()
-        self._collected = _Publication(1)
+        self._flying: deque[Publication] = deque()
+        self._collected = Publication(1)
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # not that of the handler whose output happens to be the first
         self._mender: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._is_closed = False
 
-    def put(self, attempt: "Attempt", stored: StoredRecord, message: Outgoing) -> None:
+    def put(self, origin: Origin, stored: StoredRecord, message: Outgoing) -> None:
         """Collect an output of a record, or batch, behind all others."""
         value, key = message.value, message.key
         size = (len(value) if value is not None else 0) + (len(key) if key is not None else 0)
@@ -82,9 +81,9 @@ class OutputsInFlight:
         if not messages:
             self._loop.call_soon(self._flush, context=self._context)
         messages.append(message)
-        collected.attempts.append(attempt)
+        collected.origins.append(origin)
         collected.records.append(stored)
-        attempt.outlet.unacknowledged.newest = collected.number
+        origin.unacknowledged.newest = collected.number
         collected.size_bytes += size
         self.size_bytes = size = self.size_bytes + size
         if size >= self._limit:
@@ -93,7 +92,7 @@ class OutputsInFlight:
         if len(messages) >= FLUSH_COUNT or collected.size_bytes >= FLUSH_BYTES:
             self._flush()
 
-    def put_awaited(self, attempt: "Attempt", stored: StoredRecord, message: Outgoing) -> "asyncio.Future[Published]":
+    def put_awaited(self, origin: Origin, stored: StoredRecord, message: Outgoing) -> "asyncio.Future[Published]":
         """Do the same and return a future of where it is stored.
 
         Raises:
@@ -109,7 +108,7 @@ class OutputsInFlight:
         future.add_done_callback(_look_at)
         collected = self._collected
         collected.waiters[len(collected.messages)] = future
-        self.put(attempt, stored, message)
+        self.put(origin, stored, message)
         return future
 
     def size(self) -> int:
@@ -148,7 +147,7 @@ class OutputsInFlight:
         if not collected.messages or self._mender is not None or self._is_closed:
             return
         self.publications.collecting += 1
-        self._collected = _Publication(self.publications.collecting)
+        self._collected = Publication(self.publications.collecting)
         self._flying.append(collected)
         collected.future = future = self.producer.queue(collected.messages)
         if future.done():
@@ -156,12 +155,12 @@ class OutputsInFlight:
         else:
             future.add_done_callback(partial(self._land, collected), context=self._context)
 
-    def _land(self, publication: "_Publication", future: "asyncio.Future[list[Published]]") -> None:
+    def _land(self, publication: Publication, future: "asyncio.Future[list[Published]]") -> None:
         if self._is_closed:
             return
         publication.note([*range(len(publication.messages))], future)
         if publication.left and self._mender is None:
-            if len(publication.left) == 1 and not _is_passing(publication.error):
+            if len(publication.left) == 1 and not is_passing(publication.error):
                 publication.refuse(publication.left.pop())
             else:
                 self._mender = self._loop.create_task(self._mend(), name="octopus outputs", context=self._context)
@@ -193,7 +192,7 @@ class OutputsInFlight:
             self._pass()
             if not failed:
                 break
-            passing = [each.error for each in self._flying if each.left and _is_passing(each.error)]
+            passing = [each.error for each in self._flying if each.left and is_passing(each.error)]
             if passing:
                 self._patience.failed(passing[0])  # type: ignore[arg-type]
                 await asyncio.sleep(wait)
@@ -207,253 +206,37 @@ class OutputsInFlight:
         self._mender = None
         self._flush()
 
-    async def _send_again(self, parts: "Sequence[Sequence[tuple[_Publication, int]]]") -> None:
+    async def _send_again(self, parts: Sequence[Sequence[tuple[Publication, int]]]) -> None:
         """Queue messages anew, each part as a publication of its own, and note what became of them."""
         sent = [(part, self.producer.queue([publication.messages[at] for publication, at in part])) for part in parts]
         await asyncio.wait([future for _, future in sent])
         for publication in self._flying:
             publication.left, publication.error = [], None
         for part, future in sent:
-            error = _error_of(future)
-            stored: Sequence[Published | None] = future.result() if error is None else _stored(error, len(part))
+            error = error_of(future)
+            stored: Sequence[Published | None] = future.result() if error is None else stored_of(error, len(part))
             for (publication, at), published in zip(part, stored, strict=True):
                 if published is not None:
                     publication.store(at, published)
-                elif len(part) == 1 and not _is_passing(error):
-                    publication.error = publication.error if _is_passing(publication.error) else error
+                elif len(part) == 1 and not is_passing(error):
+                    publication.error = publication.error if is_passing(publication.error) else error
                     publication.refuse(at, error)
                 else:
                     assert publication.left is not None
                     publication.left.append(at)
-                    if not _is_passing(publication.error):
+                    if not is_passing(publication.error):
                         publication.error = error
 
     def check(self) -> None:
         """Assert the invariants."""
-        numbers = [each.number for each in self._flying]
-        assert numbers == sorted(numbers)
-        assert self.size_bytes == sum(each.size_bytes for each in (*self._flying, self._collected))
-
-
-class AssignedOutputs(NamedTuple):
-    """The outputs of one assignment of a partition.
-
-    Attributes:
-        outputs: Of its group.
-        unacknowledged: Its own.
-    """
-
-    outputs: OutputsInFlight
-    unacknowledged: Unacknowledged
-
-    def outlet(self, name: str, conclude: ConcludeRefused) -> "Outlet":
-        """Return where the outputs of one handler go."""
-        return Outlet(self.outputs, self.unacknowledged, name, conclude)
-
-
-class Outlet:
-    """Where the outputs of one handler go, for one assignment of a partition.
-
-    Args:
-        outputs: Of its group.
-        unacknowledged: Of the assignment.
-        name: The handler's.
-        conclude: Takes a record whose output is refused the road of failure. What stands around the handler may stand
-            around this, too.
-    """
-
-    __slots__ = ("conclude", "name", "outputs", "unacknowledged")
-
-    def __init__(
-        self, outputs: OutputsInFlight, unacknowledged: Unacknowledged, name: str, conclude: ConcludeRefused
-    ) -> None:
-        self.outputs = outputs
-        self.unacknowledged = unacknowledged
-        self.name = name
-        self.conclude = conclude
-
-    def begin(self, number: int, *, claim: Claim | None = None, stored: StoredRecord | None = None) -> "Attempt":
-        """Note that the handler begins with a record, or with those of a claim one after the other.
-
-        Args:
-            number: The attempt.
-            claim: The claim.
-            stored: Else the record, or batch.
-        """
-        attempt = Attempt(self, number, claim, stored)
-        running.set(attempt)
-        return attempt
-
-
-class Attempt:
-    """One run of a handler, or its runs of a claim's records: whose outputs they are.
-
-    Attributes:
-        outlet: The handler's.
-        number: The attempt.
-        is_running: Whether what is published may be its. A task that the handler has started may outlive it.
-    """
-
-    __slots__ = ("_claim", "_failed", "_stored", "is_running", "number", "outlet")
-
-    def __init__(self, outlet: Outlet, number: int, claim: Claim | None, stored: StoredRecord | None) -> None:
-        self.outlet = outlet
-        self.number = number
-        self._claim = claim
-        self._stored = stored
-        self._failed: StoredRecord | None = None
-        self.is_running = True
-
-    @property
-    def producer(self) -> Producer:
-        """Where outputs go."""
-        return self.outlet.outputs.producer
-
-    @property
-    def record(self) -> StoredRecord:
-        """What runs."""
-        if self._claim is not None:
-            return self._claim.current
-        assert self._stored is not None
-        return self._stored
-
-    def queue(self, message: Outgoing) -> "asyncio.Future[Published]":
-        """Publish for the record that runs. Raises as `OutputsInFlight.put_awaited`."""
-        return self.outlet.outputs.put_awaited(self, self.record, message)
-
-    async def outputs_gone(self) -> None:
-        """Wait until the outputs of earlier records are where nothing overtakes them."""
-        await self.outlet.outputs.gone()
-
-    def narrow(self, batch: Batch) -> None:
-        """Note which records of a batch the handler gets: what it publishes is theirs."""
-        self._stored = batch
-
-    def end(self) -> None:
-        """Take it that nothing is published for it any more."""
-        self.is_running = False
-
-    def fail(self, stored: StoredRecord) -> None:
-        """Note that a record's run has failed: what it published belongs to no record any more."""
-        self._failed = stored
-
-    def refuse(self, stored: StoredRecord, error: BaseException) -> None:
-        """Make a refused output its record's failure, unless its run has failed already."""
-        if self._failed is not None and (self._claim is None or self._failed is stored):
+        if self._is_closed or len(self._flying) > invariants.SMALL:
             return
-        outlet = self.outlet
-        refusal = Refusal(outlet, stored, partial(_conclude, outlet, stored, self.number, error))
-        offsets = [each.offset for each in stored] if isinstance(stored, Batch) else [settles_at(stored)]
-        outlet.unacknowledged.refuse(refusal, offsets)
-
-
-async def _conclude(outlet: Outlet, stored: StoredRecord, attempt: int, error: BaseException) -> Outcome | BatchOutcome:
-    running.set(None)  # what is published from here on is no output of a handler
-    if isinstance(error, ConfigurationError):
-        refused = ResultRefused(f"handler {outlet.name!r}: {error}")
-        refused.__cause__ = error
-        error = refused
-    return await outlet.conclude(stored, attempt, error)
-
-
-class _Publication:
-    """Outputs that go out together.
-
-    Attributes:
-        number: Its own.
-        messages: In order.
-        attempts: Of each, whose it is.
-        records: Of each, the record or batch.
-        size_bytes: Of their keys, values and headers.
-        waiters: Futures of those that a handler may wait for, by their place.
-        left: Places of those that are not stored; None while they are on their way.
-        error: Why.
-        future: The producer's.
-    """
-
-    __slots__ = (
-        "_refused",
-        "attempts",
-        "error",
-        "future",
-        "left",
-        "messages",
-        "number",
-        "records",
-        "size_bytes",
-        "waiters",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.messages: list[Outgoing] = []
-        self.attempts: list[Attempt] = []
-        self.records: list[StoredRecord] = []
-        self.size_bytes = 0
-        self.waiters: dict[int, asyncio.Future[Published]] = {}
-        self.left: list[int] | None = None
-        self.error: BaseException | None = None
-        self.future: asyncio.Future[list[Published]] | None = None
-        self._refused: set[tuple[int, int]] = set()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing of it is left."""
-        return self.left is not None and not self.left
-
-    def note(self, places: Sequence[int], future: "asyncio.Future[list[Published]]") -> None:
-        """Note what became of messages."""
-        self.error = error = _error_of(future)
-        if error is None and not self.waiters:
-            self.left = []
-            return
-        stored: Sequence[Published | None] = future.result() if error is None else _stored(error, len(places))
-        self.left = []
-        for at, published in zip(places, stored, strict=True):
-            if published is None:
-                self.left.append(at)
-            else:
-                self.store(at, published)
-
-    def unfinished(self) -> list[int]:
-        """Return the places of what is left, without that of assignments that are closed: their records come again."""
-        left = []
-        for at in self.left or ():
-            if self.attempts[at].outlet.unacknowledged.is_open:
-                left.append(at)
-            elif at in self.waiters:
-                self.waiters[at].cancel()
-        self.left = left
-        return left
-
-    def store(self, at: int, published: Published) -> None:
-        """Tell who waits for a message where it is stored."""
-        if (waiter := self.waiters.get(at)) is not None and not waiter.done():
-            waiter.set_result(published)
-
-    def refuse(self, at: int, error: BaseException | None = None) -> None:
-        """Make a message that is refused for good its record's failure, once for each run."""
-        error = error or self.error
-        assert error is not None
-        if (waiter := self.waiters.get(at)) is not None and not waiter.done():
-            waiter.set_exception(error)
-        attempt, stored = self.attempts[at], self.records[at]
-        if (run := (id(attempt), id(stored))) not in self._refused:
-            self._refused.add(run)
-            attempt.refuse(stored, error)
-
-
-def _error_of(future: "asyncio.Future[Any]") -> BaseException | None:
-    return ConnectionFailed("the producer was closed") if future.cancelled() else future.exception()
-
-
-def _stored(error: BaseException, count: int) -> Sequence[Published | None]:
-    stored = error.published if isinstance(error, OctopusError) else None
-    return stored if stored is not None else [None] * count
-
-
-def _is_passing(error: BaseException | None) -> bool:
-    return isinstance(error, TransportError) and error.retryable
+        flying, collected = self._flying, self._collected
+        first = flying[0].number if flying else collected.number
+        assert [each.number for each in (*flying, collected)] == [*range(first, self.publications.collecting + 1)]
+        assert self.publications.acknowledged == first - 1
+        assert self.size_bytes == sum(each.size_bytes for each in (*flying, collected))
+        assert self.is_full == (self.size_bytes >= self._limit)
 
 
 def _look_at(future: "asyncio.Future[Any]") -> None:

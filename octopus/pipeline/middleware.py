@@ -9,7 +9,7 @@ from octopus.claim import Claim
 from octopus.errors import ConfigurationError, ResultRefused
 from octopus.events import Batch, Record, StoredRecord, TopicPartition
 from octopus.outcomes import DONE, SKIPPED, DeadLetter, Done, Outcome, Reject, Retry, Skipped
-from octopus.pipeline.in_flight import Outlet
+from octopus.pipeline.attempts import Outlet
 from octopus.tracing import current
 from octopus.types import BatchOutcome, Conclude, Handle, Middleware, Next, RunClaim
 

@@ -25,8 +25,8 @@ Ensure = Callable[[Collection[str], Mapping[str, Collection[str]]], Awaitable[No
 """Makes sure that topics exist, and take what the topics of the events take that are copied there; raises `TransportError`."""
 
 
-class _Attempt:
-    """What one attempt has published so far."""
+class _Capture:
+    """What is published while an attempt runs, or a copy of its record is written."""
 
     __slots__ = ("is_over", "messages")
 
@@ -35,18 +35,18 @@ class _Attempt:
         self.is_over = False
 
 
-_current: ContextVar[_Attempt | None] = ContextVar("octopus attempt", default=None)
+_current_capture: ContextVar[_Capture | None] = ContextVar("octopus capture", default=None)
 
 
 @contextmanager
-def _attempting() -> Iterator[_Attempt]:
-    attempt = _Attempt()
-    token = _current.set(attempt)
+def _capturing() -> Iterator[_Capture]:
+    capture = _Capture()
+    token = _current_capture.set(capture)
     try:
-        yield attempt
+        yield capture
     finally:
-        _current.reset(token)
-        attempt.is_over = True
+        _current_capture.reset(token)
+        capture.is_over = True
 
 
 class CapturingProducer:
@@ -77,24 +77,24 @@ class CapturingProducer:
 
     async def send(self, message: Outgoing) -> Published:
         """Publish or keep one message. One that is kept has no offset yet, perhaps no partition either: they are -1."""
-        attempt = _current.get()
-        if attempt is None or attempt.is_over:
+        capture = _current_capture.get()
+        if capture is None or capture.is_over:
             return await self._producer.send(message)
-        return (await self._keep(attempt, [message]))[0]
+        return (await self._keep(capture, [message]))[0]
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish or keep messages in order; see `send`."""
-        attempt = _current.get()
-        if attempt is None or attempt.is_over:
+        capture = _current_capture.get()
+        if capture is None or capture.is_over:
             return await self._producer.send_many(messages)
-        return await self._keep(attempt, messages)
+        return await self._keep(capture, messages)
 
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Queue messages, or keep them in order; see `send`. What is kept belongs to its attempt, also when its future fails."""
-        attempt = _current.get()
-        if attempt is None or attempt.is_over:
+        capture = _current_capture.get()
+        if capture is None or capture.is_over:
             return self._producer.queue(messages)
-        attempt.messages.extend(messages)
+        capture.messages.extend(messages)
         topics = {message.topic for message in messages}
         if self._ensure is None or topics <= self._ensured:
             return answered(lambda: _kept(messages))
@@ -107,8 +107,8 @@ class CapturingProducer:
 
     def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
         """Queue or keep one message, as `queue`."""
-        attempt = _current.get()
-        if attempt is None or attempt.is_over:
+        capture = _current_capture.get()
+        if capture is None or capture.is_over:
             return self._producer.queue_one(message)
         return first_of(self.queue((message,)))
 
@@ -117,10 +117,10 @@ class CapturingProducer:
         """Bytes of the keys and values that are on their way; what is kept is counted by the outbox."""
         return self._producer.queued_bytes
 
-    async def _keep(self, attempt: _Attempt, messages: Sequence[Outgoing]) -> list[Published]:
+    async def _keep(self, capture: _Capture, messages: Sequence[Outgoing]) -> list[Published]:
         if self._ensure is not None:
             await self._ensure({message.topic for message in messages}, sources_of(messages))
-        attempt.messages.extend(messages)
+        capture.messages.extend(messages)
         return _kept(messages)
 
     async def _ensure_for(self, backlog: Backlog, topics: set[str], messages: Sequence[Outgoing]) -> None:
@@ -211,7 +211,7 @@ class Outbox:
         """
 
         async def handle_captured(stored: StoredRecord, attempt: int) -> Outcome | BatchOutcome:
-            with _attempting() as captured:
+            with _capturing() as captured:
                 outcome = await handle(stored, attempt)
             try:
                 settled = _settled(stored, outcome)
@@ -231,7 +231,7 @@ class Outbox:
         """Keep dead letters."""
 
         async def publish_captured(record: Record, dead_letter: DeadLetter, attempt: int) -> None:
-            with _attempting() as captured:
+            with _capturing() as captured:
                 await publish_dead_letter(record, dead_letter, attempt)
             if captured.messages:
                 at = settles_at(record)
@@ -243,7 +243,7 @@ class Outbox:
         """Keep what waits for a retry; arguments as `attempting`."""
 
         async def defer_captured(record: Record, retry: Retry, attempt: int) -> Outcome:
-            with _attempting() as captured:
+            with _capturing() as captured:
                 outcome = await defer(record, retry, attempt)
             if isinstance(outcome, Deferred):
                 refuse = self._dead_letters_instead(
@@ -283,7 +283,7 @@ class Outbox:
     ) -> Refuse:
         async def refuse(error: Exception) -> Contribution:
             dead_letter = DeadLetter(f"{reason}: {error}", error)
-            with _attempting() as kept:
+            with _capturing() as kept:
                 for record in records:
                     log(name, record, attempt, dead_letter)
                     await publish_dead_letter(record, dead_letter, attempt)

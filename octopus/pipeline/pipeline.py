@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from octopus.errors import ConfigurationError
 from octopus.events import TopicPartition
+from octopus.pipeline.attempts import AssignedOutputs
 from octopus.pipeline.claims import in_turn, one_by_one
 from octopus.pipeline.dead_letters import DeadLetters
 from octopus.pipeline.deadlines import Deadlines
 from octopus.pipeline.fan_out import fan_out
 from octopus.pipeline.handling import Handling
-from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
+from octopus.pipeline.in_flight import OutputsInFlight
 from octopus.pipeline.outputs import Outbox
 from octopus.pipeline.road import Road
 from octopus.pipeline.subscription import subscription

@@ -17,6 +17,7 @@ import dataclasses
 
 from octopus.events import StoredRecord, TopicPartition
 from octopus.outcomes import Outcome
+from octopus.pipeline.attempts import AssignedOutputs, Outlet
 from octopus.pipeline.boundary import (
     boundary,
     conclude_batches,
@@ -30,7 +31,6 @@ from octopus.pipeline.boundary import (
 from octopus.pipeline.dead_letters import DeadLetters
 from octopus.pipeline.deadlines import Deadlines
 from octopus.pipeline.handling import Handling
-from octopus.pipeline.in_flight import AssignedOutputs, Outlet
 from octopus.pipeline.middleware import claim_through, through
 from octopus.pipeline.outputs import Outbox
 from octopus.routing import Route

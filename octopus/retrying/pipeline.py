@@ -9,7 +9,7 @@ import msgspec
 from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.outcomes import SKIPPED, DeadLetter, Deferred, Outcome, Retry
 from octopus.pipeline import Pipeline
-from octopus.pipeline.in_flight import AssignedOutputs
+from octopus.pipeline.attempts import AssignedOutputs
 from octopus.pipeline.outputs import Outbox
 from octopus.pipeline.pipeline import settled
 from octopus.pipeline.road import Road

@@ -6,10 +6,12 @@ Invariants, between any two steps:
 - A claim is in `claims` exactly while a slot runs it, it began with several records, and it was not split: from one record
   nothing can be settled before it ends.
 - A record of it is in one place only: it waits in the lanes, runs in a slot, waits for its next attempt, is finished and waits for
-  acknowledgements, or is settled.
+  acknowledgements, is refused and concluded, or is settled.
+- A record of `again` waits in the lanes, before the others of its lane, and is not settled.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 from octopus import invariants
 from octopus.claim import Claim
@@ -246,6 +248,9 @@ class Assignment:
         self.unacknowledged.check()
         for claim in self.claims:
             assert claim.noted <= claim.taken <= len(claim.records)
+        waiting = [*islice(self.unacknowledged, invariants.SMALL)] if self.is_open else ()
+        assert all(self._ledger.is_open(record.offset) for record in waiting)
+        assert not self.is_open or all(map(self._ledger.is_open, self.again))
 
 
 class ClosedLedger(OffsetLedger):

@@ -8,7 +8,7 @@ Invariants, between any two steps:
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 
 from octopus import invariants
@@ -47,6 +47,9 @@ class Delays:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[tuple[Assignment, StoredRecord, int]]:
+        return (entry[2:] for entry in self._waiting)
 
     @property
     def next_due(self) -> float | None:

@@ -10,6 +10,8 @@ Invariants, between any two steps:
 - Of a lane one record runs at a time: what is taken together runs one after the other. They run in offset order, but for those
   that come back to it (`put_first`), because it went on without them.
 - `Queue`: no run is empty, `_begun` is inside the first one, and `waiting` counts what was not handed out.
+- `BatchLane`: batches that came back (`put_first`) are in `_again`, whole, and run before what waits. While a batch runs, or waits
+  for a retry, the lane is busy. A full batch has from 1 to `most` records.
 - `KeyLanes`: a key is in `_behind` exactly while a record of it is taken or ready; records of it that wait are behind it, in offset
   order, and never an empty queue.
 """
@@ -184,7 +186,7 @@ class NoLanes(Queue):
         return bool(self._runs)
 
 
-@invariants.hold_after("put", "take", "put_back", "release")
+@invariants.hold_after("put", "take", "put_back", "put_first", "release")
 class KeyLanes:
     """One lane per key: records of a key run in order, keys side by side. Records without a key have no order.
 
@@ -336,6 +338,7 @@ BATCH_BYTES = 512 * 1024
 """Bytes of a full batch, about: what a handler is given at once should stay in the cache, and many partitions have one at a time."""
 
 
+@invariants.hold_after("put", "measure", "take", "put_first", "release")
 class BatchLane:
     """The whole partition is one lane and its records are taken by the batch.
 
@@ -409,6 +412,12 @@ class BatchLane:
     def waiting(self) -> int:
         """How many records are queued."""
         return self._queue.waiting + sum(map(len, self._again))
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert 1 <= self._size <= self._most
+        assert all(self._again)
+        assert not (self._busy and self.is_ready)
 
 
 LANES: Final[dict[Ordering, type[PartitionLane] | type[KeyLanes] | type[NoLanes]]] = {

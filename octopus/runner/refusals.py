@@ -22,7 +22,7 @@ Late = Callable[[Assignment, Refused, Sequence[Outcome | BatchOutcome]], None]
 """Acts on what the handlers of a record came to whose lane has gone on."""
 
 
-@invariants.hold_after("add")
+@invariants.hold_after("add", "_conclude", "_forget")
 class Refusals:
     """Takes such records the road of failure.
 

@@ -50,7 +50,18 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that cancelled handlers have for their clean-up."""
 
 
-@invariants.hold_after("open", "submit", "flush_batch", "withdraw", "revoke", "_split", "_conclude", "_slot_ended")
+@invariants.hold_after(
+    "open",
+    "submit",
+    "flush_batch",
+    "withdraw",
+    "revoke",
+    "_split",
+    "_conclude",
+    "_acknowledge",
+    "_conclude_late",
+    "_slot_ended",
+)
 class Runner:
     """Runs the records of one consumer group.
 

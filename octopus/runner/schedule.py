@@ -7,8 +7,8 @@ Invariants, between any two steps:
 - An assignment with something to take is active, or held. `claim` alone makes one inactive, when it has nothing to take; what gives
   it something (records, a lane that is freed, a window that ends) makes it active again. So none is forgotten.
 - A retry is in `_delays` until its time has come, then in `due` until it runs; its lane stays claimed. One whose lane went on
-  without it (`_without_lane`) waits in its lane then, before the others, and alone. Of an assignment that hands
-  out nothing more, neither has any, and no batch waits for company.
+  without it is in `_without_lane` until then, and waits in its lane afterwards, before the others, and alone; its assignment remembers
+  the attempt (`again`). Of an assignment that hands out nothing more, none of these has any, and no batch waits for company.
 """
 
 import asyncio
@@ -29,7 +29,9 @@ Attempted = tuple[Assignment, StoredRecord, int]
 """A record with its attempt."""
 
 
-@invariants.hold_after("hold", "let_go", "activate", "claim", "delay", "forget")
+@invariants.hold_after(
+    "hold", "let_go", "activate", "claim", "delay", "delay_without_lane", "_fall_due", "hasten", "forget", "clear"
+)
 class Schedule:
     """What waits in one runner.
 
@@ -221,3 +223,6 @@ class Schedule:
         assert all(each.active for each in active)
         assert all(each.active and each not in active for each in self._held)
         assert not any(isinstance(assignment.lanes, DrainingLanes) for assignment, _, _ in self.due)
+        assert not any(isinstance(assignment.lanes, DrainingLanes) for assignment, _ in self._without_lane)
+        if len(self._delays) <= invariants.SMALL:
+            assert self._without_lane <= {(assignment, record.offset) for assignment, record, _ in self._delays}

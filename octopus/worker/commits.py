@@ -17,7 +17,8 @@ from octopus.errors import PartitionLost, TransportError
 from octopus.events import TopicPartition
 from octopus.logs import get_logger
 from octopus.pipeline import Pipeline
-from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
+from octopus.pipeline.attempts import AssignedOutputs
+from octopus.pipeline.in_flight import OutputsInFlight
 from octopus.runner import Assignment
 from octopus.runner.commit_metadata import metadata_of
 from octopus.transports.base import Commit, Consumer

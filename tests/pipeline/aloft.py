@@ -10,7 +10,8 @@ import msgspec
 from octopus import Octopus, config
 from octopus.errors import ConnectionFailed, RecordTooLarge, TransportError
 from octopus.events import Published, Record, TopicPartition
-from octopus.pipeline.in_flight import AssignedOutputs, OutputsInFlight
+from octopus.pipeline.attempts import AssignedOutputs
+from octopus.pipeline.in_flight import OutputsInFlight
 from octopus.publishing import Publisher
 from octopus.runner import Assignment, Runner
 from octopus.transports.base import Outgoing

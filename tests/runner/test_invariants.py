@@ -7,10 +7,11 @@ import pytest
 
 from octopus import invariants
 from octopus.claim import Claim
+from octopus.events import Batch
 from octopus.outcomes import Retry
 from octopus.runner import Assignment, Runner
 from octopus.runner.draining import DrainingLanes
-from octopus.runner.lanes import KeyLanes, Queue
+from octopus.runner.lanes import BatchLane, KeyLanes, Queue
 from octopus.runner.ledger import OffsetLedger
 from tests.runner.begun import OnStage, begin
 from tests.staged import P1, record, records, turns
@@ -79,6 +80,11 @@ def _claims_of_nothing(runner: Runner, _: Assignment) -> Any:
     return runner._pacing
 
 
+def _without_lane_and_not_delayed(runner: Runner, assignment: Assignment) -> Any:
+    runner._schedule._without_lane.add((assignment, 5))
+    return runner._schedule
+
+
 BROKEN: dict[str, Callable[[Runner, Assignment], Any]] = {
     "an assignment has two turns": _counted_twice,
     "a held assignment has its turn": _held_and_active,
@@ -89,6 +95,7 @@ BROKEN: dict[str, Callable[[Runner, Assignment], Any]] = {
     "quiet while a handler runs": _quiet_while_it_runs,
     "more slots than the concurrency": _more_slots_than_allowed,
     "claims without records": _claims_of_nothing,
+    "a retry without its lane that nothing brings back": _without_lane_and_not_delayed,
     "retries without an alarm": lambda runner, _: _without_alarm(runner),
 }
 
@@ -132,3 +139,31 @@ def test_a_step_that_breaks_one_fails_in_tests() -> None:
     ledger._received = -5
     with pytest.raises(AssertionError):
         ledger.receive(range(3), 3)
+
+
+def test_a_broken_lane_of_batches_is_noticed(switched_off: None) -> None:
+    lane = BatchLane(2)
+    lane.put(records(range(3)))
+    lane.take()
+    lane.put_first(Batch(records([7, 8])))
+    lane.check()
+    lane._again.append(Batch())
+    with pytest.raises(AssertionError):
+        lane.check()
+    lane._again.pop()
+    lane._size = 3
+    with pytest.raises(AssertionError):
+        lane.check()
+
+
+def test_a_record_that_comes_back_to_its_lane_keeps_the_invariants() -> None:
+    lanes = KeyLanes()
+    lanes.put([record(0, b"a"), record(1, b"a"), record(2, b"a")])
+    (first,) = lanes.take()
+    lanes.take()
+    lanes.release([first])
+    lanes.put_first(first)
+    assert [each.offset for each in lanes.take()] == [1]
+    lanes._behind[b"a"].reverse()  # type: ignore[union-attr]
+    with pytest.raises(AssertionError):
+        lanes.put_first(record(3, b"b"))

@@ -10,7 +10,7 @@ from octopus.events import Record, StoredRecord, TopicPartition
 from octopus.logs import get_logger
 from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.pipeline import Pipeline
-from octopus.pipeline.in_flight import AssignedOutputs
+from octopus.pipeline.attempts import AssignedOutputs
 from octopus.runner import CLOSE_TIMEOUT, Assignment, Runner
 from octopus.types import BatchOutcome, RunClaim
 from octopus.unacknowledged import Unacknowledged

@@ -65,14 +65,14 @@ MUTATIONS = (
     ),
     Mutation(
         "outputs of an assignment that is closed are sent again",
-        "octopus/pipeline/in_flight.py",
-        "if self.attempts[at].outlet.unacknowledged.is_open:",
-        "if self.attempts[at].outlet:",
+        "octopus/pipeline/publication.py",
+        "if self.origins[at].unacknowledged.is_open:",
+        "if self.origins[at].unacknowledged is not None:",
         (IN_FLIGHT,),
     ),
     Mutation(
         "what a failed attempt published is its record's failure later",
-        "octopus/pipeline/in_flight.py",
+        "octopus/pipeline/attempts.py",
         "        self._failed = stored\n",
         "        pass\n",
         (IN_FLIGHT,),
@@ -94,8 +94,8 @@ MUTATIONS = (
     Mutation(
         "records of a batch that it was not given fail with it",
         "octopus/pipeline/handling.py",
-        "_running().narrow(done)",
-        "_running()",
+        "_attempt_that_runs().narrow(done)",
+        "_attempt_that_runs()",
         (REFUSED,),
     ),
     Mutation(
@@ -143,13 +143,13 @@ MUTATIONS = (
     Mutation(
         "what fails for now beside what is refused is sent again without a wait",
         "octopus/pipeline/in_flight.py",
-        "                    if not _is_passing(publication.error):\n                        publication.error = error",
+        "                    if not is_passing(publication.error):\n                        publication.error = error",
         "                    publication.error = publication.error or error",
         (REFUSED,),
     ),
     Mutation(
         "who waits for what was published soon waits for ever when its partition is gone",
-        "octopus/pipeline/in_flight.py",
+        "octopus/pipeline/publication.py",
         "                self.waiters[at].cancel()\n",
         "                pass\n",
         (REFUSED,),
