@@ -16,7 +16,7 @@ from octopus.config import Settings
 from octopus.errors import ConfigurationError
 from octopus.events import Headers
 from octopus.operations.progress import unseen
-from octopus.operations.publications import BATCH, Envelope, Publication, publish_batches, repeated
+from octopus.operations.publishing import BATCH, Envelope, PublishedEvents, publish_batches, repeated
 from octopus.operations.spelling import spell_bytes, spell_count, spell_rate
 from octopus.transports.base import Outgoing
 
@@ -85,13 +85,13 @@ async def _publish(
     total: int | None,
     *,
     quiet: bool,
-) -> Publication:
+) -> PublishedEvents:
     async with reaching(settings) as transport:
         with _progress(source, total, quiet=quiet) as advance:
             return await publish_batches(transport, settings, topic, batches, advance=advance)
 
 
-def _sentence(done: Publication) -> str:
+def _sentence(done: PublishedEvents) -> str:
     if done.count == 1:
         ((partition, span),) = done.offsets.items()
         return f"Published to {done.topic}[{partition}]@{span.first} ({spell_bytes(done.bytes)})."
@@ -102,7 +102,9 @@ def _sentence(done: Publication) -> str:
 
 
 @contextlib.contextmanager
-def _progress(source: Path | int | None, total: int | None, *, quiet: bool) -> Iterator[Callable[[Publication], None]]:
+def _progress(
+    source: Path | int | None, total: int | None, *, quiet: bool
+) -> Iterator[Callable[[PublishedEvents], None]]:
     """Draw a bar on the terminal, unless the whole is over in a moment."""
     if quiet or not notices().is_terminal or (total is not None and total <= BATCH):
         yield unseen
@@ -116,7 +118,7 @@ def _progress(source: Path | int | None, total: int | None, *, quiet: bool) -> I
     with Progress(*columns, console=notices(), transient=True) as progress:
         task = progress.add_task("", total=total or in_bytes, done="")
 
-        def advance(done: Publication) -> None:
+        def advance(done: PublishedEvents) -> None:
             text = f"{spell_count(done.count, 'event')}{spell_rate(done.count, done.seconds)}"
             progress.update(task, completed=done.bytes + done.count if in_bytes else done.count, done=text)
 

@@ -26,7 +26,7 @@ RETRY_WAIT = (0.5, 10.0)
 """Seconds between attempts: first, longest."""
 
 AT_ONCE = 500
-"""Events of one publication."""
+"""Events that are published together."""
 
 Publish = Callable[[Sequence[Outgoing]], Awaitable[object]]
 """Publishes messages in order; returns once they are acknowledged."""

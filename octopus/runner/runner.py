@@ -5,7 +5,14 @@ by one of them back to back, without the event loop; each real suspension lets t
 task, timer or lock per record.
 
 A driver (worker, Lambda trigger, test client) opens an `Assignment` for each partition it is given, submits what it
-fetched, and reads the ledger to know what may be committed.
+fetched, and reads the ledger to know what may be committed. Between the two a record takes this way:
+
+    submit ──▶ lanes ──▶ a slot claims it (`_work`) ──▶ `Assignment.run` ──▶ its outcome
+
+- A final outcome releases its lane (`_release`), and the record settles in the ledger (`Assignment.finish`, `_conclude`).
+- While outputs of its assignment are on their way, the record waits and settles when they are acknowledged (`_acknowledge`). Where one of
+  its own is refused, it comes to another outcome (`_conclude_late`): it settles then, or comes back to its lane before the others.
+- A retry keeps its lane until it runs again (`_delay`).
 
 It is put together from machines, each with its invariants at its top. Pure ones decide: lanes (who may run next), the ledger (what may
 be committed), pacing (when the loop has its turn). The schedule keeps what waits, slots the tasks. These are the runner's own
@@ -14,7 +21,8 @@ invariants, between any two steps, until processing has stopped or the runner is
 - The assignment of a slot is the one whose claim it runs; it has none while it looks for a claim, rests, or lets the loop have its turn.
 - An assignment that a slot runs is in the schedule exactly when its `active` is set.
 - A claim is in the `claims` of an assignment only while the slot that runs it has that assignment.
-- A record is settled once, by the slot that ran it, after its outcome is final; a claim is settled up to the record that runs.
+- A record is settled once, after its outcome is final: by the slot that ran it or, where outputs of its assignment were on their way
+  then, when these are acknowledged or its refusal is concluded. A claim is finished up to the record that runs.
 - What an assignment has not begun is nowhere once it is drained or closed: its lanes hand out nothing more, and the schedule has
   forgotten it.
 """
@@ -391,10 +399,6 @@ class Runner:
         self._refusals.add(assignment, assignment.acknowledge())
         self._schedule.note_room()
 
-    def _fail(self, error: BaseException) -> None:
-        """Stop processing at what is no event's failure."""
-        self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
-
     def _conclude_late(
         self, assignment: Assignment, refused: Refused, outcomes: Sequence[Outcome | BatchOutcome]
     ) -> None:
@@ -421,6 +425,8 @@ class Runner:
         if self._reschedule and not is_leaving:
             self._schedule.delay_without_lane(retry.after, assignment, record, attempt + retry.counted)
 
+    # ── the end of slots, assignments and the runner ──────────────────────────────────────────────────────────────────
+
     def _slot_ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         assignment = slot.assignment
         leaving = assignment is not None and isinstance(assignment.lanes, DrainingLanes)
@@ -435,6 +441,10 @@ class Runner:
             self._fail(error)
         elif self._schedule.has_work():
             self._slots.start_next_soon()
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop processing at what is no event's failure."""
+        self._stop(error if isinstance(error, HandlerStopped) else HandlerStopped.by(error))
 
     def _stop(self, reason: HandlerStopped) -> None:
         self._clear()

@@ -32,7 +32,7 @@ MUTATIONS = (
     Mutation(
         "a task that outlives its attempt publishes into it",
         "octopus/pipeline/outputs.py",
-        "        attempt.is_over = True\n",
+        "        capture.is_over = True\n",
         "        pass\n",
         (ONCE,),
     ),

@@ -18,7 +18,7 @@ from octopus.transports.base import Outgoing, Transport
 from octopus.transports.opening import producing
 
 BATCH = 2000
-"""Messages of one publication."""
+"""Messages that are published together."""
 
 FLUSH_WITHIN = 0.1
 """Seconds after which lines are published although their batch is not full."""
@@ -34,7 +34,7 @@ class Span(msgspec.Struct, frozen=True):
     last: int
 
 
-class Publication(msgspec.Struct, frozen=True):
+class PublishedEvents(msgspec.Struct, frozen=True):
     """What has been published.
 
     Attributes:
@@ -51,14 +51,14 @@ class Publication(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     offsets: Mapping[int, Span] = {}
 
-    def plus(self, batch: Sequence[Outgoing], published: Sequence[Published], seconds: float) -> "Publication":
+    def plus(self, batch: Sequence[Outgoing], published: Sequence[Published], seconds: float) -> "PublishedEvents":
         """Return what has been published with one batch more."""
         offsets = {**self.offsets}
         for place in published:
             span = offsets.get(place.partition) or Span(place.offset, place.offset)
             offsets[place.partition] = Span(min(span.first, place.offset), max(span.last, place.offset))
         size = sum(len(message.value or b"") for message in batch)
-        return Publication(self.topic, self.count + len(batch), self.bytes + size, seconds, offsets)
+        return PublishedEvents(self.topic, self.count + len(batch), self.bytes + size, seconds, offsets)
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -173,8 +173,8 @@ async def publish_batches(
     batches: AsyncIterable[Sequence[Outgoing]],
     *,
     clock: Callable[[], float] = time.monotonic,
-    advance: Callable[[Publication], None] = unseen,
-) -> Publication:
+    advance: Callable[[PublishedEvents], None] = unseen,
+) -> PublishedEvents:
     """Publish batches of messages to a topic, one after the other, as they come.
 
     Args:
@@ -192,7 +192,7 @@ async def publish_batches(
         TransportError: The broker does not answer, or refuses; earlier batches are published.
         OperationFailed: The batches end with it.
     """
-    done, began = Publication(topic), clock()
+    done, began = PublishedEvents(topic), clock()
     async with producing(transport, settings) as producer:
         async for batch in batches:
             done = done.plus(batch, await producer.send_many(batch), clock() - began)

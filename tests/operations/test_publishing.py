@@ -9,7 +9,7 @@ import pytest
 
 from octopus.config import Settings
 from octopus.errors import ConfigurationError, OperationFailed
-from octopus.operations.publications import BATCH, Envelope, Publication, Span, publish_batches, repeated
+from octopus.operations.publishing import BATCH, Envelope, PublishedEvents, Span, publish_batches, repeated
 from octopus.transports.base import Outgoing, Transport
 
 
@@ -32,7 +32,7 @@ async def test_a_publication_says_how_many_events_went_where_and_is_told_batch_b
         clock=ticking(),
         advance=lambda so_far: told.append(so_far.count),
     )
-    assert done == Publication(fresh, 2 * BATCH, 12 * BATCH, 3.0, {0: Span(0, 2 * BATCH - 1)})
+    assert done == PublishedEvents(fresh, 2 * BATCH, 12 * BATCH, 3.0, {0: Span(0, 2 * BATCH - 1)})
     assert told == [BATCH, 2 * BATCH]
     assert msgspec.json.decode(msgspec.json.encode(done))["offsets"] == {"0": {"first": 0, "last": 2 * BATCH - 1}}
 
