@@ -25,7 +25,7 @@ async def publish(task: Task) -> dict[str, float]:
         bootstrap_servers=task.brokers,
         acks=acks if acks == "all" else int(acks),
         enable_idempotence=acks == "all",
-        max_batch_size=512 * 1024,
+        max_batch_size=1_000_000,
         linger_ms=0 if way is one_by_one else 2,
         compression_type=None if compression == "none" else compression,
         max_request_size=4 * 2**20,

@@ -61,9 +61,15 @@ async def soon(app: Octopus, task: Task, records: Sequence[Any]) -> None:
 
 
 async def many(app: Octopus, task: Task, records: Sequence[Any]) -> None:
-    """Hand over thousands."""
+    """Hand over thousands, and the next ones while those are on their way: confluent's queue is never empty, either."""
+    before: asyncio.Task[Any] | None = None
     for part in chunks(records, task.value_bytes):
-        await app.publish_many(task.topic, part)
+        latest = asyncio.create_task(app.publish_many(task.topic, part))
+        if before is not None:
+            await before
+        before = latest
+    if before is not None:
+        await before
 
 
 def publish_synchronously(app: Octopus, task: Task) -> dict[str, float]:

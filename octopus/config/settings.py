@@ -147,7 +147,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Publishing."""
 
     linger: Annotated[Seconds, "How long a record may wait for company in its batch."] = 0.002
-    max_batch_bytes: Annotated[Bytes, "Most of one batch."] = 512 * 1024
+    max_batch_bytes: Annotated[Bytes, "Most of one batch."] = 1_000_000
     max_record_bytes: Annotated[
         Bytes, "A larger record is refused before it is sent, unless it is a dead letter or a retry."
     ] = 64 * MEBIBYTE

@@ -69,7 +69,7 @@ class KafkaProducer:
         settings: KafkaSettings,
         *,
         linger: float = 0.005,
-        max_batch_bytes: int = 512 * 1024,
+        max_batch_bytes: int = 1_000_000,
         max_record_bytes: int = 64 * 1024 * 1024,
         max_in_flight_bytes: int = 32 * 1024 * 1024,
         compression: Compression | None = None,
