@@ -53,6 +53,7 @@ def tables_of(lines: Sequence[report.Line]) -> dict[str, str]:
         ),
         "killed": _figures(brokers, "scale", [scale.KILLED], ("pause_ms", "stayed_pause_ms", "duplicates")),
         "road": _figures(brokers, "road", SIZES, ("nanoseconds",)),
+        "awaiting": _figures(brokers, "ordering", [micro.AWAITING], ("nanoseconds",)),
         "middleware": _figures(brokers, "ordering", [micro.MIDDLEWARE], ("nanoseconds",)),
         "patterns": _figures(brokers, "patterns", ["three fields, match", "operators"], ("nanoseconds",)),
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+import uvloop
 
 from benchmarks.clients.timing import per_item
 from benchmarks.records import values
@@ -43,8 +44,34 @@ def run(task: Task) -> dict[str, float]:
         "lanes": lanes,
         "bare": bare,
         "runner": through_runner,
+        "awaiting": awaiting,
     }
     return {"nanoseconds": per_item(ways[task.options["way"]](task))}
+
+
+def awaiting(task: Task) -> Callable[[], int]:
+    """Have 1,000 futures awaited with `gather`, each through so many coroutines; it makes a task where there is one."""
+    depth, at_once, rounds = task.options["depth"], 1000, 20
+
+    async def through(future: asyncio.Future[None], more: int) -> None:
+        await (through(future, more - 1) if more > 1 else future)
+
+    async def gather() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(rounds):
+            futures = [loop.create_future() for _ in range(at_once)]
+            gathered = asyncio.gather(*[through(each, depth) if depth else each for each in futures])
+            await asyncio.sleep(0)
+            for each in futures:
+                each.set_result(None)
+            await gathered
+
+    def wait() -> int:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(gather())
+        return rounds * at_once
+
+    return wait
 
 
 def ledger(task: Task) -> Callable[[], int]:

@@ -23,6 +23,8 @@ PATTERNS: dict[str, dict[str, object]] = {
 
 MIDDLEWARE = "a record through middleware"
 
+AWAITING = "1,000 futures at once"
+
 
 def _patterns() -> list[Case]:
     return [
@@ -70,7 +72,11 @@ def _ordering() -> list[Case]:
         _case("ordering", MIDDLEWARE, name, module, way="runner", ordering="partition", middleware=count)
         for name, count in (("none", 0), ("one", 1), ("three", 3))
     ]
-    return lanes + runner + around
+    futures = [
+        _case("ordering", AWAITING, name, module, way="awaiting", depth=depth)
+        for name, depth in (("awaited as they are", 0), ("a task for each", 1), ("a task, three coroutines deep", 3))
+    ]
+    return lanes + runner + around + futures
 
 
 ROAD = (
