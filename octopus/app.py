@@ -1,12 +1,13 @@
 """The app that users import: handlers, middleware and a lifespan, ways to publish, and to run it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from octopus import config
 from octopus.application import Application
 from octopus.config import Settings
+from octopus.errors import ConfigurationError
 from octopus.home import Home
 from octopus.publishing import Connection, Publisher
 from octopus.send_queue import QUEUE_BYTES, Undelivered
@@ -84,6 +85,17 @@ class Octopus(Application, Generic[S]):
         codecs: Sequence[Codec] = (),
         lifespan: Callable[["Octopus[Any]"], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
+        if not isinstance(settings, Mapping | None):
+            raise ConfigurationError(
+                f"settings={settings!r} is no mapping: give a nested one, such as {{'worker': {{'drain_timeout': 30}}}}."
+            )
+        listed = (brokers,) if isinstance(brokers, str | None) else brokers
+        if not isinstance(listed, Sequence) or not all(isinstance(each, str | None) for each in listed):
+            raise ConfigurationError(f"brokers={brokers!r} names no broker: give 'host:9092', or several in a list.")
+        if not isinstance(codecs, Iterable) or isinstance(codecs, str | bytes):
+            raise ConfigurationError(
+                f"codecs={codecs!r} is no list of codecs: give codecs=[MESSAGE_PACK], for example."
+            )
         super().__init__(
             name,
             settings=config.merge(settings or {}, {} if brokers is None else {"brokers": brokers}),

@@ -27,7 +27,7 @@ from octopus.pipeline.middleware import check_middleware
 from octopus.publishing import Connection, HeadersLike, Publisher
 from octopus.retrying import Clock, RetryPipeline, RetryTopic, WaitingRoom
 from octopus.routing import RETRY_SUFFIX, Route, Router
-from octopus.serde import JSON, Codec
+from octopus.serde import JSON, Codec, check_codec
 from octopus.transports.base import Producer
 from octopus.types import Middleware
 
@@ -73,6 +73,8 @@ class Application(Router):
                 f"{name!r} cannot name an app: 1 to 200 letters, digits, '.', '_' or '-', because it begins the names of "
                 "its consumer groups."
             )
+        for each in (codec, *codecs):
+            check_codec(each)
         self.name = self._app_name = name
         self.state = SimpleNamespace()
         self.settings = settings

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from octopus.arguments import LONGEST, is_number
+
 
 class Done(msgspec.Struct, frozen=True):
     """The handler finished. The record settles when what it returned is acknowledged."""
@@ -69,9 +71,14 @@ class RetryLater(Exception):
 
     Args:
         after: Seconds to wait.
+
+    Raises:
+        ValueError: That is no time.
     """
 
     def __init__(self, after: float) -> None:
+        if not is_number(after, -LONGEST, LONGEST):
+            raise ValueError(f"RetryLater({after!r}): give the seconds to wait, such as RetryLater(30).")
         super().__init__(f"retry in {after:g} s")
         self.after = after
 

@@ -1,13 +1,28 @@
 """From a failure to a decision: again, later, or never. Pure: chance is an argument."""
 
+import math
+from typing import Final
+
 import msgspec
 
+from octopus.arguments import LONGEST, is_count, is_number
 from octopus.errors import CodecUnavailable, DecodeError, ResultRefused
 from octopus.outcomes import DeadLetter, Outcome, Reject, Retry, RetryLater
 
 CODEC_WAIT = 5.0
 """Seconds, at most, before a record is decoded again whose codec could not reach a service. It counts as no attempt: an
 outage is no reason to give up on a record."""
+
+
+_RANGES: Final = {
+    "attempts": (0, math.inf, "a whole number of runs, or 0 for any number of them"),
+    "backoff": (0, LONGEST, "seconds, 0 or more"),
+    "factor": (1, LONGEST, "a number, 1 or more"),
+    "maximum": (0, math.inf, "seconds, 0 or more"),
+    "jitter": (0, 1, "a fraction, 0 to 1"),
+    "defer_beyond": (0, math.inf, "seconds, 0 or more"),
+}
+"""The least and the most that a policy's number can be, and how to give it."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +57,12 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     defer_beyond: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "backoff", "factor", "maximum", "jitter", "defer_beyond"):
-            if not isinstance(number := getattr(self, name), int | float):
-                raise TypeError(f"{name}={number!r} of a RetryPolicy is no number")
+        for name, (least, most, meaning) in _RANGES.items():
+            number = getattr(self, name)
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                raise TypeError(f"{name}={number!r} of a RetryPolicy is no number: give {meaning}")
+            if not is_number(number, least, most) or (name == "attempts" and not is_count(number, 0)):
+                raise ValueError(f"{name}={number!r} of a RetryPolicy is out of range: give {meaning}")
         for name in ("on", "never"):
             try:
                 isinstance(None, getattr(self, name))
@@ -52,12 +70,6 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 raise TypeError(
                     f"{name}={getattr(self, name)!r} of a RetryPolicy is no tuple of exceptions, such as (ConnectionError,)"
                 ) from error
-        smallest = min(self.attempts, self.backoff, self.maximum, self.defer_beyond)
-        if smallest < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise ValueError(
-                f"{self!r} is out of range: attempts, backoff, maximum and defer_beyond are 0 or more, factor is 1 or more, "
-                "jitter is 0 to 1"
-            )
 
     def wait(self, attempt: int, chance: float) -> float:
         """Return the seconds to wait after a failed attempt.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from octopus.arguments import is_count, seconds
 from octopus.config import GROUP_NAME, TOPIC_NAME, TOPIC_NAME_RULE
 from octopus.errors import ConfigurationError
 from octopus.patterns import Pattern
@@ -135,6 +136,7 @@ class Router:
         pattern = filter if filter is None or isinstance(filter, Pattern) else Pattern.compile(filter)
 
         def decorate(handler: H) -> H:
+            _check_counts(_name_of(handler), concurrency, batch)
             signature = inspect_handler(handler, batch=batch is not None)
             route = Route(
                 name=name or signature.name,
@@ -145,13 +147,13 @@ class Router:
                 to=to,
                 group=group,
                 batch=batch,
-                within=_seconds(within, "within={}"),
+                within=seconds(within, "within={}"),
                 ordering=ordering,
                 concurrency=concurrency,
                 retry=_retry(retry),
                 retry_topic=retry_topic,
                 dead_letter=dead_letter,
-                timeout=None if timeout is None else _seconds(timeout, "timeout={}"),
+                timeout=None if timeout is None else seconds(timeout, "timeout={}"),
                 start=start,
                 delivery=delivery,
             )
@@ -173,14 +175,14 @@ class Router:
             raise ConfigurationError(
                 f"@every stands above {_name_of(interval)} without an interval: write @app.every(5) for every five seconds."
             )
-        seconds = _seconds(interval, "every({})")
-        if seconds <= 0:
+        period = seconds(interval, "every({})")
+        if period <= 0:
             raise ConfigurationError(f"every({interval!r}): the interval must be longer than nothing.")
 
         def decorate(function: H) -> H:
             own_name = name or _name_of(function)
             _check_timer(function, own_name)
-            self.timers.append(Timer(own_name, seconds, function))
+            self.timers.append(Timer(own_name, period, function))
             return function
 
         return decorate
@@ -192,7 +194,18 @@ class Router:
             router: To add, as it is now.
             prefix: Put before its topics, `to=` and named dead-letter and retry topics, and before handler names, so that
                 one router can be included several times.
+
+        Raises:
+            ConfigurationError: It is no router, or one of its handlers cannot be here; the sentence names the fault.
         """
+        if not isinstance(router, Router):
+            raise ConfigurationError(
+                f"include({router!r}): give a Router, or an app, whose handlers and timers are added."
+            )
+        if not isinstance(prefix, str):
+            raise ConfigurationError(
+                f"include(…, prefix={prefix!r}): give text, which begins topics and names of handlers."
+            )
         for route in [*router.routes]:
             self._add(_prefixed(route, prefix) if prefix else route)
         self.timers.extend([dataclasses.replace(timer, name=prefix + timer.name) for timer in router.timers])
@@ -247,7 +260,7 @@ def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
         if not isinstance(topic.pattern, str):
             raise ConfigurationError(f"{topic!r} matches bytes; topic names are text: re.compile('…').")
         return topic
-    if not isinstance(topic, str | Iterable):
+    if isinstance(topic, bytes) or not isinstance(topic, str | Iterable):
         raise ConfigurationError(
             f"on({topic!r}) reads no topic: give a topic's name, several, or a compiled regular expression."
         )
@@ -261,6 +274,15 @@ def _topics(topic: Topics) -> tuple[str, ...] | re.Pattern[str]:
                 "For many topics give a compiled regular expression: re.compile(…)."
             )
     return tuple(dict.fromkeys(topics))
+
+
+def _check_counts(name: str, concurrency: object, batch: object) -> None:
+    """Refuse what is no number of events, before anything is said about a list of them."""
+    for label, count in (("concurrency", concurrency), ("batch", batch)):
+        if not is_count(count, 1) and (label, count) != ("batch", None):
+            raise ConfigurationError(
+                f"handler {name!r}: {label}={count!r} must be a whole number of events, 1 or more."
+            )
 
 
 def _check(route: Route) -> None:
@@ -279,10 +301,6 @@ def _check(route: Route) -> None:
             f"it returns {spell_generic(value)}, and nothing says where that goes: give to=, return a Message(…, topic=…), "
             "or annotate -> None."
         )
-    if route.concurrency < 1:
-        refuse(f"concurrency={route.concurrency!r} must be 1 or more.")
-    if route.batch is not None and route.batch < 1:
-        refuse(f"batch={route.batch!r} must be 1 or more.")
     if route.batch is not None and route.ordering != "partition":
         refuse(f"batches are taken per partition, in order; ordering={route.ordering!r} does not go with batch=.")
     if route.within < 0:
@@ -298,6 +316,8 @@ def _check(route: Route) -> None:
             refuse(f"{read!r} is not a topic name: {TOPIC_NAME_RULE}.")
     if route.group is not None and not route.group:
         refuse("group='' names no group; leave it out for '<app>.<name>'.")
+    if not isinstance(route.group, str | None):
+        refuse(f"group={route.group!r} names no group; give text, or leave it out for '<app>.<name>'.")
     for label, topic in (("to", route.to), ("dead_letter", route.dead_letter), ("retry_topic", route.retry_topic)):
         if not isinstance(topic, str | bool | None) or (isinstance(topic, str) and not TOPIC_NAME.fullmatch(topic)):
             refuse(f"{label}={topic!r} is not a topic name: {TOPIC_NAME_RULE}.")
@@ -313,7 +333,7 @@ def _check(route: Route) -> None:
         )
     if route.delivery not in ("at_least_once", "exactly_once"):
         refuse(f"delivery={route.delivery!r} is neither 'at_least_once' nor 'exactly_once'.")
-    if isinstance(route.start, str) and route.start not in ("earliest", "latest"):
+    if not isinstance(route.start, datetime | timedelta) and route.start not in ("earliest", "latest"):
         refuse(f"start={route.start!r} is neither 'earliest' nor 'latest', nor a datetime or timedelta.")
     if isinstance(route.start, datetime) and route.start.tzinfo is None:
         refuse(f"start={route.start!r} has no time zone; say which: datetime(…, tzinfo=UTC).")
@@ -402,21 +422,6 @@ def _retry(retry: RetryPolicy | int | None) -> RetryPolicy:
         return RetryPolicy() if retry is None else RetryPolicy(attempts=retry)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"retry={retry!r} is no number of attempts: {error}.") from error
-
-
-UNITS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(duration: float | timedelta, spelled: str) -> float:
-    if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, int | float):
-        return float(duration)
-    hint = ""
-    if isinstance(duration, str) and (meant := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", duration)):
-        factor = UNITS.get(meant[2] or "s")
-        hint = "" if factor is None else f": {spelled.format(f'{float(meant[1]) * factor:g}')}"
-    raise ConfigurationError(f"{spelled.format(repr(duration))}: durations are seconds or a timedelta{hint}.")
 
 
 def _check_timer(function: Any, name: str) -> None:

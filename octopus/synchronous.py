@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar
 
+from octopus.arguments import is_count, is_number
 from octopus.errors import ConfigurationError, ConnectionFailed
 from octopus.events import Headers, Message, Published
 from octopus.home import Process, elsewhere
@@ -64,9 +65,9 @@ class SynchronousPublisher:
             raise ConfigurationError(
                 f"on_error={on_error!r} cannot be called: give a function of one Undelivered event."
             )
-        if not isinstance(queue_bytes, int) or queue_bytes < 1:
+        if not is_count(queue_bytes, 1):
             raise ConfigurationError(f"queue_bytes={queue_bytes!r} is not a whole number of bytes, at least 1.")
-        if not isinstance(close_timeout, int | float) or not 0 <= close_timeout <= threading.TIMEOUT_MAX:
+        if not is_number(close_timeout, 0, threading.TIMEOUT_MAX):
             raise ConfigurationError(f"close_timeout={close_timeout!r} is not a number of seconds, at least 0.")
         self._connect = connect
         self._codec = codec

@@ -37,11 +37,11 @@ REFUSED = {
     "retries in no topic": (lambda: on(retry_topic=5), "retry_topic=5 is not a topic name"),
     "no attempts": (
         lambda: on(retry="x"),
-        "retry='x' is no number of attempts: attempts='x' of a RetryPolicy is no number.",
+        "retry='x' is no number of attempts: attempts='x' of a RetryPolicy is no number: give",
     ),
     "an app's name": (lambda: Octopus(5), "5 cannot name an app: 1 to 200 letters"),  # type: ignore[arg-type]
     "ordering": (lambda: on(ordering="keys"), "ordering='keys' is none of 'partition', 'key', 'none'."),
-    "concurrency": (lambda: on(concurrency=0), "concurrency=0 must be 1 or more."),
+    "concurrency": (lambda: on(concurrency=0), "concurrency=0 must be a whole number of events, 1 or more."),
     "within": (lambda: on(within=-1), "within=-1.0 must not be negative."),
     "timeout": (lambda: on(timeout=0), "timeout=0.0 must be longer than nothing."),
     "dead_letter=True": (lambda: on(dead_letter=True), "dead_letter=True says nothing"),
@@ -55,7 +55,7 @@ REFUSED = {
     "start": (lambda: on(start="now"), "start='now' is neither 'earliest' nor 'latest'"),
     "a time without zone": (lambda: on(start=datetime(2026, 1, 1)), "has no time zone; say which"),
     "attempts": (lambda: on(retry=-1), "retry=-1 is no number of attempts"),
-    "an empty batch": (lambda: on_batch(batch=0), "batch=0 must be 1 or more."),
+    "an empty batch": (lambda: on_batch(batch=0), "batch=0 must be a whole number of events, 1 or more."),
     "a batch by key": (lambda: on_batch(batch=5, ordering="key"), "ordering='key' does not go with batch=."),
     "interval": (lambda: Router().every(0), "every(0): the interval must be longer than nothing."),
     "the same name": (lambda: twice(), "there is a handler named 'handler' already"),

@@ -19,8 +19,18 @@ Publishing mirrors it: text and bytes go as they are, None is a tombstone, every
 NaN and Infinity are written as null, because JSON has no word for them.
 """
 
-from octopus.serde.codecs import JSON, MESSAGE_PACK, Codec, JsonCodec, MessagePackCodec
+from octopus.serde.codecs import JSON, MESSAGE_PACK, Codec, JsonCodec, MessagePackCodec, check_codec
 from octopus.serde.decoding import Decoder, announces_type
 from octopus.serde.encoding import encode
 
-__all__ = ["JSON", "MESSAGE_PACK", "Codec", "Decoder", "JsonCodec", "MessagePackCodec", "announces_type", "encode"]
+__all__ = [
+    "JSON",
+    "MESSAGE_PACK",
+    "Codec",
+    "Decoder",
+    "JsonCodec",
+    "MessagePackCodec",
+    "announces_type",
+    "check_codec",
+    "encode",
+]

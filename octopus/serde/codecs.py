@@ -35,6 +35,20 @@ class Codec(Protocol):
         ...
 
 
+def check_codec(codec: object) -> None:
+    """Refuse what is no codec.
+
+    Raises:
+        ConfigurationError: It lacks something of `Codec`.
+    """
+    lacks = [name for name in ("decoder", "encode") if not callable(getattr(codec, name, None))]
+    if not isinstance(getattr(codec, "content_type", None), str) or lacks:
+        raise ConfigurationError(
+            f"codec {codec!r} is none: give octopus.JSON, octopus.MESSAGE_PACK, or an object with content_type, decoder "
+            "and encode, as octopus.Codec has them."
+        )
+
+
 class JsonCodec:
     """JSON: the default.
 
