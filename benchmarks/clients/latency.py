@@ -21,7 +21,7 @@ INTERVAL = 0.02
 """Seconds between events when idle."""
 
 WORK = 100e-6
-"""Seconds that the handler computes."""
+"""Seconds that the handler computes: of its thread's CPU time, since what another thread or process does meanwhile is not its work."""
 
 LONGEST = 20.0
 """Seconds that a run may last."""
@@ -61,9 +61,10 @@ class Latencies:
         """Take an event's time, then compute for a while."""
         now = time.monotonic()
         self._seconds.append(now - event.due)
-        until = now + self._work
-        while time.monotonic() < until:
-            pass
+        if self._work:
+            until = time.thread_time() + self._work
+            while time.thread_time() < until:
+                pass
         if len(self._seconds) == self._skip:
             self._began = now
 

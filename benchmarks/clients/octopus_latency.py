@@ -12,13 +12,16 @@ from benchmarks.task import Task
 from octopus import Octopus, config
 from octopus.worker import Worker
 from octopus.worker.collector import patient_collector
+from octopus.worker.switching import prompt_switches
 
 
 def run(task: Task) -> dict[str, float]:
     """Publish and consume, or be fed and consume."""
-    # Embedded in somebody's program, the collector is somebody else's.
-    collector = patient_collector() if task.options["threaded"] else contextlib.nullcontext()
-    with collector, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with contextlib.ExitStack() as process:
+        if task.options["threaded"]:  # else it is embedded in somebody's program, whose these are
+            process.enter_context(patient_collector())
+            process.enter_context(prompt_switches())
+        runner = process.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         return runner.run(measure(task))
 
 

@@ -23,6 +23,9 @@ claim costs is nothing to a record of a long one."""
 SHARE = 0.25
 """Of `YIELD_AFTER`, from look to look, when they prove slow: so much later than it should be the loop's turn may come."""
 
+SMOOTHED = 4
+"""Looks that `Pacing.seconds` is an average of, about."""
+
 
 @invariants.hold_after("end_claim", "limit_to_one", "look", "await_turn", "have_turn")
 class Pacing:
@@ -31,13 +34,15 @@ class Pacing:
     Attributes:
         claim_limit: How many records of free lanes run back to back, while handlers do not suspend.
         awaited_since: Since when a turn of the loop is awaited; None while none is.
+        seconds: That a record took lately; 0 while that is not known, or handlers suspend.
     """
 
-    __slots__ = ("_begun", "awaited_since", "claim_limit")
+    __slots__ = ("_begun", "awaited_since", "claim_limit", "seconds")
 
     def __init__(self) -> None:
         self.claim_limit = 1
         self.awaited_since: float | None = None
+        self.seconds = 0.0
         self._begun = 0  # claims, of all slots
 
     def begin_claim(self) -> int:
@@ -81,7 +86,9 @@ class Pacing:
         elapsed = now - looked
         if self.awaited_since is not None:
             is_late = now - self.awaited_since > YIELD_AFTER
+            self.seconds += (elapsed / stride - self.seconds) / SMOOTHED
             return paced(stride, elapsed), is_late
+        self.seconds = 0.0
         is_late = elapsed > YIELD_AFTER  # the loop had its turn, because handlers suspend
         return stride if is_late else min(2 * stride, LAST_LOOK), is_late
 

@@ -103,6 +103,7 @@ class Runner:
         self._refusals = Refusals(self._conclude_late, self._fail)
         self._lanes = partial(BatchLane, batch) if batch else LANES[ordering]
         self._exclusive = 1 if ordering == "partition" else 0
+        self._takes_batches = batch is not None
         self._reschedule = reschedule
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[HandlerStopped] = self._loop.create_future()
@@ -243,6 +244,11 @@ class Runner:
     def supply(self) -> int:
         """How many records wait for nothing but a free slot."""
         return self._schedule.supply
+
+    @property
+    def busy_for(self) -> float:
+        """For how long, in seconds, what waits for a slot keeps the slots busy; 0 where that cannot be told: handlers suspend."""
+        return 0.0 if self.suspends or self._takes_batches else self.supply * self._pacing.seconds
 
     @property
     def suspends(self) -> bool:

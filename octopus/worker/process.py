@@ -28,6 +28,7 @@ from octopus.worker.places import client_id, place_of
 from octopus.worker.reports import Reports
 from octopus.worker.signals import StopSignals
 from octopus.worker.status import last_line
+from octopus.worker.switching import prompt_switches
 from octopus.worker.worker import Worker
 
 logger = get_logger("octopus.worker")
@@ -87,7 +88,7 @@ def run_process(
         companions = [*companions, reports]
         parent = Parent(os.environ, reports.give_back)
     run = _Run(app, settings, only, until_caught_up, companions, parent, connect)
-    with patient_collector(), _loop_factory() as factory:
+    with patient_collector(), prompt_switches(), _loop_factory() as factory:
         return run.run(factory)
 
 

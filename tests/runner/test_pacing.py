@@ -55,3 +55,18 @@ def test_looks_become_rarer_while_the_loop_has_its_turns_anyway() -> None:
     pacing.have_turn()
     assert pacing.look(0.001, 8, 0.0) == (16, False)
     assert pacing.look(0.1, 16, 0.001) == (16, True)
+
+
+def test_how_long_records_take_is_an_average_of_the_last_looks_and_unknown_while_handlers_suspend() -> None:
+    pacing, now, known = Pacing(), 0.0, []
+    for takes in [0.001] * 20 + [0.002] * 20:
+        pacing.await_turn(now)
+        now += 8 * takes
+        pacing.look(now, 8, now - 8 * takes)
+        known.append(pacing.seconds)
+    assert known[19] == pytest.approx(0.001, rel=0.01)
+    assert known[19] < known[21] < known[25] < 0.002
+    assert known[39] == pytest.approx(0.002, rel=0.01)
+    pacing.have_turn()
+    pacing.look(now + 1.0, 8, now)
+    assert pacing.seconds == 0.0

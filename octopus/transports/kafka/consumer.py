@@ -46,6 +46,9 @@ _FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
 STOP_TIMEOUT = 5.0
 """Seconds for leaving the group and closing; a broker that does not answer will notice the silence."""
 
+LITTLE = 64 * 1024
+"""Bytes up to which an answer is what came in since the last one: to ask at once would bring next to nothing, for the same price."""
+
 
 class KafkaConsumer:
     """A member of a consumer group.
@@ -113,6 +116,7 @@ class KafkaConsumer:
         self._engine: Consumer | None = None
         self._watch: FetchWatch | None = None
         self._topic_ids: TopicIds | None = None
+        self._is_to_ask = False  # all that a broker sent is taken, and it has not been asked for more
         self._failure: BaseException | None = None
         self._membership: Membership | None = None
         self._told = asyncio.Event()  # unset while the listener is being told of a change
@@ -187,6 +191,8 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         while True:
             engine = self._check()
+            if wanted:
+                self._ask_for_more(engine)
             readable = wanted and not engine.is_rebalancing
             if readable and (found := self._collect(engine, wanted, max_records, max_bytes)):
                 return found
@@ -234,7 +240,7 @@ class KafkaConsumer:
         found: list[Fetched] = []
         fetched = engine.fetcher.results
         begun: dict[TopicPartition, Buffer] = {}
-        most = max_records
+        most, most_bytes = max_records, max_bytes
         for key in fetched.keys() - self._buffers.keys():
             partition = self._readable.get(key)
             if partition is not None and partition in wanted:
@@ -265,9 +271,16 @@ class KafkaConsumer:
             elif not buffer.finished:
                 (self._buffers if chunk is None else begun)[partition] = buffer
         self._buffers |= begun  # at the end: the others go first next time
+        if self._buffers or not found or most_bytes - max_bytes > LITTLE:
+            self._ask_for_more(engine)
         if max_records > 0 and self._watch is not None and self._watch.errors:
             found.extend(self._persistent_errors(wanted))
         return found
+
+    def _ask_for_more(self, engine: Consumer) -> None:
+        if self._is_to_ask:
+            self._is_to_ask = False
+            engine.fetcher.ask_for_more()
 
     def _set_aside(self, partition: Any, fetched: Mapping[Any, Any]) -> None:
         """Release the frames of records that are not asked for now: a partition that hangs would keep them."""
@@ -294,7 +307,7 @@ class KafkaConsumer:
         # be woken for each would cost a thousand partitions four times what their records do.
         leader = engine.client.cluster.leader_for_partition
         if not any(leader(other) == leader(partition) for other in fetcher.results):
-            fetcher.ask_for_more()
+            self._is_to_ask = True
         return Unreadable(partition, error) if error is not None else buffer
 
     def _unreadable(self, partition: TopicPartition, error: BaseException) -> TransportError:
@@ -411,7 +424,6 @@ class KafkaConsumer:
 
     async def _hear_assigned(self, listener: AssignmentListener, partitions: Collection[Any]) -> None:
         held = {TopicPartition(*partition): TopicPartition(*partition) for partition in partitions}
-        engine = self._running()
         engine = self._running()
         self._held = held
         self._positioned.clear()
