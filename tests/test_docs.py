@@ -161,7 +161,7 @@ def test_a_strict_type_checker_finds_nothing_in_the_apps_of_a_guide(page: str, t
         assert named is not None
         (tmp_path / named[1]).write_text(text)
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache" / "guides", "."],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", "."],
         cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(ROOT)},
         capture_output=True,
@@ -172,11 +172,12 @@ def test_a_strict_type_checker_finds_nothing_in_the_apps_of_a_guide(page: str, t
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.process
 def test_a_type_checker_knows_the_state_of_an_app(tmp_path: Path) -> None:
     source = next(text for _, text in blocks(ROOT / "docs" / "lifespan.md") if "Octopus(" in text)
     (tmp_path / "app.py").write_text(f"{source}\n\nreveal_type(app.state)\napp.state.missing\n")
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache" / "guides", "app.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", "app.py"],
         cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(ROOT)},
         capture_output=True,
