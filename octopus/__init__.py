@@ -7,7 +7,7 @@ Names are loaded when they are first asked for: a script that only wants `Patter
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the one place: type checkers cannot follow __getattr__
+if TYPE_CHECKING:  # type checkers cannot follow __getattr__
     from octopus.app import Octopus
     from octopus.config import Settings
     from octopus.events import Batch, Event, Message, Published, Record

@@ -10,10 +10,12 @@ import zipfile
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import octopus
+import octopus.testing
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -27,9 +29,16 @@ def test_every_public_name_can_be_loaded(name: str) -> None:
     assert name in dir(octopus)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Squid'"):
-        octopus.Squid  # noqa: B018
+@pytest.mark.parametrize("name", octopus.testing.__all__)
+def test_every_name_for_tests_of_apps_can_be_loaded(name: str) -> None:
+    assert getattr(octopus.testing, name) is getattr(import_module(octopus.testing._HOMES[name]), name)
+    assert name in dir(octopus.testing)
+
+
+@pytest.mark.parametrize("package", [octopus, octopus.testing], ids=lambda package: package.__name__)
+def test_an_unknown_name_is_an_attribute_error(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Squid'"):
+        package.Squid  # noqa: B018
 
 
 def test_the_package_is_typed() -> None:
@@ -47,6 +56,12 @@ def test_importing_the_package_loads_nothing_of_asyncio() -> None:
     code = "import sys, octopus; print('asyncio' in sys.modules, 'msgspec' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "False False"
+
+
+def test_a_broker_that_a_test_starts_loads_nothing_of_workers() -> None:
+    code = "import sys, octopus.testing.faults; print([m for m in ('octopus.app', 'octopus.runner', 'octopus.worker') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
 
 
 def test_a_wheel_has_the_licence_and_a_page_whose_links_work(tmp_path: Path) -> None:
