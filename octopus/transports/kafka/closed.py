@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
+from octopus import invariants
 from octopus.errors import OctopusError
 from octopus.transports.queueing import Call
 
@@ -10,10 +11,13 @@ Place = tuple[str, int | None]
 """A topic and one of its partitions, or None for all of them."""
 
 
+@invariants.hold_after("close", "note_finished", "_reopen")
 class Closed:
     """Lets what is behind a failure fail with it, until those who queued it have had word of the first.
 
     Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing.
+
+    Invariants, between any two steps:
 
     - A place is closed from a failure until every call is finished that was not at that moment, and its callbacks have run. Where
       all are finished, it stays open.
@@ -48,3 +52,8 @@ class Closed:
 
     def _reopen(self, place: Place) -> None:
         del self._errors[place], self._open[place]
+
+    def check(self) -> None:
+        """Assert that what is closed can be opened again: by calls that are not finished, or in the next turn of the loop."""
+        assert self._errors.keys() == self._open.keys()
+        assert all(place[0] in call.topics() for place, calls in self._open.items() for call in calls)

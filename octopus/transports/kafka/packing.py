@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from octopus import invariants
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka.producer_engine import appender, finish
@@ -17,6 +18,7 @@ TURN_BYTES = 64 * 1024
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # read only
 
 
+@invariants.hold_after("store", "fail", "refuse", "abandon", "release_all")
 class Round:
     """Calls whose messages leave together, and where each message ended up.
 
@@ -105,6 +107,14 @@ class Round:
         """Return the calls that messages are of, each once."""
         starts = [call.start for call in self.calls]
         return [self.calls[at] for at in dict.fromkeys(bisect_right(starts, index) - 1 for index in indexes)]
+
+    def check(self) -> None:
+        """Assert the invariant, as far as it can be seen from here."""
+        if len(self.calls) > invariants.SMALL:
+            return
+        assert self.open == sum(call.open > 0 for call in self.calls)
+        assert not (self.open and self.done.is_set())
+        assert all(call.open > 0 for batch in self.undispatched for call in batch.calls)
 
 
 class Batch:
