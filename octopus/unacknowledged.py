@@ -73,15 +73,16 @@ class Unacknowledged:
         concluding: How many refused records are on their road of failure.
         is_open: Whether anything may settle yet.
         advance: Called when something that waits may be due.
+        finished: How many records wait that are not on a road of failure.
     """
 
-    __slots__ = ("_waiting", "advance", "concluding", "is_open", "newest", "publications", "refused")
+    __slots__ = ("_waiting", "advance", "concluding", "finished", "is_open", "newest", "publications", "refused")
 
     def __init__(self, publications: Publications | None = None) -> None:
         self.publications = publications or Publications()
         self.newest = 0
         self.refused: dict[int, list[Refusal]] = {}
-        self.concluding = 0
+        self.concluding = self.finished = 0
         self.is_open = True
         self.advance: Callable[[], object] = _do_nothing
         self._waiting: deque[Finished] = deque()
@@ -104,6 +105,7 @@ class Unacknowledged:
         """
         if self.is_open and records:
             self._waiting.append(Finished(self.newest, records, attempt))
+            self.finished += len(records)
             self.publications.waiting[self] = None
             if self.newest <= self.publications.acknowledged:  # a refusal came before the record was finished
                 self.advance()
@@ -112,6 +114,7 @@ class Unacknowledged:
         """Give the runs of records whose time has come, each once."""
         waiting, acknowledged = self._waiting, self.publications.acknowledged
         while waiting and waiting[0].number <= acknowledged:
+            self.finished -= len(waiting[0].records)
             yield waiting.popleft()
         if not waiting:
             self.publications.waiting.pop(self, None)
@@ -153,6 +156,7 @@ class Unacknowledged:
         self.is_open = False
         self.advance = _do_nothing
         self._waiting.clear()
+        self.finished = 0
         self.refused.clear()
         self.publications.waiting.pop(self, None)
 
@@ -160,6 +164,7 @@ class Unacknowledged:
         """Assert the invariants."""
         numbers = [finished.number for finished in self._waiting]
         assert numbers == sorted(numbers)
+        assert self.finished == sum(len(finished.records) for finished in self._waiting)
         assert bool(numbers) == (self in self.publications.waiting)
         assert self.publications.acknowledged < self.publications.collecting
         assert self.is_open or not (numbers or self.refused)

@@ -166,7 +166,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, 'How often outputs of delivery="exactly_once" become visible; more often costs more.'
     ] = 0.1
     in_flight_bytes: Annotated[Bytes, "Fetched and not settled; then fetching pauses."] = 64 * MEBIBYTE
-    in_flight_records: Annotated[Count, "The same, as a count."] = 10_000
+    in_flight_records: Annotated[
+        Count, "The same, as a count; five times as many while outputs of the others are on their way."
+    ] = 10_000
     commit_timeout: Annotated[Seconds, "For one commit; after that it counts as unknown and is repeated."] = 10.0
     drain_timeout: Annotated[Seconds, "Time for running handlers after the first stop signal."] = 30.0
     revoke_budget: Annotated[

@@ -11,6 +11,10 @@ FETCH_RECORDS, MOST_RECORDS = 1000, 4000
 """Records taken at once, at first and while handlers prove quick. To ask costs the same for any number; but what one partition
 sends at once the others wait for."""
 
+FINISHED = 5
+"""So many times `worker.in_flight_records` may be in flight, when all others are finished and only their outputs are on their way. These
+take up neither lanes nor caches; with fewer, handlers would wait for acknowledgements on a fast machine, and far from the broker."""
+
 QUICK_TURN = 0.01
 """Seconds: when the records of a turn were handled in less, the next one takes twice as many."""
 
@@ -55,7 +59,8 @@ class Intake:
         self.busy: set[Assignment] = set()
         self.is_exhausted = False
         self._open: set[TopicPartition] = set()
-        self._most_records, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
+        self._most_unfinished, self._most_bytes = settings.in_flight_records, settings.in_flight_bytes
+        self._most_records = FINISHED * settings.in_flight_records
         self._most_waiting = max(FETCH_RECORDS, batch or 0)
         self._is_full = is_full
         self._flush_batch = flush_batch
@@ -103,10 +108,11 @@ class Intake:
         """
         held = [(assignment, assignment.written.in_flight, assignment.weigh()) for assignment in self.busy]
         records = sum([count for _, count, _ in held])
+        unfinished = records - sum([assignment.unacknowledged.finished for assignment, _, _ in held])
         size = sum([weight for _, _, weight in held]) + self._published()
         self.is_exhausted = size > EXHAUSTED * self._most_bytes
-        self._crowded = max(records / self._most_records, size / self._most_bytes) > 0.5
-        throttled = records > self._most_records or size > self._most_bytes
+        fullest = max(records / self._most_records, unfinished / self._most_unfinished, size / self._most_bytes)
+        self._crowded, throttled = fullest > 0.5, fullest > 1.0
         if throttled != self._throttled:
             self._throttled = throttled
             self.ready.update(self._open - self.unreadable.keys())
@@ -130,7 +136,7 @@ class Intake:
     def records(self) -> int:
         """How many records to take at once: less when a full turn would be much of what may be in flight."""
         shares = 2 * len(self._open) if self._throttled and self._open else 4
-        return max(1, min(self._turn, self._most_records // shares))
+        return max(1, min(self._turn, self._most_unfinished // shares))
 
     @property
     def bytes(self) -> int:
@@ -147,5 +153,9 @@ class Intake:
             return True
         if not self._crowded:
             return False
-        shares = 2 * len(self._open)
-        return in_flight * shares > self._most_records or weight * shares > self._most_bytes
+        shares, unfinished = 2 * len(self._open), in_flight - assignment.unacknowledged.finished
+        return (
+            in_flight * shares > self._most_records
+            or unfinished * shares > self._most_unfinished
+            or weight * shares > self._most_bytes
+        )

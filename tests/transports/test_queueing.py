@@ -13,6 +13,7 @@ from octopus.pipeline.outputs import CapturingProducer
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
 from octopus.transports.kafka import missing
+from octopus.transports.kafka import producer as kafka_producer
 from octopus.transports.kafka.closed import Closed
 from octopus.transports.kafka.packing import TURN_BYTES, Packer, Round
 from octopus.transports.kafka.producer_engine import Builder
@@ -314,7 +315,7 @@ async def test_a_round_that_ends_while_it_is_packed_finishes_every_call(taken: i
     calls = [Call(numbered("numbers", number, 20, number % 2), loop.create_future()) for number in range(10)]
     round_ = Round(calls, lambda _, call: finished.append(call))
     packer = Packer(lambda: Builder(RecordBatch(400, is_transactional=False)), {"numbers": 2}, Partitioner())
-    packed = packer.pack(round_, None)
+    packed = filter(None, packer.pack(round_, None))
     dispatched = [next(packed) for _ in range(taken)]
     for batch in dispatched:
         del round_.undispatched[batch]
@@ -341,9 +342,28 @@ async def test_messages_without_a_key_are_shared_out_among_partitions(size: int,
     messages = [Outgoing("numbers", b"x" * size) for _ in range(16)]
     round_ = Round([Call(messages, asyncio.get_running_loop().create_future())], lambda *_: None)
     packer = Packer(lambda: Builder(RecordBatch(limit, is_transactional=False)), {"numbers": 8}, Partitioner())
-    batches = [*packer.pack(round_, None)]
+    batches = [*filter(None, packer.pack(round_, None))]
     assert len({batch.partition for batch in batches}) == expected
     assert sorted(index for batch in batches for index in batch.indexes) == [*range(16)]
+
+
+async def test_others_have_their_turn_while_a_round_of_many_calls_is_packed(
+    broken: EmbeddedTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_producer, "TURN", 0.0)
+    async with Publisher(broken) as producer:
+        assert isinstance(producer, kafka_producer.KafkaProducer)
+        await producer.send(Outgoing("numbers", b"0"))
+        queued = [producer.queue(numbered("numbers", number)) for number in range(100)]
+        while producer._calls:
+            await asyncio.sleep(0)
+        turns = 0
+        while not producer._in_flight_bytes:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 100
+        published = await asyncio.gather(*queued)
+    assert [place.offset for (place,) in published] == [*range(published[0][0].offset, published[0][0].offset + 100)]
 
 
 async def test_a_message_that_no_batch_can_take_keeps_nobody_waiting(broken: EmbeddedTransport) -> None:

@@ -17,6 +17,7 @@ from octopus.testing import VirtualTime
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.queueing import Call, CallProducer
 from octopus.worker import Worker
+from octopus.worker.intake import FINISHED
 from tests.staged import P0, P1, committed, dead_letters, publish, until
 
 GROUP = "app.double"
@@ -107,11 +108,34 @@ async def test_a_long_round_trip_does_not_limit_what_is_handled(virtual_time: Vi
     assert committed(broker, GROUP) == 5000
 
 
+async def test_finished_events_hold_up_others_only_when_there_are_five_times_as_many(virtual_time: VirtualTime) -> None:
+    broker, seen = MemoryBroker(), []
+    publish(broker, *range(20_000))
+    async with far(doubling(seen), Link(broker, 10.0), in_flight_records=1_000) as worker:
+        await asyncio.sleep(5)
+        assert (
+            FINISHED * 500 <= len(seen) <= FINISHED * 1_000
+        )  # a partition may have half of it, and what was fetched with that
+        assert worker.status().groups[0].in_flight == len(seen)
+        await worker.caught_up()
+    assert outputs(broker) == [2 * value for value in range(20_000)]
+
+
+async def test_by_default_so_much_is_on_its_way_that_a_round_trip_hardly_matters(virtual_time: VirtualTime) -> None:
+    broker, seen = MemoryBroker(), []
+    publish(broker, *range(60_000))
+    began = virtual_time.time()
+    async with far(doubling(seen), Link(broker, 0.06)) as worker:
+        await worker.caught_up()
+        assert virtual_time.time() - began < 0.5  # 120,000 a second, where handlers take no time
+    assert outputs(broker) == [2 * value for value in range(60_000)]
+
+
 async def test_a_full_group_reads_on_as_soon_as_acknowledgements_make_room(virtual_time: VirtualTime) -> None:
     broker, seen = MemoryBroker(), []
     publish(broker, *range(2000))
     began = virtual_time.time()
-    async with far(doubling(seen), Link(broker, 0.01), in_flight_records=100) as worker:
+    async with far(doubling(seen), Link(broker, 0.01), in_flight_records=100 // FINISHED) as worker:
         await worker.caught_up()
         assert (
             virtual_time.time() - began < 1.5

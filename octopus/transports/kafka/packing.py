@@ -176,11 +176,11 @@ class Packer:
         self._partitions = partitions
         self._partitioner = partitioner
 
-    def pack(self, round_: Round, accepted: Sequence[int] | None) -> Iterator[Batch]:
+    def pack(self, round_: Round, accepted: Sequence[int] | None) -> Iterator[Batch | None]:
         """Yield full batches as they close, then the rest; per partition they hold the messages in order.
 
         Messages without a key go to one partition after the other, `TURN_BYTES` or a full batch at a time, as with Kafka's sticky
-        partitioner.
+        partitioner. None is yielded behind each call: there others may have their turn.
 
         Args:
             round_: Whose messages.
@@ -224,6 +224,7 @@ class Packer:
                     continue
                 calls.append(call)
                 call.open += 1
+            yield None
         yield from opened.values()
 
     def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int, round_: Round) -> Batch:

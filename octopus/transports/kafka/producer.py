@@ -31,6 +31,9 @@ Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 MOST_COLLECTING = 1.0
 """Seconds that `send` may collect behind a batch that does not leave: its leader may be gone, and others' may not."""
 
+TURN = 0.005
+"""Seconds of packing after which others in the loop have their turn: on a slow link, a round has what many calls queued."""
+
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -245,7 +248,13 @@ class KafkaProducer:
         accepted = self._acceptable(round_, partitions)
         packer = Packer(lambda: self._builder(engine), partitions, self._partitioner)
         leaving = []
+        began = self._loop.time()
         for batch in packer.pack(round_, accepted):
+            if batch is None:
+                if self._loop.time() - began >= TURN:
+                    await asyncio.sleep(0)
+                    began = self._loop.time()
+                continue
             while self._in_flight_bytes >= self._max_in_flight_bytes:
                 self._room.clear()
                 await self._room.wait()
