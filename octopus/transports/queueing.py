@@ -2,11 +2,11 @@
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
-from octopus.errors import OctopusError, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import OctopusError, TransportError
 from octopus.events import Published
 from octopus.transports.base import Outgoing, Producer
 
@@ -22,10 +22,11 @@ class Call:
     Args:
         messages: In the order in which they are to be stored, per partition.
         future: Gets where they were stored, or the error.
-        refused: Gets the call instead, with its error, when messages are refused for a missing topic or their size.
+        failed: Gets the call instead, with its error, when messages are not stored.
         is_single: Whether the future gets one `Published` instead of a list.
 
     Attributes:
+        word: By which who queued it hears of its failure: its future, or that of what it is a part of.
         start: Index of the first of them in their round.
         open: Batches that have some of them and are not settled; and one more while they are being packed.
         error: The first error.
@@ -38,28 +39,29 @@ class Call:
     __slots__ = (
         "earlier",
         "error",
+        "failed",
         "future",
         "is_single",
         "mended",
         "messages",
         "number",
         "open",
-        "refused",
         "size_bytes",
         "start",
         "whole",
+        "word",
     )
 
     def __init__(
         self,
         messages: Sequence[Outgoing],
         future: "asyncio.Future[Any]",
-        refused: "Callable[[Call, TransportError], None] | None" = None,
+        failed: "Callable[[Call, BaseException], None] | None" = None,
         is_single: bool = False,
     ) -> None:
         self.messages = self.whole = messages
-        self.future = future
-        self.refused = refused
+        self.future = self.word = future
+        self.failed = failed
         self.is_single = is_single
         self.size_bytes = size_of(messages)
         self.start = self.number = 0
@@ -82,8 +84,8 @@ class Call:
                 self.future.set_result(published[0] if self.is_single else published)
             return
         error = of_these(self.error, published)
-        if self.refused is not None and isinstance(error, TopicNotFound | RecordTooLarge):
-            self.refused(self, error)
+        if self.failed is not None:
+            self.failed(self, error)
         else:
             fail(self.future, error)
 
@@ -91,8 +93,8 @@ class Call:
         """Return a call of what was not stored, with the same future."""
         published = error.published or [None] * len(self.whole)
         missing = [message for message, stored in zip(self.whole, published, strict=True) if stored is None]
-        again = Call(missing, self.future, self.refused, self.is_single)
-        again.whole, again.earlier, again.number = self.whole, published, self.number
+        again = Call(missing, self.future, self.failed, self.is_single)
+        again.whole, again.earlier, again.number, again.word = self.whole, published, self.number, self.word
         again.mended = (*self.mended, type(error))
         return again
 
@@ -214,11 +216,43 @@ class Joined:
             self.future.set_result(self._published)  # type: ignore[arg-type]
 
 
+class Unheard:
+    """A failure of which not everybody has had word whose messages have failed.
+
+    Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing: what is queued before the
+    word has arrived fails, too.
+
+    Attributes:
+        error: The failure; None when all have had word of it.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self._futures: set[asyncio.Future[Any]] = set()
+
+    def note(self, error: BaseException, futures: "Iterable[asyncio.Future[Any]]") -> None:
+        """Note a failure, after the futures have it by which the word goes, or when they will get it."""
+        for future in futures:
+            self.error = error
+            if future not in self._futures:
+                self._futures.add(future)
+                future.add_done_callback(self._is_told)
+
+    def _is_told(self, future: "asyncio.Future[Any]") -> None:
+        asyncio.get_running_loop().call_soon(self._is_heard, future)  # the callbacks of others run before
+
+    def _is_heard(self, future: "asyncio.Future[Any]") -> None:
+        self._futures.discard(future)
+        if not self._futures:
+            self.error = None
+
+
 class Backlog:
     """Messages that cannot be queued yet, in order."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[Sequence[Outgoing], Queued]] = []
+        self._unheard = Unheard()
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -229,9 +263,12 @@ class Backlog:
         return sum(size_of(messages) for messages, _ in self._calls)
 
     def add(self, messages: Sequence[Outgoing]) -> Queued:
-        """Keep messages; return what their future will be."""
+        """Keep messages; return what their future will be. Behind a failure of which its own have had no word they fail at once."""
         future: Queued = asyncio.get_running_loop().create_future()
-        self._calls.append((messages, future))
+        if self._unheard.error is not None:
+            fail(future, of_these(self._unheard.error, [None] * len(messages)))
+        else:
+            self._calls.append((messages, future))
         return future
 
     def pass_on(self, queue: Queue) -> None:
@@ -245,6 +282,7 @@ class Backlog:
         calls, self._calls = self._calls, []
         for messages, future in calls:
             fail(future, of_these(error, [None] * len(messages)))
+        self._unheard.note(error, [future for _, future in calls])
 
 
 def size_of(messages: Sequence[Outgoing]) -> int:

@@ -3,10 +3,17 @@
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from octopus.config import TOPIC_NAME, TOPIC_NAME_RULE, TopicSettings
-from octopus.errors import ConfigurationError, NotAuthorized, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import (
+    ConfigurationError,
+    NotAuthorized,
+    OctopusError,
+    RecordTooLarge,
+    TopicNotFound,
+    TransportError,
+)
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import SIZE_LIMIT, Admin, Outgoing, Transport
@@ -22,6 +29,8 @@ LOOK_AGAIN = (0.1, 2.0)
 """Seconds until the next look for a topic that an administrator must make, or a limit that must spread: first, longest."""
 
 _TOPIC = attrgetter("topic")
+
+T = TypeVar("T")
 
 
 class TopicCreatingProducer:
@@ -78,7 +87,7 @@ class TopicCreatingProducer:
         for topic in topics:
             indexes = [at for at, message in enumerate(messages) if message.topic == topic]
             part: Queued = asyncio.get_running_loop().create_future()
-            self._queue_of(topic).queue([messages[at] for at in indexes], part)
+            self._queue_of(topic).queue([messages[at] for at in indexes], part, word=joined.future)
             joined.add(indexes, part)
         return joined.future
 
@@ -107,11 +116,11 @@ class TopicCreatingProducer:
 
     async def send(self, message: Outgoing) -> Published:
         """Publish one message; return when it is acknowledged."""
-        return await self.queue_one(message)
+        return await _heard(self.queue_one(message))
 
     async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Publish many in order; return when all are acknowledged."""
-        return await self.queue(messages)
+        return await _heard(self.queue(messages))
 
     async def ensure(self, topics: Collection[str], sources: Mapping[str, Collection[str]] | None = None) -> None:
         """Create those of the topics that do not exist.
@@ -319,6 +328,16 @@ def sources_of(messages: Iterable[Outgoing]) -> dict[str, set[str]]:
         if message.source is not None:
             found.setdefault(message.topic, set()).add(message.source)
     return found
+
+
+async def _heard(future: "asyncio.Future[T]") -> T:
+    """Wait for a future. Its error is raised when others have heard of the failure, too, and the next attempt is one."""
+    try:
+        return await future
+    except OctopusError:
+        for _ in range(2):
+            await asyncio.sleep(0)  # see `Unheard`
+        raise
 
 
 def _size(message: Outgoing) -> int:

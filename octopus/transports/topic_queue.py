@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from octopus.errors import TopicNotFound, TransportError
+from octopus.errors import RecordTooLarge, TopicNotFound, TransportError
 from octopus.transports.base import Outgoing
-from octopus.transports.queueing import Call, CallProducer, fail, of_these, size_of
+from octopus.transports.queueing import Call, CallProducer, Unheard, fail, of_these, size_of
 
 MENDS = 6
 """How often one message is sent again after the cause of its refusal was mended, for each kind of refusal."""
@@ -24,6 +24,9 @@ class TopicQueue:
     As soon as one of them is refused because the topic is missing, what comes later waits. When all that was passed on is answered
     and the topic is there again, everything goes on in the order in which it came. A message that is too large holds up
     nothing: it is sent again behind what has passed it.
+
+    Who queued what has failed may send it again, and nothing is to overtake it then: all that is held up behind it fails with it, and
+    so does what is queued before they have had word of the failure.
 
     Args:
         topic: Its name.
@@ -49,6 +52,9 @@ class TopicQueue:
         self._is_known = is_known
         self._held: list[Call] = []  # each of them came, or was refused, since the topic is missing
         self._numbers = 0
+        self._unheard = Unheard()
+        self._behind = range(0)  # numbers of what was passed on behind the last failure
+        self._failure: TransportError | None = None
         self._holding: asyncio.Task[None] | None = None
         self._mending: set[asyncio.Task[None]] = set()
 
@@ -62,12 +68,29 @@ class TopicQueue:
         """What works on messages that are not under way."""
         return self._mending | ({self._holding} if self._holding is not None else set())
 
-    def queue(self, messages: Sequence[Outgoing], future: "asyncio.Future[Any]", *, is_single: bool = False) -> None:
-        """Queue messages behind all others."""
-        call = Call(messages, future, self._refused, is_single)
+    def queue(
+        self,
+        messages: Sequence[Outgoing],
+        future: "asyncio.Future[Any]",
+        *,
+        is_single: bool = False,
+        word: "asyncio.Future[Any] | None" = None,
+    ) -> None:
+        """Queue messages behind all others.
+
+        Args:
+            messages: In order.
+            future: Gets where they were stored, or the error.
+            is_single: Whether it gets one `Published` instead of a list.
+            word: By which who queued them hears of their failure, if not by the future.
+        """
+        call = Call(messages, future, self._failed, is_single)
+        call.word = word or future
         self._numbers += 1
         call.number = self._numbers
-        if self._holding is None and self._is_known():
+        if self._unheard.error is not None:
+            fail(future, of_these(self._unheard.error, [None] * len(messages)))
+        elif self._holding is None and self._is_known():
             self._producer.queue_call(call)
         else:
             self._hold(call)
@@ -76,11 +99,17 @@ class TopicQueue:
         """Wait no more for calls whose futures were cancelled."""
         self._held = [call for call in self._held if not call.future.cancelled()]
 
-    def _refused(self, call: Call, error: TransportError) -> None:
-        call.error = error
-        if call.refusals(error) > MENDS:
+    def _failed(self, call: Call, error: BaseException) -> None:
+        failure = self._failure if isinstance(error, TopicNotFound) and call.number in self._behind else None
+        if failure is not None:  # sent again from here, it would overtake what failed before it
+            error = of_these(failure, getattr(error, "published", None) or ())
+        if failure is not None or not isinstance(error, TopicNotFound | RecordTooLarge) or call.refusals(error) > MENDS:
             fail(call.future, error)
-        elif isinstance(error, TopicNotFound):
+            if isinstance(error, TransportError) and error.retryable:
+                self._fail_behind([call], error)
+            return
+        call.error = error
+        if isinstance(error, TopicNotFound):
             self._hold(call)
         else:
             task = asyncio.create_task(self._send_again(call, error))
@@ -131,6 +160,7 @@ class TopicQueue:
             raise
         except Exception as error:  # noqa: BLE001 - the futures have it
             self._give_up(held, error)
+            self._fail_behind(held, error)
         return False
 
     def _give_up(self, calls: Sequence[Call], error: Exception | None) -> None:
@@ -138,6 +168,16 @@ class TopicQueue:
         self._held = [call for call in self._held if call not in gone]
         for call in calls:
             _fail(call, error)
+
+    def _fail_behind(self, failed: Sequence[Call], error: Exception) -> None:
+        """Let what is held up behind calls that have failed fail with them, and what is queued before that is known."""
+        first = failed[0].number
+        behind = [call for call in self._held if call.number > first]
+        self._give_up(behind, error)
+        self._unheard.note(error, [call.word for call in (*failed, *behind)])
+        if isinstance(error, TransportError) and error.retryable:
+            first = min(first, self._behind.start) if first in self._behind else first
+            self._behind, self._failure = range(first, self._numbers + 1), error
 
     async def _send_again(self, call: Call, refusal: TransportError) -> None:
         """Send messages again that were too large, if the topic takes more now."""

@@ -65,7 +65,7 @@ class LazyProducer:
             self._used_at = now
             return producer.queue(messages)
         future = self._backlog.add(messages)
-        if self._passing_on is None:
+        if self._passing_on is None and self._backlog:
             self._passing_on = asyncio.create_task(self._pass_on())
         return future
 
