@@ -277,7 +277,8 @@ class GroupWorker:
             except HandlerStopped as error:
                 self.stopped = error
                 raise
-            await self._tend_topics()
+            if self._joined_at is not None:  # else there is nobody to ask: the consumer is still looking for a broker
+                await self._tend_topics()
 
     async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:
         """Commit before assignments are given back; return what went wrong."""

@@ -6,6 +6,7 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiokafka.errors as kafka
 import pytest
 
 from octopus.broker.checksum import crc32c
@@ -21,12 +22,13 @@ from octopus.errors import (
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Admin, Commit, Outgoing, Producer, Transport
 from octopus.transports.embedded import EmbeddedTransport
+from octopus.transports.kafka.errors import end_of, translated
 from octopus.transports.opening import open_transport
 
 from .engines import KAFKA, LIBRDKAFKA
 from .members import Member
 
-PRODUCE, FETCH, OFFSET_COMMIT, OFFSET_FETCH, HEARTBEAT = 0, 1, 8, 9, 12
+PRODUCE, FETCH, METADATA, OFFSET_COMMIT, OFFSET_FETCH, HEARTBEAT = 0, 1, 3, 8, 9, 12
 
 
 @pytest.fixture
@@ -297,6 +299,67 @@ async def test_the_death_of_a_background_task_surfaces_from_fetch(single: Member
         await single.until(lambda: False)
 
 
+async def test_a_consumer_that_is_still_connecting_has_no_answer_yet(broken: EmbeddedTransport) -> None:
+    broken.faults.delay(METADATA, 0.3)
+    member = Member(broken, "g", {"numbers"})
+    starting = asyncio.create_task(member.consumer.start(member))
+    await asyncio.sleep(0)
+    with pytest.raises(ConnectionFailed, match="still connecting"):
+        await member.consumer.topic_ids({"numbers"})
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+async def test_a_mistake_of_the_client_is_one_that_a_new_client_may_not_make(single: Member) -> None:
+    failed = asyncio.get_running_loop().create_future()
+    failed.set_exception(AssertionError("never"))
+    single.consumer._engine._fetcher._pending_tasks.add(failed)  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionFailed, match=r"mistake of its own \(AssertionError\('never'\)\)"):
+        await single.until(lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        pytest.param(None, ConnectionFailed, id="without a word"),
+        pytest.param(KeyError("leader"), ConnectionFailed, id="a mistake"),
+        pytest.param(asyncio.CancelledError(), ConnectionFailed, id="cancelled by itself"),
+        pytest.param(kafka.GroupAuthorizationFailedError("g"), kafka.GroupAuthorizationFailedError, id="not allowed"),
+        pytest.param(kafka.KafkaError("odd"), kafka.KafkaError, id="not known"),
+        pytest.param(NotAuthorized("expired"), NotAuthorized, id="of ours"),
+    ],
+)
+async def test_the_end_of_a_background_task_is_what_it_says(
+    raised: BaseException | None, kind: type[BaseException]
+) -> None:
+    async def work() -> None:
+        if raised is not None:
+            raise raised
+
+    task = asyncio.create_task(work())
+    await asyncio.wait([task])
+    assert type(end_of(task)) is kind
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "retryable"),
+    [
+        pytest.param(kafka.KafkaConnectionError("closed"), ConnectionFailed, True, id="connection"),
+        pytest.param(kafka.GroupAuthorizationFailedError("g"), NotAuthorized, False, id="not allowed"),
+        pytest.param(None, TransportError, False, id="nothing"),
+    ],
+)
+def test_what_the_client_did_not_expect_is_what_is_behind_it(
+    cause: Exception | None, kind: type[TransportError], retryable: bool
+) -> None:
+    error = kafka.KafkaError(repr(cause))
+    error.__cause__ = cause
+    ours = translated(error, "connecting", "broker:9092")
+    assert isinstance(ours, TransportError)
+    assert (type(ours), ours.retryable) == (kind, retryable)
+
+
 async def test_what_the_client_cancels_while_it_closes_cancels_nobody_else(single: Member) -> None:
     # aiokafka awaits what it cancelled; after an outage that is a fetch of a node which is away
     waiting = asyncio.ensure_future(asyncio.get_running_loop().create_future())
@@ -358,3 +421,14 @@ async def test_nobody_at_the_address_is_a_connection_that_failed() -> None:
     for part in (open_transport("127.0.0.1:1").admin(), open_transport("127.0.0.1:1").producer()):
         with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1"):
             await part.start()
+
+
+async def test_a_position_that_two_look_for_and_none_finds_ends_nothing(single: Member) -> None:
+    """As when the leader moves while the first look is under way: the second goes to the new one."""
+    await single.until(lambda: single.count == 10)
+    fetcher = single.consumer._engine.fetcher  # type: ignore[attr-defined]
+    fetcher.results.pop(ZERO, None)
+    for _ in range(2):
+        fetcher._set_error(ZERO, kafka.NoOffsetForPartitionError(ZERO))
+    await single.until(lambda: ZERO in single.unreadable)
+    assert "background" not in str(single.unreadable[ZERO].error)

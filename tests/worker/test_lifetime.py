@@ -357,6 +357,35 @@ async def test_a_fetch_that_never_comes_back_costs_the_consumer_its_place(
     assert "did not come back for 20 s" in caplog.text
 
 
+async def test_a_consumer_that_takes_long_to_start_is_asked_nothing_before(virtual_time: VirtualTime) -> None:
+    class SlowTransport(MemoryTransport):
+        def consumer(self, *arguments: Any, **options: Any) -> Any:
+            consumer = super().consumer(*arguments, **options)
+            start, topic_ids = consumer.start, consumer.topic_ids
+
+            async def slow_start(listener: Any) -> None:
+                await asyncio.sleep(30)
+                log.append("started")
+                await start(listener)
+
+            async def noted(topics: Any) -> Any:
+                log.append("asked")
+                return await topic_ids(topics)
+
+            consumer.start, consumer.topic_ids = slow_start, noted  # type: ignore[method-assign]
+            return consumer
+
+    app, log = Octopus("app"), list[str]()
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        pass
+
+    async with worker_on(app, SlowTransport(MemoryBroker())):
+        await until(lambda: log.count("asked") > 1, 90)
+    assert log[0] == "started"
+
+
 # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

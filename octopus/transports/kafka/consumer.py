@@ -24,7 +24,7 @@ from octopus.transports.kafka import commits
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Consumer
 from octopus.transports.kafka.engine import error_in, records_in
-from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.errors import FOREIGN, end_of, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
 from octopus.transports.kafka.reader import Buffer, read_among
@@ -220,13 +220,10 @@ class KafkaConsumer:
         if failure := self._failure_behind():
             raise failure
         with self._mapped(f"reading as a member of group {self._group!r}"):
-            engine.coordinator.check_errors()
             for task in engine.tasks:
                 if task is not None and task.done():
-                    if not task.cancelled():
-                        task.result()
-                    # nothing is wrong with the broker or with us: a new client will do better
-                    raise ConnectionFailed("One of the background tasks of the Kafka client ended without a word.")
+                    raise end_of(task)
+            engine.coordinator.check_errors()
             failure = ClientName.of(engine.client).failure
             if isinstance(failure, kafka.SaslAuthenticationFailed):
                 raise failure
@@ -355,7 +352,8 @@ class KafkaConsumer:
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         """Ask which topics these names stand for now."""
         engine = self._running()
-        assert self._topic_ids is not None
+        if self._topic_ids is None:
+            raise ConnectionFailed(f"The consumer of group {self._group!r} is still connecting.")
         with self._mapped(f"asking for the ids of {', '.join(sorted(topics))}"):
             async with self._in_time():
                 found = await self._topic_ids.ask(topics, self._settings.metadata_timeout)

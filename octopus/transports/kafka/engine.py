@@ -282,6 +282,12 @@ class Fetcher(_Fetcher):  # type: ignore[misc]
         self._client = between
         return between
 
+    def _set_error(self, partition: Any, error: BaseException) -> None:
+        # Two tasks look for one partition's position when its leader moves meanwhile. For aiokafka the second that finds nothing is
+        # a mistake of its own, which ends all fetching.
+        if partition not in self._records:
+            super()._set_error(partition, error)
+
     def create_waiter(self) -> "asyncio.Future[None]":
         """Return what is done when there is something new."""
         waiter: asyncio.Future[None] = self._create_fetch_waiter()

@@ -1,8 +1,10 @@
 """Kafka's errors as ours: one table, one context manager."""
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import aiokafka.errors as kafka
 
@@ -125,6 +127,8 @@ def mapped(doing: str, address: str, name: ClientName | None = None) -> Iterator
 def translated(error: BaseException, doing: str, address: str, name: ClientName | None = None) -> OctopusError:
     """Return our error for one of aiokafka's."""
     failure = name.failure if name is not None else None
+    if type(error) is kafka.KafkaError and isinstance(error.__cause__, FOREIGN):
+        error = error.__cause__  # aiokafka has one error around all that it does not expect in its background tasks
     if isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError) and failure is not None:
         error = failure
     if (ours := _refusal(error)) is not None:
@@ -140,6 +144,22 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
             return kind(f"Kafka at {address} failed while {doing}: {_reason(error)}. {advice}")
     retryable = bool(getattr(error, "retriable", False))
     return TransportError(f"Kafka at {address} failed while {doing}: {_reason(error)}.", retryable=retryable)
+
+
+def end_of(task: "asyncio.Task[Any]") -> BaseException:
+    """Return what the end of a background task means, which is not to end.
+
+    Where it ended by a mistake of the client itself, or without a word, nothing is wrong with the broker or with us: a new client
+    will do better.
+    """
+    error = None if task.cancelled() else task.exception()
+    mistake = error.__cause__ if type(error) is kafka.KafkaError else error
+    if error is not None and (mistake is None or isinstance(mistake, (*FOREIGN, OctopusError))):
+        return error
+    how = "without a word" if mistake is None else f"by a mistake of its own ({mistake!r})"
+    ended = ConnectionFailed(f"One of the background tasks of the Kafka client ended {how}.")
+    ended.__cause__ = error
+    return ended
 
 
 def _refusal(failure: BaseException) -> OctopusError | None:
