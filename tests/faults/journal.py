@@ -47,16 +47,27 @@ class Histories:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._read: dict[Path, tuple[int, list[Event]]] = {}
+        self._told: dict[Path, int] = {}
 
     def events(self, name: str = "") -> Iterator[Event]:
         """Return everything so far, or what one process wrote, file by file."""
         for path in sorted(self._directory.glob(f"{name}*.history")):
-            position, events = self._read.get(path, (0, []))
-            with path.open("rb") as file:
-                file.seek(position)
-                lines = file.read().splitlines(keepends=True)
-            if lines and not lines[-1].endswith(b"\n"):
-                lines.pop()  # is being written, or was when its process was killed
-            events.extend(read_lines(lines))
-            self._read[path] = position + sum(map(len, lines)), events
-            yield from events
+            yield from self._of(path)
+
+    def news(self, name: str = "") -> Iterator[Event]:
+        """Return what was not returned by this before, file by file: all of a long run, again and again, would take ever longer."""
+        for path in sorted(self._directory.glob(f"{name}*.history")):
+            events, told = self._of(path), self._told.get(path, 0)
+            self._told[path] = len(events)
+            yield from events[told:]
+
+    def _of(self, path: Path) -> list[Event]:
+        position, events = self._read.get(path, (0, []))
+        with path.open("rb") as file:
+            file.seek(position)
+            lines = file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # is being written, or was when its process was killed
+        events.extend(read_lines(lines))
+        self._read[path] = position + sum(map(len, lines)), events
+        return events

@@ -1,8 +1,8 @@
-"""Reads what workers publish while they publish it, with a client that is not ours, and writes down what it sees."""
+"""Reads what workers publish, with a client that is not ours: while they publish it, to write down what is seen, or at the end."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import aiokafka
@@ -80,3 +80,19 @@ class OutputReader:
         ids = tuple((record.offset, dict(record.headers).get(WRITE, b"?").decode()) for record in records)
         self._journal.write(Polled(time=now(), reader=self._name, at=at, records=ids, uncommitted=self._uncommitted))
         self.positions[at] = records[-1].offset + 1
+
+
+async def read_partitions(brokers: str, partitions: Iterable[TopicPartition]) -> AsyncIterator[Any]:
+    """Return every record of some partitions, with a client that is not ours."""
+    places = [aiokafka.TopicPartition(*partition) for partition in partitions]
+    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
+    consumer.assign(places)
+    try:
+        await consumer.start()
+        await consumer.seek_to_beginning(*places)
+        for place, end in (await consumer.end_offsets(places)).items():
+            while await consumer.position(place) < end:
+                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, ()):
+                    yield record
+    finally:
+        await consumer.stop()

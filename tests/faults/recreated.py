@@ -34,6 +34,7 @@ class RecreatedTopic:
         self._chance = chance
         self._topic = recreated_of(trial.topic)
         self._acknowledged: set[str] = set()
+        self._handled: set[str] = set()
         self._numbers = count()
         self._life = 0
         self._changing = asyncio.Lock()
@@ -90,11 +91,12 @@ class RecreatedTopic:
                 raise AssertionError(
                     f"{self._topic}: {len(owed)} not handled, {min(owed)} among them\n{self._trial.story()}"
                 )
-            await asyncio.sleep(0.5)  # the history is long
+            await asyncio.sleep(0.5)
 
     def _owed(self) -> set[str]:
-        ids = {event.id for event in self._trial.events() if isinstance(event, Finished) and event.run == RENEWED}
-        return self._acknowledged - ids
+        news = self._trial.news()
+        self._handled |= {event.id for event in news if isinstance(event, Finished) and event.run == RENEWED}
+        return self._acknowledged - self._handled
 
     async def _delete(self, topic: str) -> None:
         with contextlib.suppress(TransportError):  # not there, or nobody to ask: another time

@@ -5,11 +5,10 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import aiokafka
 import msgspec
 from aiokafka.client import CoordinationType
 
@@ -23,7 +22,7 @@ from octopus.transports.base import Admin, Outgoing, Producer, TransactionalProd
 from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from tests.faults.jobs import Deed, Job, WorkerPlan, outputs_of
 from tests.faults.journal import Histories, Journal, now
-from tests.faults.readers import OutputReader
+from tests.faults.readers import OutputReader, read_partitions
 from tests.faults.recording import id_of
 
 QUICK: dict[str, Any] = {
@@ -181,7 +180,9 @@ class Trial:
             **{"ordering": self.ordering, "settings": self.settings, **self._plan, **different},
         )
         worker = self.workers[name] = ChildProcess(
-            python_module("tests.faults.worker", msgspec.json.encode(plan).decode()), log=self.directory / f"{name}.log"
+            python_module("tests.faults.worker", msgspec.json.encode(plan).decode()),
+            log=self.directory / f"{name}.log",
+            own_session=True,
         )
         return worker.start()
 
@@ -364,6 +365,10 @@ class Trial:
         """Return what has happened so far, in one worker or in all."""
         return [*self._histories.events(name)]
 
+    def news(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        return [*self._histories.news()]
+
     async def happened(
         self, kind: type[Event], name: str = "", *, times: int = 1, timeout: float = 20.0, **fields: object
     ) -> None:
@@ -486,19 +491,3 @@ class Trial:
                     id=id_of(record.value),
                 )
             )
-
-
-async def read_partitions(brokers: str, partitions: Iterable[TopicPartition]) -> AsyncIterator[Any]:
-    """Return every record of some partitions, with a client that is not ours."""
-    places = [aiokafka.TopicPartition(*partition) for partition in partitions]
-    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
-    consumer.assign(places)
-    try:
-        await consumer.start()
-        await consumer.seek_to_beginning(*places)
-        for place, end in (await consumer.end_offsets(places)).items():
-            while await consumer.position(place) < end:
-                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, ()):
-                    yield record
-    finally:
-        await consumer.stop()

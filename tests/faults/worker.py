@@ -48,14 +48,25 @@ class Diary:
             self._end(events, run, failed)
 
     async def handle_renewed(self, event: Event[Job]) -> None:
-        """Of a topic that is made again, keep the effects only."""
+        """Of a topic that is made again, keep the ends of runs only."""
         at = TopicPartition(topic_of_life(event.value.id, event.topic), event.partition)
-        self.journal.write_effects(
-            Finished(time=now(), worker=self._who, at=at, offset=event.offset, id=event.value.id, run=RENEWED)
-        )
-        if event.value.does == "later" and self._is_first(event.value):
-            raise RetryLater(20)  # beyond `defer_beyond`: in the retry topic
-        self._fail(event.value)
+        failed = True
+        try:
+            if event.value.does == "later" and self._is_first(event.value):
+                raise RetryLater(20)  # beyond `defer_beyond`: in the retry topic
+            self._fail(event.value)
+            failed = False
+        finally:
+            end = Finished(
+                time=now(),
+                worker=self._who,
+                at=at,
+                offset=event.offset,
+                id=event.value.id,
+                run=RENEWED,
+                failed=failed,
+            )
+            self.journal.write_effects(end)
 
     def handle_in_thread(self, event: Event[Job]) -> None:
         run = self._begin([event])

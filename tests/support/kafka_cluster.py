@@ -242,7 +242,7 @@ class KafkaCluster:
                     break
             else:
                 if node in wanted:
-                    raise KafkaFailed(f"Node {node} of Apache Kafka is not ready: {self._last_log(node)}")
+                    raise KafkaFailed(f"Node {node} of Apache Kafka is not ready: {self.last_log(node)}")
 
     def is_running(self, node: int) -> bool:
         """Say whether the process of `node` is alive (a paused one is)."""
@@ -250,6 +250,11 @@ class KafkaCluster:
         if child is not None:
             return child.poll() is None
         return node in self._pids and _is_ours(self._pids[node], self._settings_file(node))
+
+    def last_log(self, node: int) -> str:
+        """Return the end of what `node` logged, for the report of a failure."""
+        log = self._log(node)
+        return log.read_text(errors="replace")[-1500:].strip() if log.exists() else "it logged nothing"
 
     def token(
         self, subject: str = "alice", lifetime: float = 3600.0, claims: Mapping[str, object] | None = None
@@ -328,7 +333,7 @@ class KafkaCluster:
                 running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         for node, process in zip(self.nodes, running, strict=True):
             if process.wait(START_DEADLINE) != 0:
-                raise KafkaFailed(f"The data directory of node {node} could not be formatted: {self._last_log(node)}")
+                raise KafkaFailed(f"The data directory of node {node} could not be formatted: {self.last_log(node)}")
 
     def _spawn(self, node: int) -> None:
         options = [f"-Dlog4j2.configurationFile={self.directory / 'log4j2.yaml'}"]
@@ -371,10 +376,6 @@ class KafkaCluster:
 
     def _log(self, node: int) -> Path:
         return self.directory / f"node-{node}.log"
-
-    def _last_log(self, node: int) -> str:
-        log = self._log(node)
-        return log.read_text(errors="replace")[-1500:].strip() if log.exists() else "it logged nothing"
 
 
 _REPLICATED = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic", "default")

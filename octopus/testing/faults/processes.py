@@ -27,14 +27,22 @@ class ChildProcess:
         command: Program and arguments; for Python `[sys.executable, "-m", …]` or `python_module(…)`.
         log: File that gets what it writes to stdout and stderr; appended to. None discards it.
         environment: Variables in addition to ours.
+        own_session: Whether it is left alone by a Ctrl-C at the terminal, which reaches every process of a session: it is
+            ours to end it then, in its turn.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        own_session: bool = False,
     ) -> None:
         self._command = [*command]
         self._log = log
         self._environment = {**os.environ, **(environment or {})}
+        self._own_session = own_session
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -54,6 +62,7 @@ class ChildProcess:
                 stdout=output,
                 stderr=output,
                 env=self._environment,
+                start_new_session=self._own_session,
             )
         assert self._process.stdin is not None
         weakref.finalize(self._process, self._process.stdin.close)  # also of one that ended by itself
