@@ -18,6 +18,7 @@ from octopus.errors import (
     HandlerStopped,
     OctopusError,
     PartitionLost,
+    TopicNotFound,
     TransportError,
 )
 from octopus.events import TopicPartition
@@ -373,8 +374,12 @@ def _raise_through(cause: BaseException | None) -> None:
 
 
 def _is_passing(error: OctopusError) -> bool:
-    """Tell whether a new consumer may do better. A partition that is another member's by now is not this group's end."""
-    return isinstance(error, PartitionLost) or (isinstance(error, TransportError) and error.retryable)
+    """Tell whether a new consumer may do better.
+
+    A partition that is another member's by now is not this group's end. Nor is a topic that was there when the worker began: it is
+    made again, or a broker that has just come back has not heard of it yet.
+    """
+    return isinstance(error, PartitionLost | TopicNotFound) or (isinstance(error, TransportError) and error.retryable)
 
 
 def _note_failed_timer(timer: Timer, error: Exception) -> None:

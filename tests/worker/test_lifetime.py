@@ -318,6 +318,24 @@ async def test_catching_up_waits_for_the_end_of_an_outage(virtual_time: VirtualT
         assert failures == []
 
 
+async def test_a_topic_that_a_broker_has_not_heard_of_yet_is_asked_for_again(
+    virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, broker, seen = Octopus("app"), MemoryBroker(), []
+
+    @app.on("t")
+    async def handle(value: int) -> None:
+        seen.append(value)
+
+    async with working(app, broker) as worker:
+        broker.faults.fail_next("fetch", TopicNotFound("topic 't'"))
+        publish(broker, 1)
+        await worker.caught_up()
+        assert seen == [1]
+        assert worker.failures == []
+    assert "app.handle: topic 't'; connecting again in" in caplog.text
+
+
 @pytest.mark.parametrize("error", [NotAuthorized("group app.handle"), AuthError("the token was refused")], ids=repr)
 async def test_an_error_that_will_not_pass_ends_the_group_with_its_message(
     error: TransportError, virtual_time: VirtualTime, caplog: pytest.LogCaptureFixture
