@@ -26,7 +26,7 @@ def describe(verdict: Verdict) -> str:
         "dead letters": f"{report.dead_lettered:,}",
         "**lost**": f"**{lost:,}**" if outcome.is_complete else "unknown: what was not finished is not counted",
         "**other anomalies**": f"**{len(report.anomalies) - lost:,}**",
-        "**crashed workers**": f"**{len(outcome.crashes):,}**",
+        "**crashed workers and groups**": f"**{len(outcome.crashes):,}**",
     }
     share = 100 * report.duplicates / max(1, report.finished)
     if outcome.outputs:
@@ -46,7 +46,7 @@ def describe(verdict: Verdict) -> str:
     if outcome.failure:
         lines += ["", "What ended it:", "", *(f"    {line}" for line in outcome.failure.splitlines())]
     for crash in outcome.crashes:
-        lines += ["", "A crashed worker:", "", *(f"    {line}" for line in crash.splitlines())]
+        lines += ["", "What a crash said:", "", *(f"    {line}" for line in crash.splitlines())]
     if report.anomalies:
         lines += ["", "Anomalies:", "", *(f"- {anomaly}" for anomaly in report.anomalies[:50])]
     return "\n".join(lines) + "\n"
