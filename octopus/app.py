@@ -14,8 +14,7 @@ from octopus.send_queue import QUEUE_BYTES, Undelivered
 from octopus.serde import JSON, Codec
 from octopus.synchronous import SynchronousPublisher
 from octopus.transports.base import Producer
-from octopus.transports.opening import connect, producer_options
-from octopus.transports.topic_creation import TopicCreatingProducer
+from octopus.transports.opening import connect, make_producer
 from octopus.types import Middleware
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ class Octopus(Application, Generic[S]):
         async with AsyncExitStack() as stack:
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
+            producer = make_producer(transport, settings)
             await producer.start()
             stack.push_async_callback(producer.stop)
             try:

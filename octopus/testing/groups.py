@@ -19,7 +19,7 @@ from octopus.timers import call_regularly
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.broker import as_subscription
-from octopus.transports.queueing import Queued, answered, first_of
+from octopus.transports.memory.storing import StoringProducer
 from octopus.transports.topic_creation import check_topic_names
 from octopus.types import BatchOutcome, Run, RunClaim
 from octopus.unacknowledged import Unacknowledged
@@ -30,7 +30,7 @@ YIELD_EVERY = 256
 """Runs after which the loop gets its turn: in virtual time a handler that never suspends takes none."""
 
 
-class Topics:
+class Topics(StoringProducer):
     """Stores what is published, remembers it, and hands it to the groups. It is the app's producer, in any thread."""
 
     def __init__(self, broker: MemoryBroker, journal: Journal, clock: Clock) -> None:
@@ -52,28 +52,8 @@ class Topics:
     async def stop(self) -> None:
         """Do nothing."""
 
-    async def send(self, message: Outgoing) -> Published:
-        """Store one message."""
-        return (await self.send_many([message]))[0]
-
-    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+    def store(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages in order and hand them to the groups."""
-        return self._store(messages)
-
-    def queue(self, messages: Sequence[Outgoing]) -> Queued:
-        """Store messages in order and hand them to the groups."""
-        return answered(lambda: self._store(messages))
-
-    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
-        """Store one message, as `queue`."""
-        return first_of(self.queue((message,)))
-
-    @property
-    def queued_bytes(self) -> int:
-        """Nothing: what is queued is stored."""
-        return 0
-
-    def _store(self, messages: Sequence[Outgoing]) -> list[Published]:
         check_topic_names({message.topic for message in messages} - self.broker.topics.keys())
         stored = self.broker.append(messages)
         for published in stored:

@@ -98,8 +98,8 @@ async def administering(transport: Transport) -> AsyncIterator[Admin]:
 
 @contextlib.asynccontextmanager
 async def producing(transport: Transport, settings: Settings) -> AsyncIterator[TopicCreatingProducer]:
-    """Open a producer for as long as a block lasts; it creates missing topics where the settings allow that."""
-    producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
+    """Open the producer of `make_producer` for as long as a block lasts."""
+    producer = make_producer(transport, settings)
     await producer.start()
     try:
         yield producer
@@ -145,6 +145,11 @@ def _token_provider(settings: Settings) -> TokenProvider | None:
 
         return FixedToken(security.token.reveal()) if security.token else TokenFile(security.token_file or "")
     return None
+
+
+def make_producer(transport: Transport, settings: Settings) -> TopicCreatingProducer:
+    """Return a producer as the settings want it; it creates missing topics where they allow that. Nothing connects yet."""
+    return TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
 
 
 def producer_options(producer: ProducerSettings) -> dict[str, Any]:
@@ -197,4 +202,13 @@ def _configured(kind: Any, location: str, settings: Mapping[str, Any]) -> Transp
     return transport
 
 
-__all__ = ["administering", "connect", "connected", "consumer_options", "open_transport", "producer_options"]
+__all__ = [
+    "administering",
+    "connect",
+    "connected",
+    "consumer_options",
+    "make_producer",
+    "open_transport",
+    "producer_options",
+    "producing",
+]

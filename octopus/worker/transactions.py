@@ -164,15 +164,28 @@ class PartitionTransactions:
     async def _write(self, outputs: list[Contribution]) -> list[Contribution]:
         """Begin a transaction and write the outputs, with dead letters in the place of those that the broker refuses."""
         refusals = Counter[type[TransportError]]()
+        while await self._refusal(outputs, refusals) is not None:
+            outputs = await self._without_refused(outputs)
+        return outputs
+
+    async def _refusal(
+        self, outputs: Sequence[Contribution], refusals: Counter[type[TransportError]]
+    ) -> TransportError | None:
+        """Begin a transaction and write the outputs; where the broker refuses that, mended as it may be, abort it and return why.
+
+        Args:
+            outputs: What to write.
+            refusals: How often each kind of refusal has come up so far.
+        """
         while True:
             try:
                 await self._try(outputs)
             except REFUSED as error:
                 await self._producer.abort()
                 if not await self._is_mended(error, outputs, refusals):
-                    outputs = await self._without_refused(outputs)
+                    return error
             else:
-                return outputs
+                return None
 
     async def _is_mended(
         self, error: TransportError, outputs: Sequence[Contribution], refusals: Counter[type[TransportError]]
@@ -204,19 +217,13 @@ class PartitionTransactions:
                     await self._producer.abort()
                     kept += half
             return kept
-        (refused,) = outputs
-        refusals = Counter[type[TransportError]]()
-        while True:
-            try:
-                await self._try(outputs)
-            except REFUSED as error:
-                await self._producer.abort()
-                # Its topic may have vanished just now, which is no reason to give the event up.
-                if not await self._is_mended(error, outputs, refusals):
-                    return [await refused.refuse(error)]
-            else:
-                await self._producer.abort()
-                return outputs
+        (single,) = outputs
+        # Mended here, too: its topic may have vanished just now, which is no reason to give the event up.
+        refusal = await self._refusal(outputs, Counter())
+        if refusal is not None:
+            return [await single.refuse(refusal)]
+        await self._producer.abort()
+        return outputs
 
 
 def not_stored(messages: Sequence[Outgoing], error: TransportError) -> list[Outgoing]:

@@ -30,7 +30,7 @@ from octopus.retrying import RetryPipeline
 from octopus.routing import Timer
 from octopus.timers import call_regularly
 from octopus.transports.base import Consumer, Producer, TransactionalProducer, Transport
-from octopus.transports.opening import connect, consumer_options, producer_options
+from octopus.transports.opening import connect, consumer_options, make_producer, producer_options
 from octopus.transports.threaded import ThreadedConsumer
 from octopus.transports.topic_creation import TopicCreatingProducer
 from octopus.worker.absence import AbsenceWatch
@@ -116,7 +116,7 @@ class Worker:
         stack, transport = self._stack, self._transport
         await transport.open()
         stack.push_async_callback(transport.close)
-        producer = TopicCreatingProducer(transport, self.settings.topics, **producer_options(self.settings.producer))
+        producer = make_producer(transport, self.settings)
         await producer.start()
         stack.push_async_callback(producer.stop)
         self._mend = producer.mend

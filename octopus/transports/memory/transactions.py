@@ -1,16 +1,15 @@
 """Transactions of the in-process broker: fencing by epoch, and an end that shows everything or nothing."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from octopus.errors import PartitionLost, TransportError
 from octopus.events import Published, TopicPartition
 from octopus.transports.base import Commit, Outgoing
 from octopus.transports.memory.broker import MemoryBroker, Transaction
-from octopus.transports.queueing import Queued, answered, first_of
+from octopus.transports.memory.storing import StoringProducer
 
 
-class MemoryTransactionalProducer:
+class MemoryTransactionalProducer(StoringProducer):
     """Publishes to the in-process broker in transactions.
 
     Args:
@@ -40,28 +39,8 @@ class MemoryTransactionalProducer:
             self._broker.faults.check("begin")
             self._current(is_open=False).is_open = True
 
-    async def send(self, message: Outgoing) -> Published:
-        """Store one message as part of the transaction."""
-        return (await self.send_many([message]))[0]
-
-    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
+    def store(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages as part of the transaction, invisible so far."""
-        return self._store(messages)
-
-    def queue(self, messages: Sequence[Outgoing]) -> Queued:
-        """Store messages as part of the transaction, invisible so far."""
-        return answered(lambda: self._store(messages))
-
-    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
-        """Store one message, as `queue`."""
-        return first_of(self.queue((message,)))
-
-    @property
-    def queued_bytes(self) -> int:
-        """Nothing: what is queued is stored."""
-        return 0
-
-    def _store(self, messages: Sequence[Outgoing]) -> list[Published]:
         with self._broker.lock:
             return self._broker.append(messages, self._current())
 

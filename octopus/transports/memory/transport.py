@@ -27,8 +27,9 @@ from octopus.transports.base import (
     Unreadable,
 )
 from octopus.transports.memory.broker import Log, Member, MemoryBroker, Subscription, as_subscription
+from octopus.transports.memory.storing import StoringProducer
 from octopus.transports.memory.transactions import MemoryTransactionalProducer
-from octopus.transports.queueing import Call, Queued, answered, first_of
+from octopus.transports.queueing import Call
 
 
 class MemoryTransport:
@@ -256,7 +257,7 @@ def _size(record: Record) -> int:
     return len(record.key or b"") + len(record.value or b"")
 
 
-class MemoryProducer:
+class MemoryProducer(StoringProducer):
     """Publishes to the in-process broker."""
 
     def __init__(self, broker: MemoryBroker) -> None:
@@ -268,13 +269,9 @@ class MemoryProducer:
     async def stop(self) -> None:
         """Do nothing: everything is stored when `send` returns."""
 
-    def queue(self, messages: Sequence[Outgoing]) -> Queued:
+    def store(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Store messages in order; one that cannot be stored does not keep the others from it."""
-        return answered(lambda: self._broker.append(messages))
-
-    def queue_one(self, message: Outgoing) -> "asyncio.Future[Published]":
-        """Store one message."""
-        return first_of(self.queue((message,)))
+        return self._broker.append(messages)
 
     def queue_call(self, call: Call) -> None:
         """Store the messages of a call."""
@@ -286,19 +283,6 @@ class MemoryProducer:
 
     async def answered(self, topic: str) -> None:
         """Do nothing: calls are finished at once."""
-
-    @property
-    def queued_bytes(self) -> int:
-        """Nothing: what is queued is stored."""
-        return 0
-
-    async def send(self, message: Outgoing) -> Published:
-        """Store one message."""
-        return self._broker.append([message])[0]
-
-    async def send_many(self, messages: Sequence[Outgoing]) -> list[Published]:
-        """Store messages in order, as `queue`."""
-        return self._broker.append(messages)
 
 
 class MemoryAdmin:

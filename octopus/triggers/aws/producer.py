@@ -12,9 +12,8 @@ from octopus.errors import ConnectionFailed, TransportError
 from octopus.events import Published
 from octopus.logs import get_logger
 from octopus.transports.base import Outgoing, Producer
-from octopus.transports.opening import connect, producer_options
+from octopus.transports.opening import connect, make_producer
 from octopus.transports.queueing import Backlog, Queued, first_of
-from octopus.transports.topic_creation import TopicCreatingProducer
 
 logger = get_logger("octopus.triggers")
 
@@ -121,7 +120,7 @@ class LazyProducer:
             transport = connect(settings, client_id=self._client_id)
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
+            producer = make_producer(transport, settings)
             await producer.start()
             stack.push_async_callback(producer.stop)
             self._stack = stack.pop_all()

@@ -118,8 +118,8 @@ MUTATIONS = (
     Mutation(
         "an output that the broker refuses is dropped",
         "octopus/worker/transactions.py",
-        "                outputs = await self._without_refused(outputs)",
-        "                outputs = []",
+        "            outputs = await self._without_refused(outputs)",
+        "            outputs = []",
         (ONCE,),
     ),
     Mutation(
