@@ -1,4 +1,4 @@
-"""The map of the code in docs/design.md, and the tree of errors, are as the code is."""
+"""The map of the code in docs/design.md, the tree of errors and the tree of tests are as the code is."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,22 @@ PACKAGE = Path(octopus.__file__).parent
 DESIGN = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
 FILES = DESIGN.split("## The files\n")[1].split("```")[1]
 NAMED = {*re.findall(r"[a-z_]+(?:\.py|/)", FILES)}
+
+TESTS = Path(__file__).parent
+WITHOUT_A_PACKAGE = {
+    "benchmarks": "benchmarks/ is measured, not installed",
+    "broker/clients": "what clients expect, of either broker",
+    "faults": "whole workers, whatever they are made of",
+    "support": "what runs Apache Kafka for the tests",
+}
+"""Directories of tests that mirror no package."""
+
+TESTED_ELSEWHERE = {
+    "testing/faults": "faults/test_tools.py",
+    "transports/kafka": "transports",
+    "triggers/aws": "triggers",
+}
+"""Packages whose tests stand elsewhere: every transport keeps the same promises, and there is one trigger."""
 
 
 def test_every_module_and_package_at_the_top_has_a_line_in_the_list_of_files() -> None:
@@ -29,6 +45,28 @@ def test_every_file_that_is_named_exists() -> None:
     there = {path.name for path in PACKAGE.rglob("*.py")} | {f"{path.parent.name}/" for path in PACKAGE.rglob("*.py")}
     named = NAMED | {path.rpartition("/")[2] for path in re.findall(r"`([a-z_/]+\.py)`", DESIGN)}
     assert named <= there
+
+
+def test_every_test_stands_where_the_package_that_it_tests_stands() -> None:
+    directories = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    packages = {".", *_packages()}
+    assert directories - packages == {*WITHOUT_A_PACKAGE}
+
+
+def test_every_package_has_a_directory_or_a_file_of_tests() -> None:
+    missing = {package for package in _packages() if not _has_tests(package)}
+    assert missing == {*TESTED_ELSEWHERE}
+    assert {place for place in TESTED_ELSEWHERE.values() if not (TESTS / place).exists()} == set()
+
+
+def _packages() -> set[str]:
+    return {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.glob("*/**/__init__.py")}
+
+
+def _has_tests(package: str) -> bool:
+    """Whether the directory of the package has tests, or the directory above has a file of its name."""
+    directory = TESTS / package
+    return any(directory.rglob("test_*.py")) or directory.with_name(f"test_{directory.name}.py").exists()
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:

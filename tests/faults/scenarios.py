@@ -221,7 +221,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             {
                 HANDLERS: ["errors_poison_and_rejections_end_where_they_should_and_hold_nobody_up"],
                 DELIVERY: ["poison_in_a_batch_is_isolated_and_the_rest_is_done_in_order"],
-                "test_serde_properties": ["random_bytes_raise_nothing_but_decode_errors"],
+                "serde/test_properties": ["random_bytes_raise_nothing_but_decode_errors"],
             },
         ),
         28: Scenario(
@@ -239,7 +239,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         30: Scenario(
             "deep nesting, huge numbers, NaN",
-            {"test_serde": ["a_refusal_says_why"]},
+            {"serde/test_serde": ["a_refusal_says_why"]},
             DECODED,
         ),
         31: Scenario(
