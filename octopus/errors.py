@@ -15,6 +15,7 @@
     │  ├─ TopicRecreated
     │  ├─ CodecUnavailable       a service that a codec of the app needs is away
     │  ├─ RecordTooLarge
+    │  ├─ RecordRefused
     │  ├─ BatchTooLarge
     │  ├─ CorruptBatch
     │  ├─ OffsetOutOfRange
@@ -144,6 +145,10 @@ class TopicRecreated(TransportError):
 
 class RecordTooLarge(TransportError):
     """One record exceeds the broker's limit."""
+
+
+class RecordRefused(TransportError):
+    """One record is none that the topic takes: it has no key and the topic is compacted, or its time is out of range."""
 
 
 class BatchTooLarge(TransportError):

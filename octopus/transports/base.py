@@ -203,7 +203,8 @@ class Producer(Protocol):
     def queue(self, messages: Sequence[Outgoing]) -> "asyncio.Future[list[Published]]":
         """Publish many in order per partition, behind everything that was queued or sent before; return at once.
 
-        The future is done when all are acknowledged. When some of them cannot be stored, the others still are; then it has the
+        Never raises for what is wrong with a message, or because the broker refuses one or is away: the future has the error.
+        It is done when all are acknowledged. When some of them cannot be stored, the others still are; then it has the
         first error, whose `published` says which. Cancelling it takes nothing back, and an error that is never asked for is no
         complaint. Order holds while a topic is made again, and while the producer gets a new id: nothing that is queued
         later to the same partition overtakes what is sent again. After any other error the caller has it to send again.

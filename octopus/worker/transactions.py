@@ -20,6 +20,7 @@ from octopus.errors import (
     ConnectionFailed,
     NotAuthorized,
     PartitionLost,
+    RecordRefused,
     RecordTooLarge,
     TopicNotFound,
     TransportError,
@@ -40,7 +41,7 @@ logger = get_logger("octopus.worker")
 
 T = TypeVar("T")
 
-REFUSED = (RecordTooLarge, NotAuthorized, TopicNotFound)
+REFUSED = (RecordTooLarge, RecordRefused, NotAuthorized, TopicNotFound)
 """What a broker says about a message, and will say again."""
 
 MAX_WAITING_BYTES = 16 * 2**20

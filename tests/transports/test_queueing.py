@@ -2,12 +2,22 @@
 
 import asyncio
 import gc
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from aiokafka.structs import TopicPartition as KafkaPartition
 
 from octopus.config import Settings, TopicSettings
-from octopus.errors import ConfigurationError, ConnectionFailed, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    NotAuthorized,
+    RecordRefused,
+    RecordTooLarge,
+    TopicNotFound,
+    TransportError,
+)
 from octopus.events import Published, TopicPartition
 from octopus.pipeline.outputs import CapturingProducer
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
@@ -16,7 +26,7 @@ from octopus.transports.kafka import missing
 from octopus.transports.kafka import producer as kafka_producer
 from octopus.transports.kafka.closed import Closed
 from octopus.transports.kafka.packing import TURN_BYTES, Packer, Round
-from octopus.transports.kafka.producer_engine import Builder
+from octopus.transports.kafka.producer_engine import Accumulator, Builder
 from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.memory import MemoryBroker, MemoryTransport
 from octopus.transports.opening import open_transport
@@ -41,6 +51,13 @@ async def producer(request: pytest.FixtureRequest, transport: Transport) -> Asyn
     await made.start()
     yield made
     await made.stop()
+
+
+@pytest.fixture
+async def producer_on_wire(wire_transport: Transport) -> AsyncIterator[Producer]:
+    """A producer that speaks the Kafka protocol."""
+    async with Publisher(wire_transport) as made:
+        yield made
 
 
 def numbered(topic: str, first: int, count: int = 1, partition: int | None = 0) -> list[Outgoing]:
@@ -97,6 +114,60 @@ async def test_an_error_says_what_was_stored_and_fails_nobody_else(producer: Pro
     assert (first, large, nowhere) == (Published(topic, 0, 1), None, None)
     assert await before == [Published(topic, 0, 0)]
     assert await behind == [Published(topic, 1, 0)]
+
+
+KEYLESS = {7, 8, 30, 49}
+"""Which of fifty messages have no key."""
+
+
+@pytest.fixture
+async def compacted(admin: Admin, fresh: str) -> str:
+    """A topic that takes no record without a key."""
+    await admin.create_topic(fresh, config={"cleanup.policy": "compact"})
+    return fresh
+
+
+@pytest.mark.parametrize("size", [1, 5, 50], ids=["one by one", "by fives", "in one call"])
+async def test_what_a_topic_refuses_fails_alone_and_nothing_overtakes_the_rest(
+    producer: Producer, compacted: str, join: Join, size: int
+) -> None:
+    messages = [Outgoing(compacted, b"%d" % n, None if n in KEYLESS else b"%d" % n) for n in range(50)]
+    calls = [producer.queue(messages[at : at + size]) for at in range(0, 50, size)]
+    later = []
+    for number in range(50, 100):
+        await asyncio.sleep(0)
+        later.append(producer.queue([Outgoing(compacted, b"%d" % number, b"k")]))
+    await asyncio.wait([*calls, *later])
+    places: list[Published | None] = []
+    for call in calls:
+        error = call.exception()
+        assert error is None or isinstance(error, RecordRefused)
+        assert error is None or "key" in str(error)
+        places += call.result() if error is None else error.published or []
+    assert {number for number, place in enumerate(places) if place is None} == KEYLESS
+    places += [place for call in later for place in call.result()]
+    assert [place.offset for place in places if place is not None] == list(range(96))
+    member = await join(compacted, compacted)
+    await member.until(lambda: member.count == 96)
+    assert member.values() == [b"%d" % number for number in range(100) if number not in KEYLESS]
+
+
+async def test_a_time_that_a_topic_does_not_take_is_refused_alone(
+    wire_transport: Transport, producer_on_wire: Producer, fresh: str
+) -> None:
+    admin = wire_transport.admin()
+    await admin.start()
+    await admin.create_topic(fresh)
+    await admin.stop()
+    early, late = (Outgoing(fresh, b"x", timestamp=time) for time in (None, 4_000_000_000_000))
+    with pytest.raises(RecordRefused, match="4000000000000") as caught:
+        await producer_on_wire.queue([early, late, early])
+    assert [place and place.offset for place in caught.value.published or ()] == [0, None, 1]
+
+
+async def test_a_message_that_is_too_large_is_refused_with_its_size(producer: Producer, topic: str) -> None:
+    with pytest.raises(RecordTooLarge, match="2000004 bytes"):
+        await producer.queue([Outgoing(topic, bytes(2_000_000), b"four")])
 
 
 async def test_an_error_that_nobody_asks_for_is_no_complaint(
@@ -291,6 +362,14 @@ async def test_a_place_closes_behind_a_failure_only_for_calls_that_have_not_had_
     closed.note_finished(call)
     await asyncio.sleep(0)
     assert closed.error_of(("t", 0)) is None
+    another = Call(numbered("t", 1), asyncio.get_running_loop().create_future())
+    closed.close(("t", 0), error, [call, another])
+    closed.note_finished(call)
+    await asyncio.sleep(0)
+    assert closed.error_of(("t", 0)) is error, "one of them has not heard of it"
+    closed.note_finished(another)
+    await asyncio.sleep(0)
+    assert closed.error_of(("t", 0)) is None
 
 
 async def test_what_cannot_be_queued_says_so_by_its_future(broken: EmbeddedTransport) -> None:
@@ -366,10 +445,65 @@ async def test_others_have_their_turn_while_a_round_of_many_calls_is_packed(
     assert [place.offset for (place,) in published] == [*range(published[0][0].offset, published[0][0].offset + 100)]
 
 
-async def test_a_message_that_no_batch_can_take_keeps_nobody_waiting(broken: EmbeddedTransport) -> None:
-    async with Publisher(broken) as producer:
-        wrong = Outgoing("numbers", b"x", headers=[("h", 5)], partition=0)  # type: ignore[list-item]
-        queued = [producer.queue(messages) for messages in (numbered("numbers", 0), [wrong], numbered("numbers", 1))]
+UNFIT: dict[str, Outgoing] = {
+    "a header that is a number": Outgoing("numbers", b"x", headers=[("h", 5)], partition=0),  # type: ignore[list-item]
+    "a header whose name is no text": Outgoing("numbers", b"x", headers=[("\ud800", b"h")], partition=0),
+    "a key that is text": Outgoing("numbers", b"x", "key"),  # type: ignore[arg-type]
+    "a time that is text": Outgoing("numbers", b"x", timestamp="now", partition=0),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("wrong", UNFIT.values(), ids=UNFIT)
+@pytest.mark.parametrize("others", [0, 1, 200], ids=["alone", "with one other", "with many"])
+async def test_a_message_that_no_batch_can_take_fails_alone(
+    broken: EmbeddedTransport, wrong: Outgoing, others: int
+) -> None:
+    async with Publisher(broken, max_batch_bytes=300) as producer:
+        before, behind = ([*numbered("numbers", first, others)] for first in (0, others))
+        queued = [producer.queue(messages) for messages in (before, [wrong], [*before[:1], wrong, *behind[:1]], behind)]
         await asyncio.wait(queued)
-        assert isinstance(queued[1].exception(), TypeError)
-        assert (await producer.queue(numbered("numbers", 2)))[0].partition == 0
+        assert isinstance(queued[1].exception(), TypeError | UnicodeError | struct.error)
+        assert type(queued[2].exception()) is type(queued[1].exception())
+        offsets = [place.offset for future in (queued[0], queued[3]) for place in future.result()]
+        assert offsets == [n if n < others else n + 2 * bool(others) for n in range(2 * others)]
+        assert (await producer.queue(numbered("numbers", 2)))[0].offset == len(offsets) + 2 * bool(others)
+
+
+async def test_nothing_newer_is_stored_before_what_was_given_up_is_known_to_have_failed(
+    broken: EmbeddedTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up, append = asyncio.Event(), Accumulator.append
+
+    def append_to_the_first(accumulator: Accumulator, builder: Builder, place: KafkaPartition) -> object:
+        if place.partition == 1 and not given_up.is_set():
+            given_up.set()
+            raise MemoryError("no room for the second batch")
+        return append(accumulator, builder, place)
+
+    async with Publisher(broken) as producer:
+        await producer.queue(numbered("numbers", 0))
+        broken.faults.delay(PRODUCE, 0.3)
+        monkeypatch.setattr(Accumulator, "append", append_to_the_first)
+        torn = producer.queue([*numbered("numbers", 1), *numbered("numbers", 2, partition=1)])
+        await given_up.wait()
+        newer = producer.queue(numbered("numbers", 3, partition=1))
+        await asyncio.wait([newer])
+        assert not torn.done(), "who queued it does not know yet that half of it has to be sent again"
+        assert isinstance(newer.exception(), MemoryError)
+        with pytest.raises(MemoryError):
+            await torn
+        places = [await producer.queue(numbered("numbers", number, partition=1)) for number in (2, 3)]
+        assert [place.offset for (place,) in places] == [0, 1]
+
+
+async def test_what_is_kept_for_another_producer_id_fails_when_there_is_none(broken: EmbeddedTransport) -> None:
+    init_producer_id, out_of_order, not_allowed = 22, 45, 31
+    async with Publisher(broken) as producer:
+        await producer.queue(numbered("numbers", 0))
+        broken.faults.fail(PRODUCE, out_of_order)
+        broken.faults.fail(init_producer_id, not_allowed)
+        given_up = [producer.queue(numbered("numbers", number)) for number in range(1, 4)]
+        await asyncio.wait(given_up)
+        assert all(isinstance(future.exception(), NotAuthorized) for future in given_up)
+        again = await asyncio.gather(*[producer.queue(numbered("numbers", number)) for number in range(1, 4)])
+        assert [place.offset for (place,) in again] == [1, 2, 3]

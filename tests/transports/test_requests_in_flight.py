@@ -21,7 +21,7 @@ from .test_faults import PRODUCE, Publisher
 
 PARTITIONS = 6
 
-LEADER_MOVED, TIMED_OUT, TOO_LARGE, NOT_ALLOWED, OUT_OF_ORDER, NO_SUCH_ID = 6, 7, 10, 29, 45, 59
+LEADER_MOVED, TIMED_OUT, TOO_LARGE, NOT_ALLOWED, OUT_OF_ORDER, NO_SUCH_ID, INVALID_RECORD = 6, 7, 10, 29, 45, 59, 87
 
 
 @pytest.fixture
@@ -82,6 +82,11 @@ def too_large(faults: RequestFaults) -> None:
     faults.fail(PRODUCE, 0, TOO_LARGE, 0, TOO_LARGE)
 
 
+def refused_for_a_record_without_a_name(faults: RequestFaults) -> None:
+    """The broker does not say which record is wrong; when it has half of them, none is."""
+    faults.fail(PRODUCE, 0, INVALID_RECORD, 0, INVALID_RECORD)
+
+
 def lost(faults: RequestFaults) -> None:
     faults.fail(PRODUCE, 0, 0)
     faults.drop(PRODUCE)
@@ -102,6 +107,7 @@ def late(faults: RequestFaults) -> None:
         leader_moved,
         timed_out,
         too_large,
+        refused_for_a_record_without_a_name,
         lost,
         unanswered,
         late,
@@ -129,6 +135,19 @@ async def test_whatever_becomes_of_one_of_several_requests_every_partition_keeps
     assert await stored(broken, 600 * PARTITIONS) == {
         each: [b"%d" % number for number in range(600)] for each in range(PARTITIONS)
     }
+
+
+@pytest.mark.parametrize("code", [OUT_OF_ORDER, NO_SUCH_ID], ids=["out of order", "no such id"])
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+async def test_what_is_queued_behind_a_refused_sequence_number_waits_for_it(
+    broken: EmbeddedTransport, code: int, times: int
+) -> None:
+    async with Publisher(broken, max_batch_bytes=300) as producer:
+        # The broker knows nothing of this producer, and would take the next batch with whatever number it has.
+        broken.faults.fail(PRODUCE, *[code] * times, delay=0.05)
+        queued = [producer.queue([Outgoing("numbers", b"%d" % number, partition=0)]) for number in range(200)]
+        assert [place.offset for (place,) in await asyncio.gather(*queued)] == list(range(200))
+    assert (await stored(broken, 200))[0] == [b"%d" % number for number in range(200)]
 
 
 def skip_most_numbers(producer: Producer, topic: str) -> None:

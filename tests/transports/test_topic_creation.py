@@ -267,14 +267,14 @@ async def test_a_limit_that_was_raised_has_some_seconds_to_spread(
     broker, loop = MemoryBroker(), asyncio.get_running_loop()
     small(broker)
     spread_at = loop.time() + 3
-    check = broker._check_size
+    check = broker._check_record
 
     def check_late(message: Outgoing) -> None:
         if loop.time() < spread_at:
             raise RecordTooLarge("the leader does not know yet")
         check(message)
 
-    monkeypatch.setattr(broker, "_check_size", check_late)
+    monkeypatch.setattr(broker, "_check_record", check_late)
     await TopicCreatingProducer(MemoryTransport(broker), TopicSettings()).send(copy(2000))
     assert loop.time() < spread_at + 3
 

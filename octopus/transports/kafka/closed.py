@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable
 
 from octopus import invariants
-from octopus.errors import OctopusError
 from octopus.transports.queueing import Call
 
 Place = tuple[str, int | None]
@@ -25,20 +24,20 @@ class Closed:
     """
 
     def __init__(self) -> None:
-        self._errors: dict[Place, OctopusError] = {}
+        self._errors: dict[Place, Exception] = {}
         self._open: dict[Place, set[Call]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._errors)
 
-    def close(self, place: Place, error: OctopusError, unfinished: Iterable[Call]) -> None:
+    def close(self, place: Place, error: Exception, unfinished: Iterable[Call]) -> None:
         """Note a failure; `unfinished` are all calls that are."""
         behind = {call for call in unfinished if place[0] in call.topics()}
         if behind and self.error_of(place) is None:  # else no call is left to open it again
             self._errors[place] = error
             self._open[place] = behind
 
-    def error_of(self, place: Place) -> OctopusError | None:
+    def error_of(self, place: Place) -> Exception | None:
         """Return why nothing may go there; None when it may."""
         return self._errors.get((place[0], None)) or self._errors.get(place)
 

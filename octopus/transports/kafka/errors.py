@@ -17,11 +17,20 @@ from octopus.errors import (
     OctopusError,
     OffsetOutOfRange,
     PartitionLost,
+    RecordRefused,
     RecordTooLarge,
     TopicNotFound,
     TransportError,
 )
 from octopus.transports.kafka.client_name import ClientName
+
+
+class InvalidRecordError(kafka.BrokerResponseError):
+    """A record is none that its topic takes; aiokafka does not know this error."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
 
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str], ...] = (
     (
@@ -47,6 +56,11 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str],
         (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError),
         RecordTooLarge,
         "Store the payload elsewhere and publish a reference, or raise max.message.bytes of the topic.",
+    ),
+    (
+        (InvalidRecordError, kafka.InvalidTimestampError),
+        RecordRefused,
+        "Give it a key if the topic is compacted, and a timestamp within message.timestamp.before.max.ms and after.max.ms of it.",
     ),
     (
         (

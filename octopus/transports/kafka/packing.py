@@ -3,6 +3,7 @@
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from octopus import invariants
@@ -105,8 +106,12 @@ class Round:
 
     def calls_of(self, indexes: Iterable[int]) -> list[Call]:
         """Return the calls that messages are of, each once."""
-        starts = [call.start for call in self.calls]
+        starts = self._starts
         return [self.calls[at] for at in dict.fromkeys(bisect_right(starts, index) - 1 for index in indexes)]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [call.start for call in self.calls]
 
     def check(self) -> None:
         """Assert the invariant, as far as it can be seen from here."""
@@ -180,7 +185,8 @@ class Packer:
         """Yield full batches as they close, then the rest; per partition they hold the messages in order.
 
         Messages without a key go to one partition after the other, `TURN_BYTES` or a full batch at a time, as with Kafka's sticky
-        partitioner. None is yielded behind each call: there others may have their turn.
+        partitioner. None is yielded behind each call: there others may have their turn. A message that cannot be packed is refused,
+        and no other for it.
 
         Args:
             round_: Whose messages.
@@ -193,39 +199,46 @@ class Packer:
         turn = TURN_BYTES  # what is left of theirs
         for call, indexes in _by_call(round_, accepted):
             for index in indexes:
-                message = messages[index]
-                topic, key, number, headers = message.topic, message.key, message.partition, message.headers
-                if number is None and key is None:
-                    turn -= len(message.value or b"")
-                    if turn < 0:
-                        unkeyed.clear()
-                        turn = TURN_BYTES
-                    batch = unkeyed.get(topic)
-                    if batch is None:
-                        chosen = self._partitioner.next_for_batch(self._partitions[topic])
-                        batch = unkeyed[topic] = self._open(opened, topic, chosen, round_)
-                else:
-                    if number is None:
-                        number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
-                    batch = opened.get((topic, number)) or self._open(opened, topic, number, round_)
-                if type(headers) is not list:
-                    headers = [*headers] if headers else _NO_HEADERS
-                inside = batch.indexes
-                if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
-                    yield batch
-                    del opened[batch.partition]
-                    if unkeyed.get(topic) is batch:
-                        del unkeyed[topic]
-                    batch = self._open(opened, *batch.partition, round_)
-                    batch.append(0, message.timestamp, key, message.value, headers)
+                try:
+                    message = messages[index]
+                    topic, key, number, headers = message.topic, message.key, message.partition, message.headers
+                    if number is None and key is None:
+                        turn -= len(message.value or b"")
+                        if turn < 0:
+                            unkeyed.clear()
+                            turn = TURN_BYTES
+                        batch = unkeyed.get(topic)
+                        if batch is None:
+                            chosen = self._partitioner.next_for_batch(self._partitions[topic])
+                            batch = unkeyed[topic] = self._open(opened, topic, chosen, round_)
+                    else:
+                        if number is None:
+                            number = of_key(key, self._partitions[topic])  # type: ignore[arg-type]
+                        batch = opened.get((topic, number)) or self._open(opened, topic, number, round_)
+                    if type(headers) is not list:
+                        headers = [*headers] if headers else _NO_HEADERS
                     inside = batch.indexes
-                inside.append(index)
-                if (calls := batch.calls) and calls[-1] is call:
-                    continue
-                calls.append(call)
-                call.open += 1
+                    if batch.append(len(inside), message.timestamp, key, message.value, headers) is None:
+                        yield batch
+                        del opened[batch.partition]
+                        if unkeyed.get(topic) is batch:
+                            del unkeyed[topic]
+                        batch = self._open(opened, *batch.partition, round_)
+                        batch.append(0, message.timestamp, key, message.value, headers)
+                        inside = batch.indexes
+                    inside.append(index)
+                    if (calls := batch.calls) and calls[-1] is call:
+                        continue
+                    calls.append(call)
+                    call.open += 1
+                except Exception as error:  # noqa: BLE001 - its own call gets it; the others are packed
+                    round_.refuse([index], error)
             yield None
-        yield from opened.values()
+        for batch in opened.values():
+            if batch.indexes:
+                yield batch
+            else:  # opened for a message that cannot be packed
+                del round_.undispatched[batch]
 
     def _open(self, opened: dict[tuple[str, int], Batch], topic: str, number: int, round_: Round) -> Batch:
         batch = opened.get((topic, number))

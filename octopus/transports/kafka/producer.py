@@ -19,12 +19,19 @@ from octopus.transports.kafka.closed import Closed, Place
 from octopus.transports.kafka.errors import mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
 from octopus.transports.kafka.packing import Batch, Packer, Round
-from octopus.transports.kafka.producer_engine import Builder, Renewing, departure
+from octopus.transports.kafka.producer_engine import (
+    REFUSED_FOR_A_RECORD,
+    TOO_LARGE,
+    Builder,
+    Renewing,
+    departure,
+    named_in,
+)
 from octopus.transports.kafka.record_batch import RecordBatch
 from octopus.transports.kafka.renewal import NUMBERS_LOST, RenewableEngine
 from octopus.transports.kafka.settings import KafkaSettings
 from octopus.transports.partitioner import Partitioner
-from octopus.transports.queueing import Call, Queued, fail, of_these
+from octopus.transports.queueing import Call, Queued, fail, of_these, size_of
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
@@ -35,7 +42,6 @@ TURN = 0.005
 """Seconds of packing after which others in the loop have their turn: on a slow link, a round has what many calls queued."""
 
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
-_TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
 
 class Failed(Exception):
@@ -140,8 +146,8 @@ class KafkaProducer:
     def queue(self, messages: Sequence[Outgoing]) -> Queued:
         """Publish messages in order per partition, behind all others, without waiting for anything.
 
-        When one of them cannot be stored, the others still are; then the future has its error. A batch that is too large for
-        the topic is split until only the message that is too large by itself fails.
+        When one of them cannot be stored, the others still are; then the future has its error. A batch that the broker refuses for
+        some of its messages goes again without those; where it does not name them, in halves until only they fail.
         """
         call = Call(messages, asyncio.get_running_loop().create_future())
         self.queue_call(call)
@@ -220,14 +226,16 @@ class KafkaProducer:
                 await self._collect(round_, leaving)
 
     def _abandon(self, round_: Round, error: Exception) -> None:
-        """Give up all that is not with the engine: none of it may overtake the rest."""
-        for batch in self.engine.take_kept():
+        """Give up all that is not with the engine, and close its topics: who sends it again is not to be overtaken."""
+        kept, unfinished = self.engine.take_kept(), self._unfinished()
+        later, self._calls = Round(self._calls, self._call_finished), []
+        topics = {message.topic for message in (*round_.messages, *later.messages)}
+        for topic in topics.union(batch.partition.topic for batch in kept):
+            self._closed.close((topic, None), error, unfinished)
+        for batch in kept:
             batch.round.fail(batch, error)
         round_.abandon(error)
-        if self._calls:
-            calls, self._calls = self._calls, []
-            later = Round(calls, self._call_finished)
-            later.abandon(error)
+        later.abandon(error)
 
     async def _collect(self, round_: Round, leaving: "list[asyncio.Future[None]]") -> None:
         """Let small messages gather behind those that are on their way; many wait for nothing."""
@@ -277,7 +285,7 @@ class KafkaProducer:
         """Return the number of partitions of every topic; 0, with its messages failed, when there is none."""
         found: dict[str, int] = {}
         for topic in set(map(_TOPIC, round_.messages)):
-            error: OctopusError | None = self._closed.error_of((topic, None))
+            error = self._closed.error_of((topic, None))
             if error is None:
                 try:
                     with mapped(f"publishing to {topic!r}", self._settings.brokers, ClientName.of(engine.client)):
@@ -403,29 +411,50 @@ class KafkaProducer:
         elif getattr(error, "retriable", False):
             # Given up without an answer to it, because its partition has no leader or is gone. If it was sent before, it has
             # a sequence number, and it is unknown whether that was used: reused, the next batch could be taken for this one.
-            if was_sent:
-                self.engine.demand_renewal()
+            if was_sent and self.engine.is_renewable:
+                self.engine.lose(engine)
             self._close_behind(batch.partition, self._translated(batch.partition, error, engine), engine)
         elif isinstance(error, kafka.BrokerResponseError):
             # The broker refused the batch and still expects its first sequence number; aiokafka has counted on, and every
             # later batch of this partition would be out of order.
             engine.count_back(KafkaTopicPartition(*batch.partition), batch.builder.record_count())
-        if isinstance(error, _TOO_LARGE) and len(batch.indexes) > 1:
-            self._split(engine, batch)
+        if isinstance(error, REFUSED_FOR_A_RECORD) and batch.indexes:
+            self._take_apart(engine, batch, error)
         elif batch.indexes:
             batch.round.fail(batch, self._translated(batch.partition, error, engine))
 
-    def _split(self, engine: Producer, batch: Batch) -> None:
-        """Send a batch that was too large in halves, before the batches of its partition that are queued already."""
-        middle = len(batch.indexes) // 2
-        for indexes in (batch.indexes[middle:], batch.indexes[:middle]):
-            half = batch.again(self._builder(engine), indexes)
-            for call in half.calls:
-                call.open += 1
-            self._dispatch(engine, half)
-            engine.accumulator.put_last_first(KafkaTopicPartition(*batch.partition))
+    def _take_apart(self, engine: Producer, batch: Batch, error: kafka.BrokerResponseError) -> None:
+        """Fail the messages for which a batch was refused, and send the others again; where they are not named, find them by halves.
+
+        What is sent again goes before the batches of its partition that are queued already.
+        """
+        indexes, round_ = batch.indexes, batch.round
+        named = {indexes[at]: why for at, why in named_in(error).items() if 0 <= at < len(indexes)}
+        if len(indexes) == 1:
+            named = {indexes[0]: str(error.args[0]) if error.args else None}
+        for index, why in named.items():
+            round_.refuse([index], self._refusal(engine, batch, index, error, why))
+        middle = len(indexes) // 2
+        left = [index for index in indexes if index not in named]
+        for part in [left] if named else (indexes[middle:], indexes[:middle]):
+            if part:
+                again = batch.again(self._builder(engine), part)
+                for call in again.calls:
+                    call.open += 1
+                if self._dispatch(engine, again) is not None:
+                    engine.accumulator.put_last_first(KafkaTopicPartition(*batch.partition))
         for call in batch.calls:
-            batch.round.release(call)
+            round_.release(call)
+
+    def _refusal(
+        self, engine: Producer, batch: Batch, index: int, error: kafka.BrokerResponseError, why: str | None
+    ) -> OctopusError:
+        """Return the error of one message for which a batch was refused."""
+        if isinstance(error, TOO_LARGE):
+            size = size_of(batch.round.messages[index : index + 1])
+            sizes = f"key and value have {size} bytes, their batch {batch.builder.size()}"
+            why = f"{why.rstrip('.')}; {sizes}" if why else sizes
+        return self._translated(batch.partition, type(error)(why) if why else error, engine)
 
     def _translated(self, partition: TopicPartition, error: BaseException, engine: Producer) -> OctopusError:
         if isinstance(error, Failed):

@@ -9,8 +9,11 @@ import aiokafka.errors as kafka
 import aiokafka.producer.message_accumulator
 import aiokafka.producer.sender
 import aiokafka.producer.transaction_manager
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
+from aiokafka.structs import TopicPartition
 
-from octopus.transports.kafka.engine import Client
+from octopus.transports.kafka.engine import Client, speaking
+from octopus.transports.kafka.errors import InvalidRecordError
 from octopus.transports.kafka.record_batch import Pieces, pieces_of
 from octopus.transports.kafka.seeing import inner, seeing
 
@@ -138,13 +141,58 @@ class OffsetCommit(_OffsetCommit):  # type: ignore[misc]
         return None
 
 
+TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+
+REFUSED_FOR_A_RECORD: tuple[type[kafka.BrokerResponseError], ...] = (
+    *TOO_LARGE,
+    InvalidRecordError,
+    kafka.InvalidTimestampError,
+)
+"""Errors by which a broker refuses a batch of which it may take parts."""
+
+_REFUSALS = {kind.errno: kind for kind in REFUSED_FOR_A_RECORD}
+
+
+@speaking(ProduceRequest_v8)
+class NamingRequest(ProduceRequest):
+    """Sends batches, and asks the broker, if it can, to name the records for which it refuses them (KIP-467)."""
+
+
 class Produce(_Produce):  # type: ignore[misc]
-    """Lets callbacks see how batches ended before the next ones of their partitions are sent."""
+    """Lets callbacks see how batches ended, and for which records, before the next ones of their partitions are sent."""
+
+    create_request = seeing(_Produce.create_request, ProduceRequest=NamingRequest)
+
+    def handle_response(self, response: Any) -> None:
+        """Take an answer. aiokafka passes over what a broker says of single records."""
+        if response.API_VERSION >= ProduceRequest_v8.API_VERSION:
+            for topic, partitions in response.topics:
+                for number, code, *_, records, reason in partitions:
+                    if (kind := _REFUSALS.get(code)) and (batch := self._batches.get(TopicPartition(topic, number))):
+                        batch.failure(refusal(kind, reason, records))
+        super().handle_response(response)
 
     async def do(self, node_id: int) -> None:
         """Send batches and take the answer."""
         await super().do(node_id)
         await asyncio.sleep(0)  # callbacks have run
+
+
+def refusal(
+    kind: type[kafka.BrokerResponseError], reason: str | None, records: Iterable[tuple[int, str | None]]
+) -> kafka.BrokerResponseError:
+    """Return a broker's refusal of a batch; see `named_in`."""
+    named = {index: why or reason for index, why in records or ()}
+    reasons = [why for why in (*named.values(), reason) if why]
+    error = kind(*reasons[:1])
+    error.named = named  # type: ignore[attr-defined]
+    return error
+
+
+def named_in(error: BaseException) -> Mapping[int, str | None]:
+    """Return the records for which a broker has refused a batch, by their place in it, and why; empty where it does not say."""
+    named: Mapping[int, str | None] = getattr(error, "named", {})
+    return named
 
 
 class Sender(_Sender):  # type: ignore[misc]

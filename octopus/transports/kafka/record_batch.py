@@ -128,8 +128,8 @@ class RecordBatch:
                 self._latest = max(self._latest, self._begun)
         else:
             if not self._count:
-                self._base = self._latest = timestamp
                 self._begun_stamp = _ATTRIBUTES + _varint(self._begun - timestamp)
+                self._base = self._latest = timestamp
             since = timestamp - self._base
             stamp = _ATTRIBUTES + (_VARINTS[since] if 0 <= since < _KNOWN else _varint(since))
             self._latest = max(self._latest, timestamp)

@@ -41,8 +41,8 @@ class RenewableEngine:
 
     An engine with a transactional id is not renewed: when its numbers are lost, another producer has its id.
 
-    Invariant: while a renewal is due, nothing is given to an engine. What comes meanwhile is kept, and goes to the next engine
-    before anything newer.
+    Invariant: while a renewal is due, an engine has nothing but what is on its way, and gets nothing more. What comes meanwhile is
+    kept, and goes to the next engine before anything newer.
 
     Args:
         settings: Where the cluster is.
@@ -118,12 +118,12 @@ class RenewableEngine:
         """Whether the next engine must come before anything else is sent."""
         return self.is_lost and self.is_renewable
 
-    def demand_renewal(self) -> None:
-        """Let what is given to the engine from now on go to the next one, if there may be one."""
-        self.is_lost = self.is_lost or self.is_renewable
-
     def lose(self, engine: Producer) -> None:
-        """Note that an engine's numbers are lost; take back what it has queued, since the broker may take that with any numbers."""
+        """Note that an engine's numbers are lost; take back what it has queued.
+
+        The broker may take that with any numbers, and what comes back to be sent again goes to the next engine: what is queued
+        behind it must not leave before.
+        """
         self.is_lost = True
         if self.is_renewable:
             engine.take_back_queued(Renewing())

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from uuid import uuid4
 
-from octopus.errors import OctopusError, PartitionLost, RecordTooLarge, TopicNotFound, TransportError
+from octopus.errors import OctopusError, PartitionLost, RecordRefused, RecordTooLarge, TopicNotFound, TransportError
 from octopus.events import Published, Record, TopicPartition
 from octopus.transports.base import SIZE_LIMIT, Commit, Outgoing, Start
 from octopus.transports.partitioner import Partitioner
@@ -324,7 +324,7 @@ class MemoryBroker:
         return published
 
     def _append(self, message: Outgoing) -> Published:
-        self._check_size(message)
+        self._check_record(message)
         logs = self.ensure_topic(message.topic)
         number = message.partition
         if number is None:
@@ -338,12 +338,16 @@ class MemoryBroker:
 
     def check(self, message: Outgoing) -> None:
         """Raise the error of storing a message, if any."""
-        self._check_size(message)
+        self._check_record(message)
         self.ensure_topic(message.topic)
         if message.partition is not None:
             self.log(TopicPartition(message.topic, message.partition))
 
-    def _check_size(self, message: Outgoing) -> None:
+    def _check_record(self, message: Outgoing) -> None:
+        if message.key is None and "compact" in self.configs.get(message.topic, {}).get("cleanup.policy", ""):
+            raise RecordRefused(
+                f"A record without a key is none for topic {message.topic!r}, which is compacted. Give it a key."
+            )
         size = len(message.key or b"") + len(message.value or b"")
         size += sum(len(name) + len(value or b"") for name, value in message.headers)
         limit = self.max_record_bytes_of(message.topic)
