@@ -135,6 +135,13 @@ class Attempt:
         self.unacknowledged.refuse(refusal, offsets)
 
 
+def attempt_that_runs() -> Attempt:
+    """Return the attempt that the error boundary has begun, and that has not ended."""
+    attempt = current_attempt.get()
+    assert isinstance(attempt, Attempt), "the error boundary has begun it"
+    return attempt
+
+
 async def _conclude(outlet: Outlet, stored: StoredRecord, attempt: int, error: BaseException) -> Outcome | BatchOutcome:
     current_attempt.set(None)  # what is published from here on is no output of a handler
     if isinstance(error, ConfigurationError):

@@ -13,28 +13,16 @@ import anyio
 import anyio.to_thread
 
 from octopus.claim import Claim
-from octopus.errors import ConfigurationError, ResultRefused, TransportError
-from octopus.events import Batch, Event, Headers, Message, Record, StoredRecord, TopicPartition
-from octopus.logs import get_logger
-from octopus.outcomes import DONE, OUTCOMES, SKIPPED, Outcome
-from octopus.patience import Patience
+from octopus.events import Batch, Event, Headers, Record, StoredRecord, TopicPartition
+from octopus.outcomes import DONE, SKIPPED, Outcome
 from octopus.patterns import Pattern, index_patterns
-from octopus.pipeline.attempts import Attempt, Outlet
+from octopus.pipeline.attempts import Attempt, Outlet, attempt_that_runs
 from octopus.pipeline.columns import any_announces_type, bind_columns, headers_of, value_of
-from octopus.publishing import current_attempt
+from octopus.pipeline.results import Encode, Results, Send
 from octopus.routing import Route
 from octopus.serde import Codec, Decoder, announces_type
 from octopus.tracing import current
-from octopus.transports.base import Outgoing
 from octopus.types import BatchOutcome, Conclude, Decide, Handle, RunClaim
-
-logger = get_logger("octopus.handlers")
-
-Encode = Callable[[str | None, Any, bytes | None], Outgoing]
-"""Topic unless the value says, value, key unless the value says."""
-
-Send = Callable[[Sequence[Outgoing]], Awaitable[Any]]
-"""Publishes in order; returns when all are acknowledged."""
 
 IN_STEP_FROM = 8
 """Records of a claim that are worth the preparations to run them in step; one handler that suspends gets few."""
@@ -65,10 +53,7 @@ class Handling:
         self._plain: Decoder[Any] = Decoder(Any, codecs)
         self._call = _caller(route)
         self._check = check
-        self._encode = encode
-        self._send = send
-        self._patience = Patience(logger, route.name, "results")
-        self._single: set[type] = set()  # of what was returned: one value each, for the topic of `to=`
+        self._results = Results(route, encode, send)
 
     def bind(self, partition: TopicPartition, outlet: Outlet | None = None) -> Handle:
         """Return what handles single records of a partition and raises what the handler raises."""
@@ -85,7 +70,8 @@ class Handling:
             filtered: Whether to ask the filter; not when that has been done.
             outlet: Where outputs go that no handler waits for; the caller of `conclude` begins the attempt.
         """
-        direct, careful, call, publish = self._decoder.direct, self._decoder.decode, self._call, self._publish
+        direct, careful, call, results = self._decoder.direct, self._decoder.decode, self._call, self._results
+        put, publish = results.put, results.publish
         begins = outlet if conclude is not None else None
         accepts = self._accepts if filtered and self._route.pattern is not None else None
         wants_event, check = self._route.signature.parameter.kind == "event", self._check
@@ -115,7 +101,7 @@ class Handling:
                     if check is not None:
                         check()
                     if outlet is not None:
-                        self._put(result, stored.key)
+                        put(result, stored.key)
                     else:
                         await publish(result, stored.key)
                 return DONE
@@ -159,9 +145,9 @@ class Handling:
         `zip` goes in step: it takes a record from the claim's cursor, then does to that record what the `map`s beside it do.
         What raises there ends neither, and the record that was taken is looked at by itself.
         """
-        direct, call, publish, trace = self._decoder.direct, self._call, self._publish, current.set
+        direct, call, publish, trace = self._decoder.direct, self._call, self._results.publish, current.set
         wants_event = self._route.signature.parameter.kind == "event"
-        outputs, messages_of = outlet.outputs if outlet is not None else None, self._messages
+        outputs, messages_of = outlet.outputs if outlet is not None else None, self._results.messages
         single = self.bind_single(partition, conclude, filtered=False, outlet=outlet)
 
         async def handle(claim: Claim) -> Outcome | BatchOutcome:
@@ -222,10 +208,10 @@ class Handling:
         pattern = self._route.pattern
         matches = pattern.matches_bytes if pattern is not None else None
         peek, texts = pattern.one_text if pattern is not None else (None, frozenset[str]())
-        accepts, call, publish = self._accepts, self._call, self._publish
+        accepts, call, publish = self._accepts, self._call, self._results.publish
         wants_event = self._route.signature.parameter.kind == "event"
         outputs = outlet.outputs if outlet is not None else None
-        put, messages_of = outputs.put if outputs is not None else None, self._messages
+        put, messages_of = outputs.put if outputs is not None else None, self._results.messages
 
         async def handle(claim: Claim) -> Outcome:
             outcome: Outcome = DONE
@@ -317,7 +303,7 @@ class Handling:
             decide: Decides about a record that cannot be filtered or decoded; the rest of its batch goes on.
             outlet: Where outputs go that no handler waits for; the caller begins the attempt.
         """
-        pattern, call, publish = self._route.pattern, self._call, self._publish
+        pattern, call, results = self._route.pattern, self._call, self._results
         read = bind_columns(
             partition,
             self._decoder,
@@ -335,15 +321,15 @@ class Handling:
                     current.set(trace)
                     if outlet is not None:
                         done = Batch(each for at, each in enumerate(batch) if at not in others) if others else batch
-                        _attempt_that_runs().narrow(done)
+                        attempt_that_runs().narrow(done)
                     result = await call(arguments)
                     if result is not None:
                         if self._check is not None:
                             self._check()
                         if outlet is not None:
-                            self._put(result, None)
+                            results.put(result, None)
                         else:
-                            await publish(result, None)
+                            await results.publish(result, None)
                 return BatchOutcome(batch, others, retry)
             finally:
                 del others, retry  # see `octopus.types`
@@ -358,73 +344,6 @@ class Handling:
         if value is None:
             return False  # a tombstone has no fields to match
         return pattern.matches(self._plain.decode(value, headers) if headers else value)
-
-    def _put(self, result: Any, key: bytes | None) -> None:
-        """Let the outputs of the attempt that runs be on their way.
-
-        Args:
-            result: What the handler returned.
-            key: Theirs, unless they say.
-        """
-        attempt = _attempt_that_runs()
-        for message in self._messages(result, key):
-            attempt.outlet.outputs.put(attempt, attempt.record, message)
-
-    async def _publish(self, result: Any, key: bytes | None) -> None:
-        if messages := self._messages(result, key):
-            try:
-                await self._send(messages)
-            except ConfigurationError as error:
-                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
-            except TransportError as error:
-                if not error.retryable:
-                    raise
-                # The handler is done, and running it again would not bring the broker, or the topic, back.
-                await self._patience.until_all_sent(self._send, messages, error)
-
-    def _messages(self, result: Any, key: bytes | None) -> Sequence[Outgoing]:
-        """Encode what the handler returned.
-
-        Raises:
-            ResultRefused: It cannot be published.
-        """
-        to, encode = self._route.to, self._encode
-        if type(result) in self._single:
-            return (encode(to, result, key),)
-        # A NamedTuple is one value, although it is a tuple.
-        several = isinstance(result, list) or type(result) is tuple
-        results = result if several else (result,)
-        messages = []
-        for each in results:
-            if each is None:
-                continue
-            kind = type(each)
-            if kind in OUTCOMES or (to is None and kind is not Message):
-                raise self._refused(kind)
-            try:
-                messages.append(encode(to, each, key))
-            except ConfigurationError as error:
-                raise ResultRefused(f"handler {self._route.name!r}: {error}") from error
-        if messages and not several and to is not None and type(result) is not Message:
-            self._single.add(type(result))
-        return messages
-
-    def _refused(self, kind: type) -> ResultRefused:
-        name, what = self._route.name, f"returned a value of type {kind.__qualname__}"
-        if kind in OUTCOMES:
-            return ResultRefused(
-                f"handler {name!r} {what}, which is an outcome: return None, or raise Reject(…) or RetryLater(…)."
-            )
-        return ResultRefused(
-            f"handler {name!r} {what}, and nothing says where it goes: give it to=, return a Message(…, topic=…), or "
-            "return None."
-        )
-
-
-def _attempt_that_runs() -> Attempt:
-    attempt = current_attempt.get()
-    assert isinstance(attempt, Attempt), "the error boundary has begun it"
-    return attempt
 
 
 def _caller(route: Route) -> Callable[[Any], Awaitable[Any]]:

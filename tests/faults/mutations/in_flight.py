@@ -94,8 +94,8 @@ MUTATIONS = (
     Mutation(
         "records of a batch that it was not given fail with it",
         "octopus/pipeline/handling.py",
-        "_attempt_that_runs().narrow(done)",
-        "_attempt_that_runs()",
+        "attempt_that_runs().narrow(done)",
+        "attempt_that_runs()",
         (REFUSED,),
     ),
     Mutation(

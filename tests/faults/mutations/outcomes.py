@@ -80,9 +80,9 @@ MUTATIONS = (
     ),
     Mutation(
         "what a handler returns is not waited for",
-        "octopus/pipeline/handling.py",
-        "        if messages := self._messages(result, key):\n            try:\n                await self._send(messages)\n",
-        "        if messages := self._messages(result, key):\n            try:\n                asyncio.ensure_future(self._send(messages))\n",
+        "octopus/pipeline/results.py",
+        "        if messages := self.messages(result, key):\n            try:\n                await self._send(messages)\n",
+        "        if messages := self.messages(result, key):\n            try:\n                asyncio.ensure_future(self._send(messages))\n",
         ("tests/worker/test_exactly_once.py",),
     ),
 )
