@@ -38,7 +38,8 @@ class Scenario(NamedTuple):
 CRASHES, HANDLERS, OUTAGES = "faults/test_crashes", "faults/test_handlers", "faults/test_outages"
 REBALANCES, SHUTDOWN, ONCE = "faults/test_rebalances", "faults/test_shutdown", "faults/test_exactly_once"
 SECOND_ENGINE = "faults/test_librdkafka"
-DELIVERY, BROKERS = "worker/test_delivery", "worker/test_delivery_on_brokers"
+COMMITS, DELIVERY = "worker/test_commits", "worker/test_delivery"
+BROKERS = "worker/test_delivery_on_brokers"
 FAULTS, READING = "transports/test_faults", "transports/test_reading"
 ONCE_BROKERS, ONCE_PROCESSES = "worker/test_exactly_once_on_brokers", "worker/test_exactly_once_in_processes"
 
@@ -54,7 +55,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "the first record of a fresh group hangs",
             {
                 HANDLERS: ["a_first_record_that_hangs_holds_the_commit_back_until_it_is_finished"],
-                DELIVERY: ["nothing_is_committed_past_a_first_record_that_hangs"],
+                COMMITS: ["nothing_is_committed_past_a_first_record_that_hangs"],
             },
         ),
         2: Scenario(
@@ -82,7 +83,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "gaps between offsets",
             {
                 HANDLERS: ["what_no_handler_sees_moves_the_commit_and_does_not_come_again"],
-                DELIVERY: ["compacted_and_filtered_records_do_not_hold_commits_back"],
+                COMMITS: ["compacted_and_filtered_records_do_not_hold_commits_back"],
                 FAULTS: ["records_of_aborted_transactions_are_passed_over_and_the_position_goes_on"],
             },
         ),
@@ -99,7 +100,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             {
                 BROKERS: ["commits_that_a_broker_refuses_are_repeated_and_lose_nothing"],
                 FAULTS: ["errors_of_a_commit", "a_commit_that_is_not_answered_fails_in_time_and_can_be_repeated"],
-                DELIVERY: ["a_commit_that_fails_is_repeated_and_nothing_goes_backwards"],
+                COMMITS: ["a_commit_that_fails_is_repeated_and_nothing_goes_backwards"],
             },
             INJECTED,
         ),
@@ -114,7 +115,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
             "commits while idle and by timer",
             {
                 HANDLERS: ["what_no_handler_sees_moves_the_commit_and_does_not_come_again"],
-                DELIVERY: ["so_many_settled_records_are_committed_before_the_interval_ends"],
+                COMMITS: ["so_many_settled_records_are_committed_before_the_interval_ends"],
             },
         ),
     },
@@ -239,7 +240,7 @@ SCENARIOS: dict[str, dict[int, Scenario]] = {
         ),
         30: Scenario(
             "deep nesting, huge numbers, NaN",
-            {"serde/test_serde": ["a_refusal_says_why"]},
+            {"serde/test_decoding": ["a_refusal_says_why"]},
             DECODED,
         ),
         31: Scenario(

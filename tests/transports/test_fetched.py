@@ -1,12 +1,8 @@
 """Views of an answer say what aiokafka's copies of it say, and leave it as it was."""
 
-import contextlib
 import gc
 import gzip
-import io
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -15,7 +11,6 @@ from typing import Any
 import aiokafka.errors as kafka
 import pytest
 from aiokafka.consumer.fetcher import PartitionRecords as TheirRecords
-from aiokafka.protocol import fetch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -23,185 +18,18 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octopus.broker.checksum import crc32c as by_arithmetic
 from octopus.errors import BatchTooLarge, CorruptBatch
 from octopus.events import TopicPartition
 from octopus.transports.base import LARGE, Chunk
-from octopus.transports.checksum import PIECE, crc32c, crc32c_of_pieces
+from octopus.transports.checksum import crc32c
 from octopus.transports.kafka import reader
-from octopus.transports.kafka.compact import length_of
 from octopus.transports.kafka.engine import PartitionRecords
-from octopus.transports.kafka.fetch_by_id import FetchById
-from octopus.transports.kafka.fetched import COMPACT, VERSIONS, Batch, FetchedBatches, read_answer, throttle_time
+from octopus.transports.kafka.fetched import Batch, FetchedBatches
 from octopus.transports.kafka.measuring import HEADER_BYTES, RECORD_BYTES
 from octopus.transports.kafka.reader import Buffer, read_among
 from octopus.unread import Unread
 
 LIMIT = 64 * 1024 * 1024
-
-int16, int32, int64 = (st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (16, 32, 64))
-KINDS = {version: getattr(fetch, f"FetchResponse_v{version}") for version in VERSIONS if version < COMPACT}
-
-KIND_13: Any = FetchById._CLASSES[-1].RESPONSE_TYPE  # type: ignore[misc]  # a tuple of any length
-
-
-# answers
-
-
-def partitions(version: int) -> st.SearchStrategy[Any]:
-    """Partitions of an answer, in the order of aiokafka's schema."""
-    aborted = st.none() | st.lists(st.tuples(int64, int64), max_size=3)
-    fields: list[Any] = [int32, int16, int64, int64, *([int64] if version >= 5 else []), aborted]
-    fields += [int32] if version >= 11 else []
-    return st.tuples(*fields, st.none() | st.binary(max_size=200) | st.just(bytes(3000)))
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> Any:
-    """A response of any version, perhaps with null arrays, and its frame."""
-    version = draw(st.sampled_from([*KINDS]))
-    topics = draw(
-        st.none()
-        | st.lists(st.tuples(st.text(max_size=20), st.none() | st.lists(partitions(version), max_size=3)), max_size=3)
-    )
-    session = (draw(int16), draw(int32)) if version >= 7 else ()
-    kind = KINDS[version]
-    return kind, struct.pack(">i", draw(int32)) + kind(draw(int32), *session, topics).encode()
-
-
-def plain(value: Any) -> Any:
-    """Return a response as one can compare it: nothing is like none of something."""
-    if isinstance(value, memoryview):
-        return bytes(value)
-    if isinstance(value, list | tuple):
-        return tuple(plain(item) for item in value)
-    return value
-
-
-def without_nulls(topics: Any) -> Any:
-    """Return topics as aiokafka decodes them, null arrays and bytes being empty ones."""
-    return [
-        (
-            name,
-            [
-                tuple(
-                    (b"" if index == len(row) - 1 else []) if field is None else field
-                    for index, field in enumerate(row)
-                )
-                for row in rows or []
-            ],
-        )
-        for name, rows in topics or []
-    ]
-
-
-@given(answers())
-def test_an_answer_reads_as_aiokafka_reads_it(answer: Any) -> None:
-    kind, frame = answer
-    expected = kind.decode(io.BytesIO(frame[4:]))
-    buffer = bytearray(frame)
-    for data in (frame, memoryview(buffer)):
-        got = read_answer(kind, data)
-        assert type(got) is kind
-        assert got.throttle_time_ms == expected.throttle_time_ms
-        if kind.API_VERSION >= 7:
-            assert (got.error_code, got.session_id) == (expected.error_code, expected.session_id)
-        assert plain(got.topics) == plain(without_nulls(expected.topics))
-    assert buffer == frame
-
-
-@given(answers(), st.data())
-def test_an_answer_that_is_cut_anywhere_is_an_error_and_no_other_answer(answer: Any, data: st.DataObject) -> None:
-    kind, frame = answer
-    cut = data.draw(st.integers(0, len(frame) - 1))
-    with pytest.raises((struct.error, ValueError)):
-        read_answer(kind, memoryview(frame)[:cut])
-
-
-@given(answers(), st.data())
-def test_an_answer_of_noise_is_read_or_refused(answer: Any, data: st.DataObject) -> None:
-    kind, frame = answer
-    noisy = bytearray(frame)
-    for at in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=8)):
-        noisy[at] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(struct.error, ValueError):
-        read_answer(kind, noisy)
-
-
-# answers in the compact encoding
-
-tags = st.dictionaries(st.integers(0, 300), st.binary(max_size=20), max_size=2)
-
-
-def written_tags(given: dict[int, bytes]) -> bytes:
-    fields = [length_of(tag - 1) + length_of(len(given[tag]) - 1) + given[tag] for tag in sorted(given)]
-    return length_of(len(fields) - 1) + b"".join(fields)
-
-
-@st.composite
-def compact_answers(draw: st.DrawFn) -> tuple[Any, bytes]:
-    """What an answer of version 13 says, and its frame."""
-    throttle, code, session = draw(int32), draw(int16), draw(int32)
-    written = struct.pack(">i", draw(int32)) + written_tags(draw(tags)) + struct.pack(">ihi", throttle, code, session)
-    topics = []
-    count = draw(st.integers(0, 3))
-    written += length_of(count)
-    for _ in range(count):
-        topic_id, rows = draw(st.binary(min_size=16, max_size=16)), draw(st.lists(partitions(11), max_size=3))
-        written += topic_id + length_of(len(rows))
-        for *head, aborted, replica, records in rows:
-            written += struct.pack(">ihqqq", *head)
-            written += b"\0" if aborted is None else length_of(len(aborted))
-            for entry in aborted or ():
-                written += struct.pack(">qq", *entry) + written_tags(draw(tags))
-            written += struct.pack(">i", replica)
-            written += b"\0" if records is None else length_of(len(records)) + records
-            written += written_tags(draw(tags))
-        written += written_tags(draw(tags))
-        topics.append((topic_id, rows))
-    return (throttle, code, session, without_nulls(topics)), written + written_tags(draw(tags))
-
-
-@given(compact_answers())
-def test_a_compact_answer_says_what_was_written(answer: tuple[Any, bytes]) -> None:
-    (throttle, code, session, topics), frame = answer
-    got = read_answer(KIND_13, frame)
-    assert (got.throttle_time_ms, got.error_code, got.session_id) == (throttle, code, session)
-    assert plain(got.topics) == plain(topics)
-    assert throttle_time(13, frame) == throttle
-
-
-@given(compact_answers(), st.data())
-def test_a_compact_answer_that_is_cut_or_noisy_is_read_or_refused(
-    answer: tuple[Any, bytes], data: st.DataObject
-) -> None:
-    _, frame = answer
-    with contextlib.suppress(struct.error, ValueError):
-        read_answer(KIND_13, frame[: data.draw(st.integers(0, len(frame) - 1))])
-    noisy = bytearray(frame)
-    for at in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=8)):
-        noisy[at] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(struct.error, ValueError):
-        read_answer(KIND_13, noisy)
-
-
-def test_a_topic_without_a_name_is_refused() -> None:
-    frame = struct.pack(">iiihi", 1, 0, 1, -1, 0)
-    with pytest.raises(ValueError, match="no name"):
-        read_answer(KINDS[4], frame)
-
-
-def answer_with(*records: bytes) -> bytes:
-    rows = [(number, 0, 9, 9, 0, [], -1, data) for number, data in enumerate(records)]
-    return struct.pack(">i", 1) + bytes(KINDS[11](0, 0, 0, [("topic", rows)]).encode())
-
-
-def test_records_are_views_of_the_frame() -> None:
-    frame = bytearray(answer_with(b"large" * 1000, b"small"))
-    ((_, partitions),) = read_answer(KINDS[11], memoryview(frame)).topics
-    assert [type(partition[-1]) for partition in partitions] == [memoryview, memoryview]
-    assert [bytes(partition[-1]) for partition in partitions] == [b"large" * 1000, b"small"]
-
 
 # batches
 
@@ -669,51 +497,3 @@ def test_what_has_been_read_lets_go_of_its_frame_without_a_garbage_collection(co
     finally:
         gc.enable()
     assert [r.value for chunk in chunks for r in chunk.records] == [b"one", b"two", b"three"]
-
-
-# checksums
-
-
-@given(st.binary(max_size=3000))
-def test_the_checksum_is_that_of_the_broker(data: bytes) -> None:
-    assert crc32c(data) == crc32c(memoryview(bytearray(data))) == by_arithmetic(data)
-
-
-@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7])
-def test_the_checksum_of_more_than_a_piece_is_that_of_the_broker(size: int) -> None:
-    data = (bytes(range(256)) * (size // 256 + 1))[:size]
-    assert crc32c(data) == crc32c(memoryview(bytearray(data))) == by_arithmetic(data)
-
-
-def test_the_checksum_of_the_standard_is_the_standards() -> None:
-    assert crc32c(b"123456789") == 0xE3069283
-
-
-def test_pieces_have_the_checksum_of_what_they_are_together() -> None:
-    pieces = (b"", bytes(range(256)) * 999, b"123", b"456789")
-    assert crc32c_of_pieces(pieces) == crc32c(b"".join(pieces))
-
-
-@pytest.mark.parametrize("extensions", [True, False], ids=["with aiokafka's", "with none at all"])
-def test_without_its_extension_another_checksum_takes_over_in_silence(extensions: bool) -> None:
-    program = """
-import sys, time
-sys.modules["google_crc32c.cext"] = None
-from octopus.transports import checksum
-import google_crc32c
-assert google_crc32c.implementation == "python"
-data = memoryview(bytearray(b"123456789"))
-assert checksum.crc32c(data) == checksum.crc32c(bytes(data)) == 0xE3069283
-assert checksum.crc32c_of_pieces((b"1234", b"", b"56789")) == 0xE3069283
-started = time.perf_counter()
-checksum.crc32c(bytes(1_000_000))
-assert time.perf_counter() - started < 0.5
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env={} if extensions else {"AIOKAFKA_NO_EXTENSIONS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 from tests.faults.mutations.mutation import Mutation
 
 ENDINGS = "tests/worker/test_endings.py"
-DELIVERY = "tests/worker/test_delivery.py"
+COMMITS, DELIVERY, STARTS = (f"tests/worker/test_{subject}.py" for subject in ("commits", "delivery", "starts"))
 REBALANCE = "tests/worker/test_rebalance.py"
 TRIALS = "tests/faults/test_crashes.py"
 KILLS = f"{TRIALS}::test_workers_killed_at_random_points_lose_nothing"
@@ -63,7 +63,7 @@ MUTATIONS = (
         "octopus/worker/commits.py",
         "each.partition: Commit(each.ledger.committable,",
         "each.partition: Commit(each.ledger.position,",
-        (DELIVERY,),
+        (COMMITS,),
     ),
     Mutation(
         "what is committed is the position, as trials with real processes see it",
@@ -77,7 +77,7 @@ MUTATIONS = (
         "octopus/worker/commits.py",
         "                return context.health.fail(error, context.outlook, self._loop.time())",
         "                for assignment in due:\n                    assignment.note_committed(offsets[assignment.partition].offset)",
-        (DELIVERY,),
+        (COMMITS,),
     ),
     Mutation(
         "a revoked partition is given away without waiting for what runs",
@@ -112,35 +112,35 @@ MUTATIONS = (
         "octopus/worker/starts.py",
         "await self._consumer.commit(anchors)",
         "pass",
-        (DELIVERY,),
+        (STARTS,),
     ),
     Mutation(
         "the map of a commit is missing",
         "octopus/runner/commit_metadata.py",
         "ahead = encode_map(ledger.committable, ledger.settled_ahead(), map_limit(topic_id))",
         "ahead = encode_map(ledger.committable, [])",
-        (DELIVERY,),
+        (COMMITS,),
     ),
     Mutation(
         "what settles while a commit is under way counts as committed",
         "octopus/worker/commits.py",
         "assignment.note_committed(offsets[assignment.partition].offset, count)",
         "assignment.note_committed(assignment.ledger.committable, assignment.ledger.ahead)",
-        (DELIVERY,),
+        (COMMITS,),
     ),
     Mutation(
         "a commit without an answer is waited for, for ever",
         "octopus/worker/commits.py",
         "async with asyncio.timeout(context.settings.commit_timeout):\n                    due = await context.topics.same(due)",
         "async with asyncio.timeout(None):\n                    due = await context.topics.same(due)",
-        (DELIVERY,),
+        (COMMITS,),
     ),
     Mutation(
         "a stop does not commit",
         "octopus/worker/group.py",
         "partial(self._commit, mine)",
         "partial(self._commit, ())",
-        (DELIVERY,),
+        (COMMITS, DELIVERY),
     ),
     Mutation(
         "a partition that appears later begins at its end",
@@ -149,13 +149,13 @@ MUTATIONS = (
         "            place = resolve_start(start, anchor.time)\n"
         '            if place == "latest" and partition.topic in anchors:\n                place = anchor.time\n',
         "        place = resolve_start(start, otherwise[partition.topic].time)\n",
-        (DELIVERY,),
+        (STARTS,),
     ),
     Mutation(
         "each member means its own moment by latest",
         "octopus/worker/anchors.py",
         '            if place == "latest" and partition.topic in anchors:\n                place = anchor.time\n',
         "",
-        (DELIVERY, "tests/worker/test_group.py"),
+        (STARTS, "tests/worker/test_group.py"),
     ),
 )

@@ -7,7 +7,7 @@ COMMIT_SAFETY, ORDER, RETRIES, ASSIGNMENTS, ENDINGS = (
     for subject in ("commit_safety", "order_and_concurrency", "retries", "assignments", "endings")
 )
 CANCELLATION = "tests/test_cancellation.py"
-DELIVERY = "tests/worker/test_delivery.py"
+COMMITS, DELIVERY = "tests/worker/test_commits.py", "tests/worker/test_delivery.py"
 REBALANCE = "tests/worker/test_rebalance.py"
 TRIALS = "tests/faults/test_crashes.py"
 PLANS = "tests/worker/test_plans.py"
@@ -75,14 +75,14 @@ MUTATIONS = (
         "octopus/runner/ledger.py",
         "return self._first if self._runs else self._position",
         "return self._position",
-        ("tests/runner/test_ledger.py", DELIVERY),
+        ("tests/runner/test_ledger.py", COMMITS),
     ),
     Mutation(
         "the offset map says that an open record is settled",
         "octopus/runner/ledger.py",
         "if offset in self._settled:\n                first,",
         "if True:\n                first,",
-        ("tests/runner/test_ledger.py", DELIVERY),
+        ("tests/runner/test_ledger.py", COMMITS),
     ),
     Mutation(
         "a map of another base is believed",

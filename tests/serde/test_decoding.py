@@ -1,142 +1,45 @@
-"""Decoding by annotation, the reasons for refusing, content types, and publishing."""
+"""Decoding by annotation, and the reasons for refusing."""
 
-import dataclasses
 import datetime
 import decimal
-import enum
 import ipaddress
 import pathlib
-import re
 import subprocess
 import sys
 import typing
-from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
+from typing import Annotated, Any, Literal
 
-import attrs
 import msgspec
 import pydantic
 import pytest
 
-from octopus.errors import CodecUnavailable, ConfigurationError, ConnectionFailed, DecodeError
-from octopus.serde import JSON, MESSAGE_PACK, Decoder, encode
-
-
-class File(msgspec.Struct):
-    path: str
-    size: int
-
-
-class Renamed(msgspec.Struct, rename="camel"):
-    file_size: int
-
-
-class Checked(msgspec.Struct):
-    size: int
-
-    def __post_init__(self) -> None:
-        match self.size:
-            case 0:
-                raise ValueError("size must be\npositive")
-            case 1:
-                raise ZeroDivisionError("one")
-            case 2:
-                raise Unprintable
-            case 3:
-                raise MemoryError
-            case 4:
-                raise KeyboardInterrupt
-            case 5:
-                raise ConnectionFailed("validators have no business with brokers")
-
-
-class Unprintable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("not even this")
-
-
-class Folder(msgspec.Struct, forbid_unknown_fields=True):
-    files: list[File]
-    parent: "Folder | None" = None
-
-
-@dataclasses.dataclass
-class Sample:
-    name: str
-    mass: float
-
-
-@attrs.define
-class Motor:
-    axis: str
-    position: float
-
-
-class Reading(TypedDict):
-    sensor: str
-    value: float
-
-
-class Point(NamedTuple):
-    x: int
-    y: int
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Shade(enum.StrEnum):
-    DARK = "dark"
-
-
-class Model(pydantic.BaseModel):
-    size: int
-    ratio: float = 0
-    note: Any = None
-
-
-class Aliased(pydantic.BaseModel):
-    file_size: int = pydantic.Field(alias="fileSize")
-    parts: list[Model] = []
-
-
-class Strange(pydantic.BaseModel):
-    size: int
-
-    @pydantic.field_validator("size")
-    @classmethod
-    def check(cls, size: int) -> int:
-        if size == 0:
-            raise ValueError("size must be positive")
-        return 1 // (size - 1)
-
-
-class Circle(pydantic.BaseModel):
-    radius: float
-
-
-class Square(pydantic.BaseModel):
-    side: float
-
-
-class Tagged(msgspec.Struct, tag="tagged"):
-    one: int
-
-
-class OtherTag(msgspec.Struct, tag="other"):
-    two: int
-
-
-class Holder(msgspec.Struct):
-    model: Model
-
-
-class Text(msgspec.Struct):
-    body: str
-
-
-RunId = NewType("RunId", str)
-T = typing.TypeVar("T")
+from octopus.errors import ConfigurationError, DecodeError
+from octopus.serde import JSON, MESSAGE_PACK, Decoder
+from tests.serde.saying import THEIRS, says
+from tests.serde.values import (
+    Aliased,
+    Checked,
+    Circle,
+    Colour,
+    File,
+    Folder,
+    Holder,
+    Model,
+    Motor,
+    OtherTag,
+    Point,
+    Reading,
+    Renamed,
+    RunId,
+    Sample,
+    Shade,
+    Square,
+    Strange,
+    Stranger,
+    T,
+    Tagged,
+    Text,
+)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +107,6 @@ def test_structs_are_decoded_by_msgspec_itself() -> None:
 def test_bytes_are_not_copied() -> None:
     value = b"some bytes"
     assert Decoder[bytes](bytes).decode(value) is value
-
-
-THEIRS = "…"
-"""Where a reason has the words of a library, which it may change; `test_serde_reasons.py` has what is made of those that are known."""
-
-
-def says(reason: str, expected: str) -> bool:
-    """Whether a reason is the expected one, with any words where those of a library stand."""
-    pattern = re.escape(expected).replace(re.escape(THEIRS), ".+")
-    return re.fullmatch(pattern, reason) is not None
 
 
 @pytest.mark.parametrize(
@@ -322,170 +215,6 @@ def test_the_direct_function_always_raises_on_a_tombstone(annotation: Any) -> No
     assert refuses(Decoder[Any](annotation).direct, None)
 
 
-JSON_TYPES = [
-    b"application/json",
-    b"application/json; charset=utf-8",
-    b"application/json;charset=utf-8",
-    b"Application/JSON",
-    b"text/json",
-    b"application/geo+json",
-    b"",
-    None,
-]
-
-
-@pytest.mark.parametrize("content_type", JSON_TYPES, ids=str)
-def test_json_goes_by_many_names(content_type: bytes | None) -> None:
-    decoder = Decoder[File](File)
-    for _ in range(2):
-        assert decoder.decode(b'{"path":"a","size":1}', [("content-type", content_type)]) == File("a", 1)
-
-
-class Loose(msgspec.Struct):
-    """What any JSON object decodes into."""
-
-    path: str = ""
-
-
-CLOUD_EVENTS = [
-    b"application/cloudevents+json",
-    b"application/cloudevents+json; charset=utf-8",
-    b"Application/CloudEvents-Batch+JSON",
-    b"application/cloudevents",
-]
-
-
-@pytest.mark.parametrize("content_type", CLOUD_EVENTS, ids=str)
-@pytest.mark.parametrize("annotation", [Loose, Any, dict], ids=str)
-def test_the_envelope_of_a_cloud_event_is_not_taken_for_the_event(content_type: bytes, annotation: Any) -> None:
-    with pytest.raises(
-        DecodeError, match="is a structured CloudEvent, whose envelope is not taken off: publish it in the binary"
-    ):
-        Decoder[Any](annotation).decode(b'{"specversion":"1.0","data":{"path":"a"}}', [("content-type", content_type)])
-
-
-def test_bytes_and_a_codec_of_the_app_take_cloud_events() -> None:
-    class CloudEvents:
-        content_type = "application/cloudevents+json"
-
-        def decoder(self, annotation: Any) -> Any:
-            return lambda value: msgspec.json.decode(value)["data"]
-
-        def encode(self, value: Any) -> bytes:
-            return b""
-
-    headers = [("content-type", CLOUD_EVENTS[1])]
-    assert Decoder[bytes](bytes).decode(b'{"data":1}', headers) == b'{"data":1}'
-    assert Decoder[Any](Any, [CloudEvents()]).decode(b'{"data":1}', headers) == 1
-
-
-@pytest.mark.parametrize("content_type", [b"application/msgpack", b"application/x-msgpack", b"application/x+msgpack"])
-@pytest.mark.parametrize(("annotation", "value"), [(File, File("a", 1)), (Model, Model(size=1)), (Any, {"a": [1]})])
-def test_messagepack_is_read_when_the_header_says_so(content_type: bytes, annotation: Any, value: Any) -> None:
-    decoder = Decoder[Any](annotation)
-    stored = encode(value, MESSAGE_PACK)
-    for _ in range(2):
-        assert decoder.decode(stored, [("other", b"x"), ("Content-Type", content_type)]) == value
-
-
-@pytest.mark.parametrize(
-    ("annotation", "value", "reason"),
-    [
-        (File, b"\x81\xa4path", "invalid MessagePack…"),
-        (File, b"\xc1", "invalid MessagePack…"),
-        (File, b"\x82\xa4path\xa1a\xa4size\xa1a", THEIRS),
-        (Any, b"\x91" * 100_000, "invalid MessagePack: nested too deeply"),
-        (Model, b"\x81\xa4size\xa1a", "$.size: …"),
-    ],
-)
-def test_bad_messagepack_is_refused(annotation: Any, value: bytes, reason: str) -> None:
-    with pytest.raises(DecodeError) as caught:
-        Decoder[Any](annotation).decode(value, [("content-type", b"application/msgpack")])
-    assert says(caught.value.reason, reason), caught.value.reason
-
-
-@pytest.mark.parametrize(
-    "content_type", [b"application/avro", b"\xff\xfe\x00", b"+", b"x" * 10_000], ids=lambda c: c[:9]
-)
-def test_an_unknown_content_type_is_refused_by_name(content_type: bytes) -> None:
-    with pytest.raises(DecodeError, match=r"is unknown; known are application/json, application/msgpack"):
-        Decoder[File](File).decode(b"{}", [("content-type", content_type)])
-
-
-def test_raw_annotations_take_any_content_type() -> None:
-    headers = [("content-type", b"application/avro")]
-    assert Decoder[bytes](bytes).decode(b"\x00\x01", headers) == b"\x00\x01"
-    assert Decoder[str](str).decode(b"text", headers) == "text"
-
-
-def test_ten_thousand_strange_headers_do_not_matter() -> None:
-    headers: list[tuple[str, bytes | None]] = [(f"header-{n}", b"\xff\x00" if n % 2 else None) for n in range(10_000)]
-    headers += [("content-type", b"application/avro"), ("content-type", b"application/json")]
-    assert Decoder[int](int).decode(b"1", headers) == 1
-
-
-class Shouting:
-    """A codec of an application."""
-
-    content_type = "application/x-shouting"
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-    def decoder(self, annotation: Any) -> typing.Callable[[bytes], Any]:
-        if annotation is int:
-            raise TypeError("no numbers")
-
-        def decode(value: bytes) -> Any:
-            if self.error:
-                raise self.error
-            return value.decode().upper()
-
-        return decode
-
-    def encode(self, value: Any) -> bytes:
-        return f"{value}!".encode()
-
-
-SHOUTED = [("content-type", b"application/x-shouting; version=1")]
-
-
-def test_an_application_brings_its_own_codec() -> None:
-    assert Decoder[Any](Any, codecs=[Shouting()]).decode(b"a", SHOUTED) == "A"
-    assert Decoder[Any](Any, codecs=[Shouting()]).decode(b'"a"') == "a"
-    assert Decoder[Any](Any, default=Shouting()).decode(b"a") == "A"
-    assert encode(1, Shouting()) == b"1!"
-
-
-def test_a_codec_may_take_the_place_of_a_built_in_one() -> None:
-    codec = Shouting()
-    codec.content_type = "application/json"
-    assert Decoder[Any](Any, codecs=[codec]).decode(b"a", [("content-type", b"application/json")]) == "A"
-
-
-def test_what_a_codec_raises_is_a_decode_error() -> None:
-    with pytest.raises(DecodeError, match="refused with KeyError: 'schema 7'"):
-        Decoder[Any](Any, codecs=[Shouting(KeyError("schema 7"))]).decode(b"a", SHOUTED)
-
-
-def test_a_codec_that_does_not_support_the_annotation_says_so_only_for_its_records() -> None:
-    decoder = Decoder[int](int, codecs=[Shouting()])
-    assert decoder.decode(b"1") == 1
-    with pytest.raises(DecodeError, match="application/x-shouting cannot be decoded into int: no numbers"):
-        decoder.decode(b"1", SHOUTED)
-    with pytest.raises(ConfigurationError, match="int cannot be decoded: no numbers"):
-        Decoder[int](int, default=Shouting())
-
-
-def test_a_schema_registry_that_is_down_is_not_the_bytes_fault() -> None:
-    with pytest.raises(CodecUnavailable, match="application/x-shouting cannot be decoded for now: registry down"):
-        Decoder[Any](Any, codecs=[Shouting(ConnectionFailed("registry down"))]).decode(b"a", SHOUTED)
-
-
-class Stranger:
-    pass
-
-
 @pytest.mark.parametrize(
     ("annotation", "sentence"),
     [
@@ -538,91 +267,6 @@ def test_fields_that_refer_to_nothing_are_known_before_the_first_record() -> Non
 def test_a_decoder_knows_the_fields_of_one_class(annotation: Any, fields: tuple[str, ...] | None) -> None:
     known = Decoder[Any](annotation).fields
     assert (known and sorted(known)) == (fields and sorted(fields))
-
-
-@pytest.mark.parametrize(
-    ("value", "stored"),
-    [
-        pytest.param(None, None, id="tombstone"),
-        pytest.param("Zürich", "Zürich".encode(), id="text"),
-        pytest.param(RunId("run"), b"run", id="NewType"),
-        pytest.param(b"\xff", b"\xff", id="bytes"),
-        pytest.param(bytearray(b"\xff"), b"\xff", id="bytearray"),
-        pytest.param(memoryview(b"\xff"), b"\xff", id="memoryview"),
-        pytest.param({"a": 1}, b'{"a":1}', id="dict"),
-        pytest.param([1, "a"], b'[1,"a"]', id="list"),
-        pytest.param(7, b"7", id="int"),
-        pytest.param(False, b"false", id="bool"),
-        pytest.param(float("nan"), b"null", id="NaN"),
-        pytest.param(File("a", 1), b'{"path":"a","size":1}', id="Struct"),
-        pytest.param(Sample("a", 1.5), b'{"name":"a","mass":1.5}', id="dataclass"),
-        pytest.param(Motor("x", 1.5), b'{"axis":"x","position":1.5}', id="attrs"),
-        pytest.param(Point(1, 2), b"[1,2]", id="NamedTuple"),
-        pytest.param(Colour.RED, b'"red"', id="Enum"),
-        pytest.param(Shade.DARK, b'"dark"', id="str Enum"),
-        pytest.param(Circle(radius=1), b'{"radius":1.0}', id="pydantic"),
-        pytest.param(Aliased(fileSize=1), b'{"fileSize":1,"parts":[]}', id="pydantic by alias"),
-        pytest.param({"a": Circle(radius=1)}, b'{"a":{"radius":1.0}}', id="pydantic inside"),
-    ],
-)
-def test_values_are_written_so_that_they_can_be_read_again(value: Any, stored: bytes | None) -> None:
-    assert encode(value) == stored
-
-
-def test_bytes_are_published_without_a_copy() -> None:
-    value = b"some bytes"
-    assert encode(value) is value
-
-
-class Array:
-    def tolist(self) -> list[int]:
-        return [1]
-
-
-def endless() -> list[Any]:
-    inside: list[Any] = []
-    inside.append(inside)
-    return inside
-
-
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        (
-            Stranger(),
-            "A value of type Stranger cannot be published as application/json: .*Stranger is not a data type$",
-        ),
-        (Array(), r"Array is not a data type; convert it first, for example with .tolist\(\)"),
-        (
-            {"a": Stranger()},
-            "A value of type dict cannot be published as application/json: .*Stranger is not a data type",
-        ),
-        ("\ud800", "Text with a lone surrogate, at character 0, cannot be published"),
-        (["\ud800"], "A value of type list cannot be published as application/json: .+"),
-        (
-            {(1, 2): 3},
-            "A value of type dict cannot be published as application/json: builtins.tuple is not a data type",
-        ),
-        (endless(), "A value of type list nested too deeply cannot be published"),
-    ],
-    ids=["class", "array", "inside", "surrogate", "surrogate inside", "key", "endless"],
-)
-def test_what_cannot_be_written_is_a_type_error(value: Any, sentence: str) -> None:
-    with pytest.raises(TypeError, match=sentence):
-        encode(value)
-
-
-def test_integers_beyond_64_bits_do_not_fit_messagepack() -> None:
-    assert encode(2**64) == b"18446744073709551616"
-    with pytest.raises(TypeError, match="A value of type int cannot be published as application/msgpack"):
-        encode(2**64, MESSAGE_PACK)
-
-
-def test_the_codecs_are_codecs() -> None:
-    from octopus.serde import Codec
-
-    codecs: list[Codec] = [JSON, MESSAGE_PACK]
-    assert [codec.content_type for codec in codecs] == ["application/json", "application/msgpack"]
 
 
 def test_neither_pydantic_nor_attrs_is_imported_for_the_sake_of_others() -> None:
