@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from octopus import invariants
 from octopus.events import StoredRecord
-from octopus.outcomes import Outcome
+from octopus.outcomes import DeadLetter, Outcome, Retry
 from octopus.runner.assignment import Assignment
 from octopus.types import BatchOutcome
 from octopus.unacknowledged import Refused
@@ -97,3 +97,18 @@ class Refusals:
         """Assert the invariants."""
         assert self._is_closed or bool(self._waiting) == (self._task is not None)
         assert all(assignment.unacknowledged.concluding > 0 for assignment, _ in self._waiting)
+
+
+def verdict(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return what becomes of a record, of what it came to in each handler whose outputs were refused.
+
+    It waits as long as any handler wants; one that a handler gives up counts as given up.
+
+    Args:
+        outcomes: In the order in which the handlers were refused; none where all of them take batches.
+    """
+    retries = [outcome for outcome in outcomes if isinstance(outcome, Retry)]
+    if retries:
+        return max(retries, key=lambda retry: retry.after)
+    dead = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+    return next(iter(dead or outcomes), None)

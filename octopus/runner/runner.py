@@ -36,14 +36,14 @@ from octopus import cancellation, invariants
 from octopus.claim import Claim
 from octopus.errors import HandlerStopped
 from octopus.events import Batch, StoredRecord, TopicPartition
-from octopus.outcomes import DONE, SKIPPED, DeadLetter, Outcome, Retry
+from octopus.outcomes import DONE, SKIPPED, Outcome, Retry
 from octopus.routing import Ordering
 from octopus.runner.assignment import Assignment
 from octopus.runner.draining import DrainingLanes, when_all
 from octopus.runner.lanes import LANES, BatchLane
 from octopus.runner.ledger import OffsetLedger, offsets_of
 from octopus.runner.pacing import LAST_LOOK, Pacing
-from octopus.runner.refusals import Refusals
+from octopus.runner.refusals import Refusals, verdict
 from octopus.runner.schedule import Schedule
 from octopus.runner.slot import CANCELLED, Slot
 from octopus.runner.slots import Slots
@@ -409,9 +409,6 @@ class Runner:
         self, assignment: Assignment, refused: Refused, outcomes: Sequence[Outcome | BatchOutcome]
     ) -> None:
         """Act on what handlers of records came to whose lanes have gone on."""
-        stored = refused.stored
-        singles: Sequence[Outcome] = [each for each in outcomes if not isinstance(each, BatchOutcome)]
-        retries = [each for each in singles if isinstance(each, Retry)]
         for outcome in outcomes:
             if isinstance(outcome, BatchOutcome):
                 again = assignment.settle_batch(outcome, refused.attempt)
@@ -419,11 +416,13 @@ class Runner:
                     parts = [Batch([single]) for single in again] if outcome.apart else [again]
                     for part in parts:
                         self._delay_late(assignment, part, refused.attempt, outcome.retry)
-        if retries:
-            self._delay_late(assignment, stored, refused.attempt, max(retries, key=lambda retry: retry.after))
-        elif singles:
-            dead = [each for each in singles if isinstance(each, DeadLetter)]
-            assignment.settle(stored, (dead or singles)[0], refused.attempt)
+        match verdict([each for each in outcomes if not isinstance(each, BatchOutcome)]):
+            case None:
+                pass
+            case Retry() as retry:
+                self._delay_late(assignment, refused.stored, refused.attempt, retry)
+            case final:
+                assignment.settle(refused.stored, final, refused.attempt)
 
     def _delay_late(self, assignment: Assignment, record: StoredRecord, attempt: int, retry: Retry) -> None:
         assignment.retried += retry.begun
