@@ -10,7 +10,7 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -
     """Teach this shell to complete octopus.
 
     Args:
-        shell: Which; the one that runs this command without.
+        shell: The shell to teach. The default is the one that runs this command.
     """
     path = build_program().install_completion(shell=shell)
     say(f"Wrote {path}. It counts from the next shell on.", "green")

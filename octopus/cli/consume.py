@@ -58,7 +58,7 @@ def consume(
         octopus consume readings --from earliest --to latest --json > all.jsonl
 
     Args:
-        topics: What to read; several if you like.
+        topics: The topics to read.
         start: Where to begin.
         end: Where to stop.
         count: Stop after so many events.

@@ -53,8 +53,8 @@ def list_dead_letters(
 
     Args:
         topic: The topic they were in, or the dead-letter topic itself.
-        all: Also those that were put back already.
-        most: The newest so many of each partition.
+        all: Include those that were put back already.
+        most: How many of each partition: the newest.
     """
     run_async(options, _list_topics(all, options) if topic is None else _list_dead_letters(topic, all, most, options))
 
@@ -110,7 +110,7 @@ def show(place: str, /, *, options: Options = DEFAULTS) -> None:
     """Show one dead letter with its cause, headers and value.
 
     Args:
-        place: Which, as list shows it: files.dead-letter[0]@12
+        place: The dead letter, as list shows it: files.dead-letter[0]@12
     """
     run_async(options, _show(place, options))
 
@@ -163,7 +163,7 @@ def replay(
         handler: Only those that this handler gave up.
         filter: Only those whose value matches this event pattern: JSON, or @FILE.
         to: Another topic to put them into.
-        again: Also those that were put back already.
+        again: Include those that were put back already.
         dry_run: Only show what would be put back.
         yes: Do not ask.
     """

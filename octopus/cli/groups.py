@@ -57,7 +57,7 @@ def describe(group: str, /, *, options: Options = DEFAULTS) -> None:
     """Show where a group stands in each partition, and who reads it.
 
     Args:
-        group: Which: <app>.<handler>.
+        group: The name of the group: <app>.<handler>.
     """
     run_async(options, _describe(group, options))
 
@@ -107,7 +107,7 @@ def reset(
     """Move a group, so that it reads again or skips. Its workers must be stopped.
 
     Args:
-        group: Which: <app>.<handler>.
+        group: The name of the group: <app>.<handler>.
         to: Where: earliest, latest, an offset, a time (2026-01-31T12:00) or that long ago (-2h).
         topic: Only in this topic; also one it has not read yet. May be repeated.
         partition: Only this partition. May be repeated.
@@ -154,7 +154,7 @@ def delete(
     """Forget groups and where they stood. Their workers must be stopped.
 
     Args:
-        groups: Which.
+        groups: The names of the groups.
     """
     run_async(options, _delete(groups, yes, options))
 

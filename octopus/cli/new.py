@@ -28,7 +28,7 @@ def new(directory: Path, /, *, options: Options = DEFAULTS) -> None:
     """Write a project to start from: an app, its tests, its settings.
 
     Args:
-        directory: Where to; its last part names the project.
+        directory: Where to write it; the last part names the project.
     """
     name = directory.absolute().name
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9._-]*", name):

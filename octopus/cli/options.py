@@ -21,15 +21,15 @@ class Options:
 
     brokers: Annotated[
         str | None,
-        Parameter(help="Where the brokers are: host:port, several with commas. Without, the embedded broker."),
+        Parameter(help="Addresses of the brokers: host:port, separated by commas. The default is the embedded broker."),
     ] = None
     config: Annotated[
         tuple[str, ...],
         Parameter(help="Any setting, as NAME=VALUE: --config worker.drain_timeout=5s. May be repeated."),
     ] = ()
     json: Annotated[bool, Parameter(help="Write JSON, for machines.")] = False
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), help="Only results, warnings and errors.")] = False
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), help="Also what happens in detail.")] = False
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), help="Print only results, warnings and errors.")] = False
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), help="Print details, too.")] = False
     traceback: Annotated[bool, Parameter(help="Show where an error comes from.")] = False
 
     def overrides(self) -> dict[str, Any]:

@@ -46,13 +46,13 @@ def publish(
         tail -f readings.jsonl | octopus publish readings --key-field detector
 
     Args:
-        topic: Where to.
+        topic: The topic to publish to.
         values: The events; without any, lines of standard input. Anything that does not look like JSON is sent as text.
         file: Take the lines of this file; - is standard input.
         key: Key of every event: equal keys keep their order.
         key_field: Take each event's key from this field of it.
         header: A header of every event, as NAME=VALUE. May be repeated.
-        partition: A fixed partition.
+        partition: Publish to this partition.
         count: Publish every argument this many times.
         raw: Send lines and values as they are, JSON or not.
     """

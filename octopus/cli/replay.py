@@ -51,7 +51,7 @@ def replay(
     Args:
         topic: What to read again.
         start: Where to begin: earliest, an offset, a time (2026-01-31T12:00) or that long ago (-2h).
-        end: Where to stop, in the same words; now without. Only with --into.
+        end: Where to stop, in the same words. The default is now. Only with --into.
         group: The group that reads again: <app>.<handler>. Its workers must be stopped.
         into: The topic to publish to; it may be the same.
         filter: Only events that match this event pattern: JSON, or @FILE. Only with --into.

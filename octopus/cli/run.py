@@ -64,7 +64,7 @@ def run(
     ends at once. Nothing is lost either way: what was not finished is delivered again.
 
     Args:
-        app: module:app or path/to/file.py:app; the name can be left out where there is only one. Without, app.py or main.py.
+        app: module:app or path/to/file.py:app; the name may be left out where there is only one app. The default is app.py or main.py.
     """
     if is_looked_at(os.environ) and isinstance(sys.stdout, io.TextIOWrapper):
         # A person waits for what handlers print, although it goes through a pipe.

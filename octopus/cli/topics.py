@@ -28,7 +28,7 @@ def default(*, all: bool = False, options: Options = DEFAULTS) -> None:
     """List, show, create, change and delete topics.
 
     Args:
-        all: Also those that belong to the cluster itself.
+        all: Include the cluster's own topics.
     """
     list_topics(all=all, options=options)
 
@@ -38,7 +38,7 @@ def list_topics(*, all: bool = False, options: Options = DEFAULTS) -> None:
     """List topics with the number of events in them.
 
     Args:
-        all: Also those that belong to the cluster itself.
+        all: Include the cluster's own topics.
     """
     run_async(options, _list(all, options))
 
@@ -62,7 +62,7 @@ def show(topic: str, /, *, options: Options = DEFAULTS) -> None:
     """Show a topic: its id, its partitions, what is in them, and its settings.
 
     Args:
-        topic: Which.
+        topic: The name of the topic.
     """
     run_async(options, _show(topic, options))
 
@@ -92,12 +92,12 @@ def create(
     setting: Setting = (),
     options: Options = DEFAULTS,
 ) -> None:
-    """Create a topic. One that is there already is left as it is; the exit code is 1 when it is another than asked for.
+    """Create a topic. A topic that exists is left as it is; the exit code is 1 if it differs from the request.
 
     Args:
-        topic: Its name.
-        partitions: How many workers can share it; topics.partitions of the settings without.
-        replication: Copies; topics.replication of the settings without.
+        topic: The name of the topic.
+        partitions: How many workers can share it. The default is the setting topics.partitions.
+        replication: Copies of each partition. The default is the setting topics.replication.
         setting: A setting under Kafka's own name: retention.ms=86400000. May be repeated.
     """
     check_topic_names([topic])
@@ -157,13 +157,13 @@ def alter(
 ) -> None:
     """Give a topic more partitions, or other settings. What is not named stays as it is.
 
-    Partitions can be added, never taken away, and with their number changes where
-    events with keys go: those of one key are in order only among those before,
-    and among those after.
+    Partitions can be added, never taken away. Their number decides where the
+    events of a key go: those from before the change and those from after it are
+    in order among themselves only.
 
     Args:
-        topic: Which.
-        partitions: How many it has then, in all.
+        topic: The name of the topic.
+        partitions: How many partitions it has afterwards, in all.
         setting: A setting under Kafka's own name: retention.ms=86400000. May be repeated.
         yes: Do not ask before partitions are added.
     """
@@ -207,7 +207,7 @@ def delete(
     """Delete topics and every event in them.
 
     Args:
-        topics: Which.
+        topics: The names of the topics.
         yes: Do not ask.
     """
     run_async(options, _delete(topics, yes, options))

@@ -47,9 +47,9 @@ def watch(
         directories: What to watch.
         to: Topic to publish to.
         pattern: Only files with such names: '*.tif'. May be repeated.
-        recursive: Also what is below.
-        existing: Begin with the files that are there already, as created.
-        poll: Look again and again instead of being notified, for network file systems.
+        recursive: Watch the directories below it, too.
+        existing: Begin with the files that exist, as created.
+        poll: Compare the files at intervals instead of being notified, for network file systems.
         key: What becomes the key of each event.
         count: Stop after so many events.
     """
