@@ -217,7 +217,7 @@ class Joined:
 
 
 class Unheard:
-    """A failure of which not everybody has had word whose messages have failed.
+    """A failure of which some callers, whose messages have failed, have not heard yet.
 
     Who sends what has failed again, in order, and nothing newer before that, is overtaken by nothing: what is queued before the
     word has arrived fails, too.

@@ -277,7 +277,7 @@ class GroupWorker:
             except HandlerStopped as error:
                 self.stopped = error
                 raise
-            if self._joined_at is not None:  # else there is nobody to ask: the consumer is still looking for a broker
+            if self._joined_at is not None:  # else no broker can be asked: the consumer still looks for one
                 await self._tend_topics()
 
     async def _commit(self, assignments: Iterable[Assignment]) -> TransportError | None:

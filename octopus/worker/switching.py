@@ -8,7 +8,7 @@ INTERVAL = 0.0005
 """Seconds that a thread computes before another one that waits has its turn (Python's default: 0.005).
 
 A client in a thread of its own needs several turns for each answer of a broker, and waits for each as long as this while handlers
-compute. A turn costs some microseconds, and only when somebody waits for it."""
+compute. A turn costs some microseconds, and only when a thread waits for it."""
 
 
 @contextlib.contextmanager
