@@ -364,7 +364,7 @@ async def test_stopping_ends_waiting_fetches_with_an_answer(start: Start) -> Non
         await client.ask(CREATE_TOPICS, 2, create_topic("t"))
         await client.put(FETCH, 4, fetch("t", max_wait=60_000))
         await eventually(lambda: bool(broker._node.waits))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await broker.stop()
         assert fetched((await client.take())[1]) == [(Code.NONE, 0, b"")]
         assert await client.is_closed()

@@ -88,7 +88,7 @@ async def connected(address: str) -> AsyncIterator[WireClient]:
         await client.close()
 
 
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout: float = 30.0) -> None:
     """Poll a condition until it is true."""
     async with asyncio.timeout(timeout):
         while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -127,25 +128,23 @@ async def test_a_proxy_before_nobody_ends_the_connection() -> None:
 async def test_a_process_freezes_thaws_and_dies(tmp_path: Path) -> None:
     program = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.01)"
 
-    async def grows(from_size: int) -> bool:
-        for _ in range(50):
-            await asyncio.sleep(0.02)
-            if len(child.written()) > from_size:
-                return True
-        return False
+    async def grown(from_size: int) -> None:
+        async with asyncio.timeout(60):
+            while len(child.written()) <= from_size:
+                await asyncio.sleep(0.02)
 
     with ChildProcess([sys.executable, "-c", program], log=tmp_path / "log") as child:
-        assert await grows(0)
+        await grown(0)
         child.freeze()
-        await asyncio.sleep(0.1)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
         size = len(child.written())
         await asyncio.sleep(0.2)
         assert len(child.written()) == size
         assert child.is_running
         child.thaw()
-        assert await grows(size)
+        await grown(size)
     assert child.exit_code == -signal.SIGKILL
-    assert await child.ended(1) == -signal.SIGKILL
+    assert await child.ended(60) == -signal.SIGKILL
 
 
 @pytest.mark.process

@@ -128,8 +128,8 @@ async def test_an_admin_client_that_was_stopped_says_so(broken: EmbeddedTranspor
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Poll a condition for a few seconds."""
-    async with asyncio.timeout(5):
+    """Poll a condition."""
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -189,12 +189,14 @@ async def test_what_comes_while_a_batch_is_on_its_way_shares_the_next(
     """Or every few records would take a round trip of their own, and a slow link would fall behind for ever."""
     producer = await publishing(linger=0.001)
     await producer.send(Outgoing("numbers", b"first", partition=0))
-    broken.faults.delay(PRODUCE, 0.1, times=100)
+    broken.faults.delay(PRODUCE, 0.5, times=100)
     sends = []
     for number in range(60):
         sends.append(asyncio.create_task(producer.send(Outgoing("numbers", b"%d" % number, partition=0))))
         await asyncio.sleep(0.005)  # events come one by one, as an instrument makes them
-    async with asyncio.timeout(3):
-        places = await asyncio.gather(*sends)
+    places = await asyncio.gather(*sends)
     assert [place.offset for place in places] == list(range(1, 61))
-    broken.faults.clear()
+    unused = 0
+    while broken.faults.take(PRODUCE).delay:
+        unused += 1
+    assert 100 - unused < 30, "requests"

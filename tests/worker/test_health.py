@@ -75,7 +75,7 @@ async def probing(
         companion = asyncio.ensure_future(health_endpoints(settings.worker)(running))
         probe = Probe(running, port)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while True:
                     with contextlib.suppress(OSError):
                         await probe.get("/live")

@@ -204,7 +204,7 @@ async def test_a_stop_during_start_leaves_the_group(threaded: bool) -> None:
 
     tasks = asyncio.all_tasks()
     settings = config.load({"topics": {"partitions": 1}})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with Worker(app, settings, transport=SlowTransport(broker), threaded=threaded):
             await until(lambda: broker.group("app.handle").members)
     assert broker.group("app.handle").members == {}
@@ -628,6 +628,6 @@ async def test_a_task_whose_timeout_runs_out_as_it_is_to_end_ends() -> None:
     task = tasks.start(work(), "work")
     while not task.cancelling():  # by its own timeout
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await tasks.cancel()
     assert task.cancelled()

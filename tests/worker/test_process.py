@@ -38,7 +38,7 @@ class Program:
         wait_until(lambda: line in self.lines() or self.process.poll() is not None)
         assert line in self.lines(), self.errors.read_text()
 
-    def end(self, timeout: float = 10) -> int:
+    def end(self, timeout: float = 60) -> int:
         return self.process.wait(timeout)
 
     @property
@@ -50,7 +50,7 @@ class Program:
         return max((int(line.split()[1]) for line in self.lines() if line.startswith("committed")), default=0)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "took too long"

@@ -204,12 +204,14 @@ async def test_a_dead_letter_that_waits_for_the_broker_goes_with_its_partition(v
 
 async def test_a_late_result_of_a_thread_settles_nothing() -> None:
     broker, release, runs, app = MemoryBroker(), threading.Event(), [], Octopus("app")
+    returned = threading.Event()
 
     @app.on("t")
     def handle(value: int) -> None:
         runs.append(value)
         if len(runs) == 1:
-            release.wait(5)
+            release.wait(60)
+            returned.set()
         elif value == 0:
             raise RuntimeError("the second run is told apart from the first by failing")
 
@@ -219,7 +221,8 @@ async def test_a_late_result_of_a_thread_settles_nothing() -> None:
         rebalance(broker)
         await until(lambda: len(runs) == 2)
         release.set()
-        await asyncio.sleep(0.05)
+        await until(returned.is_set)
+        await asyncio.sleep(0.05)  # in which the result comes back from its thread
         assert committed(broker, "app.handle") == 0
 
 

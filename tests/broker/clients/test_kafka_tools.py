@@ -158,7 +158,7 @@ def _places(lines: Sequence[str]) -> list[tuple[int, int]]:
     return [(int(number), int(offset)) for _, number, offset in (line.rsplit(":", 2) for line in lines)]
 
 
-def test_transactions_are_listed_and_described(tools: Tools) -> None:
+def test_the_tool_for_transactions_answers_where_there_are_none(tools: Tools) -> None:
     said = tools.run("transactions list")
     assert said.split()[:4] == ["TransactionalId", "Coordinator", "ProducerId", "TransactionState"]
     topic = fresh("tools")

@@ -352,6 +352,8 @@ def test_a_static_member_that_returns_before_the_sync_starts_a_new_rebalance(sta
 def test_an_absent_static_member_keeps_its_place_until_its_session_ends(static: Play) -> None:
     static.join("a changes", wish("a", instance="A", metadata=b"more", rebalance=100))
     static.group.members["b"].rebalance_timeout = 100
+    static.wait(SESSION - 1)
+    assert "b" in static.group.members
     static.wait(REBALANCE)
     assert static.answers["a changes"].code == Code.NONE
     assert "b" not in static.group.members
