@@ -180,7 +180,7 @@ class Octopus(Application, Generic[S]):
         async with AsyncExitStack() as stack:
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = make_producer(transport, settings)
+            producer = make_producer(transport, settings, reports_outages=True)
             await producer.start()
             stack.push_async_callback(producer.stop)
             try:

@@ -11,7 +11,10 @@ from typing import Any
 
 from octopus.text import INDENT, block, visible
 
-QUIET = ("aiokafka", "watchfiles")
+ENGINE = "octopus.transports.aiokafka"
+"""What the client library says of our clients; it has a level of its own (`transports/kafka/engine_log.py`)."""
+
+QUIET = (ENGINE, "watchfiles")
 """Loggers whose records are either repeated by ours in better words, or noise."""
 
 _console_streams = ("stdout", "stderr", "__stdout__", "__stderr__")

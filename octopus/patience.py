@@ -90,7 +90,7 @@ class Patience:
         """Take it that an attempt succeeded."""
         if self._since is not None:
             waited, self._since = time.monotonic() - self._since, None
-            self._logger.info("%s: %s are published again, after %.1f s", self._who, self._what, waited)
+            self._logger.warning("%s: %s are published again, after %.1f s", self._who, self._what, waited)
 
 
 def _unsent(messages: Sequence[M], error: TransportError) -> Sequence[M]:

@@ -147,9 +147,16 @@ def _token_provider(settings: Settings) -> TokenProvider | None:
     return None
 
 
-def make_producer(transport: Transport, settings: Settings) -> TopicCreatingProducer:
-    """Return a producer as the settings want it; it creates missing topics where they allow that. Nothing connects yet."""
-    return TopicCreatingProducer(transport, settings.topics, **producer_options(settings.producer))
+def make_producer(transport: Transport, settings: Settings, *, reports_outages: bool = False) -> TopicCreatingProducer:
+    """Return a producer as the settings want it; it creates missing topics where they allow that. Nothing connects yet.
+
+    Args:
+        transport: To the cluster.
+        settings: Of the app.
+        reports_outages: Whether it says when an outage begins and ends: where no worker does.
+    """
+    options = producer_options(settings.producer) | {"reports_outages": reports_outages}
+    return TopicCreatingProducer(transport, settings.topics, **options)
 
 
 def producer_options(producer: ProducerSettings) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class TopicCreatingProducer:
                 )
             await asyncio.sleep(wait)
             wait = min(2 * wait, longest)
-        logger.info("topic %r is there again", topic)
+        logger.warning("topic %r is there again", topic)
 
     async def _mend_limits(self, messages: Sequence[Outgoing], refusals: int) -> bool:
         """Raise the limit of topics that take less than the events were that are copied there."""

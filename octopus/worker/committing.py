@@ -41,6 +41,6 @@ class CommitHealth:
     def succeed(self, now: float) -> None:
         """Take it that the committed offsets are right."""
         if self._is_said:
-            logger.info("%s commits again, after %.1f s", self._group, now - self.at)
+            logger.warning("%s commits again, after %.1f s", self._group, now - self.at)
         self.at, self.error = now, None
         self._failing_since, self._is_said = None, False

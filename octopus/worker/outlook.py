@@ -199,7 +199,7 @@ class BrokerWatch:
     def _say(self, change: Change) -> None:
         address = self._transport.address
         if change.was_away is not None:
-            logger.info("%s answers again, after %.1f s", address, change.was_away)
+            logger.warning("%s answers again, after %.1f s", address, change.was_away)
         if change.begun:
             reasons = "; ".join(sorted({reason.rstrip(".") for reason in change.begun.values()}))
             logger.warning(
@@ -209,7 +209,7 @@ class BrokerWatch:
                 reasons,
             )
         if change.ended:
-            logger.info(
+            logger.warning(
                 "%s says again, after %.1f s, where %s end", address, change.longest, first_few(sorted(change.ended))
             )
 

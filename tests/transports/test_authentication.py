@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from octopus.errors import ConfigurationError, ConnectionFailed, LoginRequired, NotAuthorized, OctopusError
+from octopus.logs import ENGINE
 from octopus.transports.base import Outgoing, Producer, Transport
 from octopus.transports.kafka import KafkaTransport
 from octopus.transports.opening import open_transport
@@ -132,12 +133,14 @@ async def test_a_malformed_token_is_never_sent(broker: SaslBroker, token: str) -
 
 async def test_tokens_do_not_reach_the_logs(broker: SaslBroker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, ENGINE)
     broker.accepted.add("very-secret-token")
     producer = transport_to(broker, Tokens("very-secret-token")).producer()
     await producer.start()
     await producer.send(Outgoing("topic", b"x"))
     await producer.stop()
     assert broker.seen
+    assert ENGINE in {each.name for each in caplog.records}
     assert "very-secret-token" not in caplog.text
 
 

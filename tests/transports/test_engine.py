@@ -5,6 +5,10 @@ No file outside of the transports can have anything of aiokafka: the import cont
 
 import ast
 import functools
+import importlib
+import logging
+import pkgutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 
 import octopus
 from octopus.transports.kafka import engine, producer_engine
-from octopus.transports.kafka.seeing import inner, seeing
+from octopus.transports.kafka.seeing import inner, module_seeing, seeing
 
 PACKAGE = Path(octopus.__file__).parent
 ENGINES = (Path(engine.__file__), Path(producer_engine.__file__))
@@ -199,6 +203,63 @@ def test_a_function_that_sees_something_else_leaves_the_first_as_it_was() -> Non
 def test_a_function_that_does_not_use_a_name_cannot_see_something_else_for_it() -> None:
     with pytest.raises(AttributeError, match="greet does not use WORLD"):
         seeing(greet, WORD="Hi", WORLD="Hi")
+
+
+def test_classes_of_a_module_that_use_a_name_meet_each_other_and_something_else_for_it() -> None:
+    this = sys.modules[__name__]
+    seen = module_seeing(this, WORD="Good morning")
+    host = seen.Host()
+    assert type(host.guest()) is seen.Guest
+    assert (host.welcome(), host.guest().all_say()) == ("Good morning guest!", ["Good morning there!", "Good morning!"])
+    assert (Host().welcome(), type(Host().guest())) == ("Hello guest!", Guest)
+    assert seen.Unconcerned is Unconcerned
+    assert isinstance(host, Host)
+    assert (seen.Host.__name__, seen.Host.__module__) == ("Host", this.__name__)
+    with pytest.raises(AttributeError, match=r"no class of .* uses WORLD"):
+        module_seeing(this, WORLD="Hi")
+
+
+class Guest:
+    @classmethod
+    def say(cls, to: str) -> str:
+        return f"{WORD}{to}!"
+
+    def all_say(self) -> list[str]:
+        return [self.say(to) for to in (" there", "")]
+
+
+class Host:
+    def guest(self) -> Guest:
+        return Guest()
+
+    def welcome(self) -> str:
+        return (lambda: f"{WORD} {type(self.guest()).__name__.lower()}!")()
+
+
+class Unconcerned:
+    pass
+
+
+SILENT = {
+    "aiokafka.admin.client": "ours asks with a plain client",
+    "aiokafka.helpers": "TLS contexts are made by the settings",
+    "aiokafka.coordinator.assignors.abstract": "it logs nothing",
+}
+"""Modules of aiokafka that have a log, and that no client of ours logs with."""
+
+
+def test_all_of_aiokafka_that_logs_for_our_clients_has_our_log() -> None:
+    imported = {
+        each.name: importlib.import_module(each.name) for each in pkgutil.walk_packages(aiokafka.__path__, "aiokafka.")
+    }
+    loud = {name for name, module in imported.items() if isinstance(getattr(module, "log", None), logging.Logger)}
+    ours = {
+        ast.unparse(call.args[0])
+        for path in ENGINES
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "module_seeing"
+    }
+    assert (ours - loud, loud - ours) == (set(), {*SILENT})
 
 
 def test_a_door_reads_and_does_not_write() -> None:

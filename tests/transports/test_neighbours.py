@@ -16,6 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
 from octopus.events import TopicPartition
+from octopus.logs import ENGINE
 from octopus.transports.base import Admin, Outgoing, Producer, Transport
 from octopus.transports.kafka.connection import Connection
 from octopus.transports.kafka.fetched import FetchedBatches
@@ -78,12 +79,14 @@ async def test_their_connections_and_records_are_aiokafkas_and_know_none_of_our_
         await member.until(lambda: TopicPartition(topic, 0) in member.unreadable)
 
 
-async def test_their_requests_are_logged_as_ever_and_ours_are_not(
+async def test_their_requests_are_logged_as_ever_and_ours_never(
     transport: Transport, admin: Admin, member: Member, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "aiokafka")
+    caplog.set_level(logging.DEBUG, ENGINE)
     address: str = transport.address  # type: ignore[attr-defined]
     await admin.topics()
+    assert {each.name for each in caplog.records if "kafka" in each.name} <= {ENGINE}
     assert [each.getMessage() for each in caplog.records if each.getMessage().startswith(("Request", "Response"))] == []
     async with aiokafka.AIOKafkaProducer(bootstrap_servers=address, client_id="theirs"):
         pass

@@ -17,7 +17,7 @@ from octopus.worker.outlook import Answer, Outlook
         pytest.param(
             SAY_AFTER + 30,
             False,
-            ["WARNING g: commits fail and are repeated: refused", "INFO g commits again, after 38.0 s"],
+            ["WARNING g: commits fail and are repeated: refused", "WARNING g commits again, after 38.0 s"],
             id="without an explanation",
         ),
     ],

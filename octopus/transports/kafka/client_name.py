@@ -6,6 +6,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from octopus.transports.kafka.greeting import Greeting
+from octopus.transports.kafka.outage import Outage
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -21,14 +22,16 @@ class ClientName(str):
         greeting: What the clients of a cluster know of its first answer.
         opened: Connections that were opened for the client and may still be open.
         is_closed: Whether the client was closed: it opens no connection any more.
+        outage: Is told whether brokers answer; None where others ask them.
     """
 
-    __slots__ = ("create_topics", "failure", "greeting", "is_closed", "locate", "opened", "throttled_at")
+    __slots__ = ("create_topics", "failure", "greeting", "is_closed", "locate", "opened", "outage", "throttled_at")
 
     create_topics: bool
     greeting: Greeting
     is_closed: bool
     opened: "WeakSet[Any]"
+    outage: Outage | None
     failure: BaseException | None
     locate: Locate | None
     throttled_at: float
@@ -49,6 +52,7 @@ class ClientName(str):
         made.throttled_at = -math.inf
         made.opened = WeakSet()
         made.is_closed = False
+        made.outage = None
         return made
 
     @classmethod

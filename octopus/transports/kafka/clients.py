@@ -1,5 +1,7 @@
 """aiokafka's clients with our parts: connections, and what reads the batches that they fetch."""
 
+from aiokafka.errors import KafkaConnectionError
+
 from octopus.transports.kafka import engine, producer_engine
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.connection import create_connection
@@ -8,6 +10,12 @@ from octopus.transports.kafka.fetched import FetchedBatches
 
 class Client(engine.Client, open_connection=create_connection):
     """A client over our connections."""
+
+    def asked(self, is_answered: bool) -> None:
+        """Let it be said when an outage begins, and when it ends."""
+        name = ClientName.of(self)
+        if name.outage is not None and not name.is_closed:
+            name.outage.note(None if is_answered else name.failure or KafkaConnectionError("nothing came"))
 
     async def close(self) -> None:
         """Close, with every connection: aiokafka forgets one that is being made, and that of a start that was cancelled."""

@@ -190,4 +190,6 @@ async def create_connection(host: str, port: int, *, client_id: ClientName, **op
     if client_id.is_closed:  # while this connection was made: nothing else would close it
         await connection.close()
         raise KafkaConnectionError(f"The client was closed while it connected to {host}:{port}.")
+    if client_id.outage is not None:
+        client_id.outage.note(None)
     return connection

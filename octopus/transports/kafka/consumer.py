@@ -13,9 +13,6 @@ from typing import Any, Literal
 
 import aiokafka.errors as kafka
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from octopus.errors import BatchTooLarge, ConfigurationError, ConnectionFailed, PartitionLost, TransportError
 from octopus.events import TopicPartition
@@ -23,7 +20,7 @@ from octopus.transports.base import MAX_BYTES, NO_IDS, AssignmentListener, Commi
 from octopus.transports.kafka import commits
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Consumer
-from octopus.transports.kafka.engine import error_in, records_in
+from octopus.transports.kafka.engine import ASSIGNORS, error_in, records_in
 from octopus.transports.kafka.errors import FOREIGN, end_of, mapped, translated
 from octopus.transports.kafka.membership import Membership
 from octopus.transports.kafka.metadata import offsets_of, partitions_of
@@ -35,11 +32,6 @@ from octopus.transports.kafka.watch import FetchWatch
 Assignor = Literal["range", "roundrobin", "sticky"]
 Isolation = Literal["read_committed", "read_uncommitted"]
 
-_ASSIGNORS = {
-    "range": RangePartitionAssignor,
-    "roundrobin": RoundRobinPartitionAssignor,
-    "sticky": StickyPartitionAssignor,
-}
 _UNKNOWN_MEMBER = ""
 _FOREVER_MILLISECONDS = 10 * 365 * 86_400_000
 
@@ -86,8 +78,8 @@ class KafkaConsumer:
         fetch_max_bytes: int = 50 * 1024 * 1024,
         fetch_max_wait: float = 0.5,
     ) -> None:
-        if assignor not in _ASSIGNORS:
-            raise ConfigurationError(f"assignor is {assignor!r}; it must be one of {', '.join(_ASSIGNORS)}.")
+        if assignor not in ASSIGNORS:
+            raise ConfigurationError(f"assignor is {assignor!r}; it must be one of {', '.join(ASSIGNORS)}.")
         self._settings = settings
         self._group = group
         self._topics = (
@@ -102,7 +94,7 @@ class KafkaConsumer:
             "heartbeat_interval_ms": int((heartbeat_interval or min(3.0, session_timeout / 3)) * 1000),
             "rebalance_timeout_ms": int(max(rebalance_timeout, session_timeout) * 1000),
             # the sticky assignor keeps its memory in its class: every consumer gets a class of its own
-            "partition_assignment_strategy": (type("Assignor", (_ASSIGNORS[assignor],), {}),),
+            "partition_assignment_strategy": (type("Assignor", (ASSIGNORS[assignor],), {}),),
             "isolation_level": isolation,
             "max_partition_fetch_bytes": max_partition_fetch_bytes,
             "fetch_max_bytes": fetch_max_bytes,
@@ -430,7 +422,7 @@ class KafkaConsumer:
         if self._watch is not None:
             self._watch.clear()
         for assignor in self._options["partition_assignment_strategy"]:
-            if issubclass(assignor, StickyPartitionAssignor):
+            if issubclass(assignor, ASSIGNORS["sticky"]):
                 assignor.on_generation_assignment(engine.coordinator.generation)
         if held:
             self._told.clear()

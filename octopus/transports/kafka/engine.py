@@ -3,6 +3,7 @@
 No other file touches a private name of it.
 Each class is a subclass that opens a door: a property, a method, or a method that is there to be overridden. Where aiokafka's
 code itself names a class or function in whose place ours belongs, its function is copied with ours under that name (`seeing`).
+So are all that log, with a log of ours (`engine_log.py`).
 So nothing of aiokafka is changed, and its other clients in the process meet none of this. `clients.py` puts the parts together.
 """
 
@@ -13,11 +14,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import aiokafka
 import aiokafka.client
+import aiokafka.cluster
 import aiokafka.conn
+import aiokafka.consumer.consumer
 import aiokafka.consumer.fetcher
 import aiokafka.consumer.group_coordinator
+import aiokafka.consumer.subscription_state
+import aiokafka.coordinator.assignors.range
+import aiokafka.coordinator.assignors.roundrobin
+import aiokafka.coordinator.assignors.sticky.partition_movements
+import aiokafka.coordinator.assignors.sticky.sticky_assignor
 import aiokafka.errors as kafka
 from aiokafka.client import ConnectionGroup as ConnectionGroup
 from aiokafka.client import CoordinationType as CoordinationType
@@ -30,21 +37,44 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatch as DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch as LegacyRecordBatch
 
-from octopus.transports.kafka.discretion import discreet_log
+from octopus.transports.kafka.engine_log import engine_log
 from octopus.transports.kafka.record_batch import pieces_of
-from octopus.transports.kafka.seeing import inner, seeing
+from octopus.transports.kafka.seeing import inner, module_seeing, seeing
 
-# without types of their own
-_Client: Any = aiokafka.client.AIOKafkaClient
-_Connection: Any = aiokafka.conn.AIOKafkaConnection
-_OAuth: Any = aiokafka.conn.OAuthAuthenticator
-_Consumer: Any = aiokafka.AIOKafkaConsumer
-_Fetcher: Any = aiokafka.consumer.fetcher.Fetcher
-_FetchError: Any = aiokafka.consumer.fetcher.FetchError
-_PartitionRecords: Any = aiokafka.consumer.fetcher.PartitionRecords
-_Coordinator: Any = aiokafka.consumer.group_coordinator.GroupCoordinator
+# without types of their own, and with our log
+_cluster = module_seeing(aiokafka.cluster, log=engine_log)
+_client = module_seeing(aiokafka.client, log=engine_log, ClusterMetadata=_cluster.ClusterMetadata)
+_conn = module_seeing(aiokafka.conn, log=engine_log)
+_subscription = module_seeing(aiokafka.consumer.subscription_state, log=engine_log)
+_consumer = module_seeing(aiokafka.consumer.consumer, log=engine_log, SubscriptionState=_subscription.SubscriptionState)
+_fetcher = module_seeing(aiokafka.consumer.fetcher, log=engine_log)
+_coordinator = module_seeing(aiokafka.consumer.group_coordinator, log=engine_log)
+_range = module_seeing(aiokafka.coordinator.assignors.range, log=engine_log)
+_roundrobin = module_seeing(aiokafka.coordinator.assignors.roundrobin, log=engine_log)
+_movements = module_seeing(aiokafka.coordinator.assignors.sticky.partition_movements, log=engine_log)
+_sticky = module_seeing(
+    aiokafka.coordinator.assignors.sticky.sticky_assignor,
+    log=engine_log,
+    PartitionMovements=_movements.PartitionMovements,
+)
+
+_Client: Any = _client.AIOKafkaClient
+_Connection: Any = _conn.AIOKafkaConnection
+_OAuth: Any = _conn.OAuthAuthenticator
+_Consumer: Any = _consumer.AIOKafkaConsumer
+_Fetcher: Any = _fetcher.Fetcher
+_FetchError: Any = _fetcher.FetchError
+_PartitionRecords: Any = _fetcher.PartitionRecords
+_Coordinator: Any = _coordinator.GroupCoordinator
 
 _String: Any = String("utf-8")
+
+ASSIGNORS: Mapping[str, Any] = {
+    "range": _range.RangePartitionAssignor,
+    "roundrobin": _roundrobin.RoundRobinPartitionAssignor,
+    "sticky": _sticky.StickyPartitionAssignor,
+}
+"""What deals partitions out, by its name."""
 
 _COORDINATOR_GONE = (15, 16)  # error codes: not available, and not this broker
 
@@ -69,15 +99,22 @@ class Client(_Client):  # type: ignore[misc]
     metadata_update: "asyncio.Future[bool] | None" = inner("_md_update_fut")
     """Done when the update of its metadata that was asked for is over; None when none was."""
 
+    def asked(self, is_answered: bool) -> None:
+        """Take it that the brokers were asked for metadata, one by one until one answered; tell whether one has."""
+
+    async def _metadata_update(self, cluster: Any, topics: Any) -> bool:
+        is_answered: bool = await super()._metadata_update(cluster, topics)
+        self.asked(is_answered)
+        return is_answered
+
     followed_topics: set[str] = inner("_topics")
     """The topics whose metadata it asks for; all when it is empty. To be changed in place."""
 
 
 class Connection(_Connection):  # type: ignore[misc]
-    """A connection whose steps can be overridden, and which writes no secret into a log."""
+    """A connection whose steps can be overridden."""
 
-    send_any = seeing(_Connection.send, log=discreet_log)
-    _handle_frame = seeing(_Connection._handle_frame, log=discreet_log)
+    send_any = _Connection.send
 
     def send(self, request: Any, expect_response: bool = True) -> Awaitable[Any]:
         """Send a request; return what waits for the answer."""

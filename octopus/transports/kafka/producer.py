@@ -18,6 +18,7 @@ from octopus.transports.kafka.clients import Producer
 from octopus.transports.kafka.closed import Closed, Place
 from octopus.transports.kafka.errors import mapped, translated
 from octopus.transports.kafka.metadata import partitions_of
+from octopus.transports.kafka.outage import Outage
 from octopus.transports.kafka.packing import Batch, Packer, Round
 from octopus.transports.kafka.producer_engine import (
     REFUSED_FOR_A_RECORD,
@@ -66,6 +67,7 @@ class KafkaProducer:
         compression: Of the batches, or None.
         delivery_timeout: After so many seconds without an answer a message counts as failed, though it may yet be stored.
         transactional_id: What is published belongs to a transaction; see `KafkaTransactionalProducer`.
+        reports_outages: Whether the log has a line when no broker can be reached any more, and one when a broker answers again.
 
     Attributes:
         delivery_timeout: As given.
@@ -84,6 +86,7 @@ class KafkaProducer:
         compression: Compression | None = None,
         delivery_timeout: float = 60.0,
         transactional_id: str | None = None,
+        reports_outages: bool = False,
     ) -> None:
         self._settings = settings
         self._linger = linger
@@ -97,7 +100,8 @@ class KafkaProducer:
             "compression_type": compression,
             "transactional_id": transactional_id,
         }
-        self.engine = RenewableEngine(settings, self._options, self._send_again)
+        outage = Outage(settings.brokers, delivery_timeout) if reports_outages else None
+        self.engine = RenewableEngine(settings, self._options, self._send_again, outage)
         self.written: set[KafkaTopicPartition] = set()
         self._partitioner = Partitioner()
         self._calls: list[Call] = []

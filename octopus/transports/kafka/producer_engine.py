@@ -4,26 +4,29 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import aiokafka
 import aiokafka.errors as kafka
 import aiokafka.producer.message_accumulator
+import aiokafka.producer.producer
 import aiokafka.producer.sender
 import aiokafka.producer.transaction_manager
 from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
 from aiokafka.structs import TopicPartition
 
 from octopus.transports.kafka.engine import Client, speaking
+from octopus.transports.kafka.engine_log import engine_log
 from octopus.transports.kafka.errors import InvalidRecordError
 from octopus.transports.kafka.record_batch import Pieces, pieces_of
-from octopus.transports.kafka.seeing import inner, seeing
+from octopus.transports.kafka.seeing import inner, module_seeing, seeing
 
 # without types of their own
-_Producer: Any = aiokafka.AIOKafkaProducer
+_sender = module_seeing(aiokafka.producer.sender, log=engine_log)
+_producer = module_seeing(aiokafka.producer.producer, log=engine_log)
+_Producer: Any = _producer.AIOKafkaProducer
 _Accumulator: Any = aiokafka.producer.message_accumulator.MessageAccumulator
-_Sender: Any = aiokafka.producer.sender.Sender
+_Sender: Any = _sender.Sender
 _Numbers: Any = aiokafka.producer.transaction_manager.TransactionManager
-_Produce: Any = aiokafka.producer.sender.SendProduceReqHandler
-_OffsetCommit: Any = aiokafka.producer.sender.TxnOffsetCommitHandler
+_Produce: Any = _sender.SendProduceReqHandler
+_OffsetCommit: Any = _sender.TxnOffsetCommitHandler
 
 REQUEST_BYTES = 256 * 1024
 """Bytes of batches from which the next ones go in another request."""

@@ -13,6 +13,7 @@ from octopus.transports.kafka import missing
 from octopus.transports.kafka.client_name import ClientName
 from octopus.transports.kafka.clients import Producer
 from octopus.transports.kafka.errors import FOREIGN, mapped, translated
+from octopus.transports.kafka.outage import Outage
 from octopus.transports.kafka.packing import Batch
 from octopus.transports.kafka.producer_engine import Renewing
 from octopus.transports.kafka.settings import KafkaSettings
@@ -48,6 +49,7 @@ class RenewableEngine:
         settings: Where the cluster is.
         options: Of aiokafka's producer.
         send_again: Gives a batch that was kept to a new engine.
+        outage: Is told whether brokers answer; None where others ask them.
 
     Attributes:
         current: The engine; None while the producer does not run.
@@ -55,7 +57,11 @@ class RenewableEngine:
     """
 
     def __init__(
-        self, settings: KafkaSettings, options: dict[str, Any], send_again: Callable[[Producer, Batch], None]
+        self,
+        settings: KafkaSettings,
+        options: dict[str, Any],
+        send_again: Callable[[Producer, Batch], None],
+        outage: Outage | None = None,
     ) -> None:
         self.current: Producer | None = None
         self.is_lost = False
@@ -63,6 +69,7 @@ class RenewableEngine:
         self._options = options
         self._transactional_id: str | None = options["transactional_id"]
         self._send_again = send_again
+        self._outage = outage
         self._renewed_at = 0.0
         self._kept: list[Batch] = []
 
@@ -72,6 +79,7 @@ class RenewableEngine:
 
     async def _connect(self) -> Producer:
         options = self._settings.client_options() | self._options
+        options["client_id"].outage = self._outage
         with mapped("connecting", self._settings.brokers, options["client_id"]):
             engine = Producer(**options)
             try:

@@ -120,7 +120,7 @@ class LazyProducer:
             transport = connect(settings, client_id=self._client_id)
             await transport.open()
             stack.push_async_callback(transport.close)
-            producer = make_producer(transport, settings)
+            producer = make_producer(transport, settings, reports_outages=True)
             await producer.start()
             stack.push_async_callback(producer.stop)
             self._stack = stack.pop_all()
