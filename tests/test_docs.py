@@ -39,6 +39,19 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, text) for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind != "text"]
 
 
+def type_checked(directory: Path, what: str) -> "subprocess.CompletedProcess[str]":
+    """Check files of a directory as strictly as the project itself, with its cache."""
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", what],
+        cwd=directory,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
 @pytest.mark.process
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -160,15 +173,7 @@ def test_a_strict_type_checker_finds_nothing_in_the_apps_of_a_guide(page: str, t
         named = FILE.match(text)
         assert named is not None
         (tmp_path / named[1]).write_text(text)
-    result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", "."],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    result = type_checked(tmp_path, ".")
     assert result.returncode == 0, result.stdout
 
 
@@ -176,14 +181,6 @@ def test_a_strict_type_checker_finds_nothing_in_the_apps_of_a_guide(page: str, t
 def test_a_type_checker_knows_the_state_of_an_app(tmp_path: Path) -> None:
     source = next(text for _, text in blocks(ROOT / "docs" / "lifespan.md") if "Octopus(" in text)
     (tmp_path / "app.py").write_text(f"{source}\n\nreveal_type(app.state)\napp.state.missing\n")
-    result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", "app.py"],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    result = type_checked(tmp_path, "app.py")
     assert 'Revealed type is "app.State"' in result.stdout
     assert '"State" has no attribute "missing"' in result.stdout

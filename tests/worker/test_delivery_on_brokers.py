@@ -19,7 +19,6 @@ from octopus.transports.kafka import KafkaSettings, KafkaTransport
 from octopus.worker import Worker
 from tests.faults.modes import across
 
-KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])
 ORDERINGS = ("partition", "key", "none")
 """Handlers of batches do not share a group."""
 
@@ -108,25 +107,9 @@ class Desk:
 
 
 @pytest.fixture
-async def embedded() -> AsyncIterator[EmbeddedTransport]:
-    """An embedded broker in this process, which takes faults on order."""
-    transport = EmbeddedTransport(mode="thread")
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture(params=["embedded", KAFKA])
-async def desk(request: pytest.FixtureRequest, mode: str) -> AsyncIterator[Desk]:
-    transport = EmbeddedTransport(mode="thread")
-    if request.param == "kafka":
-        address = request.getfixturevalue("kafka_cluster")
-    else:
-        await transport.open()
-        address = transport.address
-    async with Desk(address, mode) as desk:
+async def desk(either: str, mode: str) -> AsyncIterator[Desk]:
+    async with Desk(either, mode) as desk:
         yield desk
-    await transport.close()
 
 
 CODES = [

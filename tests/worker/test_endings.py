@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,6 +13,7 @@ from octopus.routing import Delivery
 from octopus.testing import VirtualTime
 from octopus.transports.memory import MemoryBroker
 from octopus.transports.memory.transport import MemoryConsumer
+from octopus.worker import Worker
 from octopus.worker.status import last_line, unreadable_of
 from tests.staged import P0, P1, committed, publish, until, working
 
@@ -134,13 +137,10 @@ async def test_what_finishes_while_it_drains_is_committed_at_once(virtual_time: 
     assert committed(broker, "app.handle") == 2
 
 
-@pytest.mark.parametrize(
-    ("delivery", "step"), [("at_least_once", "commit"), ("at_least_once", "topic_ids"), ("exactly_once", "topic_ids")]
-)
-async def test_a_last_commit_that_fails_is_tried_again(
-    delivery: Delivery, step: str, virtual_time: VirtualTime
-) -> None:
-    app, broker, seen = Octopus("app"), MemoryBroker(), []
+@asynccontextmanager
+async def about_to_commit(broker: MemoryBroker, delivery: Delivery) -> AsyncIterator[Worker]:
+    """Work until two records are done, and neither is committed before the worker stops."""
+    app, seen = Octopus("app"), []
 
     @app.on("t", delivery=delivery)
     async def handle(value: int) -> None:
@@ -150,6 +150,17 @@ async def test_a_last_commit_that_fails_is_tried_again(
     slow = {"commit_interval": 3600, "transaction_interval": 3600}
     async with working(app, broker, worker=slow) as worker:
         await until(lambda: len(seen) == 2)
+        yield worker
+
+
+@pytest.mark.parametrize(
+    ("delivery", "step"), [("at_least_once", "commit"), ("at_least_once", "topic_ids"), ("exactly_once", "topic_ids")]
+)
+async def test_a_last_commit_that_fails_is_tried_again(
+    delivery: Delivery, step: str, virtual_time: VirtualTime
+) -> None:
+    broker = MemoryBroker()
+    async with about_to_commit(broker, delivery) as worker:
         broker.faults.fail_next(step, ConnectionFailed("away"), times=3)
     assert committed(broker, "app.handle") == 2
     assert worker.failures == []
@@ -157,16 +168,8 @@ async def test_a_last_commit_that_fails_is_tried_again(
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 async def test_what_cannot_be_committed_at_the_end_is_a_failure(delivery: Delivery, virtual_time: VirtualTime) -> None:
-    app, broker, seen = Octopus("app"), MemoryBroker(), []
-
-    @app.on("t", delivery=delivery)
-    async def handle(value: int) -> None:
-        seen.append(value)
-
-    publish(broker, 0, 1)
-    slow = {"commit_interval": 3600, "transaction_interval": 3600}
-    async with working(app, broker, worker=slow) as worker:
-        await until(lambda: len(seen) == 2)
+    broker = MemoryBroker()
+    async with about_to_commit(broker, delivery) as worker:
         broker.faults.fail_next("commit", ConnectionFailed("away"), times=10_000)
         broker.faults.fail_next("end", ConnectionFailed("away"), times=10_000)
     assert committed(broker, "app.handle") == 0
@@ -179,16 +182,8 @@ async def test_what_cannot_be_committed_at_the_end_is_a_failure(delivery: Delive
 async def test_where_nobody_says_which_topics_are_there_the_last_commit_is_a_failure(
     delivery: Delivery, virtual_time: VirtualTime
 ) -> None:
-    app, broker, seen = Octopus("app"), MemoryBroker(), []
-
-    @app.on("t", delivery=delivery)
-    async def handle(value: int) -> None:
-        seen.append(value)
-
-    publish(broker, 0, 1)
-    slow = {"commit_interval": 3600, "transaction_interval": 3600}
-    async with working(app, broker, worker=slow) as worker:
-        await until(lambda: len(seen) == 2)
+    broker = MemoryBroker()
+    async with about_to_commit(broker, delivery) as worker:
         broker.faults.fail_next("topic_ids", ConnectionFailed("away"), times=10_000)
     assert committed(broker, "app.handle") == 0
     assert [type(each) for each in worker.failures] == [ConnectionFailed]

@@ -15,29 +15,11 @@ from octopus.worker import Worker
 from tests.transports.engines import COOPERATIVE, KIP_848
 from tests.worker.exactly_once import Judge, app_of, settings_of
 
-KAFKA = pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])
-
 
 @pytest.fixture
-async def embedded() -> AsyncIterator[EmbeddedTransport]:
-    """An embedded broker in this process, which takes faults on order."""
-    transport = EmbeddedTransport(mode="thread")
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture(params=["embedded", KAFKA])
-async def judge(request: pytest.FixtureRequest) -> AsyncIterator[Judge]:
-    transport = EmbeddedTransport(mode="thread")
-    if request.param == "kafka":
-        address = request.getfixturevalue("kafka_cluster")
-    else:
-        await transport.open()
-        address = transport.address
-    async with Judge(address) as judge:
+async def judge(either: str) -> AsyncIterator[Judge]:
+    async with Judge(either) as judge:
         yield judge
-    await transport.close()
 
 
 @asynccontextmanager
@@ -71,9 +53,6 @@ async def test_members_that_come_and_go_under_load_repeat_nothing(judge: Judge) 
         assert last.failures == []
 
 
-@pytest.mark.parametrize(
-    "judge", ["embedded", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
-)
 async def test_members_on_librdkafka_that_come_and_go_under_load_repeat_nothing(
     judge: Judge, request: pytest.FixtureRequest
 ) -> None:
