@@ -148,7 +148,7 @@ class RecordTooLarge(TransportError):
 
 
 class RecordRefused(TransportError):
-    """One record is none that the topic takes: it has no key and the topic is compacted, or its time is out of range."""
+    """The topic does not take one record: it has no key and the topic is compacted, or its time is out of range."""
 
 
 class BatchTooLarge(TransportError):

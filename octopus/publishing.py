@@ -5,7 +5,6 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
-from operator import is_
 from typing import Any, Protocol
 
 from octopus.errors import ConfigurationError
@@ -56,8 +55,8 @@ class Publisher:
     def __init__(self, producer: Producer, codec: Codec = JSON) -> None:
         self._producer = producer
         self._codec = codec
+        self._last: tuple[tuple[Any, ...], Headers] = (), ()  # headers as they were given, and encoded
         # Records without a content type are JSON (octopus.serde), so only others need say so.
-        self._last: tuple[tuple[Any, ...], Headers] = (), ()
         self._announce: Headers = () if codec is JSON else (("content-type", codec.content_type.encode()),)
 
     async def publish(self, topic: str, message: Any) -> Published:
@@ -151,7 +150,7 @@ class Publisher:
         if type(headers) is not list and type(headers) is not tuple:
             return encode_headers(headers)
         pairs, encoded = self._last
-        if len(headers) == len(pairs) and all(map(is_, headers, pairs)):
+        if len(headers) == len(pairs) and all(map(operator.is_, headers, pairs)):
             return encoded
         encoded = encode_headers(headers)
         if all(type(pair) is tuple for pair in headers):  # others can change

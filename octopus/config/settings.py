@@ -167,7 +167,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.1
     in_flight_bytes: Annotated[Bytes, "Fetched and not settled; then fetching pauses."] = 64 * MEBIBYTE
     in_flight_records: Annotated[
-        Count, "The same, as a count; five times as many while outputs of the others are on their way."
+        Count,
+        "The same, as a count; in all five times as many, if the others are finished and only their outputs are on their way.",
     ] = 10_000
     commit_timeout: Annotated[Seconds, "For one commit; after that it counts as unknown and is repeated."] = 10.0
     drain_timeout: Annotated[Seconds, "Time for running handlers after the first stop signal."] = 30.0

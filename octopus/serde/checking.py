@@ -45,8 +45,8 @@ _BOTTOMLESS = (
 )
 
 _DEEPEST = 32
-"""Generic classes inside each other, with ever other type arguments, beyond which there is no end to be expected. (msgspec would
-go on until the interpreter's limit, which takes half a minute on Python 3.13.)"""
+"""How many generic classes inside each other, each with other type arguments, are taken for endless. msgspec would go on until the
+interpreter's limit, which takes half a minute on Python 3.13."""
 
 
 class _Refused(NamedTuple):

@@ -26,7 +26,7 @@ class Call:
         is_single: Whether the future gets one `Published` instead of a list.
 
     Attributes:
-        word: By which who queued it hears of its failure: its future, or that of what it is a part of.
+        word: The future by which its caller hears of a failure: its own, or that of the messages it is a part of.
         start: Index of the first of them in their round.
         open: Batches that have some of them and are not settled; and one more while they are being packed.
         error: The first error.
@@ -231,7 +231,7 @@ class Unheard:
         self._futures: set[asyncio.Future[Any]] = set()
 
     def note(self, error: BaseException, futures: "Iterable[asyncio.Future[Any]]") -> None:
-        """Note a failure, after the futures have it by which the word goes, or when they will get it."""
+        """Note a failure, and the futures by which callers hear of it: these have it by now, or get it later."""
         for future in futures:
             self.error = error
             if future not in self._futures:
@@ -263,7 +263,7 @@ class Backlog:
         return sum(size_of(messages) for messages, _ in self._calls)
 
     def add(self, messages: Sequence[Outgoing]) -> Queued:
-        """Keep messages; return what their future will be. Behind a failure of which its own have had no word they fail at once."""
+        """Keep messages; return what their future will be. They fail at once while callers have not heard of a failure before them."""
         future: Queued = asyncio.get_running_loop().create_future()
         if self._unheard.error is not None:
             fail(future, of_these(self._unheard.error, [None] * len(messages)))

@@ -331,7 +331,7 @@ def sources_of(messages: Iterable[Outgoing]) -> dict[str, set[str]]:
 
 
 async def _heard(future: "asyncio.Future[T]") -> T:
-    """Wait for a future. Its error is raised when others have heard of the failure, too, and the next attempt is one."""
+    """Wait for a future. Its error is raised once others have heard of the failure, too: before that, another attempt would fail at once."""
     try:
         return await future
     except OctopusError:

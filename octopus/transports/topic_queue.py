@@ -82,7 +82,7 @@ class TopicQueue:
             messages: In order.
             future: Gets where they were stored, or the error.
             is_single: Whether it gets one `Published` instead of a list.
-            word: By which who queued them hears of their failure, if not by the future.
+            word: The future by which their caller hears of a failure, if that is another one.
         """
         call = Call(messages, future, self._failed, is_single)
         call.word = word or future

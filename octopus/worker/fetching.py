@@ -28,10 +28,10 @@ LONGEST_REST = 0.05
 
 
 def rest_of(busy_for: float, left: float) -> float:
-    """Return for how many seconds to leave the broker alone, not above 0 for not at all.
+    """Return for how many seconds to leave the broker alone; 0 or less: fetch now.
 
-    What a fetch costs is the same for any number of records. While handlers compute nearly all the time, each that comes early takes
-    from their time and brings next to nothing; then records pile up, where fewer fetches would bring them in time.
+    What a fetch costs is the same for any number of records. While handlers compute nearly all the time, a fetch that comes early
+    takes from their time and brings next to nothing, so that records pile up; fewer fetches bring them in time.
 
     Args:
         busy_for: Seconds that handlers will be busy with what is at hand.

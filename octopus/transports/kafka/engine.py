@@ -3,7 +3,7 @@
 No other file touches a private name of it.
 Each class is a subclass that opens a door: a property, a method, or a method that is there to be overridden. Where aiokafka's
 code itself names a class or function in whose place ours belongs, its function is copied with ours under that name (`seeing`).
-So are all that log, with a log of ours (`engine_log.py`).
+Everything that logs is copied with a log of ours (`engine_log.py`).
 So nothing of aiokafka is changed, and its other clients in the process meet none of this. `clients.py` puts the parts together.
 """
 
@@ -99,6 +99,9 @@ class Client(_Client):  # type: ignore[misc]
     metadata_update: "asyncio.Future[bool] | None" = inner("_md_update_fut")
     """Done when the update of its metadata that was asked for is over; None when none was."""
 
+    followed_topics: set[str] = inner("_topics")
+    """The topics whose metadata it asks for; all when it is empty. To be changed in place."""
+
     def asked(self, is_answered: bool) -> None:
         """Take it that the brokers were asked for metadata, one by one until one answered; tell whether one has."""
 
@@ -106,9 +109,6 @@ class Client(_Client):  # type: ignore[misc]
         is_answered: bool = await super()._metadata_update(cluster, topics)
         self.asked(is_answered)
         return is_answered
-
-    followed_topics: set[str] = inner("_topics")
-    """The topics whose metadata it asks for; all when it is empty. To be changed in place."""
 
 
 class Connection(_Connection):  # type: ignore[misc]

@@ -26,7 +26,7 @@ from octopus.transports.kafka.client_name import ClientName
 
 
 class InvalidRecordError(kafka.BrokerResponseError):
-    """A record is none that its topic takes; aiokafka does not know this error."""
+    """The topic does not take a record; aiokafka does not know this error."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -60,7 +60,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], type[TransportError], str],
     (
         (InvalidRecordError, kafka.InvalidTimestampError),
         RecordRefused,
-        "Give it a key if the topic is compacted, and a timestamp within message.timestamp.before.max.ms and after.max.ms of it.",
+        "Give it a key if the topic is compacted, and a time that message.timestamp.before.max.ms and .after.max.ms of the topic admit.",
     ),
     (
         (
@@ -161,7 +161,7 @@ def translated(error: BaseException, doing: str, address: str, name: ClientName 
 
 
 def end_of(task: "asyncio.Task[Any]") -> BaseException:
-    """Return what the end of a background task means, which is not to end.
+    """Return what it means that a background task has ended, which none should.
 
     Where it ended by a mistake of the client itself, or without a word, nothing is wrong with the broker or with us: a new client
     will do better.
