@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
+from aiokafka.protocol.produce import ProduceRequest
 
 Script = Callable[["Dialogue"], Awaitable[None]]
 
@@ -80,8 +81,9 @@ class ScriptedBroker:
         dialogue = Dialogue(reader, writer)
         try:
             correlation = await dialogue.asked()
-            versions = struct.pack(">hhh", FetchRequest.API_KEY, 0, 11) + struct.pack(">hhh", 18, 0, 0)
-            writer.write(framed(struct.pack(">ihi", correlation, 0, 2) + versions) + self._also)
+            known = ((FetchRequest.API_KEY, 0, 11), (ProduceRequest.API_KEY, 0, 7), (18, 0, 0))
+            versions = b"".join(struct.pack(">hhh", *each) for each in known)
+            writer.write(framed(struct.pack(">ihi", correlation, 0, len(known)) + versions) + self._also)
             await self._script(dialogue)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -106,6 +108,12 @@ def fetch_request() -> Any:
         topics=[("topic", [(0, 0, 2**20)])],
         rack_id="",
     )
+
+
+def produce_request() -> Any:
+    """Return a request that stores a batch, in two pieces, in one partition."""
+    pieces: Any = (b"head", b"records")
+    return ProduceRequest(transactional_id=None, required_acks=-1, timeout=1000, topics=[("topic", [(0, pieces)])])
 
 
 def fetch_answer(correlation: int, *records: bytes) -> bytes:

@@ -26,7 +26,7 @@ from tests.support.kafka_cluster import KafkaCluster
 from tests.support.kafka_security import make_certificate
 
 from .members import Member
-from .scripted_broker import Dialogue, Script, ScriptedBroker, fetch_answer, fetch_request, framed
+from .scripted_broker import Dialogue, Script, ScriptedBroker, fetch_answer, fetch_request, framed, produce_request
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -247,6 +247,30 @@ def test_a_broker_that_hangs_up_as_soon_as_we_are_connected_is_noticed(run: Run,
                 except KafkaConnectionError:
                     continue
                 assert not connection.connected()
+
+    run(main)
+
+
+def test_what_is_published_on_a_connection_that_was_just_reset_leaves_nothing_behind(run: Run, place: Place) -> None:
+    async def script(dialogue: Dialogue) -> None:
+        await dialogue.ended()
+
+    async def main() -> None:
+        async with place.broker(script) as broker:
+            connection = await place.connect(broker)
+            transport = connection.transport
+            assert transport is not None
+            number = transport.get_extra_info("socket").fileno()
+            transport.abort()  # in this turn it is lost, and only the next one says so
+            for _ in range(2):
+                with pytest.raises(KafkaConnectionError):
+                    await connection.send(produce_request())
+            await asyncio.sleep(0.01)
+            selector = getattr(asyncio.get_running_loop(), "_selector", None)
+            assert selector is None or number not in selector.get_map()
+            again = await place.connect(broker)  # with the same number, mostly
+            assert again.connected()
+            await again.close()
 
     run(main)
 

@@ -125,6 +125,11 @@ class Connection(_Connection):  # type: ignore[misc]
 
     def send_batches(self, request: Any) -> Awaitable[Any]:
         """Send batches from where they are, piece by piece: aiokafka copies each five times on its way to the socket."""
+        if self._writer.transport.is_closing():
+            # Lost a moment ago, and about to be told. `writelines` of Python 3.12 and 3.13 does not look (gh-136234): it has the loop
+            # watch a descriptor that is closed next, and no connection that gets the same number later would ever hear a thing.
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise kafka.KafkaConnectionError(f"Connection at {self._host}:{self._port} broken")
         message = request.prepare(self._versions)
         if message.API_VERSION < 3:
             sent: Awaitable[Any] = self.send_any(request)
