@@ -165,6 +165,24 @@ async def test_a_time_that_a_topic_does_not_take_is_refused_alone(
     assert [place and place.offset for place in caught.value.published or ()] == [0, None, 1]
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_a_full_batch_that_is_longer_without_what_was_refused_loses_nothing(
+    wire_transport: Transport, fresh: str, compression: str | None
+) -> None:
+    admin = wire_transport.admin()
+    await admin.start()
+    await admin.create_topic(fresh, config={"cleanup.policy": "compact"})
+    await admin.stop()
+    now, long_ago = 1_700_000_000_000, 0  # a time is written as what it is after the first one's of its batch
+    messages = [Outgoing(fresh, b"0", None, timestamp=now), Outgoing(fresh, b"1", b"k", timestamp=long_ago)]
+    messages += [Outgoing(fresh, b"%d" % number, b"k", timestamp=now) for number in range(2, 500)]
+    async with Publisher(wire_transport, max_batch_bytes=2000, compression=compression) as producer:
+        with pytest.raises(RecordRefused) as caught:
+            await producer.queue(messages)
+        assert [place and place.offset for place in caught.value.published or ()] == [None, *range(499)]
+        assert await producer.queue(messages[-1:]) == [Published(fresh, 0, 499)]
+
+
 async def test_a_message_that_is_too_large_is_refused_with_its_size(producer: Producer, topic: str) -> None:
     with pytest.raises(RecordTooLarge, match="2000004 bytes"):
         await producer.queue([Outgoing(topic, bytes(2_000_000), b"four")])

@@ -42,6 +42,10 @@ MOST_COLLECTING = 1.0
 TURN = 0.005
 """Seconds of packing after which others in the loop have their turn: on a slow link, a round has what many calls queued."""
 
+UNBOUNDED = 2**31 - 1
+"""Bytes of a batch that is made of another one's messages: all of them belong into it. Without some of them, or at another time, those
+that are left may be longer, since a record's time is written as what it is after the first one's."""
+
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
 
 
@@ -258,7 +262,8 @@ class KafkaProducer:
             return []
         partitions = await self._partitions(engine, round_)
         accepted = self._acceptable(round_, partitions)
-        packer = Packer(lambda: self._builder(engine), partitions, self._partitioner)
+        limit = self._options["max_batch_size"]
+        packer = Packer(lambda: self._builder(engine, limit), partitions, self._partitioner)
         leaving = []
         began = self._loop.time()
         for batch in packer.pack(round_, accepted):
@@ -279,10 +284,9 @@ class KafkaProducer:
         round_.release_all()
         return leaving
 
-    def _builder(self, engine: Producer) -> Any:
+    def _builder(self, engine: Producer, limit: int) -> Any:
         if self._options["compression_type"] is not None:
-            return engine.create_batch()
-        limit = self._options["max_batch_size"]
+            return engine.accumulator.builder(limit)
         return Builder(RecordBatch(limit, is_transactional=self._options["transactional_id"] is not None))
 
     async def _partitions(self, engine: Producer, round_: Round) -> dict[str, int]:
@@ -384,7 +388,7 @@ class KafkaProducer:
         self._arrived.set()
 
     def _send_again(self, engine: Producer, batch: Batch) -> None:
-        self._dispatch(engine, batch.again(self._builder(engine)))
+        self._dispatch(engine, batch.again(self._builder(engine, UNBOUNDED)))
 
     def _too_late(self, engine: Producer, batch: Batch, message_batch: Any, name: ClientName) -> None:
         if name.failure is not None:
@@ -442,7 +446,7 @@ class KafkaProducer:
         left = [index for index in indexes if index not in named]
         for part in [left] if named else (indexes[middle:], indexes[:middle]):
             if part:
-                again = batch.again(self._builder(engine), part)
+                again = batch.again(self._builder(engine, UNBOUNDED), part)
                 for call in again.calls:
                     call.open += 1
                 if self._dispatch(engine, again) is not None:

@@ -23,6 +23,7 @@ _sender = module_seeing(aiokafka.producer.sender, log=engine_log)
 _producer = module_seeing(aiokafka.producer.producer, log=engine_log)
 _Producer: Any = _producer.AIOKafkaProducer
 _Accumulator: Any = aiokafka.producer.message_accumulator.MessageAccumulator
+_BatchBuilder: Any = aiokafka.producer.message_accumulator.BatchBuilder
 _Sender: Any = _sender.Sender
 _Numbers: Any = aiokafka.producer.transaction_manager.TransactionManager
 _Produce: Any = _sender.SendProduceReqHandler
@@ -238,6 +239,11 @@ class Accumulator(_Accumulator):  # type: ignore[misc]
             super().reenqueue(batch)
         else:
             batch.failure(self.held_by)
+
+    def builder(self, limit: int) -> Any:
+        """Return a builder of batches of up to so many bytes, before compression: aiokafka's have those of its producer."""
+        is_transactional = self._txn_manager is not None and self._txn_manager.transactional_id is not None
+        return _BatchBuilder(limit, self._compression_type, is_transactional=is_transactional)
 
     def append(self, builder: Any, partition: Any) -> Any:
         """Queue a batch behind the others of its partition, and return it."""
