@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,18 @@ settings.load_profile("octopus")
 
 
 def pytest_configure() -> None:
-    """Assert the runner's invariants; let Ctrl-C reach the processes that tests start: a shell in the background ignores it."""
+    """Assert the invariants of machines; let Ctrl-C reach the processes that tests start: a shell in the background ignores it."""
     invariants.switch_on()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def switched_off() -> Iterator[None]:
+    """Assert no invariants of machines for the length of a test."""
+    invariants.switch_off()
+    yield
+    invariants.switch_on()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,20 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from octopus import invariants
 from octopus.runner import Runner
-
-
-@pytest.fixture
-def switched_off() -> Iterator[None]:
-    """Assert nothing for the length of a test."""
-    invariants.switch_off()
-    yield
-    invariants.switch_on()
 
 
 @invariants.hold_after("add", "add_later")

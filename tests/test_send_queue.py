@@ -2,23 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from octopus import invariants
 from octopus.events import Published
 from octopus.send_queue import PART_BYTES, SendQueue, Undelivered
 from octopus.transports.base import Outgoing
 from octopus.transports.queueing import Queued
-
-
-@pytest.fixture
-def switched_off() -> Iterator[None]:
-    """Assert nothing for the length of a test."""
-    invariants.switch_off()
-    yield
-    invariants.switch_on()
 
 
 def queue_on(loop: asyncio.AbstractEventLoop, store: Callable[[Sequence[Outgoing]], Queued]) -> SendQueue:

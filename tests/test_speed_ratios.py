@@ -40,7 +40,7 @@ class File(msgspec.Struct):
 
 @pytest.fixture(autouse=True, scope="module")
 def as_users_run_it() -> Iterator[None]:
-    """Without the assertions that hold the runner's invariants in all other tests."""
+    """Without the assertions that hold the invariants of machines in all other tests."""
     invariants.switch_off()
     yield
     invariants.switch_on()

@@ -1,22 +1,14 @@
 """The invariants of what is on its way: each is noticed when it is broken."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from octopus import Octopus, invariants
+from octopus import Octopus
 from octopus.runner import Assignment
 from tests.pipeline.aloft import Aloft, Make
-
-
-@pytest.fixture
-def switched_off() -> Iterator[None]:
-    """Assert nothing for the length of a test."""
-    invariants.switch_off()
-    yield
-    invariants.switch_on()
 
 
 def _not_counted(group: Aloft, _: Assignment) -> Any:

@@ -1,11 +1,10 @@
 """The invariants of the runner's machines: each is noticed when it is broken."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from octopus import invariants
 from octopus.claim import Claim
 from octopus.events import Batch
 from octopus.outcomes import Retry
@@ -15,14 +14,6 @@ from octopus.runner.lanes import BatchLane, KeyLanes, Queue
 from octopus.runner.ledger import OffsetLedger
 from tests.runner.begun import OnStage, begin
 from tests.staged import P1, record, records, turns
-
-
-@pytest.fixture
-def switched_off() -> Iterator[None]:
-    """Assert nothing for the length of a test."""
-    invariants.switch_off()
-    yield
-    invariants.switch_on()
 
 
 def _without_alarm(runner: Runner) -> Any:

@@ -1,25 +1,16 @@
 """The invariants of a producer's rounds and closed places: each is noticed when it is broken."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from octopus import invariants
 from octopus.errors import ConnectionFailed
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka.closed import Closed
 from octopus.transports.kafka.packing import Round
 from octopus.transports.queueing import Call
-
-
-@pytest.fixture
-def switched_off() -> Iterator[None]:
-    """Assert nothing for the length of a test."""
-    invariants.switch_off()
-    yield
-    invariants.switch_on()
 
 
 def call(topic: str) -> Call:
