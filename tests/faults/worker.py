@@ -19,6 +19,7 @@ import msgspec
 from octopus import Event, Octopus, Reject, RetryLater, RetryPolicy, config
 from octopus.config import Settings
 from octopus.events import TopicPartition
+from octopus.logs import ENGINE
 from octopus.testing.faults import Mischief, die, end_with_parent, first_time, hang, hang_on
 from octopus.testing.history import Began, Finished, Note
 from octopus.transports.opening import connect
@@ -214,6 +215,7 @@ def main(text: str) -> int:
     """Run a worker until it is stopped; return its exit code."""
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger(ENGINE).setLevel(logging.INFO)  # silent by default; who looks for a fault wants to see it
     plan = msgspec.json.decode(text, type=WorkerPlan)
     if plan.clock_jumps:
         let_clock_jump(plan.clock_jumps)

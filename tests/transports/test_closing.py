@@ -1,6 +1,7 @@
 """A client that is closed leaves no connection open and raises nothing, whatever it was about."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from octopus.config import TopicSettings
+from octopus.logs import ENGINE
 from octopus.testing.faults.embedded_broker import EmbeddedBroker
 from octopus.transports.base import Outgoing
 from octopus.transports.kafka.clients import Client
@@ -116,6 +118,7 @@ async def test_a_producer_that_closes_while_a_batch_waits_to_be_sent_again_ends_
         producer = TopicCreatingProducer(transport, TopicSettings())
         await producer.start()
         await producer.send(Outgoing("t", b"stored"))
+        caplog.set_level(logging.WARNING, ENGINE)
         broker.kill()
         caplog.clear()
         given_up = producer.queue([Outgoing("t", b"not stored")])

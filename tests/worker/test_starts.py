@@ -1,16 +1,20 @@
 """Where consumer groups start to read, on the in-process broker."""
 
 import asyncio
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from octopus import Event, Octopus
-from octopus.errors import TransportError
+from octopus.errors import PartitionLost, TransportError
+from octopus.events import TopicPartition
 from octopus.testing import VirtualTime
-from octopus.transports.base import Commit
+from octopus.transports.base import Commit, Consumer
 from octopus.transports.memory import MemoryBroker
+from octopus.worker.known_topics import KnownTopics
+from octopus.worker.starts import Starts
 from tests.staged import P0, P1, committed, killed, publish, until, working
 
 
@@ -120,3 +124,43 @@ async def test_an_error_while_reading_committed_offsets_is_not_no_offset(virtual
         await until(lambda: len(seen) == 3, 30)
         await worker.caught_up()
     assert seen == [2, 3, 4]
+
+
+class OfAnotherGeneration:
+    """A group member whose first commit is refused; its topic was made again and has ten events."""
+
+    def __init__(self) -> None:
+        self.stored: dict[TopicPartition, Commit] = {}
+        self.refusals = [PartitionLost("The group id does not exist.")]
+        self.positions: list[int] = []
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        return dict.fromkeys(topics, "new")
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Commit | None]:
+        return {each: self.stored.get(each) for each in partitions}
+
+    async def offsets(self, partitions: Collection[TopicPartition], at: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0 if at == "earliest" else 10)
+
+    async def commit(self, commits: Mapping[TopicPartition, Commit]) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.stored.update(commits)
+
+    async def seek(self, positions: Mapping[TopicPartition, int], topic_ids: Mapping[str, str]) -> None:
+        self.positions.append(positions[P0])
+
+    def known_partitions(self) -> set[TopicPartition]:
+        return {P0}
+
+
+async def test_a_new_topic_is_read_from_its_beginning_also_where_that_could_not_be_committed_at_first() -> None:
+    member, known = OfAnotherGeneration(), KnownTopics("earliest")
+    known.note("t", "old")
+    starts = Starts("app.handle", cast("Consumer", member), known, "latest")
+    lost = await starts.find([P0], 1.0)
+    again = await starts.find([P0], 2.0)
+    later = await starts.find([P0], 3.0)
+    assert [each[P0].is_stored for each in (lost, again, later)] == [False, True, True]
+    assert member.positions == [0, 0, 0]
