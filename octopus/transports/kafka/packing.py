@@ -151,7 +151,7 @@ class Batch:
         return self.number, self.indexes[0]
 
     def again(self, builder: Any, indexes: Sequence[int] | None = None) -> "Batch":
-        """Return a batch of these messages, or some of them, which a builder has room for."""
+        """Return a batch of these messages, or some of them, in a builder that has room for all."""
         again = Batch(self.partition, builder, self.round)
         again.deadline, again.number = self.deadline, self.number
         for index in self.indexes if indexes is None else indexes:

@@ -43,8 +43,8 @@ TURN = 0.005
 """Seconds of packing after which others in the loop have their turn: on a slow link, a round has what many calls queued."""
 
 UNBOUNDED = 2**31 - 1
-"""Bytes of a batch that is made of another one's messages: all of them belong into it. Without some of them, or at another time, those
-that are left may be longer, since a record's time is written as what it is after the first one's."""
+"""Bytes of a batch that is made again of another one's messages: all of them go into it. They may take more bytes than before, since a
+record's time is written as its difference to the time at which its batch begins, and that is another one now."""
 
 _TOPIC, _VALUE, _PARTITION = attrgetter("topic"), attrgetter("value"), attrgetter("partition")
 
