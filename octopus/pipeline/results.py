@@ -43,7 +43,7 @@ class Results:
 
         Args:
             result: What the handler returned.
-            key: Theirs, unless they say.
+            key: Of its messages that have none of their own.
         """
         attempt = attempt_that_runs()
         for message in self.messages(result, key):
@@ -54,7 +54,7 @@ class Results:
 
         Args:
             result: What the handler returned.
-            key: Of what is published, unless it says.
+            key: Of its messages that have none of their own.
 
         Raises:
             ResultRefused: It cannot be published.

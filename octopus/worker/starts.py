@@ -85,7 +85,7 @@ class Starts:
         unstored = anchors.keys() if anchors and not await self._store(anchors) else ()
         commits |= anchors
         await self._consumer.seek({each: commit.offset for each, commit in commits.items()}, there)
-        # The next who begins with a new topic must still see that it is one, unless what is committed says so.
+        # The next member that begins with a new topic must still see that it is one, unless what is committed says so.
         unsaid = {each.topic for each in unstored if each in outdated}
         for each in {*partitions} - stopped:
             if each.topic not in unsaid:

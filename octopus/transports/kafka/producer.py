@@ -75,7 +75,7 @@ class KafkaProducer:
 
     Attributes:
         delivery_timeout: As given.
-        engine: aiokafka's producer, or the next one.
+        engine: aiokafka's producer, and what puts another one in its place.
         written: Partitions in which something was stored since this was cleared.
     """
 
