@@ -65,6 +65,11 @@ class _Part:
         self.future: Queued | None = None
 
 
+def _undelivered(message: Outgoing, error: BaseException) -> Undelivered:
+    """Return an event for callers; its headers are its own, where events that were given the same ones have a list in common."""
+    return Undelivered(message.topic, message.value, message.key, (*message.headers,), error)
+
+
 @invariants.hold_after("put", "wait", "failure", "close", "give_up", "_take", "_settle")
 class SendQueue:
     """Takes events from any thread and has them queued by a loop in another: one call wakes the loop for all that come until it looks.
@@ -239,7 +244,7 @@ class SendQueue:
         self._settle(part, failed, error)
 
     def _settle(self, part: _Part, failed: Sequence[Outgoing], error: BaseException | None) -> None:
-        undelivered = [] if error is None else [Undelivered(m.topic, m.value, m.key, m.headers, error) for m in failed]
+        undelivered = [] if error is None else [_undelivered(message, error) for message in failed]
         with self._lock:
             del self._open[part.number]
             self._size -= part.size

@@ -261,6 +261,21 @@ def test_a_block_that_fails_keeps_its_error_and_the_log_has_the_other(caplog: py
     assert "1 event is not delivered" in caplog.text
 
 
+def test_nothing_done_to_the_headers_of_an_undelivered_event_reaches_another() -> None:
+    told: list[Undelivered] = []
+    origin = ("origin", b"test")
+    with sending(broker := MemoryBroker(max_record_bytes=100), on_error=told.append) as publisher:
+        publisher.send("t", b"x" * 200, headers=[origin])
+        with pytest.raises(TransportError):
+            publisher.flush()
+        assert told[0].headers == (origin,)
+        with pytest.raises(AttributeError):
+            told[0].headers.append(("attempt", b"2"))  # type: ignore[attr-defined]
+        publisher.send("t", b"x", headers=[origin])
+        publisher.flush()
+    assert [record.headers for log in broker.topics["t"] for record in log.records] == [(origin,)]
+
+
 def test_on_error_may_send_and_never_waits_for_room() -> None:
     held, said = Held(), list[object]()
 
