@@ -216,9 +216,9 @@ class SendQueue:
             f"it was not acknowledged within the {after:g} s that closing may take, and may yet be stored. Check that the broker runs."
         )
         for part in [*self._open.values()]:
-            if part.future is not None:
-                part.future.cancel()
+            if part.future is not None and part.future.cancel():
                 self._settle(part, part.messages, late)
+        await asyncio.sleep(0)  # what was answered in this very turn settles as it was
 
     def _take(self) -> None:
         with self._lock:

@@ -75,3 +75,26 @@ async def test_invariants_hold_while_several_threads_put_and_the_loop_takes() ->
     await asyncio.gather(*(asyncio.to_thread(put_many) for _ in range(3)))
     assert await asyncio.to_thread(queue.wait, None)
     assert not queue.open
+
+
+async def test_what_is_answered_in_the_turn_in_which_the_rest_is_given_up_counts_as_delivered() -> None:
+    loop = asyncio.get_running_loop()
+    futures: list[Queued] = []
+
+    def store(messages: Sequence[Outgoing]) -> Queued:
+        futures.append(loop.create_future())
+        return futures[-1]
+
+    queue = queue_on(loop, store)
+    for number in range(2):
+        queue.put(Outgoing("t", b"%d" % number), None)
+        await asyncio.sleep(0)
+    answered, _ = futures
+    answered.set_result([Published("t", 0, 0)])
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    await queue.give_up(1.0)
+    await asyncio.sleep(0)
+    assert failures == []
+    assert queue.open == 0
+    assert str(queue.failure()).startswith("1 event is not delivered")
