@@ -72,7 +72,10 @@ class Fetching:
             # of it would only be cold by the time its turn comes. But give the group machinery its turn.
             if await self._runner.wait_for_demand(DEMAND_WAIT):
                 return []
-            return await self._consumer.fetch((), max_records=0, timeout=0.0)
+            idle = () if intake.is_exhausted else intake.idle  # what the others have at hand is not theirs
+            return await self._consumer.fetch(
+                idle, max_records=intake.records if idle else 0, max_bytes=intake.bytes, timeout=0.0
+            )
         until = self._loop.time() + LONGEST_REST
         while (rest := rest_of(self._runner.busy_for, until - self._loop.time())) > 0:
             await self._runner.wait_for_demand(rest)

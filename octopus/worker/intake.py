@@ -133,6 +133,11 @@ class Intake:
         return len(self._open) - len(self.ready) - len(self.unreadable)
 
     @property
+    def idle(self) -> set[TopicPartition]:
+        """Partitions to ask for of which nothing is in flight."""
+        return self.ready - {assignment.partition for assignment in self.busy}
+
+    @property
     def records(self) -> int:
         """How many records to take at once: less when a full turn would be much of what may be in flight."""
         shares = 2 * len(self._open) if self._throttled and self._open else 4
