@@ -45,8 +45,8 @@ _BOTTOMLESS = (
 )
 
 _DEEPEST = 32
-"""How many generic classes inside each other, each with other type arguments, are taken for endless. msgspec would go on until the
-interpreter's limit, which takes half a minute on Python 3.13."""
+"""How often a generic class that stands inside itself, each time with other type arguments, is taken for endless. msgspec would go
+on until the interpreter's limit, which takes half a minute on Python 3.13."""
 
 
 class _Refused(NamedTuple):
@@ -219,16 +219,17 @@ def _is_endless(annotation: Any) -> bool:
 def _endless_class(annotation: Any) -> _Refused | None:
     """Find a generic class in an annotation that holds itself with ever other type arguments."""
     seen: list[Any] = []
-    waiting = [(annotation, "", 0, _Refused(annotation, "", _BOTTOMLESS))]
+    waiting: list[tuple[Any, str, tuple[Any, ...], _Refused]] = []
+    waiting.append((annotation, "", (), _Refused(annotation, "", _BOTTOMLESS)))
     while waiting:  # the last first: so what has no end is followed down, and not across
-        part, place, depth, outermost = waiting.pop()
-        if depth > _DEEPEST:
+        part, place, above, outermost = waiting.pop()
+        if above.count(_kind(part)) > _DEEPEST:
             return outermost
         if part in seen:
             continue
         seen.append(part)
-        waiting.extend((each, place, depth, outermost) for each in arguments(part))
-        if not depth:
+        waiting.extend((each, place, above, outermost) for each in arguments(part))
+        if not above:
             outermost = _Refused(part, place, _BOTTOMLESS)
         kind = _kind(part)
         parameters = getattr(kind, "__parameters__", None)
@@ -236,9 +237,9 @@ def _endless_class(annotation: Any) -> _Refused | None:
         for field, hint in _hints(kind).items():
             at = f"{kind.__qualname__}.{field}"
             if given := tuple(meaning.get(each, Any) for each in getattr(hint, "__parameters__", ())):
-                waiting.append((hint[given], at, depth + 1, outermost))
+                waiting.append((hint[given], at, (*above, kind), outermost))
             else:
-                waiting.append((meaning.get(hint, hint), at, depth, outermost))
+                waiting.append((meaning.get(hint, hint), at, above, outermost))
     return None
 
 

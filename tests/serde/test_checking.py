@@ -318,6 +318,13 @@ def test_a_generic_class_that_holds_itself_with_ever_other_arguments_is_refused_
     )
 
 
+def test_many_generic_classes_that_hold_each_other_can_be_decoded() -> None:
+    inner: Any = list[Item]  # type: ignore[valid-type]
+    for number in range(40):
+        inner = dataclasses.make_dataclass(f"Box{number}", [("held", inner)], bases=(typing.Generic[Item],))[Item]  # type: ignore[index]
+    assert Decoder[Any](inner[int]).fields == ("held",)
+
+
 class Pair(msgspec.Struct, typing.Generic[Item]):
     first: Item
     others: "list[Pair[Item]]"
